@@ -1,0 +1,3 @@
+"""A reproducibility benchmark for encrypted-traffic classifiers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,196 @@
+"""The whole contract between the harness and a method.
+
+A method is one class in one file of ``methods/``.  It declares what it reads, turns a view of sessions
+into arrays (:meth:`Method.represent`, nothing learned), learns from them (:meth:`Method.fit`, choosing on
+the validation part alone) and answers with class probabilities.  Nothing here imports a heavy package.
+"""
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+from bench.readers import View
+
+Inputs = dict[str, NDArray[Any]]  # every array's first axis counts the samples
+
+
+@dataclass(frozen=True)
+class Range:
+    """A numeric search range, both ends included; ``step`` and ``log`` exclude each other."""
+
+    low: float
+    high: float
+    step: float | None = None
+    log: bool = False
+
+
+Space = Range | tuple[Any, ...]  # a range, or the choices
+
+
+def parameter(default: Any, help: str, source: str, search: Space | None = None) -> Any:
+    """A field of a method's ``Parameters``: its default, meaning with unit, source and search space.
+
+    ``source`` is a section of the paper or "our choice".
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "source": source, "search": search})
+
+
+@dataclass(frozen=True)
+class NoParameters:
+    """For methods that have nothing to set."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a split as a method sees it: its arrays and, int64 ``[samples]``, its labels."""
+
+    inputs: Inputs
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Monitor:
+    """What training tells the harness.  This one forgets everything; runs and studies override it."""
+
+    def log(self, step: int, **values: float) -> None:
+        """Record values at an optimiser step (curves such as a gate's weights)."""
+
+    def epoch(self, epoch: int, epochs: int, **values: float) -> None:
+        """Record the end of an epoch (1-based).  May raise to end training (a pruned trial)."""
+
+
+class Method(ABC):
+    """One classifier.  Parameters default to the values of the original paper."""
+
+    name: ClassVar[str]  # the file's stem, '_' for '-'
+    reference: ClassVar[str]  # paper, year, DOI or arXiv id
+    family: ClassVar[str]  # "trivial" | "features" | "deep" | "graph"
+    unit: ClassVar[str] = "session"  # or "packet": lifted to sessions inside predict_proba
+    reads: ClassVar[frozenset[str]]  # see readers.READS
+    deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named parameter values, for --preset
+    Parameters: ClassVar[type] = NoParameters  # a frozen dataclass of `parameter` fields
+
+    def __init__(self, parameters: Any = None, *, classes: int, seed: int = 0, device: str = "cpu") -> None:
+        """Store the arguments; no work, no random draw, no file."""
+        self.parameters = self.Parameters() if parameters is None else parameters
+        self.classes = classes
+        self.seed = seed
+        self.device = device
+
+    @classmethod
+    def skip(cls, manifest: Mapping[str, Any]) -> str | None:
+        """Why this method cannot run on a store with that manifest; None where it can."""
+        return None
+
+    @classmethod
+    def space(cls, trial: Any) -> Any:
+        """Parameters drawn by an Optuna trial from the fields' search spaces."""
+        return dataclasses.replace(cls.Parameters(), **suggest(trial, search_spaces(cls)))
+
+    @abstractmethod
+    def represent(self, view: View) -> Inputs:
+        """Arrays of the samples, from the view's readers.
+
+        Pure: nothing learned, a subset's arrays are the subset of the arrays, order does not matter.
+        """
+
+    @abstractmethod
+    def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
+        """Learn from ``train``; choose (epoch, threshold) on ``validation`` alone.  Starts afresh."""
+
+    @abstractmethod
+    def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Float32 ``[samples, classes]``; rows sum to 1.  A row of NaN is an abstention (an error)."""
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted method into an existing folder; no pickle."""
+        head = {
+            "method": self.name,
+            "parameters": dataclasses.asdict(self.parameters),
+            "classes": self.classes,
+            "seed": self.seed,
+        }
+        (folder / "method.json").write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
+        self.save_state(folder)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> Self:
+        """Read back what :meth:`save` wrote."""
+        head = json.loads((folder / "method.json").read_text())
+        if head["method"] != cls.name:
+            raise InputError(f"{folder}: holds a model of {head['method']}, not of {cls.name}")
+        parameters = make_parameters(cls, head["parameters"])
+        method = cls(parameters, classes=head["classes"], seed=head["seed"], device=device)
+        method.load_state(folder)
+        return method
+
+    @abstractmethod
+    def save_state(self, folder: Path) -> None:
+        """Write what `fit` learned (safetensors, skops, JSON)."""
+
+    @abstractmethod
+    def load_state(self, folder: Path) -> None:
+        """Read what `save_state` wrote."""
+
+
+def search_spaces(method: type[Method]) -> dict[str, Space]:
+    """The default search space of every parameter that has one."""
+    return {f.name: f.metadata["search"] for f in dataclasses.fields(method.Parameters) if f.metadata["search"]}
+
+
+def suggest(trial: Any, spaces: Mapping[str, Space]) -> dict[str, Any]:
+    """Draw one value a name from an Optuna trial; an integer range gives integers."""
+    drawn: dict[str, Any] = {}
+    for name, space in spaces.items():
+        if not isinstance(space, Range):
+            drawn[name] = trial.suggest_categorical(name, list(space))
+        elif all(isinstance(end, int) for end in (space.low, space.high)):
+            drawn[name] = trial.suggest_int(name, space.low, space.high, step=int(space.step or 1), log=space.log)
+        else:
+            drawn[name] = trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
+    return drawn
+
+
+def make_parameters(method: type[Method], values: Mapping[str, Any]) -> Any:
+    """A method's parameters from names and values; texts are read as the field's type.
+
+    Raises :class:`InputError` for an unknown name or a value that is not of the type.
+    """
+    hints = get_type_hints(method.Parameters)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        known = ", ".join(sorted(hints)) or "none"
+        raise InputError(f"{method.name} has no parameter {unknown[0]!r}; it has: {known}")
+    return method.Parameters(**{name: _convert(method.name, name, hints[name], v) for name, v in values.items()})
+
+
+def _convert(method: str, name: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind` (bool, int, float, str, or one of these | None)."""
+    kinds = getattr(kind, "__args__", (kind,))
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if type(None) in kinds:
+            return None
+    elif bool in kinds:
+        if str(value).lower() in ("true", "false", "1", "0", "yes", "no"):
+            return str(value).lower() in ("true", "1", "yes")
+    else:
+        for one in (k for k in (int, float, str) if k in kinds):
+            try:
+                number = one(value)
+            except ValueError:
+                continue
+            if one is str or number == float(value):  # 2.5 is not an int
+                return number
+    names = " or ".join(k.__name__ for k in kinds)
+    raise InputError(f"{method}: parameter {name}={value!r} is not of type {names}")

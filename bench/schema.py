@@ -1,0 +1,66 @@
+"""Column names, types and units of the session store, written once.
+
+A *packet* row is one TCP or UDP packet; rows are sorted by session and, within a session, by time
+(equal times keep the capture's order).  A *session* row is one bidirectional 5-tuple of one capture.
+Everything an experiment needs from the capture itself is addressed by the packet row, so the store
+holds no traffic bytes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: one row a packet; 34 bytes
+PACKET_COLUMNS: Final = {
+    "time": np.dtype("int64"),  # ns since the Unix epoch, UTC
+    "record": np.dtype("int64"),  # position of the record (its header) in the capture, bytes
+    "length": np.dtype("uint32"),  # IP packet on the wire, bytes, as its header declares
+    "payload_length": np.dtype("uint32"),  # TCP or UDP payload on the wire, bytes, as declared
+    "captured": np.dtype("uint32"),  # bytes of the IP packet that the capture holds, from its first
+    "ip": np.dtype("uint16"),  # from the record to the IP header, bytes
+    "payload": np.dtype("uint16"),  # from the IP header to the payload, bytes
+    "direction": np.dtype("int8"),  # +1 client to server, -1 server to client
+    "flags": np.dtype("uint8"),  # TCP flags, 0 for UDP
+}
+
+#: one row a session; the client is the sender of the session's first packet
+SESSION_COLUMNS: Final = {
+    "capture": np.dtype("int32"),  # row of the manifest's list of captures
+    "conversation": np.dtype("int32"),  # same unordered 5-tuple, over all captures of the store
+    "client_ip": np.dtype("S16"),  # network order; IPv4 in the first four bytes, rest zero
+    "server_ip": np.dtype("S16"),
+    "client_port": np.dtype("uint16"),
+    "server_port": np.dtype("uint16"),
+    "protocol": np.dtype("uint8"),  # 6 TCP, 17 UDP
+    "ip_version": np.dtype("uint8"),  # 4 or 6
+    "start": np.dtype("int64"),  # time of the first packet, ns since the Unix epoch
+    "duration": np.dtype("int64"),  # ns
+    "packets": np.dtype("int64"),
+    "payload_packets": np.dtype("int64"),  # packets with at least one byte of declared payload
+    "payload_bytes": np.dtype("int64"),
+    "first_packet": np.dtype("int64"),  # row of the session's first packet
+}
+
+NO_CLASS: Final = -1  # a session that a task does not use
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Windows of sessions: what a method classifies.  All arrays int64 ``[samples]``.
+
+    ``session`` is a session row; ``first`` the window's first packet, counted from the session's
+    own first packet; ``count`` its number of packets (all packets, with payload or without).
+    """
+
+    session: NDArray[np.int64]
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def take(self, rows: NDArray[np.int64]) -> "Samples":
+        """The samples at ``rows``, in that order."""
+        return Samples(self.session[rows], self.first[rows], self.count[rows])
