@@ -1,0 +1,301 @@
+"""ATVITSC: a packet vision transformer and a convolutional LSTM over the same packet images, fused by a gate.
+
+Z. Liu, Y. Wang, S. Qu, X. Zhao: "ATVITSC: A Novel Encrypted Traffic Classification Method Based on Deep
+Learning", IEEE Transactions on Information Forensics and Security 19, 2024, 9374-9389.
+
+The paper tiles the packet images into one session image and embeds it by a convolution whose kernel and stride
+are one packet image.  That convolution is a linear map of each packet's bytes, so no image is ever tiled here.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import InputError
+from bench.method import Inputs, Range, parameter
+from bench.readers import View
+from bench.training import TorchMethod, TrainingParameters
+
+LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
+CHOICES = {
+    "branches": ("both", "global", "spatiotemporal"),
+    "fusion": ("weighted", "concat"),
+    "read_out": ("final", "last_step", "sum_all"),
+    "activation": ("none", "leaky_relu"),
+}
+
+
+@dataclass(frozen=True)
+class Parameters(TrainingParameters):
+    """Table I where the paper speaks; elsewhere the choices listed in ``deviations``."""
+
+    packets: int = parameter(16, "packets with payload a session", "IV-C-1", (4, 9, 16, 25, 36, 49))
+    bytes: int = parameter(256, "payload bytes a packet; a square number", "IV-C-1")
+    branches: str = parameter("both", "both, global or spatiotemporal", "IV-F")
+    width: int = parameter(256, "features of each branch", "Table I")
+    layers: int = parameter(2, "encoder layers", "Table I", (1, 2, 3))
+    heads: int = parameter(12, "attention heads", "Table I")
+    head_width: int = parameter(64, "features of one attention head", "our choice", (21, 32, 64))
+    feedforward: int = parameter(2048, "hidden features of an encoder layer", "Table I", (512, 1024, 2048))
+    mask_padding: bool = parameter(False, "keep attention from packets that are padding", "our choice")
+    final_norm: bool = parameter(True, "LayerNorm after the last encoder layer", "our choice")
+    encoder_dropout: float = parameter(0.1, "dropout inside the encoder", "our choice", Range(0.0, 0.5))
+    resatconv_layers: int = parameter(1, "ResAtConv blocks", "III-C-1", (1, 2))
+    channels: int = parameter(64, "channels of a ResAtConv block", "our choice", (16, 32, 64, 128))
+    map_channels: int = parameter(1, "channels after a block's 1x1 convolution", "our choice", (1, 2, 4, 8))
+    activation: str = parameter("none", "after convolution and norm: none or leaky_relu", "III-C-1")
+    lstm_hidden: int = parameter(128, "hidden state of each LSTM direction", "our choice", (64, 128, 256))
+    read_out: str = parameter("final", "LSTM states used: final, last_step or sum_all", "our choice")
+    fusion: str = parameter("weighted", "weighted (the gate) or concat", "III-D")
+    temperature: float = parameter(
+        500.0, "divides the gate's scores before softmax", "IV-C-2", (1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 800.0)
+    )
+    head_dropout: float = parameter(
+        0.5, "dropout on the spatiotemporal features and the head's hidden layer", "Table I", Range(0.1, 0.6)
+    )
+    epochs: int = parameter(30, "passes over the training part", "Table I")
+    batch_size: int = parameter(16, "samples an optimiser step", "Table I")
+    learning_rate: float = parameter(5e-4, "Adam's step size after the warm-up", "Table I", Range(1e-4, 1e-3, log=True))
+    warmup: float = parameter(
+        0.1, "part of all steps over which the learning rate rises linearly", "Table I", (0.0, 0.05, 0.1)
+    )
+    step_size: int = parameter(
+        10, "epochs after the warm-up between two cuts of the learning rate", "our choice", (5, 10, 15)
+    )
+    gamma: float = parameter(0.1, "factor of each cut of the learning rate", "our choice", (0.1, 0.3, 0.5))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: choose one of {', '.join(known)}")
+        for name in ("packets", "bytes", "layers", "heads", "head_width", "feedforward", "channels", "temperature"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: must be above 0")
+        side = math.isqrt(self.bytes)
+        if side * side != self.bytes:
+            near = f"{side * side} or {(side + 1) ** 2}"
+            raise InputError(f"atvitsc: parameter bytes={self.bytes} makes no square packet image; take {near}")
+        if self.width % 2:
+            raise InputError(f"atvitsc: parameter width={self.width}: must be even, for sines and cosines")
+
+
+class Atvitsc(TorchMethod):
+    """ATVITSC with every ablation of the paper as a parameter.
+
+    A session without payload is an abstention: the paper's filter leaves nothing of it.
+    """
+
+    name: ClassVar[str] = "atvitsc"
+    reference: ClassVar[str] = "Liu, Wang, Qu, Zhao: ATVITSC, IEEE TIFS 19, 2024, 9374-9389"
+    reads: ClassVar[frozenset[str]] = frozenset({"payload", "payload_lengths"})
+    Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "pvt": {"branches": "global"},  # Table XII
+        "stfe": {"branches": "spatiotemporal"},  # Table XII
+        "concat": {"fusion": "concat"},  # Table XII: without dynamic weights
+        "dh21": {"head_width": 21},  # 12 heads share the 256 features, rounded down
+        "heads8": {"heads": 8, "head_width": 32},
+        "last-step": {"read_out": "last_step"},  # h_b,n as III-C-2 prints it
+        "two-blocks": {"resatconv_layers": 2},  # Table I against III-C-1
+    }
+    deviations: ClassVar[tuple[str, ...]] = (
+        "heads of 64 features each: the paper's 12 heads do not divide its 256 features",
+        "query, key and value without bias, LayerNorm after the last encoder layer (silent)",
+        "length is the L4 payload length, cut to 1499: the paper's table of 1500 rows has no row 1500",
+        "the class token gets no position and no length (Fig. 1 draws 0 for both)",
+        "dropout 0.5 on the spatiotemporal features and the head, 0.1 in the encoder, none on attention (place silent)",
+        "ResAtConv: 3x3 convolution to 64 channels, 1x1 back to one (sizes silent)",
+        "BiLSTM of 128 a direction, read at each direction's own last packet (the printed state has seen one packet)",
+        "gate and hidden layer of 256 features (silent)",
+        "warm-up linear over the first tenth of the steps, then a tenth of the rate every 10 epochs (silent)",
+        "epoch chosen by validation macro-F1 (silent)",
+        "a packet count that is no square is allowed: the tiling changes nothing",
+        "consecutive packets from the session's start, no fixed-step re-sampling before the split",
+    )
+
+    def represent(self, view: View) -> Inputs:
+        """``payload`` uint8 ``[samples, packets, bytes]`` and ``lengths`` int32 ``[samples, packets]``, 0 padded."""
+        packets, bytes_ = self.parameters.packets, self.parameters.bytes
+        return {"payload": view.payload(packets, bytes_), "lengths": view.payload_lengths(packets)}
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without payload."""
+        return np.asarray(inputs["lengths"].any(axis=1))
+
+    def network(self) -> nn.Module:
+        """A fresh :class:`Network`."""
+        return Network(self.parameters, self.classes)
+
+
+class Network(nn.Module):
+    """Both branches, or one, and the classifier (Fig. 1)."""
+
+    def __init__(self, settings: Parameters, classes: int) -> None:
+        super().__init__()
+        both, width = settings.branches == "both", settings.width
+        self.pvt = PacketVisionTransformer(settings) if settings.branches != "spatiotemporal" else None
+        self.stfe = SpatiotemporalFeatures(settings) if settings.branches != "global" else None
+        self.gate = Gate(width, settings.temperature) if both and settings.fusion == "weighted" else None
+        fused = 2 * width if both and settings.fusion == "concat" else width
+        self.head = nn.Sequential(
+            nn.Linear(fused, width), nn.LeakyReLU(), nn.Dropout(settings.head_dropout), nn.Linear(width, classes)
+        )
+
+    def forward(self, payload: Tensor, lengths: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of payload bytes ``[samples, packets, bytes]`` and int lengths."""
+        packets = payload.float() / 255
+        features = []
+        if self.pvt is not None:
+            features.append(self.pvt(packets, lengths))
+        if self.stfe is not None:
+            features.append(self.stfe(packets))
+        fused = self.gate(*features) if self.gate is not None else torch.cat(features, dim=1)
+        return self.head(fused)
+
+    def diagnostics(self) -> dict[str, float]:
+        """The mean weight of each branch over the last batch (Figs 9 and 10)."""
+        weights = None if self.gate is None else self.gate.weights
+        if weights is None:
+            return {}
+        alpha = weights.mean(0).tolist()
+        return {"alpha_global": alpha[0], "alpha_spatiotemporal": alpha[1]}
+
+
+class PacketVisionTransformer(nn.Module):
+    """PVT, III-B: packets, positions and lengths embedded and added, a class token, pre-norm encoder layers."""
+
+    def __init__(self, settings: Parameters) -> None:
+        super().__init__()
+        width = settings.width
+        self.mask_padding = settings.mask_padding
+        self.packet = nn.Linear(settings.bytes, width)
+        self.length = nn.Embedding(LENGTHS, width)
+        self.register_buffer("position", sinusoids(1 + settings.packets, width)[1:], persistent=False)
+        self.token = nn.Parameter(torch.randn(width))
+        self.encoder = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.layers))
+        self.norm = nn.LayerNorm(width) if settings.final_norm else nn.Identity()
+
+    def forward(self, packets: Tensor, lengths: Tensor) -> Tensor:
+        """Global features ``[samples, width]``: the class token after the last layer."""
+        embedded = self.packet(packets) + self.position + self.length(lengths.clamp(0, LENGTHS - 1))
+        tokens = torch.cat([self.token.expand(len(packets), 1, -1).to(embedded), embedded], dim=1)
+        mask = None
+        if self.mask_padding:
+            mask = F.pad(lengths > 0, (1, 0), value=True)[:, None, None]
+        for layer in self.encoder[:-1]:
+            tokens = layer(tokens, mask)
+        return self.norm(self.encoder[-1](tokens, mask, outputs=1)[:, 0])
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each with a residual."""
+
+    def __init__(self, settings: Parameters) -> None:
+        super().__init__()
+        width, inner = settings.width, settings.heads * settings.head_width
+        self.heads = settings.heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, width)
+        self.dropout = nn.Dropout(settings.encoder_dropout)
+        self.feedforward = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, settings.feedforward),
+            nn.LeakyReLU(),
+            nn.Dropout(settings.encoder_dropout),
+            nn.Linear(settings.feedforward, width),
+            nn.Dropout(settings.encoder_dropout),
+        )
+
+    def forward(self, tokens: Tensor, mask: Tensor | None, outputs: int | None = None) -> Tensor:
+        """Tokens ``[samples, tokens, width]``; ``outputs`` asks for the first tokens alone, which saves the rest."""
+        normed = self.attention_norm(tokens)
+        query = self.query(normed[:, :outputs]).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(normed).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+        tokens = tokens[:, :outputs] + self.dropout(self.out(attended))
+        return tokens + self.feedforward(tokens)
+
+
+class SpatiotemporalFeatures(nn.Module):
+    """STFE, III-C: ResAtConv on every packet image, then a BiLSTM over the packets."""
+
+    def __init__(self, settings: Parameters) -> None:
+        super().__init__()
+        inputs = [1] + [settings.map_channels] * (settings.resatconv_layers - 1)
+        self.blocks = nn.Sequential(*(ResAtConv(n, settings) for n in inputs))
+        self.lstm = nn.LSTM(
+            settings.map_channels * settings.bytes, settings.lstm_hidden, batch_first=True, bidirectional=True
+        )
+        self.read_out = settings.read_out
+        self.out = nn.Sequential(nn.Linear(2 * settings.lstm_hidden, settings.width), nn.LeakyReLU())
+        self.dropout = nn.Dropout(settings.head_dropout)
+
+    def forward(self, packets: Tensor) -> Tensor:
+        """Spatiotemporal features ``[samples, width]`` of packets ``[samples, packets, bytes]`` in 0 ... 1."""
+        side = math.isqrt(packets.shape[2])
+        images = packets.reshape(-1, 1, side, side)
+        states, (final, _) = self.lstm(self.blocks(images).reshape(*packets.shape[:2], -1))
+        if self.read_out == "final":
+            features = self.out(torch.cat([final[0], final[1]], dim=1))
+        elif self.read_out == "last_step":  # the backward state has seen the last packet alone
+            features = self.out(states[:, -1])
+        else:  # Fig. 1: the layer on every state, then their sum
+            features = self.out(states).sum(1)
+        return self.dropout(features)
+
+
+class ResAtConv(nn.Module):
+    """Convolution, channel attention with a residual, 1x1 convolution (III-C-1, Fig. 5)."""
+
+    def __init__(self, inputs: int, settings: Parameters) -> None:
+        super().__init__()
+        channels = settings.channels
+        self.convolution = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.activation = nn.LeakyReLU() if settings.activation == "leaky_relu" else nn.Identity()
+        self.average = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
+        self.maximum = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
+        self.combine = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
+        self.project = nn.Conv2d(channels, settings.map_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps ``[images, map channels, side, side]`` of images ``[images, inputs, side, side]``."""
+        maps = self.activation(self.norm(self.convolution(images))).flatten(2)
+        weights = self.combine(self.average(maps.mean(2)) + self.maximum(maps.max(2).values))
+        # w * F + F under the 1x1 convolution: scaling its kernel spares a pass over the maps
+        kernel = self.project.weight.flatten(1) * (1 + weights)[:, None]
+        return (kernel @ maps + self.project.bias[:, None]).unflatten(2, images.shape[2:])
+
+
+class Gate(nn.Module):
+    """Dynamic weighting, III-D: the branches' features added with weights that depend on the session."""
+
+    weights: Tensor | None = None  # [samples, 2], of the last call
+
+    def __init__(self, width: int, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.score = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Linear(width, 2))
+
+    def forward(self, of_session: Tensor, of_packets: Tensor) -> Tensor:
+        """Fused features ``[samples, width]`` of the global and the spatiotemporal ones."""
+        scores = self.score(torch.cat([of_session, of_packets], dim=1))
+        alpha = (scores.float() / self.temperature).softmax(1)
+        self.weights = alpha.detach()
+        return alpha[:, :1] * of_session + alpha[:, 1:] * of_packets
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Fixed position codes ``[positions, width]``: sines at even places, cosines at odd ones, base 10000."""
+    angle = torch.arange(positions)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)
