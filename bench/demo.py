@@ -1,0 +1,382 @@
+"""Captures of made-up services: what `bench` runs on when nothing has been downloaded.
+
+Six services speak TLS-like TCP and QUIC-like UDP to one server port.  They share hosts, ports, the
+proportion of TCP and the random bytes of their payload; what tells them apart is what encryption leaves:
+record sizes, who speaks how much and when, and the handshake.  All numbers here are our choice, set so that
+ports and class frequencies fail, a forest on lengths and times does well and nothing is perfect.
+"""
+
+import hashlib
+import math
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bench.errors import InputError
+
+START: Final = 1_700_000_000.0  # seconds since the Unix epoch
+SERVER_PORT: Final = 443
+SEGMENT: Final = 1460  # most payload bytes of a TCP packet: 1500 - 20 - 20
+DATAGRAM: Final = 1350  # most payload bytes of a UDP packet, as QUIC stacks use
+RECORD: Final = 4096  # most payload bytes of a TLS record: stacks keep them short for latency
+LONGEST: Final = 56  # packets a session
+
+CONFUSED: Final = 0.08  # share of sessions that speak like the service's neighbour
+BACKGROUND: Final = 0.04  # ... like telemetry, which every service sends
+SHORT: Final = 0.04  # ... of which the capture holds 1 to 3 packets
+TRUNCATED: Final = 0.08  # ... cut off at a random packet
+UNANSWERED: Final = 0.02  # ... of TCP: a SYN and no more
+UDP: Final = 0.3
+LOST: Final = 0.02  # share of TCP segments sent twice
+FLAGS: Final = {"S": 0x02, "SA": 0x12, "A": 0x10, "PA": 0x18, "FA": 0x11}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How a service speaks: medians of log-normal draws, in bytes and seconds."""
+
+    hello: float  # ClientHello
+    flight: float  # server's encrypted handshake (certificates)
+    up: float  # one message of the client
+    down: float  # one message of the server
+    turns: float  # exchanges, mean
+    pushed: float  # share of the exchanges that the server opens, without being asked
+    think: float  # between two exchanges
+    pace: float  # between two packets of one message
+
+
+PROFILES: Final = {  # neighbours are confused with each other: the next one, the last with the first
+    "browsing": Profile(hello=560, flight=2900, up=420, down=5200, turns=4, pushed=0.05, think=0.35, pace=0.0012),
+    "chat": Profile(hello=330, flight=2100, up=150, down=190, turns=8, pushed=0.45, think=2.2, pace=0.0030),
+    "file-transfer": Profile(hello=290, flight=3300, up=7200, down=110, turns=4, pushed=0.02, think=0.06, pace=0.0020),
+    "mail": Profile(hello=250, flight=2500, up=900, down=310, turns=6, pushed=0.20, think=0.20, pace=0.0022),
+    "streaming": Profile(hello=520, flight=2700, up=330, down=9500, turns=3, pushed=0.10, think=1.30, pace=0.0008),
+    "voip": Profile(hello=380, flight=1900, up=170, down=175, turns=14, pushed=0.50, think=0.03, pace=0.0200),
+}
+TELEMETRY: Final = Profile(hello=400, flight=2500, up=600, down=180, turns=2, pushed=0.10, think=0.60, pace=0.0020)
+
+
+def write(
+    folder: Path,
+    *,
+    seed: int = 0,
+    sessions: int = 120,
+    captures: int = 6,
+    classes: int = 6,
+    start: float = START,
+    subnet: int = 0,
+    ports: int = 0,
+    corrupt_checksums: bool = False,
+) -> None:
+    """Write ``folder/<service>/<service>-<i>.pcap`` (Ethernet, µs): the same arguments give the same bytes.
+
+    Of each service about ``sessions`` (5/6 to 5/4 of it) in ``captures`` captures.  ``start`` (s since the
+    Unix epoch), ``subnet`` (0…255), ``ports`` (salt of both sides' ports) and ``corrupt_checksums`` change absolute
+    times, addresses, ports and checksums, and nothing else.  Existing captures of these names are replaced.
+    """
+    if not 1 <= classes <= len(PROFILES):
+        raise InputError(f"demo: classes={classes} is not within 1…{len(PROFILES)}, the services it can write")
+    if sessions < 1 or captures < 1 or not 0 <= subnet <= 255:
+        raise InputError("demo: sessions and captures must be 1 or more, and subnet within 0…255")
+    for service in list(PROFILES)[:classes]:
+        (folder / service).mkdir(parents=True, exist_ok=True)
+        total = max(captures, round(sessions * _generator(seed, service).uniform(5 / 6, 5 / 4)))
+        for capture in range(captures):
+            count = (total + capture) // captures  # these sum to `total`
+            talks = _capture(service, capture, count, seed)
+            wire = Wire(round(start * 1e6), subnet, ports, corrupt_checksums)
+            wire.write(folder / service / f"{service}-{capture}.pcap", talks)
+
+
+def _generator(*names: object) -> np.random.Generator:
+    """A generator for that purpose alone: one more service, capture or session shifts no other draw."""
+    text = "\0".join(map(str, ("demo", *names)))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16]))
+
+
+# --- what is said ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One packet of a session; ``time`` in µs since the captures' start, ``direction`` +1 from the client."""
+
+    time: int
+    direction: int
+    flags: str  # empty for UDP
+    sequence: int  # bytes of payload that its sender sent before
+    acknowledged: int  # bytes of payload that its receiver sent before
+    payload: bytes = field(repr=False)
+
+
+class Talk:
+    """One session being spoken: a clock, the bytes sent so far and the packets."""
+
+    def __init__(self, draw: np.random.Generator, profile: Profile, begin: int, haste: float, bulk: float) -> None:
+        """``begin`` in µs; ``haste`` and ``bulk`` scale all times and sizes (the capture's shift)."""
+        self.draw, self.profile, self.clock = draw, profile, float(begin)
+        self.udp = draw.random() < UDP
+        self.haste = haste * draw.lognormal(0, 0.25)  # a slow or a fast path, for the whole session
+        self.bulk = bulk * draw.lognormal(0, 0.12)
+        self.trip = self.haste * draw.lognormal(math.log(0.018), 0.4)  # one way and back, seconds
+        self.sent = {+1: 0, -1: 0}
+        self.packets: list[Packet] = []
+        self.connection = draw.bytes(8)  # QUIC's connection id
+        # Hosts and ports are drawn for every service alike, so they give nothing away.
+        self.client, self.server = int(draw.integers(1, 120)), int(draw.integers(1, 60))
+        self.port, self.hops = int(draw.integers(28_000)), int(draw.integers(46, 60))
+        self.isn = {side: int(draw.integers(2**32)) for side in (+1, -1)}
+
+    def wait(self, seconds: float, spread: float = 0.5) -> None:
+        """Let about that much time pass."""
+        self.clock += 1e6 * seconds * float(self.draw.lognormal(0, spread)) + 1
+
+    def size(self, median: float, spread: float, least: int) -> int:
+        """A message's length in bytes."""
+        return max(least, round(median * self.bulk * float(self.draw.lognormal(0, spread))))
+
+    def send(self, direction: int, payload: bytes = b"", flags: str = "A") -> None:
+        """One packet, now."""
+        own, other = self.sent[direction], self.sent[-direction]
+        self.packets.append(Packet(round(self.clock), direction, "" if self.udp else flags, own, other, payload))
+        self.sent[direction] += len(payload)
+
+    def message(self, direction: int, payload: bytes) -> None:
+        """Payload cut into packets; over TCP with acknowledgements and the odd retransmission."""
+        pace = self.profile.pace * self.haste
+        for first in range(0, len(payload), SEGMENT):
+            segment = payload[first : first + SEGMENT]
+            self.send(direction, segment, "PA" if first + SEGMENT >= len(payload) else "A")
+            if self.draw.random() < LOST:
+                lost = self.packets[-1]
+                self.wait(0.2)
+                self.packets.append(
+                    Packet(round(self.clock), direction, lost.flags, lost.sequence, lost.acknowledged, segment)
+                )
+            if self.draw.random() < 0.35:  # delayed acknowledgement, most of them ride on data
+                self.wait(self.trip / 2, 0.1)
+                self.send(-direction)
+            self.wait(pace)
+
+    def records(self, direction: int, length: int, kind: int = 23) -> bytes:
+        """TLS records (5-byte header, random content) that hold ``length`` bytes."""
+        parts = [min(RECORD, length - done) for done in range(0, length, RECORD)]
+        return b"".join(_record(kind, self.draw.bytes(part)) for part in parts)
+
+    def datagrams(self, direction: int, length: int) -> None:
+        """QUIC packets with a short header that hold ``length`` bytes, the other side acknowledging some."""
+        for done in range(0, length, DATAGRAM - 30):
+            part = min(DATAGRAM - 30, length - done)
+            self.send(direction, self._short(direction) + self.draw.bytes(part + 17))  # 17: frame and tag
+            if self.draw.random() < 0.2:
+                self.wait(self.trip / 2, 0.1)
+                self.send(-direction, self._short(-direction) + self.draw.bytes(int(self.draw.integers(22, 30))))
+            self.wait(self.profile.pace * self.haste)
+
+    def _short(self, direction: int) -> bytes:
+        """First byte of a short header and, towards the server, its connection id."""
+        first = bytes([0x40 | int(self.draw.integers(64))])
+        return first + self.connection if direction > 0 else first
+
+    def _long(self, kind: int, direction: int, length: int) -> bytes:
+        """A QUIC version 1 packet with a long header (RFC 9000, section 17.2), ``length`` bytes in all."""
+        ids = bytes([8, *self.connection, 0]) if direction > 0 else bytes([0, 8, *self.connection])
+        head = bytes([0xC0 | kind << 4 | int(self.draw.integers(4)), 0, 0, 0, 1]) + ids + (b"\0" if kind == 0 else b"")
+        rest = length - len(head) - 2
+        return head + (0x4000 | rest).to_bytes(2) + self.draw.bytes(rest)
+
+    def speak(self) -> None:
+        """The whole session: handshake, exchanges, and for half of TCP a close."""
+        if self.udp:
+            self._quic_handshake()
+        elif not self._tls_handshake():
+            return
+        for _ in range(1 + int(self.draw.poisson(self.profile.turns))):
+            if len(self.packets) >= LONGEST:
+                break
+            self._exchange()
+        if not self.udp and self.draw.random() < 0.5:
+            for side in (+1, -1):
+                self.send(side, b"", "FA")
+                self.wait(self.trip / 2, 0.1)
+
+    def _tls_handshake(self) -> bool:
+        """TCP's and TLS 1.3's; False where nobody answers."""
+        self.send(+1, b"", "S")
+        if self.draw.random() < UNANSWERED:
+            return False
+        self.wait(self.trip, 0.1)
+        self.send(-1, b"", "SA")
+        self.wait(0.0002)
+        self.send(+1)
+        self.wait(0.001)
+        self.message(+1, _client_hello(self.draw, self.size(self.profile.hello, 0.18, 220)))
+        self.wait(self.trip, 0.1)
+        resumed = self.draw.random() < 0.25
+        flight = self.size(140 if resumed else self.profile.flight, 0.15, 80)
+        self.message(-1, _server_hello(self.draw) + _record(20, b"\1") + self.records(-1, flight))
+        self.wait(self.trip, 0.1)
+        self.message(+1, _record(20, b"\1") + self.records(+1, 53))
+        return True
+
+    def _quic_handshake(self) -> None:
+        """Initial and Handshake packets; the client's Initial is padded, the server's flight has its size."""
+        self.send(+1, self._long(0, +1, 1200 + int(self.draw.integers(0, 3)) * 50))
+        if self.profile.hello * self.bulk * self.draw.lognormal(0, 0.18) > 420:  # a long hello fills a second one
+            self.send(+1, self._long(0, +1, 1200))
+        self.wait(self.trip, 0.1)
+        self.send(-1, self._long(0, -1, 1200))
+        flight = self.size(self.profile.flight, 0.15, 400)
+        for done in range(0, flight, 1180):
+            self.wait(0.0003)
+            self.send(-1, self._long(2, -1, max(60, min(1200, flight - done))))
+        self.wait(self.trip, 0.1)
+        self.send(+1, self._long(2, +1, 60 + int(self.draw.integers(30))))
+
+    def _exchange(self) -> None:
+        """One message, and the answer to it; a message that was pushed may have none."""
+        self.wait(self.profile.think * self.haste, 0.8)
+        pushed = self.draw.random() < self.profile.pushed
+        sizes = {+1: self.size(self.profile.up, 0.45, 24), -1: self.size(self.profile.down, 0.55, 24)}
+        for direction in (-1, +1) if pushed else (+1, -1):
+            if self.udp:
+                self.datagrams(direction, sizes[direction])
+            else:
+                self.message(direction, self.records(direction, sizes[direction] + 17))  # 17: type and tag
+            if pushed and self.draw.random() < 0.6:
+                return
+            self.wait(self.trip, 0.2)
+
+
+def _record(kind: int, content: bytes) -> bytes:
+    """A TLS record: 20 ChangeCipherSpec, 22 Handshake, 23 Application Data."""
+    return bytes([kind, 3, 3]) + len(content).to_bytes(2) + content
+
+
+def _hello(kind: int, body: bytes) -> bytes:
+    return _record(22, bytes([kind]) + len(body).to_bytes(3) + body)
+
+
+def _client_hello(draw: np.random.Generator, length: int) -> bytes:
+    """A ClientHello record of ``length`` bytes, its name encrypted (an encrypted_client_hello extension)."""
+    ciphers = b"\x13\x01\x13\x02\x13\x03"
+    versions = b"\x00\x2b\x00\x03\x02\x03\x04"
+    fixed = b"\3\3" + draw.bytes(32) + b"\x20" + draw.bytes(32) + len(ciphers).to_bytes(2) + ciphers + b"\1\0"
+    rest = length - 9 - len(fixed) - 2 - len(versions) - 4
+    extensions = versions + b"\xfe\x0d" + rest.to_bytes(2) + draw.bytes(rest)
+    return _hello(1, fixed + len(extensions).to_bytes(2) + extensions)
+
+
+def _server_hello(draw: np.random.Generator) -> bytes:
+    """A ServerHello record of TLS 1.3 (RFC 8446, section 4.1.3), 127 bytes."""
+    extensions = b"\x00\x2b\x00\x02\x03\x04\x00\x33\x00\x24\x00\x1d\x00\x20" + draw.bytes(32)
+    fixed = b"\3\3" + draw.bytes(32) + b"\x20" + draw.bytes(32) + b"\x13\x01\0"
+    return _hello(2, fixed + len(extensions).to_bytes(2) + extensions)
+
+
+def _capture(service: str, capture: int, count: int, seed: int) -> list[Talk]:
+    """The sessions of one capture, made one after the other and independent of one another."""
+    shift = _generator(seed, service, capture)
+    haste, bulk = float(shift.lognormal(0, 0.15)), float(shift.lognormal(0, 0.06))
+    names = list(PROFILES)
+    neighbour = names[(names.index(service) + 1) % len(names)]
+    talks = []
+    for session in range(count):
+        draw = _generator(seed, service, capture, session)
+        speaks = draw.choice(["self", "neighbour", "telemetry"], p=[1 - CONFUSED - BACKGROUND, CONFUSED, BACKGROUND])
+        profile = {"self": PROFILES[service], "neighbour": PROFILES[neighbour], "telemetry": TELEMETRY}[str(speaks)]
+        # A capture an hour, twenty minutes long: every service is there in every hour, so time tells nothing.
+        begin = capture * 3_600_000_000 + int(draw.integers(1_200_000_000))
+        talk = Talk(draw, profile, begin, haste, bulk)
+        talk.speak()
+        talk.packets = _held(talk.packets[:LONGEST], draw)
+        talks.append(talk)
+    return talks
+
+
+def _held(packets: list[Packet], draw: np.random.Generator) -> list[Packet]:
+    """The packets of a session that the capture holds: all, all up to one, or a few."""
+    fate, cut = draw.random(), draw.random()
+    payload = [i for i, packet in enumerate(packets) if packet.payload]
+    if not payload:
+        return packets
+    if fate < SHORT:  # the capture began in the middle of the session
+        return packets[payload[0] : payload[0] + 1 + int(cut * 3)]
+    if fate < SHORT + TRUNCATED:
+        return packets[: payload[0] + 1 + int(cut * (len(packets) - payload[0]))]
+    return packets
+
+
+# --- how it looks on the wire ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Puts sessions into captures.  All that a salt may change is decided here, without a random draw."""
+
+    start: int  # µs since the Unix epoch
+    subnet: int
+    ports: int
+    corrupt_checksums: bool
+
+    def write(self, path: Path, talks: list[Talk]) -> None:
+        """One capture, written aside and renamed."""
+        from scapy.utils import RawPcapWriter
+
+        order = sorted((p.time, s, i) for s, talk in enumerate(talks) for i, p in enumerate(talk.packets))
+        heads = [{side: self.head(talk, side) for side in (+1, -1)} for talk in talks]
+        aside = path.with_name(f".{path.name}.part")
+        with RawPcapWriter(str(aside), linktype=1, endianness="<", bufsz=1 << 16) as writer:
+            writer.write_header(b"")
+            for time, session, index in order:
+                seconds, micros = divmod(self.start + time, 1_000_000)
+                packet = talks[session].packets[index]
+                frame = self.frame(heads[session][packet.direction], packet, index)
+                writer.write_packet(frame, sec=seconds, usec=micros)
+        aside.replace(path)
+
+    def head(self, talk: Talk, direction: int) -> bytes:
+        """Ethernet, IP and transport header of all that one side sends; sequence numbers where they start."""
+        from scapy.layers.inet import IP, TCP, UDP
+        from scapy.layers.l2 import Ether
+
+        macs = ("02:00:00:00:00:01", "02:00:00:00:00:02")[::direction]
+        hosts = (f"10.{self.subnet}.0.{talk.client}", f"198.18.{self.subnet}.{talk.server}")[::direction]
+        server = SERVER_PORT if self.ports == 0 else 1024 + (self.ports * 7919) % 30_000
+        ports = (32_768 + (talk.port + self.ports * 104_729) % 28_000, server)[::direction]
+        if talk.udp:
+            transport = UDP(sport=ports[0], dport=ports[1])
+        else:
+            isn = talk.isn[direction], talk.isn[-direction]
+            transport = TCP(sport=ports[0], dport=ports[1], seq=isn[0], ack=isn[1], window=64_240)
+        ip = IP(src=hosts[0], dst=hosts[1], ttl=64 if direction > 0 else talk.hops, id=talk.isn[direction] & 0xFFFF)
+        return bytes(Ether(src=macs[0], dst=macs[1]) / ip / transport)
+
+    def frame(self, head: bytes, packet: Packet, index: int) -> bytes:
+        """The packet behind its headers; what differs from packet to packet is patched, as scapy builds slowly.
+
+        ``index`` counts the session's packets and becomes the IP identification.
+        """
+        from scapy.utils import checksum
+
+        frame = bytearray(head + packet.payload)
+        struct.pack_into("!HH", frame, 16, len(frame) - 14, (int.from_bytes(head[18:20]) + index) & 0xFFFF)
+        if packet.flags:
+            opened = 0 if packet.flags in ("S", "SA") else 1  # SYN counts as one byte
+            sequence, acknowledged = struct.unpack_from("!II", head, 38)
+            sequence = (sequence + packet.sequence + opened) & 0xFFFFFFFF
+            acknowledged = 0 if packet.flags == "S" else (acknowledged + packet.acknowledged + 1) & 0xFFFFFFFF
+            struct.pack_into("!IIBB", frame, 38, sequence, acknowledged, 0x50, FLAGS[packet.flags])
+        else:
+            struct.pack_into("!H", frame, 38, len(frame) - 34)
+        wrong = 0x5A5A if self.corrupt_checksums else 0
+        transport = 50 if packet.flags else 40
+        frame[24:26] = frame[transport : transport + 2] = b"\0\0"
+        pseudo = frame[26:34] + struct.pack("!HH", frame[23], len(frame) - 34)
+        struct.pack_into("!H", frame, 24, checksum(bytes(frame[14:34])) ^ wrong)
+        # A sum of 0 over UDP is sent as its complement (RFC 768): 0 says that there is none.
+        struct.pack_into("!H", frame, transport, (checksum(bytes(pseudo + frame[34:])) or 0xFFFF) ^ wrong)
+        return bytes(frame)

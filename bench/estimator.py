@@ -1,0 +1,76 @@
+"""What methods built on scikit-learn share: fitting, probabilities, seeds, threads and files without pickle."""
+
+import os
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+from bench.method import Inputs, Method, Monitor, Part
+
+#: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
+TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
+
+
+class EstimatorMethod(Method):
+    """A scikit-learn classifier as a method.  Subclasses write ``represent`` and ``estimator``.
+
+    ``represent`` puts a float array ``[samples, features]`` under ``"features"``, or the subclass makes
+    one from its inputs in :meth:`features`.  Scalers and selection belong into the estimator (a pipeline).
+    """
+
+    trusted: tuple[str, ...] = ()  # further types of the stored model, all of scikit-learn or NumPy
+    model: Any = None
+
+    @abstractmethod
+    def estimator(self) -> Any:
+        """A classifier that has not been fitted, its ``random_state`` from :attr:`random_state`."""
+
+    def features(self, inputs: Inputs) -> NDArray[Any]:
+        """Float ``[samples, features]``; nothing learned."""
+        return inputs["features"]
+
+    @property
+    def random_state(self) -> int:
+        """The method's seed as scikit-learn takes it: 32 bits, unsigned."""
+        return self.seed % 2**32
+
+    def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
+        """Fit on the training part; there is nothing to choose on the validation part."""
+        self.model = self.estimator()
+        self._use_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        self.model.fit(self.features(train.inputs), train.labels)
+        # A forest adds up its trees' votes in the order in which threads end: one thread, the same sum every time.
+        self._use_threads(1)
+        return self
+
+    def _use_threads(self, threads: int) -> None:
+        if "n_jobs" in self.model.get_params(deep=False):
+            self.model.set_params(n_jobs=threads)
+
+    def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Float32 ``[samples, classes]``; a class that training did not hold has probability 0."""
+        features = self.features(inputs)
+        probabilities = np.zeros((len(features), self.classes), np.float32)
+        if len(features):  # scikit-learn refuses an empty array
+            probabilities[:, self.model.classes_] = self.model.predict_proba(features)
+        return probabilities
+
+    def save_state(self, folder: Path) -> None:
+        """Write ``model.skops``."""
+        import skops.io
+
+        skops.io.dump(self.model, folder / "model.skops")
+
+    def load_state(self, folder: Path) -> None:
+        """Read ``model.skops``; one that holds a type outside the trusted ones is an :class:`InputError`."""
+        import skops.io
+
+        path = folder / "model.skops"
+        foreign = sorted(set(skops.io.get_untrusted_types(file=path)) - {*TRUSTED, *self.trusted})
+        if foreign:
+            raise InputError(f"{path}: holds {', '.join(foreign)}, which {self.name} never stores; train it again")
+        self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])

@@ -1,0 +1,80 @@
+"""Random forest on the first packets' signed lengths and gaps, with a few counts and moments."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.estimator import EstimatorMethod
+from bench.method import Inputs, Range, parameter
+from bench.readers import View
+
+OURS = "our choice"
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All our choice: the yardstick that a deep method should beat."""
+
+    packets: int = parameter(32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64))
+    trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100))
+    max_features: float = parameter(0.2, "share of the features that a split looks at", OURS, Range(0.05, 0.5))
+    min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8))
+
+
+class Forest(EstimatorMethod):
+    """Random forest (Breiman 2001) on what is seen of a session without opening its packets."""
+
+    name = "forest"
+    reference = "Random Forests, 2001, doi:10.1023/A:1010933404324; features are ours"
+    family = "features"
+    reads = frozenset({"lengths", "directions", "times"})
+    deviations = ()
+    Parameters = Parameters
+
+    def represent(self, view: View) -> Inputs:
+        """``features`` float32 ``[samples, 2 * packets + 24]``: signed bytes, log gaps, statistics."""
+        packets = self.parameters.packets
+        lengths, directions = view.lengths(packets), view.directions(packets)
+        times = view.times(packets)
+        gaps = np.diff(times, axis=1, prepend=times[:, :1]).clip(min=0)  # the step into the padding is negative: 0
+        columns = (
+            lengths * directions,
+            np.log10(gaps + 1e-6),  # a microsecond is the captures' resolution
+            view.counts()[:, None],
+            times.max(axis=1, initial=0.0)[:, None],
+            *(_moments(values, kept) for kept in (directions > 0, directions < 0) for values in (lengths, gaps)),
+            *(_shares(lengths, kept) for kept in (directions > 0, directions < 0)),
+        )
+        return {"features": np.hstack(columns).astype(np.float32)}
+
+    def estimator(self) -> Any:
+        """The forest, classes weighted alike."""
+        from sklearn.ensemble import RandomForestClassifier
+
+        p = self.parameters
+        return RandomForestClassifier(
+            p.trees,
+            max_features=p.max_features,
+            min_samples_leaf=p.min_leaf,
+            class_weight="balanced",
+            random_state=self.random_state,
+        )
+
+
+def _moments(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Sum, mean and standard deviation of the kept values of each row, 0 where there are none: ``[rows, 3]``."""
+    total = np.where(kept, values, 0).sum(axis=1, dtype=float)
+    count = np.maximum(kept.sum(axis=1), 1)
+    mean = total / count
+    spread = np.sqrt(np.where(kept, (values - mean[:, None]) ** 2, 0.0).sum(axis=1) / count)
+    return np.stack((total, mean, spread), axis=1)
+
+
+def _shares(lengths: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How many kept packets of each row are tiny, small, medium, large and full: ``[rows, 5]``."""
+    bounds = (0, 80, 250, 600, 1300, np.inf)
+    between = [kept & (lengths > low) & (lengths <= high) for low, high in pairwise(bounds)]
+    return np.stack([b.sum(axis=1, dtype=float) for b in between], axis=1)
