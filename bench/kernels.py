@@ -1,0 +1,194 @@
+"""Compiled loops over packets and groups.  Importing this module imports numba: do so inside functions.
+
+All kernels release the GIL, write into arrays that the caller allocated and check no bounds:
+:mod:`bench.readers` and :mod:`bench.splits` see to it that rows are in range.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+_TCP = 6
+_UDP = 17
+#: IPv6 extension headers that may stand before TCP or UDP (RFC 8200, 4302, 6275, 7401, 5533)
+_FRAGMENT = 44
+_AUTHENTICATION = 51
+_EXTENSIONS = (0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140)
+
+
+@numba.njit(nogil=True, cache=True)
+def select(
+    begin: NDArray[np.int64],
+    count: NDArray[np.int64],
+    payload_length: NDArray[np.uint32],
+    payload_only: bool,
+    offsets: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> None:
+    """Write the packet rows of window ``s`` to ``rows[offsets[s]:offsets[s + 1]]``; -1 where it has no more."""
+    for s in range(len(begin)):
+        slot = offsets[s]
+        end = offsets[s + 1]
+        row = begin[s]
+        while slot < end and row < begin[s] + count[s]:
+            if not payload_only or payload_length[row] > 0:
+                rows[slot] = row
+                slot += 1
+            row += 1
+        while slot < end:
+            rows[slot] = -1
+            slot += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def count_payload(
+    begin: NDArray[np.int64], count: NDArray[np.int64], payload_length: NDArray[np.uint32], out: NDArray[np.int64]
+) -> None:
+    """Count the packets with payload of every window."""
+    for s in range(len(begin)):
+        out[s] = 0
+        for row in range(begin[s], begin[s] + count[s]):
+            out[s] += payload_length[row] > 0
+
+
+@numba.njit(nogil=True, cache=True)
+def copy_payload(
+    data: NDArray[np.uint8],
+    samples: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    record: NDArray[np.int64],
+    ip: NDArray[np.uint16],
+    captured: NDArray[np.uint32],
+    payload: NDArray[np.uint16],
+    payload_length: NDArray[np.uint32],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy the captured payload of ``rows [S, P]`` of ``samples``, all of one capture, to ``out [S, P, B]``."""
+    for s in samples:
+        for p in range(out.shape[1]):
+            row = rows[s, p]
+            if row < 0:
+                break
+            # signed from here on: a packet cut inside its headers has fewer bytes than its payload's offset
+            held = np.int64(captured[row]) - np.int64(payload[row])
+            size = min(held, np.int64(payload_length[row]))
+            _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[s, p])
+
+
+@numba.njit(nogil=True, cache=True)
+def copy_ip(
+    data: NDArray[np.uint8],
+    samples: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    record: NDArray[np.int64],
+    ip: NDArray[np.uint16],
+    captured: NDArray[np.uint32],
+    protocol: NDArray[np.uint8],
+    hide: tuple[bool, bool, bool],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy the captured IP packets of ``rows`` and set hidden fields (addresses, ports, checksums) to zero."""
+    for s in samples:
+        for p in range(out.shape[1]):
+            row = rows[s, p]
+            if row < 0:
+                break
+            begin = record[row] + np.int64(ip[row])
+            held = min(np.int64(captured[row]), len(data) - begin)
+            _copy(data, begin, held, out[s, p])
+            if held >= 20:  # shorter than any IP header: the ingest makes no such packet
+                _hide(data, begin, held, protocol[s], hide, out[s, p])
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(data: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8]) -> None:
+    for b in range(min(size, len(out), len(data) - begin)):
+        out[b] = data[begin + b]
+
+
+@numba.njit(nogil=True, cache=True)
+def _hide(
+    data: NDArray[np.uint8], begin: int, held: int, protocol: int, hide: tuple[bool, bool, bool], out: NDArray[np.uint8]
+) -> None:
+    """Zero the fields of the packet at ``begin`` in its copy ``out``."""
+    addresses, ports, checksums = hide
+    if data[begin] >> 4 == 4:
+        if addresses:
+            _zero(out, 12, 20)
+        if checksums:
+            _zero(out, 10, 12)
+        transport = np.int64(data[begin] & 15) * 4
+    else:
+        if addresses:
+            _zero(out, 8, 40)
+        transport = _after_extensions(data, begin, held)
+    if ports:
+        _zero(out, transport, transport + 4)
+    if checksums and protocol == _TCP:
+        _zero(out, transport + 16, transport + 18)
+    if checksums and protocol == _UDP:
+        _zero(out, transport + 6, transport + 8)
+
+
+@numba.njit(nogil=True, cache=True)
+def _zero(out: NDArray[np.uint8], begin: int, end: int) -> None:
+    for b in range(min(begin, len(out)), min(end, len(out))):
+        out[b] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _after_extensions(data: NDArray[np.uint8], begin: int, held: int) -> int:
+    """Return the offset of the transport header from the IPv6 header, or where the captured bytes end before it."""
+    at = 40
+    following = data[begin + 6]
+    while following in _EXTENSIONS and at + 2 <= held:
+        words = int(data[begin + at + 1])
+        if following == _FRAGMENT:
+            size = 8
+        elif following == _AUTHENTICATION:
+            size = (words + 2) * 4
+        else:
+            size = (words + 1) * 8
+        following = data[begin + at]
+        at += size
+    return at
+
+
+@numba.njit(nogil=True, cache=True)
+def deal(
+    order: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    want: NDArray[np.float64],
+    part: NDArray[np.int64],
+) -> float:
+    """Deal groups to parts, one after the other, each where it lowers the chi-square distance most.
+
+    Group ``g`` holds ``counts[i]`` samples of ``classes[i]`` for ``i`` in ``begin[g]:begin[g + 1]``; ``want
+    [parts, classes]`` are the wanted counts.  A class with no more groups left than parts that still lack it
+    goes to one of these parts first.  Fills ``part [groups]``; returns the chi-square distance reached, plus
+    a million for every class that a part lacks.
+    """
+    have = np.zeros(want.shape)
+    left = np.zeros(want.shape[1], np.int64)
+    for c in classes:
+        left[c] += 1
+    lacking = np.full(want.shape[1], want.shape[0])
+    for g in order:
+        best, best_need, best_cost = 0, -1, 0.0
+        for p in range(want.shape[0]):
+            need, cost = 0, 0.0
+            for i in range(begin[g], begin[g + 1]):
+                c, n = classes[i], counts[i]
+                need += have[p, c] == 0 and left[c] <= lacking[c]
+                cost += n * (n + 2 * (have[p, c] - want[p, c])) / want[p, c]
+            if need > best_need or (need == best_need and cost < best_cost):
+                best, best_need, best_cost = p, need, cost
+        part[g] = best
+        for i in range(begin[g], begin[g + 1]):
+            c = classes[i]
+            lacking[c] -= have[best, c] == 0
+            left[c] -= 1
+            have[best, c] += counts[i]
+    return ((have - want) ** 2 / want).sum() + 1e6 * lacking.sum()

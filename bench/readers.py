@@ -1,0 +1,252 @@
+"""Arrays from the session store: the only code that reads captures.
+
+A method gets a :class:`View`: it refuses what the method has not declared, records what is used, and holds
+no label.  Every row of every array depends on its own sample alone.  Importing this module is light;
+numba is imported with the first array.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bench.errors import InputError
+from bench.schema import Samples
+
+#: what a method can declare in ``reads``, and what it means
+READS: Final = {
+    "payload": "captured TCP or UDP payload bytes",
+    "payload_lengths": "payload length of each packet as its headers declare it, bytes",
+    "lengths": "IP packet length of each packet as its header declares it, bytes",
+    "directions": "+1 for packets of the client (sender of the session's first packet), -1 for the server's",
+    "times": "seconds since the window's first kept packet; never absolute time",
+    "flags": "TCP flags of each packet, 0 for UDP",
+    "ip_bytes": "captured bytes from the IP header on (also TTL, IP id, TCP sequence numbers and options)",
+    "ports": "client and server port, apart or within ip_bytes",
+    "protocol": "6 TCP, 17 UDP",
+    "addresses": "IP addresses within ip_bytes",
+    "checksums": "checksums of the IPv4, TCP and UDP headers within ip_bytes (they reveal masked fields)",
+}
+
+MASKS: Final = ("addresses", "ports", "checksums")
+
+#: larger arrays live in an unlinked temporary file (in TMPDIR), whose space is free again with the array
+SPILL_BYTES = 2 << 30
+
+#: reader name -> packet column, dtype
+_SERIES: Final[dict[str, tuple[str, DTypeLike]]] = {
+    "lengths": ("length", np.int32),
+    "payload_lengths": ("payload_length", np.int32),
+    "directions": ("direction", np.int8),
+    "flags": ("flags", np.uint8),
+    "times": ("time", np.float64),
+}
+
+
+class PacketStore(Protocol):
+    """What a view needs of a store (see ``bench.store``)."""
+
+    def session(self, column: str) -> NDArray[Any]:
+        """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``."""
+
+    def packet(self, column: str) -> NDArray[Any]:
+        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``."""
+
+    def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
+        """The whole capture."""
+
+
+class UndeclaredRead(Exception):
+    """A method asked its view for something that its ``reads`` do not name: an error in the method."""
+
+
+class View:
+    """The samples' packets, as far as ``reads`` allows; ``used`` collects the names that were read.
+
+    ``S`` is the number of samples.  Packets beyond a window's end are zero in every array.  With
+    ``payload_only`` the packets without payload are left out before the first ``packets`` are taken.
+    """
+
+    def __init__(self, store: PacketStore, samples: Samples, reads: Iterable[str]) -> None:
+        self.reads = frozenset(reads)
+        self.used: set[str] = set()
+        if unknown := sorted(self.reads - set(READS)):
+            raise ValueError(f"unknown read {unknown[0]!r}; there are: {', '.join(READS)}")
+        held = np.asarray(store.session("packets"))
+        if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(held)):
+            raise IndexError(f"a sample's session is outside the store's {len(held)} sessions")
+        if len(samples) and (samples.first.min() < 0 or samples.count.min() < 0):
+            raise IndexError("a sample's window begins before its session or has a negative count")
+        self._store = store
+        self._session = samples.session
+        self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
+        self._count = np.clip(held[samples.session] - samples.first, 0, samples.count)
+
+    def __len__(self) -> int:
+        return len(self._session)
+
+    def payload(self, packets: int, bytes: int) -> NDArray[np.uint8]:
+        """First captured payload bytes of the first packets with payload: uint8 ``[S, packets, bytes]``."""
+        self._declare("payload")
+        from bench import kernels
+
+        rows, out = self._rows(packets, payload_only=True), _zeros((len(self), packets, _positive("bytes", bytes)))
+        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
+        self._each_capture(lambda data, samples: kernels.copy_payload(data, samples, rows, *columns, out))
+        return out
+
+    def ip_bytes(
+        self, packets: int, bytes: int, *, mask: Iterable[str] = MASKS, payload_only: bool = False
+    ) -> NDArray[np.uint8]:
+        """Captured bytes from the IP header on, masked fields zero: uint8 ``[S, packets, bytes]``.
+
+        What ``mask`` leaves out of addresses, ports and checksums counts as read.  IPv4 source routes and IPv6
+        routing headers are not masked.
+        """
+        mask = frozenset(mask)
+        if unknown := sorted(mask - set(MASKS)):
+            raise ValueError(f"unknown mask {unknown[0]!r}; there are: {', '.join(MASKS)}")
+        self._declare("ip_bytes", *(name for name in MASKS if name not in mask))
+        from bench import kernels
+
+        rows, out = self._rows(packets, payload_only), _zeros((len(self), packets, _positive("bytes", bytes)))
+        columns = [self._packet(c) for c in ("record", "ip", "captured")]
+        protocol = _constant(self._of_session("protocol"))
+        hide = ("addresses" in mask, "ports" in mask, "checksums" in mask)
+        self._each_capture(lambda data, samples: kernels.copy_ip(data, samples, rows, *columns, protocol, hide, out))
+        return out
+
+    def payload_lengths(self, packets: int, *, payload_only: bool = True) -> NDArray[np.int32]:
+        """Declared payload lengths, bytes: int32 ``[S, packets]``."""
+        return self._series("payload_lengths", packets, payload_only)
+
+    def lengths(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int32]:
+        """IP packet lengths on the wire, bytes: int32 ``[S, packets]``."""
+        return self._series("lengths", packets, payload_only)
+
+    def directions(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int8]:
+        """+1 client to server, -1 server to client: int8 ``[S, packets]``."""
+        return self._series("directions", packets, payload_only)
+
+    def times(self, packets: int, *, payload_only: bool = False) -> NDArray[np.float64]:
+        """Seconds since the window's first kept packet: float64 ``[S, packets]``."""
+        return self._series("times", packets, payload_only)
+
+    def flags(self, packets: int, *, payload_only: bool = False) -> NDArray[np.uint8]:
+        """TCP flags, 0 for UDP: uint8 ``[S, packets]``."""
+        return self._series("flags", packets, payload_only)
+
+    def ragged(self, column: str, *, payload_only: bool = False) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """All kept packets of a column: values ``[N]`` and int64 offsets ``[S + 1]``.
+
+        ``column`` is lengths, payload_lengths, directions, times or flags; dtypes and units as there.
+        """
+        if column not in _SERIES:
+            raise ValueError(f"unknown column {column!r}; there are: {', '.join(_SERIES)}")
+        self._declare(column)
+        offsets = np.concatenate(([0], np.cumsum(self._kept(payload_only)))).astype(np.int64)
+        first = np.repeat(offsets[:-1], np.diff(offsets))
+        return self._values(column, self._select(offsets, payload_only), first), offsets
+
+    def counts(self, *, payload_only: bool = False) -> NDArray[np.int32]:
+        """Kept packets of each window: int32 ``[S]``.  Needs no declaration."""
+        return self._kept(payload_only).astype(np.int32)
+
+    def ports(self) -> NDArray[np.int32]:
+        """Client and server port: int32 ``[S, 2]``."""
+        self._declare("ports")
+        return np.stack([self._of_session("client_port"), self._of_session("server_port")], axis=1).astype(np.int32)
+
+    def protocol(self) -> NDArray[np.uint8]:
+        """6 TCP, 17 UDP: uint8 ``[S]``."""
+        self._declare("protocol")
+        return self._of_session("protocol")
+
+    def _declare(self, *names: str) -> None:
+        for name in names:
+            if name not in self.reads:
+                declared = ", ".join(sorted(self.reads)) or "nothing"
+                raise UndeclaredRead(f"{name!r} is read but not declared: add it to reads (declared: {declared})")
+        self.used.update(names)
+
+    def _packet(self, column: str) -> NDArray[Any]:
+        return _constant(self._store.packet(column))
+
+    def _of_session(self, column: str) -> NDArray[Any]:
+        return np.asarray(self._store.session(column))[self._session]
+
+    def _kept(self, payload_only: bool) -> NDArray[np.int64]:
+        if not payload_only:
+            return self._count
+        from bench import kernels
+
+        out = np.empty(len(self), np.int64)
+        kernels.count_payload(self._begin, self._count, self._packet("payload_length"), out)
+        return out
+
+    def _rows(self, packets: int, payload_only: bool) -> NDArray[np.int64]:
+        """Packet rows int64 ``[S, packets]``, -1 beyond the window."""
+        packets = _positive("packets", packets)
+        return self._select(np.arange(len(self) + 1) * packets, payload_only).reshape(len(self), packets)
+
+    def _select(self, offsets: NDArray[np.int64], payload_only: bool) -> NDArray[np.int64]:
+        from bench import kernels
+
+        rows = _zeros((int(offsets[-1]),), np.int64)
+        kernels.select(self._begin, self._count, self._packet("payload_length"), payload_only, offsets, rows)
+        return rows
+
+    def _series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:
+        self._declare(name)
+        rows = self._rows(packets, payload_only)
+        first = np.arange(len(self)) * packets
+        return self._values(name, rows.reshape(-1), np.repeat(first, packets)).reshape(rows.shape)
+
+    def _values(self, name: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
+        """Column ``name`` of ``rows [N]``, 0 for -1; ``first [N]`` is where a row's window begins in ``rows``."""
+        column, dtype = _SERIES[name]
+        values, out = self._packet(column), _zeros(rows.shape, dtype)
+        kept = rows >= 0
+        if name == "times":
+            # subtract in whole nanoseconds: a double holds an absolute time to some 200 ns only
+            out[kept] = (values[rows[kept]] - values[rows[first[kept]]]) * 1e-9
+        else:
+            out[kept] = values[rows[kept]]
+        return out
+
+    def _each_capture(self, copy: Any) -> None:
+        """Call ``copy(capture's bytes, positions of its samples)`` for each capture, on threads (no GIL inside)."""
+        capture = self._of_session("capture")
+        order = np.argsort(capture, kind="stable")
+        numbers, begins = np.unique(capture[order], return_index=True)
+
+        def one(number: np.int32, samples: NDArray[np.int64]) -> None:
+            copy(_constant(self._store.capture_bytes(int(number))), samples)
+
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(one, numbers, np.split(order, begins[1:])):
+                pass  # raises what a thread raised
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{name}={value}: nothing to read; set {name} to 1 or more")
+    return value
+
+
+def _constant(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` as a contiguous read-only one, so that a kernel is compiled once for store, memory map and test."""
+    constant = np.ascontiguousarray(array).view(np.ndarray)
+    constant.flags.writeable = False
+    return constant
+
+
+def _zeros(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """An array of zeros, in a temporary file where it is larger than ``SPILL_BYTES``."""
+    if int(np.prod(shape)) * np.dtype(dtype).itemsize <= SPILL_BYTES:
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile(prefix="bench-") as file:  # has no name any more; the map keeps it alive
+        return np.memmap(file, dtype, "w+", shape=shape)

@@ -1,0 +1,82 @@
+"""Fixtures that several test files share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+
+
+@dataclass
+class FakeStore:
+    """A store in memory, with the surface that readers and splits use."""
+
+    sessions: dict[str, np.ndarray]
+    packets: dict[str, np.ndarray]
+    captures: list[np.ndarray]
+    label: np.ndarray
+    class_names: list[str]
+    group: np.ndarray
+    name: str
+    digest: str
+    tasks = ("task",)
+    default_task = "task"
+
+    def session(self, column):
+        return self.sessions[column]
+
+    def packet(self, column):
+        return self.packets[column]
+
+    def capture_bytes(self, capture):
+        return self.captures[capture]
+
+    def classes(self, task):
+        return self.class_names
+
+    def labels(self, task):
+        return self.label
+
+    def capture_group(self):
+        return self.group
+
+
+def _columns(kinds, given, size):
+    unknown = set(given) - set(kinds)
+    assert not unknown, unknown
+    columns = {name: np.asarray(given.get(name, np.zeros(size)), kind) for name, kind in kinds.items()}
+    for column in columns.values():
+        assert len(column) == size
+        column.flags.writeable = False
+    return columns
+
+
+@pytest.fixture(scope="session")
+def make_store():
+    """Build a store from columns; those not given are zero (packets of a session: 1)."""
+
+    def make(
+        sessions, packets=None, captures=(), labels=None, classes=None, capture_group=None, name="fake", digest="0" * 64
+    ):
+        size = len(next(iter(sessions.values())))
+        sessions = {"packets": np.ones(size)} | dict(sessions)
+        packets = packets or {}
+        packet_count = len(next(iter(packets.values()))) if packets else 0
+        labels = np.asarray(np.zeros(size) if labels is None else labels, np.int16)
+        columns = _columns(SESSION_COLUMNS, sessions, size)
+        if classes is None:
+            classes = [f"class {c}" for c in range(labels.max(initial=-1) + 1)]
+        group = columns["capture"] if capture_group is None else np.asarray(capture_group, np.int32)
+        return FakeStore(
+            sessions=columns,
+            packets=_columns(PACKET_COLUMNS, packets, packet_count),
+            captures=[np.frombuffer(bytes(c), np.uint8) for c in captures],
+            label=labels,
+            class_names=list(classes),
+            group=group,
+            name=name,
+            digest=digest,
+        )
+
+    return make
