@@ -1,0 +1,298 @@
+"""Walks over the records of pcap and pcapng captures, in batches, from a memory map.
+
+Formats: draft-ietf-opsawg-pcap (µs, ns and the "modified" layout, both byte orders) and
+draft-ietf-opsawg-pcapng (several sections and interfaces, ``if_tsresol``, ``if_tsoffset``; enhanced, simple
+and obsolete packet blocks; other blocks are stepped over).  The compiled walkers see nothing but fixed-size
+headers; file headers, sections and interfaces are rare and are read in Python.  A length in a header is
+believed only as far as the file goes: nothing is ever allocated from one.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+#: records of one batch; small enough that headers met by the walk are still in the cache when they are decoded
+BATCH: Final = 4096
+
+#: columns of a batch, int64 ``[BATCH, 6]``: position of the record, time (ns since the Unix epoch), position and
+#: end of its bytes in the file, length on the wire (bytes), link type
+AT, TIME, FRAME, END, WIRE, LINK = range(6)
+
+#: columns of pcapng's interfaces: link type, snap length, and how its clock becomes ns (see `_clock`)
+_TYPE, _SNAP, _COARSE, _UNITS, _MULTIPLY, _DIVIDE, _OFFSET = range(7)
+
+#: the longest record that capture tools write (libpcap's MAXIMUM_SNAPLEN); a longer one is damage
+_LONGEST: Final = 262_144
+
+#: magic -> (byte order, ns a tick, bytes of a record header)
+_PCAP: Final = {
+    struct.pack(order + "I", magic): (order, tick, header)
+    for order in "<>"
+    for magic, tick, header in ((0xA1B2C3D4, 1000, 16), (0xA1B23C4D, 1, 16), (0xA1B2CD34, 1000, 24))
+}
+_PCAPNG: Final = b"\x0a\x0d\x0d\x0a"
+
+_SECTION_BLOCK: Final = 0x0A0D0D0A
+
+#: seconds from the epoch at which times are held, so that a difference of two times fits int64
+_ERA: Final = 2**62 // 10**9
+
+#: where a walk over pcapng stands: position, byte order, interfaces of the section, time of the last packet
+_POSITION, _LITTLE, _KNOWN, _LAST = range(4)
+
+# why a walker returned
+_FULL, _END, _INTERFACE, _CUT, _TOO_LONG, _BAD_LENGTH, _UNEQUAL, _NO_INTERFACE, _BEYOND, _NO_ORDER = range(10)
+_REASONS: Final = {
+    _CUT: "the file ends inside a record",
+    _TOO_LONG: f"a record claims more than {_LONGEST} bytes",
+    _BAD_LENGTH: "a block claims fewer bytes than its own fields take",
+    _UNEQUAL: "the two lengths of a block differ",
+    _NO_INTERFACE: "a packet names an interface that its section does not have",
+    _BEYOND: "a packet is longer than its block",
+    _NO_ORDER: "a section header has no byte order",
+}
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Where reading stopped.
+
+    ``offset`` and ``bytes_lost`` count bytes of the unpacked capture; where a compressed stream itself is broken,
+    ``offset`` is the length of what could be unpacked and ``bytes_lost`` counts compressed bytes.
+    """
+
+    offset: int
+    reason: str
+    bytes_lost: int
+
+
+@dataclass
+class Walk:
+    """What a walk has met so far: link types (numbers, as found) and damage."""
+
+    links: list[int] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)
+
+    def stop(self, data: NDArray[np.uint8], offset: int, reason: str) -> None:
+        """Note that reading ended at ``offset``."""
+        self.damage.append(Damage(offset, reason, len(data) - offset))
+
+
+def capture_format(data: NDArray[np.uint8]) -> str | None:
+    """``"pcap"``, ``"pcapng"`` or None, by the first four bytes alone."""
+    magic = data[:4].tobytes()
+    return "pcapng" if magic == _PCAPNG else "pcap" if magic in _PCAP else None
+
+
+def walk(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+    """Batches of records, int64 ``[<= BATCH, 6]``, in the file's order; each is overwritten by the next.
+
+    ``data`` is the whole capture, uint8 ``[bytes]``, of a known format; ends at the first damage, noted in ``found``.
+    """
+    return (_pcapng if capture_format(data) == "pcapng" else _pcap)(data, found)
+
+
+def _pcap(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+    """`walk` over a pcap file."""
+    if len(data) < 24:
+        return found.stop(data, 0, "the file ends inside its header")
+    order, tick, header = _PCAP[data[:4].tobytes()]
+    link = struct.unpack(order + "I", data[20:24].tobytes())[0] & 0xFFFF  # the upper half tells of frame check sums
+    found.links.append(link)
+    batch = np.empty((BATCH, 6), np.int64)
+    position, stop = 24, _FULL
+    while stop == _FULL:
+        count, position, stop = _walk_pcap(data, position, header, order == ">", tick, link, batch)
+        if count:
+            yield batch[:count]
+    if stop != _END:
+        found.stop(data, position, _REASONS[stop])
+
+
+def _pcapng(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+    """`walk` over a pcapng file: the compiled walker hands interfaces back to be read here."""
+    batch = np.empty((BATCH, 6), np.int64)
+    interfaces = np.zeros((16, 7), np.int64)
+    state = np.zeros(4, np.int64)
+    while True:
+        count, stop = _walk_pcapng(data, state, interfaces, batch)
+        if count:
+            yield batch[:count]
+        if stop == _INTERFACE:
+            known, order = state[_KNOWN], "><"[state[_LITTLE]]
+            if known == len(interfaces):
+                interfaces = np.concatenate([interfaces, np.zeros_like(interfaces)])
+            interfaces[known], length = _read_interface(data, int(state[_POSITION]), order)
+            found.links.append(int(interfaces[known, _TYPE]))
+            state[_KNOWN] += 1
+            state[_POSITION] += length
+        elif stop != _FULL:
+            break
+    if stop != _END:
+        found.stop(data, int(state[_POSITION]), _REASONS[stop])
+
+
+def _read_interface(data: NDArray[np.uint8], position: int, order: str) -> tuple[list[int], int]:
+    """The row of `interfaces` that a whole interface block describes, and the block's padded length."""
+    length = -(-struct.unpack_from(order + "I", data, position + 4)[0] // 4) * 4
+    block = data[position : position + length].tobytes()
+    link, _, snap = struct.unpack_from(order + "HHI", block, 8)
+    resolution, offset, at = 6, 0, 16
+    while at + 4 <= length - 4:  # options; one that runs over the end ends them
+        code, size = struct.unpack_from(order + "HH", block, at)
+        value = block[at + 4 : min(at + 4 + size, length - 4)]
+        if code == 0:
+            break
+        if code == 9 and len(value) == 1:
+            resolution = value[0]
+        elif code == 14 and len(value) == 8:
+            offset = struct.unpack(order + "q", value)[0]
+        at += 4 + -(-size // 4) * 4
+    return [link, snap, *_clock(resolution), max(-_ERA, min(_ERA, offset))], length
+
+
+def _clock(resolution: int) -> tuple[int, int, int, int]:
+    """How ticks become time: ``ticks / coarse`` holds `units` a second; the rest ``* multiply / divide`` is ns.
+
+    ``resolution`` is if_tsresol: a power of ten, or of two where the top bit is set.  Resolutions beyond 1e-18 s
+    and 2**-34 s, which no clock has, lose their finest digits (all of them past int64).
+    """
+    power = resolution & 0x7F
+    if resolution & 0x80:
+        return 2 ** min(max(power - 34, 0), 62), 2 ** min(power, 34), 10**9, 2 ** min(power, 34)
+    kept = min(power, 18)
+    return 10 ** min(power - kept, 18), 10**kept, 10 ** max(9 - kept, 0), 10 ** max(kept - 9, 0)
+
+
+@njit(cache=True, nogil=True)
+def _walk_pcap(
+    data: Any, position: int, header: int, big: bool, tick: int, link: int, batch: Any
+) -> tuple[int, int, int]:
+    """Fill ``batch`` from ``position`` on; returns records, the position after them, why it returned."""
+    size = len(data)
+    for row in range(len(batch)):
+        left = size - position
+        if left < header:
+            return row, position, _END if left == 0 else _CUT
+        captured = _u32(data, position + 8, big)
+        if captured > _LONGEST:
+            return row, position, _TOO_LONG
+        if captured > left - header:
+            return row, position, _CUT
+        batch[row, AT] = position
+        batch[row, TIME] = _u32(data, position, big) * 1_000_000_000 + _u32(data, position + 4, big) * tick
+        batch[row, FRAME] = position + header
+        batch[row, END] = position + header + captured
+        batch[row, WIRE] = max(captured, _u32(data, position + 12, big))
+        batch[row, LINK] = link
+        position += header + captured
+    return len(batch), position, _FULL
+
+
+@njit(cache=True, nogil=True)
+def _walk_pcapng(data: Any, state: Any, interfaces: Any, batch: Any) -> tuple[int, int]:
+    """Fill ``batch``; returns records and why it returned.  ``state`` is where it goes on."""
+    row = 0
+    while row < len(batch):
+        position = state[_POSITION]
+        kind, length, fault = _block(data, state)
+        if fault != _FULL:
+            return row, fault
+        if kind == 1:
+            return row, _INTERFACE
+        if kind == 2 or kind == 3 or kind == 6:
+            fault = _packet(data, state, kind, length, interfaces, batch[row])
+            if fault != _FULL:
+                return row, fault
+            row += 1
+        elif kind == _SECTION_BLOCK:
+            state[_KNOWN] = 0
+        state[_POSITION] = position + length
+    return row, _FULL
+
+
+@njit(cache=True, nogil=True)
+def _block(data: Any, state: Any) -> tuple[int, int, int]:
+    """Type and padded length of the block at the state's position, and what is wrong with it, else `_FULL`.
+
+    A section header sets the byte order, which the block's own length is already written in.
+    """
+    position, left = state[_POSITION], len(data) - state[_POSITION]
+    if left < 12:
+        return 0, 0, _END if left == 0 else _CUT
+    kind = _u32(data, position, state[_LITTLE] == 0)
+    if kind == _SECTION_BLOCK:
+        magic = _u32(data, position + 8, True)
+        if magic != 0x1A2B3C4D and magic != 0x4D3C2B1A:
+            return kind, 0, _NO_ORDER
+        state[_LITTLE] = magic == 0x4D3C2B1A
+    big = state[_LITTLE] == 0
+    length = _u32(data, position + 4, big)
+    if length < 12 or (kind == _SECTION_BLOCK and length < 28) or (kind == 1 and length < 20):
+        return kind, length, _BAD_LENGTH
+    padded = (length + 3) & ~3  # some writers count no padding
+    if padded > left:
+        return kind, padded, _CUT
+    if _u32(data, position + padded - 4, big) != length:
+        return kind, padded, _UNEQUAL
+    return kind, padded, _FULL
+
+
+@njit(cache=True, nogil=True)
+def _packet(data: Any, state: Any, kind: int, length: int, interfaces: Any, record: Any) -> int:
+    """Describe a packet block (2 obsolete, 3 simple, 6 enhanced) in ``record``; what is wrong with it, else `_FULL`."""
+    position, big = state[_POSITION], state[_LITTLE] == 0
+    header = 12 if kind == 3 else 28
+    if length < header + 4:
+        return _BAD_LENGTH
+    room = length - header - 4
+    if kind == 3:
+        interface, wire = 0, _u32(data, position + 8, big)
+        captured = min(wire, room)
+    else:
+        interface = _u32(data, position + 8, big)
+        if kind == 2:
+            interface = interface >> 16 if big else interface & 0xFFFF
+        captured, wire = _u32(data, position + 20, big), _u32(data, position + 24, big)
+    if interface >= state[_KNOWN]:
+        return _NO_INTERFACE
+    if captured > room:
+        return _BEYOND
+    if kind == 3 and interfaces[0, _SNAP] > 0:
+        captured = min(captured, interfaces[0, _SNAP])
+    if captured > _LONGEST:
+        return _TOO_LONG
+    if kind != 3:  # a simple packet has no time: it keeps its predecessor's, and so its place
+        high, low = _u32(data, position + 12, big), _u32(data, position + 16, big)
+        state[_LAST] = _nanoseconds(high, low, interfaces[interface])
+    record[AT] = position
+    record[TIME] = state[_LAST]
+    record[FRAME] = position + header
+    record[END] = position + header + captured
+    record[WIRE] = max(captured, wire)
+    record[LINK] = interfaces[interface, _TYPE]
+    return _FULL
+
+
+@njit(cache=True, nogil=True)
+def _nanoseconds(high: int, low: int, clock: Any) -> int:
+    """Ns since the Unix epoch of a 64-bit time stamp; times 146 years and more from the epoch are held there."""
+    ticks = (np.uint64(high) << np.uint64(32)) | np.uint64(low)
+    ticks //= np.uint64(clock[_COARSE])
+    seconds = np.int64(min(ticks // np.uint64(clock[_UNITS]), np.uint64(_ERA)))
+    rest = (ticks % np.uint64(clock[_UNITS])) * np.uint64(clock[_MULTIPLY]) // np.uint64(clock[_DIVIDE])
+    return max(-_ERA, min(_ERA, seconds + clock[_OFFSET])) * 1_000_000_000 + np.int64(rest)
+
+
+@njit(cache=True, nogil=True)
+def _u32(data: Any, at: int, big: bool) -> int:
+    """The unsigned 32-bit number at ``at``, as int64."""
+    a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
+    if big:
+        return a << 24 | b << 16 | c << 8 | d
+    return d << 24 | c << 16 | b << 8 | a
