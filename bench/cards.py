@@ -220,6 +220,13 @@ def read_card(path: Path) -> Card:
     return dataclasses.replace(card, source=str((path.parent / card.source).resolve()) if card.source else "")
 
 
+def describe_card(card: Card) -> dict[str, Any]:
+    """All of a card as plain values, with the kind of its labels and its digest."""
+    content = dataclasses.asdict(card)
+    content["labels"] = {"kind": card.labels.kind, **content["labels"]}
+    return content | {"digest": card.digest}
+
+
 def folder_card(folder: Path) -> Card:
     """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")

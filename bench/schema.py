@@ -7,13 +7,13 @@ holds no traffic bytes.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 #: one row a packet; 34 bytes
-PACKET_COLUMNS: Final = {
+PACKET_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "time": np.dtype("int64"),  # ns since the Unix epoch, UTC
     "record": np.dtype("int64"),  # position of the record (its header) in the capture, bytes
     "length": np.dtype("uint32"),  # IP packet on the wire, bytes, as its header declares
@@ -26,7 +26,7 @@ PACKET_COLUMNS: Final = {
 }
 
 #: one row a session; the client is the sender of the session's first packet
-SESSION_COLUMNS: Final = {
+SESSION_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "capture": np.dtype("int32"),  # row of the manifest's list of captures
     "conversation": np.dtype("int32"),  # same unordered 5-tuple, over all captures of the store
     "client_ip": np.dtype("S16"),  # network order; IPv4 in the first four bytes, rest zero

@@ -1,0 +1,208 @@
+"""The session store: columns of sessions and packets as read-only memory maps, captures as bytes.
+
+A store is a folder ``<home>/stores/<name>`` with ``packets.arrow`` and ``sessions.arrow`` (Arrow IPC files of one
+uncompressed batch, so that a column is one array), ``manifest.json`` (everything that decides the content, the
+same on every machine) and ``sources.json`` (where the captures lie on this one).  pyarrow is imported when a
+column is first asked for.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+
+#: changes when a store of before cannot be read
+FORMAT: Final = 1
+TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
+
+
+def bench_home() -> Path:
+    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder."""
+    if home := os.environ.get("BENCH_HOME"):
+        return Path(home).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
+
+
+def store_path(name: str, home: Path | None = None) -> Path:
+    """Where the store of that name lies, or would."""
+    return (home or bench_home()) / "stores" / name
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A prepared data set.  Opening reads the manifest only."""
+
+    path: Path
+    manifest: dict[str, Any]
+    digest: str  # SHA-256 (hex) of the manifest's text: the same content gives the same digest anywhere
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The store in a folder.  Raises :class:`InputError` where there is none or it is of another format."""
+        try:
+            text = (path / "manifest.json").read_bytes()
+            manifest = json.loads(text)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a store ({error}); run `bench prepare`") from error
+        if manifest.get("format") != FORMAT:
+            raise InputError(
+                f"{path}: store format {manifest.get('format')}, this version reads {FORMAT}; run `bench prepare` again"
+            )
+        return cls(path, manifest, hashlib.sha256(text).hexdigest())
+
+    @classmethod
+    def find(cls, name: str, home: Path | None = None) -> Self:
+        """The store of a data set's name.  Raises :class:`InputError` with the command that makes it."""
+        path = store_path(name, home)
+        if not (path / "manifest.json").is_file():
+            source = "" if name == "demo" else " --source DIR"
+            raise InputError(f"data set {name!r} is not prepared ({path}); run `bench prepare {name}{source}`")
+        return cls.open(path)
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return str(self.manifest["name"])
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks."""
+        return list(self.manifest["tasks"])
+
+    @property
+    def default_task(self) -> str:
+        """The task that is meant where none is named."""
+        return str(self.manifest["default_task"])
+
+    def classes(self, task: str) -> list[str]:
+        """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
+        if task not in self.manifest["tasks"]:
+            raise InputError(f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
+        return list(self.manifest["tasks"][task]["classes"])
+
+    def labels(self, task: str) -> NDArray[np.int16]:
+        """int16 ``[sessions]``: class of each session, NO_CLASS where the task does not use it."""
+        self.classes(task)
+        return self._column("sessions", TASK_COLUMN.format(task), np.dtype("int16"))
+
+    def session(self, column: str) -> NDArray[Any]:
+        """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``, memory-mapped and read-only."""
+        return self._column("sessions", column, SESSION_COLUMNS[column])
+
+    def packet(self, column: str) -> NDArray[Any]:
+        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``, memory-mapped and read-only."""
+        return self._column("packets", column, PACKET_COLUMNS[column])
+
+    def capture_group(self) -> NDArray[np.int32]:
+        """int32 ``[sessions]``: number of the session's capture group, as the card defines groups."""
+        groups = [capture["group"] for capture in self.manifest["captures"]]
+        _, number = np.unique(groups, return_inverse=True)
+        return number.astype(np.int32)[self.session("capture")]
+
+    def capture_path(self, capture: int) -> Path:
+        """The file whose bytes the packet rows address: the capture, or what it was unpacked to."""
+        path = self._capture(capture)["path"]
+        unpacked = self._sources["unpacked"].get(path)
+        return Path(unpacked) if unpacked else Path(self._sources["root"]) / path
+
+    def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
+        """uint8 ``[bytes of the file]``, a read-only memory map.
+
+        The first call for a capture checks its size, and its time of change or else its SHA-256; a capture that
+        moved or changed is an :class:`InputError` with the remedy.
+        """
+        if capture not in self._maps:
+            path = self.capture_path(capture)
+            self._check(capture, path)
+            self._maps[capture] = np.memmap(path, np.uint8, mode="r")
+        return self._maps[capture]
+
+    def _check(self, capture: int, path: Path) -> None:
+        recorded = self._capture(capture)
+        remedy = f"run `bench prepare {self.name} --source DIR` with the folder of its captures"
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: capture of {self.name} is gone ({error.strerror}); {remedy}") from error
+        if stat.st_size != recorded["bytes"]:
+            raise InputError(f"{path}: has {stat.st_size} bytes, had {recorded['bytes']} when prepared; {remedy}")
+        # an unpacked file is the harness's own, made whole and renamed: its size is enough
+        if (
+            recorded["path"] in self._sources["unpacked"]
+            or stat.st_mtime_ns == self._sources["mtime_ns"][recorded["path"]]
+        ):
+            return
+        if file_sha256(path) != recorded["sha256"]:
+            raise InputError(f"{path}: changed since {self.name} was prepared; {remedy}")
+
+    def _capture(self, capture: int) -> Mapping[str, Any]:
+        return self.manifest["captures"][capture]
+
+    @cached_property
+    def _sources(self) -> dict[str, Any]:
+        return json.loads((self.path / "sources.json").read_text())
+
+    @cached_property
+    def _maps(self) -> dict[int, NDArray[np.uint8]]:
+        return {}
+
+    @cached_property
+    def _tables(self) -> dict[str, Any]:
+        return {}
+
+    def _column(self, table: str, column: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        if table not in self._tables:
+            self._tables[table] = _read_batch(self.path / f"{table}.arrow")
+        return as_array(self._tables[table].column(column), dtype)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Write equally long columns as one uncompressed batch; a memory-mapped column is never read as a whole."""
+    import pyarrow as pa
+
+    arrays = {name: _arrow_array(column) for name, column in columns.items()}
+    batch = pa.RecordBatch.from_arrays(list(arrays.values()), names=list(arrays))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def as_array(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A view of an Arrow column without nulls as a read-only NumPy array."""
+    values = np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
+    values.flags.writeable = False
+    return values
+
+
+def _arrow_array(column: NDArray[Any]) -> Any:
+    import pyarrow as pa
+
+    column = np.ascontiguousarray(column)
+    kind = pa.binary(column.dtype.itemsize) if column.dtype.kind == "S" else pa.from_numpy_dtype(column.dtype)
+    buffer = pa.py_buffer(column.view(np.uint8)) if len(column) else pa.py_buffer(b"")
+    return pa.Array.from_buffers(kind, len(column), [None, buffer])
+
+
+def _read_batch(path: Path) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{path}: damaged ({error}); run `bench prepare` again") from error

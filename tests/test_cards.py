@@ -1,0 +1,138 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from bench.cards import card_names, describe_card, find_card
+from bench.errors import InputError
+
+GOOD = """
+name = "mine"
+title = "Mine"
+[captures]
+include = ["**/*.pcap"]
+group = '^(.*)_[ab]'
+[labels]
+kind = "pattern"
+pattern = '(?P<app>[a-z]+)(?P<side>[ab])?\\.pcap'
+[tasks.app]
+label = "app"
+default = true
+merge = { x = "y" }
+[tasks.side]
+label = "side"
+where = { app = ["x", "z"] }
+[expected]
+captures = 3
+tasks = { app = { classes = 2 } }
+"""
+
+
+def card_file(folder, text, name="mine"):
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_shipped_cards_are_right_and_say_what_they_are(name):
+    card = find_card(name)
+    assert card.name == name
+    assert card.title and card.licence
+    assert card.generator or (card.citation and card.home.startswith("https://"))
+    assert card.default_task in card.tasks
+    assert describe_card(card)["labels"]["kind"] in ("pattern", "sessions")
+
+
+def test_the_shipped_cards_are_all_there():
+    assert {"demo", "iot-sentinel", "ustc-sessions"} <= set(card_names())
+
+
+def test_a_card_by_path(tmp_path):
+    card = find_card(card_file(tmp_path, GOOD))
+    assert card.captures.include == ("**/*.pcap",)
+    assert card.default_task == "app"
+    assert card.tasks["side"].where == {"app": ("x", "z")}
+    assert card.expected.tasks["app"].classes == 2
+    assert card.labels.columns == {"app", "side"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "reason"),
+    [
+        ('title = "Mine"', "title = 3", "title = 3", "must be str, is int"),
+        ('title = "Mine"', "", "title", "missing"),
+        ('title = "Mine"', 'title = "a"\ncolour = "red"', "colour = 'red'", "unknown field"),
+        ('name = "mine"', 'name = "../mine"', "name = '../mine'", "letters"),
+        ('name = "mine"', 'name = "other"', "name = 'other'", "file's name"),
+        ("captures = 3", "captures = true", "expected.captures = True", "must be int, is bool"),
+        ('["x", "z"]', '["x", 1]', "tasks.side.where.app[1] = 1", "must be str"),
+        ('["x", "z"]', '"x"', "tasks.side.where.app = 'x'", "must be list"),
+        ("where = { app", "where = { ap", "tasks.side.where.ap = ['x', 'z']", "no label column 'ap'"),
+        ('label = "side"', 'label = "sid"', "tasks.side.label = 'sid'", "there are: app, side"),
+        ("default = true", "", "tasks", "exactly one task"),
+        ('kind = "pattern"', 'kind = "paths"', "labels.kind = 'paths'", "pattern, sessions"),
+        ("^(.*)_[ab]", "^(.*_", "captures.group = '^(.*_'", "not a regular expression"),
+        ("(?P<app>[a-z]+)(?P<side>[ab])?", "x", "labels.pattern", "no named group"),
+        ("{ app = { classes", "{ ap = { classes", "expected.tasks.ap", "no such task"),
+        ("default = true", "default = true\nminimum_captures = 0", "tasks.app.minimum_captures = 0", "at least 1"),
+        ('title = "Mine"', 'title = "a"\ngenerator = "x"', "generator = 'x'", "demo"),
+        ("[tasks.app]", "tasks.app = [", "cannot be read", ""),
+    ],
+)
+def test_a_wrong_card_is_refused_with_field_value_and_reason(tmp_path, old, new, place, reason):
+    assert old in GOOD
+    path = card_file(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(InputError) as error:
+        find_card(path)
+    message = str(error.value)
+    assert message.startswith(str(path))
+    assert place in message
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_label_file_rules(tmp_path):
+    text = 'name = "mine"\ntitle = "Mine"\ntasks.a.label = "l"\n[labels]\nkind = "sessions"\n'
+    with pytest.raises(InputError, match=r"labels\.file = None: is missing"):
+        find_card(card_file(tmp_path, text))
+    with pytest.raises(InputError, match=r"labels\.endpoints = \['a', 'b'\]: four columns"):
+        find_card(card_file(tmp_path, text + 'file = "l.csv"\nendpoints = ["a", "b"]\n'))
+    with pytest.raises(InputError, match=r"labels\.check\.flags = 'x': can be checked"):
+        find_card(card_file(tmp_path, text + 'file = "l.csv"\ncheck = { flags = "x" }\n'))
+    assert find_card(card_file(tmp_path, text + 'file = "l.csv"\n')).labels.protocol == "protocol"
+
+
+def test_a_folder_needs_no_card(tmp_path):
+    folder = tmp_path / "my apps"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+    card = find_card(folder)
+    assert (card.name, list(card.tasks), card.source) == ("my-apps", ["label"], str(folder))
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(InputError, match="has no sub-folder"):
+        find_card(tmp_path / "flat")
+    (tmp_path / "demo" / "a").mkdir(parents=True)
+    with pytest.raises(InputError, match="not free"):
+        find_card(tmp_path / "demo")
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(InputError, match="did you mean 'iot-sentinel'"):
+        find_card("iot_sentinel")
+    with pytest.raises(InputError, match="there are: demo,"):
+        find_card("zzzz")
+
+
+def test_the_digest_is_of_what_decides_the_store(tmp_path):
+    card = find_card(card_file(tmp_path, GOOD))
+    assert dataclasses.replace(card, title="Other", source="/x").digest == card.digest
+    assert find_card(card_file(tmp_path, GOOD.replace('x = "y"', 'x = "w"'))).digest != card.digest
+    assert dataclasses.replace(card, expected=type(card.expected)(captures=4)).digest != card.digest
+
+
+def test_listing_cards_imports_nothing_heavy():
+    code = "import bench.cards as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pyarrow", "numba", "torch", "sklearn", "mlflow", "scapy"} & set(done.stdout.split())
