@@ -96,6 +96,8 @@ def _network(data: Any, at: int, end: int, link: int) -> int:
         family = family >> 8 if family & 0xFF == 0 else family
         return at + 4 if family == 2 or family == 10 or family == 24 or family == 28 or family == 30 else _NON_IP
     if link == 9 or link == 50:
+        if at + 4 <= end and (data[at] == 0x0F or data[at] == 0x8F) and data[at + 1] == 0:  # Cisco HDLC
+            return _ethertype(data, at + 4, end, _u16(data, at + 2))
         return _ppp(data, at, end)
     if link == 105:
         return _wireless(data, at, end)
@@ -148,13 +150,11 @@ def _mpls(data: Any, at: int, end: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _ppp(data: Any, at: int, end: int) -> int:
-    """Position of the IP header in a PPP frame (RFC 1661, RFC 1662; also Cisco HDLC), or a reason."""
+    """Position of the IP header in a PPP frame (RFC 1661, RFC 1662), or a reason."""
     if at + 4 > end:
         return _TRUNCATED
     if data[at] == 0xFF and data[at + 1] == 3:
         at += 2
-    elif (data[at] == 0x0F or data[at] == 0x8F) and data[at + 1] == 0:
-        return _ethertype(data, at + 4, end, _u16(data, at + 2))
     if data[at] & 1:  # compressed protocol field
         kind, at = np.int64(data[at]), at + 1
     elif at + 2 > end:
