@@ -266,15 +266,15 @@ class ResAtConv(nn.Module):
         self.average = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
         self.maximum = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
         self.combine = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
-        self.project = nn.Conv2d(channels, settings.map_channels, 1)
+        self.project = nn.Linear(channels, settings.map_channels)  # the 1x1 convolution
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps ``[images, map channels, side, side]`` of images ``[images, inputs, side, side]``."""
         maps = self.activation(self.norm(self.convolution(images))).flatten(2)
         weights = self.combine(self.average(maps.mean(2)) + self.maximum(maps.max(2).values))
-        # w * F + F under the 1x1 convolution: scaling its kernel spares a pass over the maps
-        kernel = self.project.weight.flatten(1) * (1 + weights)[:, None]
-        return (kernel @ maps + self.project.bias[:, None]).unflatten(2, images.shape[2:])
+        # project(w * F + F), with the scale put into the projection: spares a pass over the maps
+        kernel = self.project.weight * (1 + weights)[:, None]
+        return torch.baddbmm(self.project.bias[:, None], kernel, maps).unflatten(2, images.shape[2:])
 
 
 class Gate(nn.Module):
