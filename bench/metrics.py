@@ -1,0 +1,223 @@
+"""Scores of class probabilities, and how sure one can be of them.
+
+An *abstention* is a row of NaN: it counts as an error with confidence 0, and stays visible.  Macro averages
+run over all classes of the task, also over one that the test part lacks (its scores are 0); scikit-learn says
+the same with ``labels=range(classes), zero_division=0``.  Intervals resample groups, not sessions: sessions
+of one group (a capture, a 5-tuple) resemble each other, and to resample them one by one would feign certainty.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+ABSTAINED: Final = -1  # what `decide` answers for a row of NaN
+MACRO: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # in the order of every table
+BINS: Final = 15  # of the calibration error: Guo et al., ICML 2017
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one part of a split; all but ``abstentions`` and the counts lie in [0, 1] (``brier``: [0, 2])."""
+
+    classes: list[str]
+    sessions: int
+    accuracy: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    calibration_error: float  # expected, 15 bins of equal width
+    brier: float  # squared distance to the one-hot truth, summed over classes, mean over sessions
+    abstentions: int
+    per_class: dict[str, dict[str, float]]  # precision, recall, f1, support
+    confusion: list[list[int]]  # [classes][classes + 1]: rows truth, last column abstentions
+
+    def metrics(self, prefix: str = "") -> dict[str, float]:
+        """The single numbers by name, as the store and JSON call them."""
+        names = (*MACRO, "calibration_error", "brier", "abstentions")
+        return {prefix + name: float(getattr(self, name)) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return asdict(self)
+
+
+def decide(probabilities: NDArray[np.floating[Any]]) -> Ints:
+    """The most probable class of each row (the first of equals), `ABSTAINED` for a row that holds NaN."""
+    abstained = np.isnan(probabilities).any(axis=1)
+    predictions = np.where(abstained[:, None], 0, probabilities).argmax(axis=1).astype(np.int64)
+    predictions[abstained] = ABSTAINED
+    return predictions
+
+
+def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Scores:
+    """Score probabilities, float32 ``[sessions, classes]``, against ``truth``, int64 ``[sessions]``.
+
+    Raises ValueError for arrays that do not fit (a method's mistake, not a user's).
+    """
+    if probabilities.shape != (len(truth), len(classes)):
+        raise ValueError(f"probabilities are {probabilities.shape}, expected {(len(truth), len(classes))}")
+    if not len(truth):
+        raise ValueError("nothing to score: no sessions")
+    predictions = decide(probabilities)
+    table = confusion(truth, predictions, len(classes))
+    hits, predicted, support = counts(truth, predictions, len(classes))
+    precision, recall, f1 = _precision_recall_f1(hits, predicted, support)
+    columns = {"precision": precision, "recall": recall, "f1": f1, "support": support}
+    return Scores(
+        classes=list(classes),
+        sessions=len(truth),
+        accuracy=float(hits.sum() / len(truth)),
+        macro_precision=float(precision.mean()),
+        macro_recall=float(recall.mean()),
+        macro_f1=float(f1.mean()),
+        calibration_error=_calibration_error(truth, predictions, probabilities),
+        brier=_brier(truth, probabilities),
+        abstentions=int((predictions == ABSTAINED).sum()),
+        per_class={name: {key: float(v[row]) for key, v in columns.items()} for row, name in enumerate(classes)},
+        confusion=table.tolist(),
+    )
+
+
+def confusion(truth: Ints, predictions: Ints, classes: int) -> Ints:
+    """Counts int64 ``[classes, classes + 1]``: rows truth, columns prediction, the last one abstentions."""
+    columns = np.where(predictions == ABSTAINED, classes, predictions)
+    flat = np.bincount(truth * (classes + 1) + columns, minlength=classes * (classes + 1))
+    return flat.astype(np.int64).reshape(classes, classes + 1)
+
+
+def counts(truth: Ints, predictions: Ints, classes: int) -> tuple[Ints, Ints, Ints]:
+    """Hits, predictions and support of each class, int64 ``[classes]``: all that the scores need."""
+    table = confusion(truth, predictions, classes)
+    return table.diagonal(), table[:, :classes].sum(axis=0), table.sum(axis=1)
+
+
+def interval(
+    truth: Ints,
+    predictions: Ints,
+    groups: Ints,
+    *,
+    classes: int,
+    metric: str = "macro_f1",
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a metric of `MACRO`, by resampling groups with replacement.
+
+    ``predictions`` come from `decide`; ``groups``, int64 ``[sessions]``, are any labels.
+    """
+    totals = _resample(_by_group(truth, [predictions], groups, classes), draws, seed)
+    return _percentiles(_metric(metric, totals[:, 0], np.bincount(truth, minlength=classes) > 0))
+
+
+def difference(
+    truth: Ints,
+    predictions: tuple[Ints, Ints],
+    groups: Ints,
+    *,
+    classes: int,
+    metric: str = "macro_f1",
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Metric of the first predictions less that of the second, with its paired 95 % bootstrap interval.
+
+    Every draw takes the same groups for both.  An interval without 0 is a difference that the choice of
+    groups does not explain.
+    """
+    table = _by_group(truth, list(predictions), groups, classes)
+    present = np.bincount(truth, minlength=classes) > 0
+    observed = _metric(metric, table.sum(axis=0)[None], present)[0]
+    drawn = _metric(metric, _resample(table, draws, seed), present)
+    return float(observed[0] - observed[1]), *_percentiles(drawn[:, 0] - drawn[:, 1])
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> dict[str, float]:
+    """Exact McNemar test: sessions that only one of two methods gets right, and the two-sided p-value.
+
+    It takes sessions as independent; where groups are large, `difference` is the safer witness.
+    """
+    from scipy.stats import binomtest  # 1 s to import
+
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": float(p)}
+
+
+def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int, seed: int = 0) -> Mapping[str, Any]:
+    """`interval` of every metric of `MACRO`, by its name."""
+    totals = _resample(_by_group(truth, [predictions], groups, classes), 1000, seed)
+    present = np.bincount(truth, minlength=classes) > 0
+    return {name: _percentiles(_metric(name, totals[:, 0], present)) for name in MACRO}
+
+
+def _precision_recall_f1(hits: Ints, predicted: Ints, support: Ints) -> tuple[Floats, Floats, Floats]:
+    """Of integer arrays of any equal shape; 0 where nothing could be right."""
+    return (
+        hits / np.maximum(predicted, 1),
+        hits / np.maximum(support, 1),
+        2 * hits / np.maximum(predicted + support, 1),
+    )
+
+
+def _by_group(truth: Ints, predictions: Sequence[Ints], groups: Ints, classes: int) -> Ints:
+    """`counts` of every group, int64 ``[groups, methods, 3, classes]``."""
+    kinds, group = np.unique(groups, return_inverse=True)
+    tables = []
+    for predicted in predictions:
+        right, answered = predicted == truth, predicted != ABSTAINED
+        for rows, column in ((right, truth), (answered, predicted), (slice(None), truth)):
+            flat = np.bincount(group[rows] * classes + column[rows], minlength=len(kinds) * classes)
+            tables.append(flat.reshape(len(kinds), classes))
+    return np.stack(tables, axis=1).reshape(len(kinds), len(predictions), 3, classes)
+
+
+def _resample(table: Ints, draws: int, seed: int) -> Ints:
+    """Sums of as many groups as there are, drawn with replacement: int64 ``[draws, methods, 3, classes]``.
+
+    Groups of equal counts are interchangeable, so it is enough to draw how often each kind of group comes;
+    with a group for every session the kinds are few.
+    """
+    flat, times = np.unique(table.reshape(len(table), -1), axis=0, return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(len(table), times / len(table), size=draws)
+    return (weights @ flat).reshape(draws, *table.shape[1:])
+
+
+def _metric(name: str, totals: Ints, present: NDArray[np.bool_]) -> Floats:
+    """A metric of totals ``[draws, …, 3, classes]``: float64 ``[draws, …]``.
+
+    A class that the sample holds and a draw does not says nothing about the classifier: it is left out of
+    that draw's mean.  A class that the sample lacks counts as in `evaluate`.
+    """
+    hits, predicted, support = (totals[..., row, :] for row in range(3))
+    if name == "accuracy":
+        return hits.sum(axis=-1) / support.sum(axis=-1)
+    values = _precision_recall_f1(hits, predicted, support)[MACRO.index(name) - 1]
+    counted = (support > 0) | ~present
+    return (values * counted).sum(axis=-1) / counted.sum(axis=-1)
+
+
+def _percentiles(drawn: Floats) -> tuple[float, float]:
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _calibration_error(truth: Ints, predictions: Ints, probabilities: NDArray[np.float32]) -> float:
+    """Mean over sessions of |accuracy - confidence| of the session's bin."""
+    confidence = np.where(predictions == ABSTAINED, 0, np.nan_to_num(probabilities).max(axis=1)).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    right = np.bincount(bins, weights=predictions == truth, minlength=BINS)
+    sure = np.bincount(bins, weights=confidence, minlength=BINS)
+    return float(np.abs(right - sure).sum() / len(truth))
+
+
+def _brier(truth: Ints, probabilities: NDArray[np.float32]) -> float:
+    """An abstention, all zeros, scores 1."""
+    rows = np.where(np.isnan(probabilities).any(axis=1, keepdims=True), 0, probabilities).astype(np.float64)
+    rows[np.arange(len(truth)), truth] -= 1
+    return float((rows**2).sum(axis=1).mean())

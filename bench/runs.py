@@ -1,0 +1,411 @@
+"""One run of the benchmark, and the matrix of many.
+
+A run is a :class:`RunSpec`; its digest says whether the store of runs knows it already.  What goes wrong inside
+a run is an :class:`Outcome` with a reason, not the end of the matrix.  Nothing here imports a method, torch or
+scikit-learn before it is known that something has to be computed.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+
+from bench import registry
+from bench.environment import cores, environment, peak_memory, reset_peak_memory
+from bench.errors import InputError
+from bench.figures import draw_confusion, draw_curves
+from bench.method import Method, Monitor, Part, make_parameters
+from bench.metrics import MACRO, Scores, decide, evaluate, intervals
+from bench.readers import View
+from bench.splits import SCHEMES, Split, make_split, named_seed
+from bench.store import Store
+from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
+
+LEAKY: Final = ("paper",)  # split schemes that let parts share groups on purpose
+
+#: called with the run, a stage ("represent", "fit", "epoch", "score") and its numbers
+Progress = Callable[["RunSpec", str, Mapping[str, float]], None]
+
+
+def silent(spec: "RunSpec", stage: str, values: Mapping[str, float]) -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that decides a run's result but the machine; ``parameters`` are those that differ from the defaults."""
+
+    method: str
+    dataset: str
+    task: str
+    split: str = "session"
+    seed: int = 0
+    fold: int | None = None
+    folds: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    max_per_class: int | None = None
+    store: str = ""  # the store's digest
+    split_file: str | None = None  # with split "file"; its content counts, not its place
+    split_digest: str | None = None  # SHA-256 of that file, 16 hex digits
+    source: str | None = None  # of a FILE.py:CLASS, digest of the file: its author is still at work
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all fields but ``split_file``; 16 hex digits."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "split_file"}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """For people; not unique."""
+        fold = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
+        return f"{Path(self.method).name}-{self.split}-seed{self.seed}{fold}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the digest, ready for JSON."""
+        return dataclasses.asdict(self) | {"digest": self.digest}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    spec: RunSpec
+    status: str  # done, cached, skipped, failed
+    reason: str = ""
+    run_id: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**dataclasses.asdict(self), "spec": self.spec.to_dict()}
+
+
+def expand(
+    methods: Sequence[str],
+    stores: Sequence[Store],
+    *,
+    task: str | None = None,
+    split: str = "session",
+    split_file: Path | None = None,
+    seeds: Sequence[int] = (0,),
+    folds: int | None = None,
+    max_per_class: int | None = None,
+    values: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    epochs: int | None = None,
+) -> list[RunSpec]:
+    """The matrix, in the order data set, method, seed, fold.
+
+    ``values`` (texts are read as the parameter's type) and ``preset`` go to the methods that have them; one that
+    no method has is an :class:`InputError`.  ``epochs`` is ignored by methods without.
+    """
+    if split not in SCHEMES:
+        raise InputError(f"unknown split {split!r}; there are: {', '.join(SCHEMES)}")
+    outlines = {name: registry.describe(name) for name in methods}
+    chosen = {name: _resolve(outlines, name, values or {}, preset, epochs) for name in outlines}
+    sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
+    numbers: Sequence[int | None] = (None,) if folds is None else range(folds)
+    file_digest = _file_digest(split_file) if split_file is not None else None
+    for store in stores:
+        store.classes(task or store.default_task)
+    return [
+        RunSpec(
+            method=method,
+            dataset=store.name,
+            task=task or store.default_task,
+            split=split,
+            seed=seed,
+            fold=fold,
+            folds=folds,
+            parameters=chosen[method],
+            max_per_class=max_per_class,
+            store=store.digest,
+            split_file=None if split_file is None else str(split_file.absolute()),
+            split_digest=file_digest,
+            source=sources[method],
+        )
+        for store, method, seed, fold in product(stores, methods, seeds, numbers)
+    ]
+
+
+def execute(
+    spec: RunSpec, tracker: Tracker, *, device: str = "cpu", progress: Progress = silent, rerun: bool = False
+) -> Outcome:
+    """Run it, unless the tracker has it done.  An interrupt ends the run as killed and goes on its way."""
+    if not rerun and (known := tracker.finished(spec.digest)) is not None:
+        return _cached(spec, known)
+    started = time.perf_counter()
+    run = tracker.start(spec.to_dict(), spec.name, _tags(spec))
+    status, reason, metrics = "done", "", {}
+    try:
+        method_class, store = registry.load(spec.method), _store(spec)
+        if reason := method_class.skip(store.manifest) or "":
+            status = "skipped"
+        else:
+            metrics = _Attempt(spec, run, store, _method(spec, method_class, store, device), device, progress).compute()
+    except Exception as error:
+        status, reason = "failed", _reason(error)
+        with run.artefacts() as folder:
+            (folder / "traceback.txt").write_text(traceback.format_exc())
+    except BaseException:
+        run.end("killed", "interrupted")
+        raise
+    run.end(status, reason)
+    return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
+
+
+def run_matrix(
+    specs: Sequence[RunSpec],
+    tracker: Tracker,
+    *,
+    jobs: int = 1,
+    device: str = "cpu",
+    progress: Progress = silent,
+    rerun: bool = False,
+) -> Iterator[Outcome]:
+    """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
+
+    With several jobs each runs in a process of its own with its share of the threads, and only outcomes are told.
+    """
+    todo = []
+    for spec in specs:
+        known = None if rerun else tracker.finished(spec.digest)
+        if known is None:
+            todo.append(spec)
+        else:
+            yield _cached(spec, known)
+    jobs = min(jobs, len(todo))
+    if jobs <= 1:
+        for spec in todo:
+            yield execute(spec, tracker, device=device, progress=progress, rerun=rerun)
+        return
+    from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+
+    with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
+        work = (delayed(execute)(spec, tracker, device=device, rerun=rerun) for spec in todo)
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
+
+
+def fit_and_validate(spec: RunSpec, monitor: Monitor, *, device: str = "cpu") -> Scores:
+    """Scores on the validation part of a fresh fit.  The test part is not even represented: this is for tuning."""
+    store = _store(spec)
+    split = _split(spec, store)
+    if not len(split.validation):
+        raise InputError(f"{spec.name}: the split has no validation part to judge by; take another split")
+    method = _method(spec, registry.load(spec.method), store, device)
+    parts = represent_parts(method, store, split, ("train", "validation"))
+    method.fit(parts["train"], parts["validation"], monitor)
+    answers = method.predict_proba(parts["validation"].inputs)
+    return evaluate(parts["validation"].labels, answers, store.classes(spec.task))
+
+
+def represent_parts(method: Method, store: Store, split: Split, names: Sequence[str]) -> dict[str, Part]:
+    """The named parts of a split as the method sees them: through a view of what it declares, and labels."""
+    labels = store.labels(split.task)
+    return {
+        name: Part(
+            method.represent(View(store, split.parts[name], method.reads)),
+            labels[split.parts[name].session].astype(np.int64),
+        )
+        for name in names
+    }
+
+
+class RunMonitor(Monitor):
+    """Sends curves to the run and epochs to whoever shows progress."""
+
+    def __init__(self, run: Run, tell: Callable[[str, Mapping[str, float]], None]) -> None:
+        self._run = run
+        self._tell = tell
+        self.epochs: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, **values: float) -> None:
+        """Record values at an optimiser step."""
+        self._run.curve(step, {f"step/{name}": value for name, value in values.items()})
+
+    def epoch(self, epoch: int, epochs: int, **values: float) -> None:
+        """Record the end of an epoch."""
+        self.epochs.append((epoch, values))
+        self._run.curve(epoch, {f"epoch/{name}": value for name, value in values.items()})
+        self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
+
+
+@dataclass
+class _Attempt:
+    """A run on its way: what its steps share."""
+
+    spec: RunSpec
+    run: Run
+    store: Store
+    method: Method
+    device: str
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+
+    def __post_init__(self) -> None:
+        self.monitor = RunMonitor(self.run, partial(self.progress, self.spec))
+        self.classes = self.store.classes(self.spec.task)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Tell that a stage begins, and time it."""
+        self.progress(self.spec, name, {})
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def compute(self) -> dict[str, float]:
+        """Split, represent, fit, predict, score, record; the numbers that the outcome tells."""
+        reset_peak_memory()
+        self.run.parameters(dataclasses.asdict(self.method.parameters))
+        with self.stage("split"):
+            split = _split(self.spec, self.store)
+        with self.stage("represent"):
+            parts = represent_parts(self.method, self.store, split, tuple(split.parts))
+        with self.stage("fit"):
+            self.method.fit(parts["train"], parts["validation"], self.monitor)
+        with self.stage("predict"):
+            answers = self.method.predict_proba(parts["test"].inputs)
+        metrics = self.validation_scores(parts["validation"])
+        metrics |= {f"seconds_{name}": value for name, value in self.seconds.items()}
+        metrics |= {"seconds": sum(self.seconds.values()), "peak_memory_bytes": float(peak_memory())}
+        window = split.test
+        test = Predictions(
+            self.classes, window.session, window.first, parts["test"].labels, split.groups["test"], answers
+        )
+        return self.record(test, metrics | self.size(), split)
+
+    def record(self, test: Predictions, metrics: dict[str, float], split: Split) -> dict[str, float]:
+        """Score the test part and write everything into the run; all numbers."""
+        scores = evaluate(test.truth, test.probabilities, test.classes)
+        metrics = scores.metrics() | metrics
+        seed = named_seed(self.spec.digest, "intervals")
+        sure = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
+        metrics |= {f"{name}_low": low for name, (low, _) in sure.items()}
+        metrics |= {f"{name}_high": high for name, (_, high) in sure.items()}
+        self.run.metrics(metrics | {f"f1/{name}": row["f1"] for name, row in scores.per_class.items()})
+        result = {
+            "spec": self.spec.to_dict(),
+            "metrics": metrics,
+            "scores": scores.to_dict(),
+            "parameters": dataclasses.asdict(self.method.parameters),
+            "reads": sorted(self.method.reads),
+            "deviations": list(self.method.deviations),
+            "environment": environment(self.device),
+            "split": split.summary(),
+        }
+        with self.run.artefacts() as folder:
+            (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+            test.save(folder / "predictions.npz")
+            draw_confusion(scores, folder / "confusion.png")
+            draw_curves(self.monitor.epochs, folder / "curves.png")
+            (folder / "model").mkdir()
+            self.method.save(folder / "model")
+        return metrics
+
+    def validation_scores(self, part: Part) -> dict[str, float]:
+        """Under names of their own, so that nobody takes them for test scores; none of an empty part."""
+        if not len(part):
+            return {}
+        scores = evaluate(part.labels, self.method.predict_proba(part.inputs), self.classes)
+        return {f"validation_{name}": getattr(scores, name) for name in MACRO}
+
+    def size(self) -> dict[str, float]:
+        """The number of trainable parameters, of torch methods (no other model has ``parameters()``)."""
+        model = getattr(self.method, "model", None)
+        if not hasattr(model, "parameters"):
+            return {}
+        return {"model_parameters": float(sum(p.numel() for p in cast(Any, model).parameters() if p.requires_grad))}
+
+
+def _resolve(
+    outlines: Mapping[str, registry.Outline],
+    method: str,
+    values: Mapping[str, Any],
+    preset: str | None,
+    epochs: int | None,
+) -> dict[str, Any]:
+    """Parameters of one method of a matrix that differ from its defaults, by name."""
+    outline = outlines[method]
+    known = {name for other in outlines.values() for name in other.defaults}
+    if preset is not None and not any(preset in other.presets for other in outlines.values()):
+        listed = "; ".join(f"{name} has {', '.join(o.presets) or 'none'}" for name, o in outlines.items())
+        raise InputError(f"no preset {preset!r}: {listed}")
+    chosen = dict(outline.presets.get(preset, {})) if preset else {}
+    chosen |= {name: value for name, value in values.items() if name in outline.defaults or name not in known}
+    if epochs is not None and "epochs" in outline.defaults:
+        chosen["epochs"] = epochs
+    made = make_parameters(cast(Any, outline), chosen)  # an outline has all that is asked: name and Parameters
+    return {name: getattr(made, name) for name, default in outline.defaults.items() if getattr(made, name) != default}
+
+
+def _store(spec: RunSpec) -> Store:
+    store = Store.find(spec.dataset)
+    if spec.store and store.digest != spec.store:
+        raise InputError(f"{store.path}: prepared anew since the run was planned; start the run again")
+    return store
+
+
+def _split(spec: RunSpec, store: Store) -> Split:
+    return make_split(
+        store,
+        spec.task,
+        spec.split,
+        seed=spec.seed,
+        fold=spec.fold,
+        folds=spec.folds,
+        max_per_class=spec.max_per_class,
+        file=None if spec.split_file is None else Path(spec.split_file),
+    )
+
+
+def _method(spec: RunSpec, method: type[Method], store: Store, device: str) -> Method:
+    """The method with its parameters and a seed of its own: one more draw elsewhere shifts none of its draws."""
+    seed = named_seed(spec.seed, spec.dataset, spec.task, spec.split, spec.fold, spec.method, "fit")
+    parameters = make_parameters(method, spec.parameters)
+    return method(parameters, classes=len(store.classes(spec.task)), seed=seed, device=device)
+
+
+def _tags(spec: RunSpec) -> dict[str, str]:
+    """What a table marks and what the MLflow page filters by."""
+    outline = registry.describe(spec.method)
+    reduced = [] if spec.max_per_class is None else [f"max_per_class={spec.max_per_class}"]
+    if spec.parameters.get("epochs", 0) < outline.defaults.get("epochs", 0) and "epochs" in spec.parameters:
+        reduced.append(f"epochs={spec.parameters['epochs']}")
+    tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": outline.digest}
+    return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
+
+
+def _cached(spec: RunSpec, known: Record) -> Outcome:
+    """The outcome of a run that is done; says so where the method's code is not that of the run any more."""
+    changed = known.source != registry.describe(spec.method).digest
+    reason = f"the source of {spec.method} has changed since; --rerun computes it again" if changed else ""
+    return Outcome(spec, "cached", reason, known.run_id, known.metrics)
+
+
+def _reason(error: Exception) -> str:
+    """One line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read as a split ({error.strerror}); `bench split --save` makes one"
+        ) from None

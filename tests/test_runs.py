@@ -1,0 +1,310 @@
+"""Runs end to end, on a store of a few sessions without captures and methods that need none."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import runs
+from bench.errors import InputError
+from bench.method import Monitor
+from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+from bench.store import FORMAT, Store, write_columns
+from bench.tracking import Tracker
+
+METHODS = """
+from dataclasses import dataclass
+from methods.majority import Majority
+from bench.method import parameter
+
+@dataclass(frozen=True)
+class Parameters:
+    epochs: int = parameter(5, "epochs", "our choice")
+    rate: float = parameter(0.5, "rate", "our choice", (0.1, 0.5))
+
+class Curved(Majority):
+    name = "curved"
+    deviations = ("does not learn",)
+    presets = {"slow": {"rate": 0.1}}
+    Parameters = Parameters
+    def fit(self, train, validation, monitor):
+        for epoch in range(1, self.parameters.epochs + 1):
+            monitor.log(epoch, loss=1 / epoch)
+            monitor.epoch(epoch, self.parameters.epochs, loss=1 / epoch, validation_macro_f1=0.1 * epoch)
+        return super().fit(train, validation, monitor)
+
+class Broken(Majority):
+    name = "broken"
+    def fit(self, train, validation, monitor):
+        raise FloatingPointError("loss is\\nnan")
+
+class Choosy(Majority):
+    name = "choosy"
+    @classmethod
+    def skip(cls, manifest):
+        return "no bytes in this store"
+
+class Interrupted(Majority):
+    name = "interrupted"
+    def fit(self, train, validation, monitor):
+        raise KeyboardInterrupt
+
+class Testless(Majority):
+    name = "testless"
+    seen = []
+    def represent(self, view):
+        self.seen.append(len(view))
+        return super().represent(view)
+"""
+
+
+def write_store(home: Path, name: str = "tiny", sessions: int = 120) -> Store:
+    """Three classes, twelve captures of ten sessions, two packets each."""
+    folder = home / "stores" / name
+    folder.mkdir(parents=True)
+    row = np.arange(sessions)
+    values = {"capture": row // 10, "conversation": row, "first_packet": 2 * row, "start": row, "protocol": 6 + 0 * row}
+    values |= {"packets": 2 + 0 * row, "payload_packets": 2 + 0 * row, "server_port": 443 + 0 * row}
+    columns = {c: np.asarray(values.get(c, np.zeros(sessions))).astype(t) for c, t in SESSION_COLUMNS.items()}
+    write_columns(folder / "sessions.arrow", columns | {"task:kind": (row // 10 % 3).astype(np.int16)})
+    write_columns(folder / "packets.arrow", {c: np.zeros(2 * sessions, t) for c, t in PACKET_COLUMNS.items()})
+    captures = [{"path": f"{c}.pcap", "group": str(c), "bytes": 0, "sha256": ""} for c in range(sessions // 10)]
+    manifest = {"format": FORMAT, "name": name, "default_task": "kind", "captures": captures}
+    manifest["tasks"] = {"kind": {"classes": ["chat", "mail", "web"]}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Store.open(folder)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def store(home):
+    return write_store(home)
+
+
+@pytest.fixture(autouse=True)
+def in_home(home, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    """One database for all tests: making one takes seconds."""
+    return Tracker(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("methods") / "extra.py"
+    path.write_text(METHODS)
+    return path
+
+
+def spec(store, **fields) -> RunSpec:
+    return dataclasses.replace(expand(["majority"], [store], split="capture")[0], **fields)
+
+
+def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
+    base = RunSpec("forest", "demo", "service", parameters={"b": 1, "a": 2.0}, store="0f")
+    assert base.digest == "56ce89db4f7bd5c2"
+    assert dataclasses.replace(base, parameters={"a": 2.0, "b": 1}).digest == base.digest
+    assert dataclasses.replace(base, split_file="/elsewhere").digest == base.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "knn"}, {"dataset": "d"}, {"task": "t"}, {"split": "time"}, {"seed": 1}, {"fold": 0}, {"folds": 5},
+        {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
+    ],
+)  # fmt: skip
+def test_digest_feels_every_field(change):
+    base = RunSpec("forest", "demo", "service")
+    assert dataclasses.replace(base, **change).digest != base.digest
+
+
+def test_every_field_of_the_spec_is_tried_above():
+    tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
+    tried |= {"max_per_class", "store", "split_digest", "source", "split_file"}
+    assert {f.name for f in dataclasses.fields(RunSpec)} == tried
+
+
+def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):
+    curved = f"{file}:Curved"
+    specs = expand(
+        ["majority", curved], [store], seeds=(0, 1), folds=2, values={"rate": "0.5"}, epochs=2, preset="slow"
+    )
+    assert [(s.method, s.seed, s.fold) for s in specs] == [
+        (m, seed, fold) for m in ("majority", curved) for seed in (0, 1) for fold in (0, 1)
+    ]
+    assert [s.parameters for s in specs[::4]] == [{}, {"epochs": 2}]  # --set goes over the preset
+    assert {(s.task, s.store, s.dataset) for s in specs} == {("kind", store.digest, "tiny")}
+    assert expand([curved], [store], preset="slow")[0].parameters == {"rate": 0.1}
+    assert expand([curved], [store], values={"epochs": 5})[0].digest == expand([curved], [store])[0].digest
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"values": {"trees": 3}}, "has no parameter 'trees'"),
+        ({"preset": "fast"}, "no preset 'fast'"),
+        ({"split": "random"}, "unknown split 'random'"),
+        ({"task": "kinds"}, "no task 'kinds'"),
+        ({"split": "file", "split_file": Path("nowhere.json")}, "cannot be read as a split"),
+    ],
+)
+def test_expand_refuses_in_one_line(store, asked, said):
+    with pytest.raises(InputError, match=said) as refused:
+        expand(["majority"], [store], **asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch):
+    told = []
+    wanted = spec(store)
+    done = execute(wanted, tracker, progress=lambda s, stage, values: told.append(stage))
+    assert (done.status, done.reason) == ("done", "")
+    assert told == ["split", "represent", "fit", "predict"]
+    assert done.metrics["macro_f1"] == pytest.approx(1 / 6)  # one class of three, always
+    assert done.metrics["macro_f1_low"] <= done.metrics["macro_f1"] <= done.metrics["macro_f1_high"]
+    record = tracker.load(done.run_id[:12])
+    assert {f.name for f in record.folder.iterdir()} == {"result.json", "predictions.npz", "confusion.png", "model"}
+    assert record.spec == wanted.to_dict()
+    assert record.metrics == pytest.approx(
+        done.metrics | {f"f1/{c}": record.metrics[f"f1/{c}"] for c in ("chat", "mail", "web")}
+    )
+    result = record.result()
+    assert result["scores"]["classes"] == ["chat", "mail", "web"]
+    assert (
+        result["split"]["samples"]["test"] == len(record.predictions().truth) == np.sum(result["scores"]["confusion"])
+    )
+    assert result["environment"]["packages"]["numpy"] == np.__version__
+    monkeypatch.setattr(runs.registry, "load", None)
+    again = execute(wanted, tracker)
+    assert (again.status, again.run_id, again.metrics["macro_f1"]) == ("cached", done.run_id, done.metrics["macro_f1"])
+
+
+def test_rerun_computes_again_and_gives_the_same(store, tracker):
+    first, second = (execute(spec(store), tracker, rerun=rerun) for rerun in (False, True))
+    assert second.status == "done" and second.run_id != first.run_id
+    a, b = (tracker.load(o.run_id).predictions() for o in (first, second))
+    np.testing.assert_array_equal(a.probabilities, b.probabilities)
+    assert tracker.finished(first.spec.digest).run_id == second.run_id
+    assert [r.run_id for r in tracker.search(method="majority", seed=0, split="capture")] == [second.run_id]
+
+
+def test_failures_and_skips_are_results_and_the_matrix_goes_on(store, tracker, file):
+    specs = [s for c in ("Broken", "Choosy", "Curved") for s in expand([f"{file}:{c}"], [store])]
+    outcomes = list(run_matrix(specs, tracker))
+    assert [o.status for o in outcomes] == ["failed", "skipped", "done"]
+    assert outcomes[0].reason == "FloatingPointError: loss is nan"
+    assert outcomes[1].reason == "no bytes in this store"
+    broken = tracker.load(outcomes[0].run_id)
+    assert (broken.status, broken.reason) == ("failed", outcomes[0].reason)
+    assert "in fit" in (broken.folder / "traceback.txt").read_text()
+    assert [o.status for o in run_matrix(specs, tracker)] == ["cached", "failed", "skipped"]  # only done runs are kept
+
+
+def test_curves_deviations_and_scale_are_recorded(store, tracker, file):
+    epochs = []
+    curved = expand([f"{file}:Curved"], [store], epochs=3, max_per_class=20)[0]
+    done = execute(curved, tracker, progress=lambda s, stage, values: stage == "epoch" and epochs.append(dict(values)))
+    assert [e["epoch"] for e in epochs] == [1, 2, 3] and epochs[0]["epochs"] == 3
+    history = tracker._client.get_metric_history(done.run_id, "step/loss")
+    assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    record = tracker.load(done.run_id)
+    assert record.scale == "max_per_class=20, epochs=3"
+    assert record.deviations == ("does not learn",)
+    assert not record.leaky
+    assert (record.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_changed_source_is_told(store, tracker, tmp_path, monkeypatch):
+    execute(spec(store), tracker)
+    outline = runs.registry.describe("majority")
+    monkeypatch.setattr(runs.registry, "describe", lambda name: dataclasses.replace(outline, digest="other"))
+    assert "has changed since" in execute(spec(store), tracker).reason
+
+
+def test_an_interrupt_ends_the_run_as_killed_and_is_passed_on(store, tracker, file):
+    interrupted = expand([f"{file}:Interrupted"], [store])[0]
+    with pytest.raises(KeyboardInterrupt):
+        execute(interrupted, tracker)
+    assert [r.status for r in tracker.search(method=interrupted.method)] == ["killed"]
+
+
+def test_a_run_killed_without_a_trace_is_run_again(store, tracker):
+    wanted = spec(store, seed=77)
+    stale = tracker.start(wanted.to_dict(), wanted.name, {})
+    assert tracker.finished(wanted.digest) is None
+    assert execute(wanted, tracker).status == "done"
+    assert tracker.load(stale.run_id).status == "killed"
+
+
+def test_validation_alone_is_scored_for_tuning(store, file):
+    testless = expand([f"{file}:Testless"], [store], split="capture")[0]
+    scores = fit_and_validate(testless, Monitor())
+    method = runs.registry.load(testless.method)
+    made = runs._split(testless, store)
+    assert method.seen == [len(made.train), len(made.validation)]
+    assert scores.sessions == len(made.validation)
+
+
+def test_a_store_prepared_anew_is_refused(store, tracker):
+    outcome = execute(dataclasses.replace(spec(store), store="0" * 64), tracker)
+    assert outcome.status == "failed" and "prepared anew" in outcome.reason
+
+
+def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
+    curved = f"{file}:Curved"
+    a, b, c = (
+        runs._method(s, runs.registry.load(curved), store, "cpu").seed
+        for s in (
+            expand([curved], [store])[0],
+            expand([curved], [store], values={"rate": 0.2})[0],
+            expand([curved], [store], seeds=[1])[0],
+        )
+    )
+    assert a == b != c
+
+
+def test_several_jobs_give_what_one_gives(store, tracker):
+    specs = [spec(store, seed=seed) for seed in (101, 102)]
+    outcomes = {o.spec.seed: o for o in run_matrix(specs, tracker, jobs=2)}
+    assert {o.status for o in outcomes.values()} == {"done"}
+    for one in specs:
+        again = execute(one, tracker, rerun=True)
+        assert again.metrics["macro_f1"] == outcomes[one.seed].metrics["macro_f1"]
+
+
+def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, home):
+    execute(spec(store), tracker)
+    code = (
+        "import sys; from pathlib import Path; from bench.store import Store; from bench.tracking import Tracker\n"
+        "from bench.runs import expand, run_matrix\n"
+        f"specs = expand(['majority', 'atvitsc'], [Store.find('tiny')], split='capture')\n"
+        f"print([o.status for o in run_matrix(specs[:1], Tracker(Path({str(tracker.results)!r})))])\n"
+        "print([m for m in ('torch', 'sklearn', 'numba', 'optuna', 'scapy') if m in sys.modules])"
+    )
+    environment = os.environ | {"BENCH_HOME": str(home)}
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert answer.stdout.split("\n")[:2] == ["['cached']", "[]"]
+    assert answer.stderr == ""
