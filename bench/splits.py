@@ -36,7 +36,8 @@ from bench.schema import NO_CLASS, Samples
 SCHEMES: Final = ("session", "capture", "time", "file")
 PARTS: Final = ("train", "validation", "test")
 FORMAT: Final = "bench-split-1"
-_DEALS = 32  # random orders of the groups that are tried; the best balanced one is kept
+_DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
+_SWEEPS = 4  # times that a deal goes over all groups
 
 Rows = NDArray[np.int64]
 
@@ -329,9 +330,11 @@ def _by_groups(
 
 
 def _deal(groups: NDArray[Any], labels: NDArray[Any], shares: tuple[float, ...], seed: int) -> Rows:
-    """Part of each row: the best balanced of several greedy deals in random order of the groups.
+    """Part of each row: the best balanced of several greedy deals, larger groups first.
 
-    Random order rather than largest first: else the largest groups would stand in training under every seed.
+    Groups whose sizes are within a factor of two come in random order: strictly by size, the largest groups would
+    stand in training under every seed.  Measured on iot-sentinel `tls` by capture, five folds: chi-square distance
+    2.3 on average, 2.0 for scikit-learn's StratifiedGroupKFold; a large group is in the test part of 17 % of seeds.
     """
     from bench import kernels
 
@@ -344,11 +347,12 @@ def _deal(groups: NDArray[Any], labels: NDArray[Any], shares: tuple[float, ...],
     begin = np.searchsorted(cells, np.arange(number + 1) * (classes + 1))
     column = cells % (classes + 1)
     want = np.outer(shares, np.bincount(column, counts, classes + 1))
+    octave = -np.frexp(np.bincount(group))[1]
     best, least = np.zeros(number, np.int64), np.inf
     for attempt in range(_DEALS):
-        order = np.argsort(_raw(number, named_seed(seed, attempt)), kind="stable")
+        order = np.lexsort((_raw(number, named_seed(seed, attempt)), octave))
         part = np.empty(number, np.int64)
-        distance = kernels.deal(order, begin, column, counts, want, part)
+        distance = kernels.deal(order, begin, column, counts, want, _SWEEPS, part)
         if distance < least:
             best, least = part, distance
     return best[group]

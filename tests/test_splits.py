@@ -1,0 +1,370 @@
+"""Splits: what they promise, over random stores."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from bench.errors import InputError
+from bench.schema import NO_CLASS, Samples
+from bench.splits import PARTS, BrokenSplit, Split, make_split, named_seed, prove
+
+QUIET = settings(max_examples=60, deadline=None)
+
+
+@st.composite
+def tables(draw, sizes=(3, 200)):
+    """Labels, conversations, capture groups and starts of random sessions."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    size = draw(st.integers(*sizes))
+    return {
+        "labels": rng.integers(NO_CLASS if draw(st.booleans()) else 0, draw(st.integers(1, 6)), size),
+        "conversation": rng.integers(0, draw(st.integers(3, size)), size) * 7,
+        "capture": rng.integers(0, draw(st.integers(3, size)), size) + 11,
+        "start": rng.integers(0, draw(st.integers(3, 1000)), size),
+    }
+
+
+@pytest.fixture(scope="session")
+def table_store(make_store):
+    def make(table, **changes):
+        sessions = {name: table[name] for name in ("conversation", "capture", "start")}
+        names = [f"class {c}" for c in range(max(table["labels"].max() + 1, 1))]
+        return make_store(sessions, labels=table["labels"], classes=names, **changes)
+
+    return make
+
+
+def part_of_row(split, size):
+    """Part number of each session of the store, -1 for none; asserts that no session is in two parts."""
+    out = np.full(size, -1)
+    for p, part in enumerate(split.parts.values()):
+        assert (np.diff(part.session) > 0).all(), "sorted by row, none twice"
+        assert (out[part.session] == -1).all()
+        assert (part.first == 0).all() and (part.count == 1).all()
+        out[part.session] = p
+    return out
+
+
+def attempt(*args, **kwargs):
+    """A split, where the random store allows one."""
+    try:
+        return make_split(*args, **kwargs)
+    except InputError:
+        assume(False)
+
+
+def groups_of(table, scheme):
+    return table["capture" if scheme == "capture" else "conversation"]
+
+
+@QUIET
+@given(table=tables(), scheme=st.sampled_from(["session", "capture"]), seed=st.integers(0, 5))
+def test_groups_stay_together_and_every_sample_has_a_part(table_store, table, scheme, seed):
+    split = attempt(table_store(table), "task", scheme, seed=seed)
+    part = part_of_row(split, len(table["labels"]))
+    assert ((part >= 0) == (table["labels"] != NO_CLASS)).all()
+    used = part >= 0
+    for group in np.unique(groups_of(table, scheme)[used]):
+        assert len(np.unique(part[used & (groups_of(table, scheme) == group)])) == 1
+    for name, samples in split.parts.items():
+        assert (split.groups[name] == groups_of(table, scheme)[samples.session]).all()
+        assert split.groups[name].dtype == np.int64
+
+
+@QUIET
+@given(table=tables(), scheme=st.sampled_from(["session", "capture"]), folds=st.integers(2, 6))
+def test_test_parts_of_folds_partition_the_samples(table_store, table, scheme, folds):
+    splits = [attempt(table_store(table), "task", scheme, fold=f, folds=folds) for f in range(folds)]
+    tests = np.concatenate([split.test.session for split in splits])
+    assert (np.sort(tests) == np.flatnonzero(table["labels"] != NO_CLASS)).all()
+    for split in splits:
+        assert sum(map(len, split.parts.values())) == len(tests)
+
+
+@QUIET
+@given(table=tables())
+def test_time_trains_on_the_past(table_store, table):
+    split = attempt(table_store(table), "task", "time")
+    start, conversation = table["start"], table["conversation"]
+    assert start[split.train.session].max() < start[split.validation.session].min()
+    assert start[split.validation.session].max() < start[split.test.session].min()
+    part = part_of_row(split, len(start))
+    seen = [set(conversation[part == p]) for p in range(3)]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    # what is dropped has a conversation that an earlier part holds
+    dropped = np.flatnonzero((part == -1) & (table["labels"] != NO_CLASS))
+    assert split.dropped == {"conversation in an earlier part": len(dropped)}
+    for row in dropped:
+        earlier = part[(conversation == conversation[row]) & (part >= 0)]
+        assert len(earlier)
+        assert start[row] > start[(conversation == conversation[row]) & (part >= 0)].min()
+
+
+@QUIET
+@given(table=tables(), scheme=st.sampled_from(["session", "capture", "time"]), seed=st.integers(0, 5))
+def test_same_request_same_split_and_the_order_of_rows_does_not_matter(table_store, table, scheme, seed):
+    split = attempt(table_store(table), "task", scheme, seed=seed)
+    again = make_split(table_store(table), "task", scheme, seed=seed)
+    assert split.digest == again.digest
+    shuffle = np.random.default_rng(seed).permutation(len(table["labels"]))
+    other = make_split(table_store({k: v[shuffle] for k, v in table.items()}), "task", scheme, seed=seed)
+    size = len(shuffle)
+    assert (part_of_row(other, size) == part_of_row(split, size)[shuffle]).all()
+
+
+@QUIET
+@given(
+    seed=st.integers(0, 2**32),
+    groups=st.lists(st.integers(20, 60), min_size=1, max_size=8),
+    largest=st.integers(1, 12),
+    scheme=st.sampled_from(["session", "capture"]),
+)
+def test_parts_and_classes_have_their_shares(table_store, seed, groups, largest, scheme):
+    """Off by no more than a few of the largest groups, per class and part, and no class missing."""
+    rng = np.random.default_rng(seed)
+    sizes = [rng.integers(1, largest + 1, n) for n in groups]
+    labels = np.repeat(np.arange(len(groups)), [s.sum() for s in sizes])
+    group = np.repeat(np.arange(sum(groups)), np.concatenate(sizes))
+    table = {"labels": labels, "conversation": group, "capture": group, "start": group}
+    part = part_of_row(make_split(table_store(table), "task", scheme, seed=seed), len(labels))
+    for c in range(len(groups)):
+        counts = np.bincount(part[labels == c], minlength=3)
+        assert (counts > 0).all()
+        assert np.abs(counts - np.array([0.7, 0.1, 0.2]) * counts.sum()).max() <= 1.0 * largest + 1
+    total = np.bincount(part, minlength=3)
+    assert np.abs(total - np.array([0.7, 0.1, 0.2]) * len(part)).max() <= 2 * largest + len(groups)
+
+
+def test_a_class_of_three_groups_reaches_every_part(table_store):
+    labels = np.repeat([0, 1, 2], [300, 3, 2])
+    group = np.arange(len(labels))
+    split = make_split(
+        table_store(dict.fromkeys(("conversation", "capture", "start"), group) | {"labels": labels}), "task", "session"
+    )
+    counts = split.summary()["classes"]
+    assert counts["class 1"] == {"train": 1, "validation": 1, "test": 1}
+    assert counts["class 2"] == {"train": 1, "validation": 0, "test": 1}
+    assert split.summary()["shortfalls"] == [{"class": "class 2", "part": "validation"}]
+
+
+def test_five_folds_are_70_10_20(table_store):
+    labels = np.repeat(np.arange(4), 100)
+    table = dict.fromkeys(("conversation", "capture", "start"), np.arange(400)) | {"labels": labels}
+    for fold in range(5):
+        split = make_split(table_store(table), "task", "session", fold=fold, folds=5)
+        assert [len(part) for part in split.parts.values()] == [280, 40, 80]
+        assert all(counts == {"train": 70, "validation": 10, "test": 20} for counts in split.counts.values())
+
+
+def test_stratification_is_not_worse_than_a_bound_of_the_slow_reference(table_store):
+    """scikit-learn's StratifiedGroupKFold: a greedy search in plain Python.  Random labels are ten times worse."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    ours, reference, blind = 0.0, 0.0, 0.0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        group = np.sort(rng.integers(0, 120, 2000))
+        labels = (group % 9 + rng.integers(0, 2, 2000)) % 9
+        table = dict.fromkeys(("conversation", "capture", "start"), group) | {"labels": labels}
+        want = np.bincount(labels) / 5
+
+        def distance(tests, labels=labels, want=want):
+            return sum(((np.bincount(labels[test], minlength=9) - want) ** 2 / want).sum() for test in tests)
+
+        store = table_store(table)
+        ours += distance([make_split(store, "task", "session", fold=f, folds=5).test.session for f in range(5)])
+        reference += distance([test for _, test in StratifiedGroupKFold(5).split(labels, labels, group)])
+        blind += distance([np.flatnonzero(rng.integers(0, 5, 120)[group] == f) for f in range(5)])
+    assert ours <= 1.3 * reference
+    assert ours <= 0.1 * blind
+
+
+def test_seeds_differ_and_test_every_group(table_store):
+    """Repeats by seed would be of little use if the largest groups were in training each time."""
+    group = np.repeat(np.arange(40), np.arange(1, 41))
+    table = dict.fromkeys(("conversation", "capture", "start"), group) | {"labels": group % 2}
+    splits = [make_split(table_store(table), "task", "session", seed=seed) for seed in range(60)]
+    assert len({split.digest for split in splits}) == 60
+    tested, times = np.unique(np.concatenate([np.unique(split.groups["test"]) for split in splits]), return_counts=True)
+    assert len(tested) == 40
+    assert times[-10:].mean() >= 0.15 * 60, "large groups are tested about as often as the test part's share"
+
+
+def test_dataset_task_scheme_and_fold_have_their_own_draws(table_store):
+    seeds = {
+        named_seed(0, "demo", "task", "session"),
+        named_seed(0, "demo", "task", "capture"),
+        named_seed("0demo", "task"),
+    }
+    assert len(seeds) == 3 and all(0 <= seed < 2**63 for seed in seeds)
+    assert named_seed("a", 1) == named_seed("a", "1")
+
+
+@QUIET
+@given(table=tables(), most=st.integers(1, 30))
+def test_cap_is_nested_and_the_same_for_all_folds(table_store, table, most):
+    store = table_store(table)
+    split = attempt(store, "task", "session", max_per_class=most)
+    larger = make_split(store, "task", "session", max_per_class=most + 5)
+    kept, more = (set(np.flatnonzero(part_of_row(s, len(table["labels"])) >= 0)) for s in (split, larger))
+    assert kept <= more
+    for c in range(max(table["labels"].max() + 1, 0)):
+        have = (table["labels"] == c).sum()
+        assert sum(split.counts[f"class {c}"].values()) == min(have, most)
+    assert split.summary()["reduced_scale"]
+    assert split.dropped["max_per_class"] == (table["labels"] >= 0).sum() - len(kept)
+    folds = [attempt(store, "task", "session", fold=f, folds=2, max_per_class=most).test.session for f in range(2)]
+    assert set(np.concatenate(folds)) == kept
+
+
+@pytest.fixture
+def simple(table_store):
+    """Two classes, ten conversations each of two sessions, in four captures."""
+    row = np.arange(40)
+    return {"labels": row % 4 // 2, "conversation": row // 2, "capture": row % 4, "start": row}
+
+
+def test_sharing_is_measured(table_store, simple):
+    split = make_split(table_store(simple), "task", "capture")
+    summary = split.summary()
+    part = part_of_row(split, 40)
+    straddling = [c for c in range(20) if len(set(part[simple["conversation"] == c])) > 1]
+    assert summary["shared_conversations"] == len(straddling) > 0
+    assert summary["shared_capture_groups"] == 0 == summary["test_in_training_capture_groups"]
+    in_training = set(simple["conversation"][part == 0])
+    assert summary["test_in_training_conversations"] == sum(c in in_training for c in simple["conversation"][part == 2])
+    assert json.loads(json.dumps(summary)) == summary
+    assert make_split(table_store(simple), "task", "session").summary()["shared_conversations"] == 0
+
+
+def move(samples_from, samples_to, row):
+    """Both parts after a session went over."""
+    at = samples_from.session == row
+    union = np.sort(np.append(samples_to.session, row))
+    ones = np.ones(len(union), np.int64)
+    return samples_from.take(np.flatnonzero(~at)), Samples(union, ones * 0, ones)
+
+
+@pytest.mark.parametrize("scheme", ["session", "capture", "time"])
+def test_a_broken_assignment_is_caught(table_store, simple, scheme):
+    simple["capture"] = simple["conversation"]
+    store = table_store(simple)
+    split = make_split(store, "task", scheme)
+
+    def again(parts):
+        groups = {name: simple["conversation"][part.session] for name, part in parts.items()}
+        return prove(scheme, parts, groups, store.labels("task"), store.session("start"))
+
+    assert again(split.parts) == split.proof
+    train, test = move(split.train, split.test, split.train.session[0])
+    with pytest.raises(BrokenSplit, match="two parts"):
+        again(split.parts | {"train": train, "test": test})
+    double = split.train.take(np.append(np.arange(len(split.train)), 0))
+    with pytest.raises(BrokenSplit, match="twice"):
+        again(split.parts | {"train": double})
+    with pytest.raises(BrokenSplit, match="empty"):
+        again(split.parts | {"test": split.test.take(np.arange(0))})
+    if scheme == "time":
+        swapped = {"train": split.test, "validation": split.validation, "test": split.train}
+        with pytest.raises(BrokenSplit, match="starts before"):
+            again(swapped)
+    store.label = np.where(np.arange(40) == split.test.session[0], NO_CLASS, store.label)
+    with pytest.raises(BrokenSplit, match="does not use"):
+        again(split.parts)
+
+
+def test_saved_and_loaded(table_store, simple, tmp_path):
+    store, path = table_store(simple), tmp_path / "split.json"
+    split = make_split(store, "task", "session", fold=1, folds=4, max_per_class=15)
+    split.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
+    loaded = make_split(store, "task", "file", file=path)
+    assert loaded.digest == split.digest and loaded.summary() == split.summary()
+    assert (loaded.fold, loaded.folds, loaded.scheme) == (1, 4, "session")
+    with pytest.raises(InputError, match="another store"):
+        Split.load(path, replace(store, digest="1" * 64))
+
+
+def test_files_that_are_refused(table_store, simple, tmp_path):
+    store, path = table_store(simple), tmp_path / "split.json"
+    make_split(store, "task", "session").save(path)
+    good = json.loads(path.read_text())
+
+    def load(**changes):
+        path.write_text(json.dumps(good | changes))
+        return Split.load(path, store)
+
+    leak = good | {"digest": None}
+    leak["train"] = {k: [*v, leak["test"][k][0]] for k, v in good["train"].items()}
+    for match, changes in {
+        "twice": {"train": leak["train"]},
+        "changed after": {"seed": 5},
+        "no task": {"task": "other"},
+        "outside": {"test": {"session": [40], "first": [0], "count": [1]}},
+        "lacks its lists": {"test": {"session": [1]}},
+        "lists session": {"test": {"session": [1, 2], "first": [0], "count": [1]}},
+        "not a split file": {"format": "x"},
+    }.items():
+        with pytest.raises(InputError, match=match):
+            load(**changes)
+    for text in ("", "[]", "{}", "\0"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="not a split file"):
+            Split.load(path, store)
+    with pytest.raises(InputError, match="no such split file"):
+        Split.load(tmp_path / "none", store)
+
+
+def test_a_hand_made_file_may_part_conversations_but_says_so(table_store, simple, tmp_path):
+    path, store = tmp_path / "mine.json", table_store(simple)
+    parts = [np.arange(0, 40, 2), np.arange(1, 20, 2), np.arange(21, 40, 2)]
+    lists = {
+        n: {"session": p.tolist(), "first": [0] * len(p), "count": [1] * len(p)}
+        for n, p in zip(PARTS, parts, strict=True)
+    }
+    head = {"format": "bench-split-1", "store": store.digest, "dataset": "fake", "task": "task", "scheme": "file"}
+    path.write_text(json.dumps(head | lists))
+    split = make_split(store, "task", "file", file=path)
+    assert split.scheme == "file" and split.summary()["shared_conversations"] == 20
+    assert (split.test.session == parts[2]).all()
+
+
+def test_bad_requests(table_store, simple, tmp_path):
+    store = table_store(simple)
+    for match, arguments, options in [
+        ("unknown split", ("task", "paper"), {}),
+        ("no task 'x'; it has: task", ("x", "session"), {}),
+        ("does not exist", ("task", "session"), {"fold": 5, "folds": 5}),
+        ("does not exist", ("task", "session"), {"fold": 0, "folds": 1}),
+        ("number of folds", ("task", "session"), {"fold": 0}),
+        ("too few for 5 folds", ("task", "capture"), {"fold": 0, "folds": 5}),
+        ("no folds", ("task", "time"), {"fold": 0, "folds": 5}),
+        ("belong together", ("task", "file"), {}),
+        ("belong together", ("task", "session"), {"file": tmp_path}),
+        ("max-per-class", ("task", "session"), {"max_per_class": 0}),
+    ]:
+        with pytest.raises(InputError, match=match) as caught:
+            make_split(store, *arguments, **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_one_capture_group_a_class_cannot_be_split_by_capture(table_store, simple):
+    with pytest.raises(InputError, match="no split by capture is possible"):
+        make_split(table_store(simple | {"capture": simple["labels"]}), "task", "capture")
+
+
+def test_one_start_for_all_cannot_be_split_by_time(table_store, simple):
+    with pytest.raises(InputError, match="empty"):
+        make_split(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
+
+
+def test_import_is_light():
+    heavy = ("numba", "sklearn", "torch", "pyarrow", "pandas")
+    code = f"import bench.splits, bench.method, sys; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
