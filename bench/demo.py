@@ -21,13 +21,13 @@ START: Final = 1_700_000_000.0  # seconds since the Unix epoch
 SERVER_PORT: Final = 443
 SEGMENT: Final = 1460  # most payload bytes of a TCP packet: 1500 - 20 - 20
 DATAGRAM: Final = 1350  # most payload bytes of a UDP packet, as QUIC stacks use
-RECORD: Final = 4096  # most payload bytes of a TLS record: stacks keep them short for latency
+RECORDS: Final = (1024, 2048, 4096, 8192, 16384)  # most bytes of a TLS record, as servers are set up
 LONGEST: Final = 56  # packets a session
 
-CONFUSED: Final = 0.08  # share of sessions that speak like the service's neighbour
-BACKGROUND: Final = 0.04  # ... like telemetry, which every service sends
-SHORT: Final = 0.04  # ... of which the capture holds 1 to 3 packets
-TRUNCATED: Final = 0.08  # ... cut off at a random packet
+CONFUSED: Final = 0.04  # share of sessions that speak like the service's neighbour
+BACKGROUND: Final = 0.03  # ... like telemetry, which every service sends
+SHORT: Final = 0.03  # ... of which the capture holds 1 to 3 packets
+TRUNCATED: Final = 0.06  # ... cut off at a random packet
 UNANSWERED: Final = 0.02  # ... of TCP: a SYN and no more
 UDP: Final = 0.3
 LOST: Final = 0.02  # share of TCP segments sent twice
@@ -42,21 +42,37 @@ class Profile:
     flight: float  # server's encrypted handshake (certificates)
     up: float  # one message of the client
     down: float  # one message of the server
+    spread: float  # of one message's length (sigma)
+    record: int  # most bytes of a TLS record, for three sessions in four
     turns: float  # exchanges, mean
     pushed: float  # share of the exchanges that the server opens, without being asked
     think: float  # between two exchanges
     pace: float  # between two packets of one message
 
 
-PROFILES: Final = {  # neighbours are confused with each other: the next one, the last with the first
-    "browsing": Profile(hello=560, flight=2900, up=420, down=5200, turns=4, pushed=0.05, think=0.35, pace=0.0012),
-    "chat": Profile(hello=330, flight=2100, up=150, down=190, turns=8, pushed=0.45, think=2.2, pace=0.0030),
-    "file-transfer": Profile(hello=290, flight=3300, up=7200, down=110, turns=4, pushed=0.02, think=0.06, pace=0.0020),
-    "mail": Profile(hello=250, flight=2500, up=900, down=310, turns=6, pushed=0.20, think=0.20, pace=0.0022),
-    "streaming": Profile(hello=520, flight=2700, up=330, down=9500, turns=3, pushed=0.10, think=1.30, pace=0.0008),
-    "voip": Profile(hello=380, flight=1900, up=170, down=175, turns=14, pushed=0.50, think=0.03, pace=0.0200),
+PROFILES: Final = {  # a service's neighbour, with which it is confused, is the next one (the last's: the first)
+    "browsing": Profile(
+        560, 2900, up=420, down=4600, spread=0.40, record=4096, turns=4, pushed=0.05, think=0.35, pace=0.0012
+    ),
+    "chat": Profile(
+        330, 2100, up=150, down=190, spread=0.40, record=1024, turns=8, pushed=0.45, think=2.20, pace=0.0030
+    ),
+    "file-transfer": Profile(
+        290, 3300, up=7200, down=110, spread=0.30, record=16384, turns=4, pushed=0.02, think=0.06, pace=0.0020
+    ),
+    "mail": Profile(
+        250, 2500, up=700, down=310, spread=0.35, record=2048, turns=6, pushed=0.20, think=0.20, pace=0.0022
+    ),
+    "streaming": Profile(
+        520, 2700, up=330, down=9500, spread=0.25, record=8192, turns=3, pushed=0.10, think=1.30, pace=0.0008
+    ),
+    "voip": Profile(
+        380, 1900, up=170, down=175, spread=0.15, record=1024, turns=14, pushed=0.50, think=0.03, pace=0.0200
+    ),
 }
-TELEMETRY: Final = Profile(hello=400, flight=2500, up=600, down=180, turns=2, pushed=0.10, think=0.60, pace=0.0020)
+TELEMETRY: Final = Profile(
+    400, 2500, up=600, down=180, spread=0.40, record=4096, turns=2, pushed=0.10, think=0.60, pace=0.0020
+)
 
 
 def write(
@@ -120,7 +136,7 @@ class Talk:
         self.draw, self.profile, self.clock = draw, profile, float(begin)
         self.udp = draw.random() < UDP
         self.haste = haste * draw.lognormal(0, 0.25)  # a slow or a fast path, for the whole session
-        self.bulk = bulk * draw.lognormal(0, 0.12)
+        self.bulk = bulk * draw.lognormal(0, 0.08)
         self.trip = self.haste * draw.lognormal(math.log(0.018), 0.4)  # one way and back, seconds
         self.sent = {+1: 0, -1: 0}
         self.packets: list[Packet] = []
@@ -128,6 +144,7 @@ class Talk:
         # Hosts and ports are drawn for every service alike, so they give nothing away.
         self.client, self.server = int(draw.integers(1, 120)), int(draw.integers(1, 60))
         self.port, self.hops = int(draw.integers(28_000)), int(draw.integers(46, 60))
+        self.record = profile.record if draw.random() < 0.75 else int(draw.choice(RECORDS))
         self.isn = {side: int(draw.integers(2**32)) for side in (+1, -1)}
 
     def wait(self, seconds: float, spread: float = 0.5) -> None:
@@ -163,7 +180,7 @@ class Talk:
 
     def records(self, direction: int, length: int, kind: int = 23) -> bytes:
         """TLS records (5-byte header, random content) that hold ``length`` bytes."""
-        parts = [min(RECORD, length - done) for done in range(0, length, RECORD)]
+        parts = [min(self.record, length - done) for done in range(0, length, self.record)]
         return b"".join(_record(kind, self.draw.bytes(part)) for part in parts)
 
     def datagrams(self, direction: int, length: int) -> None:
@@ -213,7 +230,7 @@ class Talk:
         self.wait(0.0002)
         self.send(+1)
         self.wait(0.001)
-        self.message(+1, _client_hello(self.draw, self.size(self.profile.hello, 0.18, 220)))
+        self.message(+1, _client_hello(self.draw, self.size(self.profile.hello, 0.12, 220)))
         self.wait(self.trip, 0.1)
         resumed = self.draw.random() < 0.25
         flight = self.size(140 if resumed else self.profile.flight, 0.15, 80)
@@ -225,7 +242,7 @@ class Talk:
     def _quic_handshake(self) -> None:
         """Initial and Handshake packets; the client's Initial is padded, the server's flight has its size."""
         self.send(+1, self._long(0, +1, 1200 + int(self.draw.integers(0, 3)) * 50))
-        if self.profile.hello * self.bulk * self.draw.lognormal(0, 0.18) > 420:  # a long hello fills a second one
+        if self.profile.hello * self.bulk * self.draw.lognormal(0, 0.12) > 420:  # a long hello fills a second one
             self.send(+1, self._long(0, +1, 1200))
         self.wait(self.trip, 0.1)
         self.send(-1, self._long(0, -1, 1200))
@@ -240,7 +257,10 @@ class Talk:
         """One message, and the answer to it; a message that was pushed may have none."""
         self.wait(self.profile.think * self.haste, 0.8)
         pushed = self.draw.random() < self.profile.pushed
-        sizes = {+1: self.size(self.profile.up, 0.45, 24), -1: self.size(self.profile.down, 0.55, 24)}
+        sizes = {
+            +1: self.size(self.profile.up, self.profile.spread, 24),
+            -1: self.size(self.profile.down, self.profile.spread, 24),
+        }
         for direction in (-1, +1) if pushed else (+1, -1):
             if self.udp:
                 self.datagrams(direction, sizes[direction])
