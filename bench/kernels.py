@@ -13,6 +13,7 @@ _UDP = 17
 #: IPv6 extension headers that may stand before TCP or UDP (RFC 8200, 4302, 6275, 7401, 5533)
 _FRAGMENT = 44
 _AUTHENTICATION = 51
+_NOTHING = 59
 _EXTENSIONS = (0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140)
 
 
@@ -96,7 +97,7 @@ def copy_ip(
             begin = record[row] + np.int64(ip[row])
             held = min(np.int64(captured[row]), len(data) - begin)
             _copy(data, begin, held, out[s, p])
-            if held >= 20:  # shorter than any IP header: the ingest makes no such packet
+            if held > 0:
                 _hide(data, begin, held, protocol[s], hide, out[s, p])
 
 
@@ -140,7 +141,7 @@ def _zero(out: NDArray[np.uint8], begin: int, end: int) -> None:
 def _after_extensions(data: NDArray[np.uint8], begin: int, held: int) -> int:
     """Return the offset of the transport header from the IPv6 header, or where the captured bytes end before it."""
     at = 40
-    following = data[begin + 6]
+    following = data[begin + 6] if held > 6 else _NOTHING
     while following in _EXTENSIONS and at + 2 <= held:
         words = int(data[begin + at + 1])
         if following == _FRAGMENT:
