@@ -79,6 +79,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[str]]  # see readers.READS
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named parameter values, for --preset
+    tiny: ClassVar[Mapping[str, Any]] = {}  # parameter values that make it quick, for `bench check`
     Parameters: ClassVar[type] = NoParameters  # a frozen dataclass of `parameter` fields
 
     def __init__(self, parameters: Any = None, *, classes: int, seed: int = 0, device: str = "cpu") -> None:

@@ -28,7 +28,7 @@ CHOICES = {
     "branches": ("both", "global", "spatiotemporal"),
     "fusion": ("weighted", "concat"),
     "read_out": ("final", "last_step", "sum_all"),
-    "activation": ("none", "leaky_relu"),
+    "activation": ("identity", "leaky_relu"),
 }
 
 
@@ -50,7 +50,7 @@ class Parameters(TrainingParameters):
     resatconv_layers: int = parameter(1, "ResAtConv blocks", "III-C-1", (1, 2))
     channels: int = parameter(64, "channels of a ResAtConv block", "our choice", (16, 32, 64, 128))
     map_channels: int = parameter(1, "channels after a block's 1x1 convolution", "our choice", (1, 2, 4, 8))
-    activation: str = parameter("none", "after convolution and norm: none or leaky_relu", "III-C-1")
+    activation: str = parameter("identity", "after convolution and norm: identity or leaky_relu", "III-C-1")
     lstm_hidden: int = parameter(128, "hidden state of each LSTM direction", "our choice", (64, 128, 256))
     read_out: str = parameter("final", "LSTM states used: final, last_step or sum_all", "our choice")
     fusion: str = parameter("weighted", "weighted (the gate) or concat", "III-D")
@@ -105,6 +105,21 @@ class Atvitsc(TorchMethod):
         "heads8": {"heads": 8, "head_width": 32},
         "last-step": {"read_out": "last_step"},  # h_b,n as III-C-2 prints it
         "two-blocks": {"resatconv_layers": 2},  # Table I against III-C-1
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "packets": 9,
+        "bytes": 64,
+        "width": 32,
+        "layers": 1,
+        "heads": 3,
+        "head_width": 8,
+        "feedforward": 64,
+        "channels": 8,
+        "lstm_hidden": 16,
+        "head_dropout": 0.1,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "epochs": 15,
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "heads of 64 features each: the paper's 12 heads do not divide its 256 features",

@@ -1,0 +1,456 @@
+"""Does a method keep the contract?  The same questions for a method of ours and of anybody else.
+
+Each check is a function of a :class:`Case` that returns nothing or raises; its docstring says what it asks.  The
+traffic is written by ``bench.demo``: three services, each on a port and a subnet of its own and seen through windows
+of another place in its sessions, so that any method that reads anything can tell them apart; and the same talks
+once more with other addresses, ports, checksums and another date, which a method must not notice unless it
+declares them.
+"""
+
+import dataclasses
+import random
+import re
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters
+from bench.readers import READS, View
+from bench.schema import NO_CLASS, Samples
+from bench.store import Store
+
+CLASSES: Final = 3
+SESSIONS: Final = 30  # a class, about
+TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
+STEP: Final = 8  # packets between the window starts of two services
+MARGIN: Final = 0.15  # accuracy above majority's that shows learning
+FAMILIES: Final = ("trivial", "features", "deep", "graph")
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer to one question; ``detail`` says what went wrong, in one line, and is empty where nothing did."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class Failure(Exception):
+    """A method breaks the contract."""
+
+
+def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | None = None) -> list[Check]:
+    """Ask every question.  ``folder`` keeps the traffic for a further call; none: a temporary one.
+
+    ``method`` is a class, a name, or ``file.py:Class``; raises :class:`InputError` where there is no such thing.
+    """
+    if isinstance(method, str):
+        from bench import registry
+
+        method = registry.load(method)
+    with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
+        case = Case(method, folder or Path(temporary), device)
+        return [ask(question, case) for question in CHECKS]
+
+
+def ask(question: Callable[["Case"], None], case: "Case") -> Check:
+    """One question's answer; whatever the method raises is a failure of that question alone."""
+    try:
+        question(case)
+    except Failure as failure:
+        return Check(question.__name__, False, str(failure))
+    except Exception as error:
+        return Check(question.__name__, False, f"{type(error).__name__}: {error}".partition("\n")[0])
+    return Check(question.__name__, True, "")
+
+
+class Case:
+    """A method, the traffic, and what several checks need of both; made when first asked for."""
+
+    def __init__(self, method: type[Method], folder: Path, device: str = "cpu") -> None:
+        self.method, self.folder, self.device = method, folder, device
+
+    @cached_property
+    def store(self) -> Store:
+        """The three services."""
+        return _store(self.folder / "plain")
+
+    @cached_property
+    def samples(self) -> Samples:
+        """One window of every session that is long enough."""
+        return _windows(self.store)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Of the samples."""
+        return self.store.labels(self.store.default_task)[self.samples.session].astype(np.int64)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Of the samples."""
+        return self.represent(self.samples)
+
+    @cached_property
+    def rows(self) -> tuple[NDArray[np.int64], ...]:
+        """Rows for training, validation and test: three, one and two sixths."""
+        order = np.random.default_rng(1).permutation(len(self.samples))
+        return tuple(np.split(order, [len(order) // 2, len(order) * 2 // 3]))
+
+    @cached_property
+    def fitted(self) -> Method:
+        """A method that learned the task."""
+        return self.fit(self.make(), self.labels)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The fitted method's, of the test rows."""
+        return self.fitted.predict_proba(take(self.inputs, self.rows[2]))
+
+    def make(self, seed: int = 7) -> Method:
+        """A new method with its ``tiny`` parameters."""
+        parameters = make_parameters(self.method, self.method.tiny)
+        return self.method(parameters, classes=CLASSES, seed=seed, device=self.device)
+
+    def view(self, samples: Samples, store: Store | None = None) -> View:
+        """What the method gets to see."""
+        return View(store or self.store, samples, self.method.reads)
+
+    def represent(self, samples: Samples, store: Store | None = None) -> Inputs:
+        """Arrays of the samples by a new method."""
+        return self.make().represent(self.view(samples, store))
+
+    def fit(self, method: Method, labels: NDArray[np.int64]) -> Method:
+        """Fit on the training and validation rows with these labels."""
+        train, validation = (Part(take(self.inputs, rows), labels[rows]) for rows in self.rows[:2])
+        return method.fit(train, validation, Monitor())
+
+
+# --- declarations ---------------------------------------------------------------------------------------------
+
+
+def declares_itself(case: Case) -> None:
+    """Name, reference, family, unit, reads and deviations are there and of the kinds that listings need."""
+    method = case.method
+    missing = [name for name in ("name", "reference", "family", "reads") if not hasattr(method, name)]
+    _demand(not missing, f"declare {', '.join(missing)}")
+    _demand(bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", method.name)), f"name {method.name!r}: use a-z, 0-9 and '-'")
+    package, _, stem = method.__module__.rpartition(".")
+    _demand(package != "methods" or stem.replace("_", "-") == method.name, f"name {method.name!r} in file {stem}.py")
+    _demand(bool(method.reference.strip()) and bool(method.__doc__), "reference or docstring is empty")
+    _demand(method.family in FAMILIES, f"family {method.family!r}: one of {', '.join(FAMILIES)}")
+    _demand(method.unit in ("session", "packet"), f"unit {method.unit!r}: session or packet")
+    unknown = sorted(set(method.reads) - set(READS))
+    _demand(isinstance(method.reads, frozenset) and not unknown, f"reads: a frozenset of known names, not {unknown}")
+    _demand(all(isinstance(line, str) for line in method.deviations), "deviations: a tuple of sentences")
+    reason = method.skip(case.store.manifest)
+    _demand(reason is None or isinstance(reason, str), "skip: None or a sentence")
+
+
+def documents_its_parameters(case: Case) -> None:
+    """Parameters are a frozen dataclass, every field with default, help and source; presets are valid."""
+    kind = case.method.Parameters
+    _demand(dataclasses.is_dataclass(kind), "Parameters: a frozen dataclass")
+    _demand(kind.__dataclass_params__.frozen, "Parameters: frozen=True is missing")  # type: ignore[attr-defined]
+    for field in dataclasses.fields(kind):
+        _demand(field.default is not dataclasses.MISSING, f"parameter {field.name}: no default")
+        told = all(field.metadata.get(key) for key in ("help", "source"))
+        _demand(told, f"parameter {field.name}: made without `parameter(default, help, source)`")
+        search, default = field.metadata.get("search"), cast(Any, field.default)
+        ends = (search.low, search.high) if isinstance(search, Range) else ()
+        inside = search is None or (ends[0] <= default <= ends[1] if ends else default in search)
+        _demand(inside, f"parameter {field.name}: default {default} lies outside its search space")
+    hash(kind())
+    for values in (*case.method.presets.values(), case.method.tiny):
+        make_parameters(case.method, values)
+    _demand(isinstance(case.method.space(_LowestTrial()), kind), "space: does not give Parameters")
+
+
+# --- representation -------------------------------------------------------------------------------------------
+
+
+def represents_samples(case: Case) -> None:
+    """Arrays of numbers without NaN or infinity, whose first axis counts the samples."""
+    _demand(bool(case.inputs), "represent: no array")
+    for name, values in case.inputs.items():
+        _demand(len(values) == len(case.samples), f"{name}: {len(values)} rows for {len(case.samples)} samples")
+        _demand(values.dtype.kind in "biuf", f"{name}: dtype {values.dtype} is no number")
+        _demand(bool(np.isfinite(values).all()), f"{name}: holds NaN or infinity")
+
+
+def represents_purely(case: Case) -> None:
+    """A second time gives equal arrays; a subset's, in any order, are the subset of the arrays."""
+    _same(case.inputs, case.represent(case.samples), "called twice")
+    some = np.random.default_rng(2).permutation(len(case.samples))[: len(case.samples) // 2]
+    _same(take(case.inputs, some), case.represent(case.samples.take(some)), "of a subset")
+
+
+def reads_what_it_declares(case: Case) -> None:
+    """Nothing undeclared (the view refuses) and nothing declared in vain."""
+    view = case.view(case.samples)
+    case.make().represent(view)
+    vain = sorted(case.method.reads - view.used)
+    _demand(not vain, f"reads: {', '.join(vain)} declared but not used")
+
+
+def ignores_what_it_does_not_declare(case: Case) -> None:
+    """Other addresses, ports, checksums and another date give equal arrays, unless they are declared."""
+    other = _store(
+        case.folder / "-".join(["moved", *sorted({"addresses", "ports", "checksums"} & case.method.reads)]),
+        start=86_400.0 * 37 + 0.25,
+        subnet=0 if "addresses" in case.method.reads else 100,
+        ports=0 if "ports" in case.method.reads else 11,
+        corrupt_checksums="checksums" not in case.method.reads,
+    )
+    found = case.represent(_windows(other), other)
+    _same(case.inputs, found, "of talks with other addresses, ports, checksums or date")
+
+
+def takes_edge_cases(case: Case) -> None:
+    """No sample, one sample, windows of one packet and windows without payload: arrays and probabilities."""
+    single = dataclasses.replace(case.samples, count=np.ones_like(case.samples.count))
+    for what, samples in {
+        "no sample": case.samples.take(np.arange(0)),
+        "one sample": case.samples.take(np.arange(1)),
+        "windows of one packet, some without payload": single,
+    }.items():
+        inputs = case.represent(samples)
+        rows = {len(values) for values in inputs.values()}
+        _demand(rows == {len(samples)}, f"{what}: arrays of {rows} rows for {len(samples)} samples")
+        _are_probabilities(case.fitted.predict_proba(inputs), len(samples), what)
+
+
+# --- learning -------------------------------------------------------------------------------------------------
+
+
+def fits_without_side_effects(case: Case) -> None:
+    """`fit` returns self and leaves its arguments and the global random state alone."""
+    method = case.make()
+    train, validation = (Part(take(case.inputs, rows), case.labels[rows]) for rows in case.rows[:2])
+    parts = [(part, {k: v.copy() for k, v in part.inputs.items()}, part.labels.copy()) for part in (train, validation)]
+    with _random_state_kept():
+        _demand(method.fit(train, validation, Monitor()) is method, "fit: does not return self")
+        method.predict_proba(validation.inputs)
+    for part, inputs, labels in parts:
+        _same(inputs, part.inputs, "changed by fit")
+        _demand(np.array_equal(labels, part.labels), "fit: changes the labels")
+    _equal(case.probabilities, method.predict_proba(take(case.inputs, case.rows[2])), 0, "same seed, other answer")
+
+
+def fits_afresh(case: Case) -> None:
+    """A second `fit` forgets the first; one on shuffled labels is no better than chance."""
+    labels = np.random.default_rng(3).permutation(case.labels)
+    method = case.fit(case.make(), labels)
+    accuracy, chance = _accuracy(method, case, labels), _majority(labels)
+    allowed = chance + 4 * np.sqrt(chance * (1 - chance) / len(case.rows[2]))
+    _demand(accuracy <= allowed, f"accuracy {accuracy:.2f} on shuffled labels, at most {allowed:.2f} is chance: a leak")
+    test = take(case.inputs, case.rows[2])
+    _equal(
+        case.probabilities, case.fit(method, case.labels).predict_proba(test), 0, "a second fit differs from a first"
+    )
+
+
+def learns(case: Case) -> None:
+    """Better than the most frequent class on three services that differ in all that can be read."""
+    if not case.method.reads:
+        return  # nothing read, nothing to learn from
+    accuracy, least = _accuracy(case.fitted, case, case.labels), _majority(case.labels) + MARGIN
+    _demand(accuracy >= least, f"accuracy {accuracy:.2f} on a separable task, at least {least:.2f} expected")
+
+
+def answers_with_probabilities(case: Case) -> None:
+    """Float32 ``[samples, classes]``, rows that sum to 1 or are NaN, not all NaN."""
+    _are_probabilities(case.probabilities, len(case.rows[2]), "test rows")
+    _demand(not np.isnan(case.probabilities).all(), "every row is an abstention")
+
+
+def answers_rows_independently(case: Case) -> None:
+    """A row's answer depends neither on the order nor on the other rows."""
+    backwards = case.fitted.predict_proba(take(case.inputs, case.rows[2][::-1]))[::-1]
+    _equal(case.probabilities, backwards, TOLERANCE, "the order of rows changes answers")
+    alone = case.fitted.predict_proba(take(case.inputs, case.rows[2][:1]))
+    _equal(case.probabilities[:1], alone, TOLERANCE, "a row alone gets another answer")
+
+
+def takes_an_absent_class(case: Case) -> None:
+    """A class without training samples has its column all the same; so with an empty validation part."""
+    train = case.rows[0][case.labels[case.rows[0]] < CLASSES - 1]
+    empty = Part(take(case.inputs, train[:0]), case.labels[:0])
+    method = case.make().fit(Part(take(case.inputs, train), case.labels[train]), empty, Monitor())
+    _are_probabilities(method.predict_proba(take(case.inputs, case.rows[2])), len(case.rows[2]), "class absent")
+
+
+def saves_and_loads(case: Case) -> None:
+    """What is loaded answers as what was saved; no file is a pickle."""
+    with tempfile.TemporaryDirectory() as name:
+        case.fitted.save(Path(name))
+        pickles = [path.name for path in Path(name).rglob("*") if path.is_file() and _is_pickle(path)]
+        _demand(not pickles, f"save: {', '.join(pickles)} is a pickle")
+        loaded = case.method.load(Path(name), device=case.device)
+    _demand(loaded.parameters == case.fitted.parameters, "load: other parameters than saved")
+    _equal(case.probabilities, loaded.predict_proba(take(case.inputs, case.rows[2])), TOLERANCE, "loaded differs")
+
+
+def trains_every_weight(case: Case) -> None:
+    """Every trainable tensor of a torch method has a finite gradient after the last step."""
+    training = sys.modules.get("bench.training")  # not loaded: the method cannot be a torch method
+    if training is None or not issubclass(case.method, training.TorchMethod):
+        return
+    fitted: Any = case.fitted
+    for name, weight in fitted.model.named_parameters():
+        if weight.requires_grad:
+            _demand(weight.grad is not None, f"{name}: no gradient")
+            _demand(bool(weight.grad.isfinite().all()), f"{name}: gradient is not finite")
+
+
+CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
+    declares_itself,
+    documents_its_parameters,
+    represents_samples,
+    represents_purely,
+    reads_what_it_declares,
+    ignores_what_it_does_not_declare,
+    answers_with_probabilities,
+    answers_rows_independently,
+    fits_without_side_effects,
+    fits_afresh,
+    learns,
+    takes_an_absent_class,
+    takes_edge_cases,
+    saves_and_loads,
+    trains_every_weight,
+)
+
+
+# --- helpers --------------------------------------------------------------------------------------------------
+
+
+def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+    """The inputs of some samples."""
+    return {name: values[rows] for name, values in inputs.items()}
+
+
+def _demand(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise Failure(complaint)
+
+
+def _same(expected: Inputs, found: Inputs, when: str) -> None:
+    _demand(expected.keys() == found.keys(), f"represent: other arrays {when}")
+    for name, values in expected.items():
+        _demand(values.dtype == found[name].dtype, f"{name}: other dtype {when}")
+        _demand(np.array_equal(values, found[name]), f"{name}: other values {when}")
+
+
+def _equal(expected: NDArray[Any], found: NDArray[Any], tolerance: float, complaint: str) -> None:
+    _demand(expected.shape == found.shape, f"{complaint}: shape {found.shape}, not {expected.shape}")
+    close = np.allclose(expected, found, rtol=0, atol=tolerance, equal_nan=True)
+    _demand(close, f"{complaint} (by up to {np.nanmax(np.abs(expected - found), initial=0):.2g})")
+
+
+def _are_probabilities(found: NDArray[Any], samples: int, what: str) -> None:
+    _demand(found.shape == (samples, CLASSES), f"{what}: shape {found.shape}, not {(samples, CLASSES)}")
+    _demand(found.dtype == np.float32, f"{what}: dtype {found.dtype}, not float32")
+    absent = np.isnan(found)
+    _demand(bool((absent.any(axis=1) == absent.all(axis=1)).all()), f"{what}: a row is NaN in part")
+    told = found[~absent.any(axis=1)]
+    _demand(bool(((told >= 0) & (told <= 1 + TOLERANCE)).all()), f"{what}: probabilities outside 0 ... 1")
+    _demand(np.allclose(told.sum(axis=1), 1, rtol=0, atol=TOLERANCE), f"{what}: rows do not sum to 1")
+
+
+def _accuracy(method: Method, case: Case, labels: NDArray[np.int64]) -> float:
+    """On the test rows; an abstention is an error."""
+    probabilities = np.nan_to_num(method.predict_proba(take(case.inputs, case.rows[2])), nan=-1.0)
+    right = (probabilities.argmax(axis=1) == labels[case.rows[2]]) & (probabilities[:, 0] >= 0)
+    return float(right.mean())
+
+
+def _majority(labels: NDArray[np.int64]) -> float:
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _windows(store: Store) -> Samples:
+    """One window a session, the same whatever the addresses are: sorted by capture and start.
+
+    A service's windows begin STEP packets later than those of the one before, so that handshakes alone
+    give the first away.
+    """
+    label, start, packets = (store.labels(store.default_task), store.session("start"), store.session("packets"))
+    order = np.lexsort((start, store.session("capture"))).astype(np.int64)
+    first = STEP * label.astype(np.int64)
+    session = order[(label[order] != NO_CLASS) & (packets[order] > first[order])]
+    return Samples(session, first[session], packets[session] - first[session])
+
+
+def _store(
+    folder: Path, *, start: float = 0.0, subnet: int = 0, ports: int = 0, corrupt_checksums: bool = False
+) -> Store:
+    """The store of three services in a folder; written once.  ``start`` is in seconds after the demo's."""
+    from bench import cards, demo, prepare
+
+    captures = folder / "captures"
+    if not captures.is_dir():
+        for number in range(CLASSES):
+            demo.write(
+                folder / str(number),
+                seed=5,
+                sessions=SESSIONS,
+                captures=2,
+                classes=number + 1,
+                start=demo.START + start,
+                subnet=subnet + number,
+                ports=ports + number,
+                corrupt_checksums=corrupt_checksums,
+            )
+        (folder / "aside").mkdir()
+        for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
+            (folder / str(number) / service).rename(folder / "aside" / service)
+        (folder / "aside").rename(captures)
+    prepared = prepare.prepare(cards.find_card(captures), captures, home=folder / "home")
+    return Store.open(prepared.store_path)
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Complains where the global generators of Python, NumPy or torch are not left as they were."""
+
+    def states() -> list[Any]:
+        torch = sys.modules.get("torch")
+        legacy = np.random.get_state(legacy=False)  # noqa: NPY002 (what others may have used)
+        return [random.getstate(), repr(legacy), [] if torch is None else torch.get_rng_state().tolist()]
+
+    before = states()
+    yield
+    changed = [
+        name for name, one, two in zip(("random", "numpy", "torch"), before, states(), strict=True) if one != two
+    ]
+    _demand(not changed, f"the global random state of {', '.join(changed)} is changed")
+
+
+def _is_pickle(path: Path) -> bool:
+    if zipfile.is_zipfile(path):  # torch.save
+        return any(name.endswith(".pkl") for name in zipfile.ZipFile(path).namelist())
+    head = path.read_bytes()[:2]
+    return head[:1] == b"\x80" and 2 <= head[-1] <= 5
+
+
+class _LowestTrial:
+    """An Optuna trial that suggests the first choice or the lower end."""
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        return choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        return low
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        return low
