@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cards import Card, PatternLabels, SessionLabels, Task
+from bench.cards import PatternLabels, SessionLabels, Task
 from bench.errors import InputError
 from bench.schema import NO_CLASS
 
@@ -38,15 +38,49 @@ class LabelTable:
     report: dict[str, Any]
 
 
-def label_table(card: Card, source: Path, captures: Sequence[str], sessions: Columns, *, check: bool) -> LabelTable:
-    """The labels of all sessions.
+@dataclass(frozen=True)
+class LabelFile:
+    """A CSV file of sessions, read and checked: all columns as texts, and what sessions are matched by."""
+
+    columns: dict[str, Sequence[str]]
+    tuples: NDArray[np.uint8]  # five_tuples of the rows
+    start: NDArray[np.int64]  # ns since the epoch, [rows]; 0 where the card names no column
+    counts: dict[str, NDArray[np.int64]]  # session column -> what the file says it is, [rows]
+
+
+def read_label_file(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> LabelFile:
+    """Read a label file.  Raises :class:`InputError` where it is not what the card describes."""
+    columns = _read_csv(labels, path, tasks)
+    protocol = [PROTOCOLS.get(text.lower(), 0) for text in columns[labels.protocol]]
+    version = [6 if ":" in text else 4 for text in columns[labels.endpoints[0]]]
+    ends = []
+    for ip, port in (labels.endpoints[:2], labels.endpoints[2:]):
+        try:
+            packed = np.array([_packed(text) for text in columns[ip]], "S16")
+        except ValueError as error:
+            raise InputError(f"{path}: column {ip}: {error}") from error
+        ends.append((packed, _integers(columns[port], port, path)))
+    counts = {name: _integers(columns[column], column, path) for name, column in labels.check.items()}
+    return LabelFile(columns, five_tuples(protocol, version, ends), _starts(labels, columns, path), counts)
+
+
+def label_table(
+    labels: PatternLabels | SessionLabels,
+    file: LabelFile | None,
+    captures: Sequence[str],
+    sessions: Columns,
+    *,
+    check: bool,
+) -> LabelTable:
+    """The labels of all sessions, by the captures' paths or from the label file.
 
     ``captures`` are the paths that ``sessions["capture"]`` counts; ``check`` compares sessions with the label
-    file's own counts.  Raises :class:`InputError` for a label file that the card does not describe.
+    file's own counts.
     """
-    if isinstance(card.labels, SessionLabels):
-        return _from_file(card, card.labels, source / card.labels.file, captures, sessions, check)
-    return _from_paths(card.labels, captures, sessions)
+    if isinstance(labels, SessionLabels):
+        assert file is not None
+        return _from_file(labels, file, captures, sessions, check)
+    return _from_paths(labels, captures, sessions)
 
 
 def five_tuples(protocol: Any, version: Any, ends: Sequence[tuple[Any, Any]]) -> NDArray[np.uint8]:
@@ -132,31 +166,31 @@ def _from_paths(labels: PatternLabels, captures: Sequence[str], sessions: Column
 
 
 def _from_file(
-    card: Card, labels: SessionLabels, path: Path, captures: Sequence[str], sessions: Columns, check: bool
+    labels: SessionLabels, file: LabelFile, captures: Sequence[str], sessions: Columns, check: bool
 ) -> LabelTable:
-    columns = _read_csv(card, labels, path)
     capture = {name: i for i, name in enumerate(captures)}
-    in_capture = np.array([capture.get(name, -1) for name in columns[labels.capture]], np.int32)
-    keys = np.concatenate([_row_tuples(labels, columns, path), session_tuples(sessions)])
-    places = np.concatenate([in_capture, np.asarray(sessions["capture"], np.int32)])
-    key = numbers(np.concatenate([keys, _bytes_of(places.astype(">i4"))], axis=1))
-    start = _starts(labels, columns, path)
-    row, alone = _match(key[: len(start)], start, key[len(start) :], sessions["start"])
+    names = file.columns[labels.capture]
+    in_capture = [capture.get(name, -1) for name in names]
+    places = np.concatenate([np.array(in_capture, ">i4"), np.asarray(sessions["capture"], ">i4")])
+    tuples = np.concatenate([file.tuples, session_tuples(sessions)])
+    key = numbers(np.concatenate([tuples, _bytes_of(places)], axis=1))
+    rows = len(names)
+    row, alone = _match(key[:rows], file.start, key[rows:], sessions["start"])
 
-    taken = np.zeros(len(start), bool)
-    taken[row[row >= 0]] = True
-    missing = sorted({name for name, i in zip(columns[labels.capture], in_capture, strict=True) if i < 0})
+    free = np.ones(rows, bool)
+    free[row[row != NO_ROW]] = False
+    missing = sorted({name for name in names if name not in capture})
     report = {
-        "rows": len(start),
+        "rows": rows,
         "missing_captures": listed(missing),
-        "unmatched": listed([_row_text(labels, columns, i) for i in np.flatnonzero(~taken).tolist()]),
+        "unmatched": listed([_row_text(labels, file, i) for i in np.flatnonzero(free).tolist()]),
         "unlabelled": listed([session_text(captures, sessions, i) for i in np.flatnonzero(row == NO_ROW).tolist()]),
     }
     if check:
         compared = np.flatnonzero(alone)
         report["compared"] = len(compared)
-        report["differences"] = _differences(labels, path, columns, row, compared, captures, sessions)
-    return LabelTable(row, dict(columns), report)
+        report["differences"] = _differences(file, row, compared, captures, sessions)
+    return LabelTable(row, file.columns, report)
 
 
 def _match(
@@ -181,9 +215,7 @@ def _match(
 
 
 def _differences(
-    labels: SessionLabels,
-    path: Path,
-    columns: Mapping[str, Sequence[str]],
+    file: LabelFile,
     row: NDArray[np.int64],
     compared: NDArray[np.int64],
     captures: Sequence[str],
@@ -191,13 +223,18 @@ def _differences(
 ) -> dict[str, Any]:
     """Where the label file's counts are not those of the ingest, by column."""
     report = {}
-    for name, column in labels.check.items():
-        wanted = _integers(columns[column], column, path)[row[compared]]
-        found = sessions[name][compared]
-        wrong = np.flatnonzero(wanted != found)
-        texts = [session_text(captures, sessions, i) for i in compared[wrong].tolist()]
-        what = zip(texts, wanted[wrong].tolist(), found[wrong].tolist(), strict=True)
-        report[name] = listed([{"session": text, "label file": a, "found": b} for text, a, b in what])
+    for name, counts in file.counts.items():
+        wrong = compared[counts[row[compared]] != sessions[name][compared]]
+        report[name] = listed(
+            [
+                {
+                    "session": session_text(captures, sessions, i),
+                    "expected": int(counts[row[i]]),
+                    "found": int(sessions[name][i]),
+                }
+                for i in wrong.tolist()
+            ]
+        )
     return report
 
 
@@ -212,41 +249,30 @@ def session_text(captures: Sequence[str], sessions: Columns, i: int) -> str:
     return f"{captures[sessions['capture'][i]]} {protocol} {' - '.join(ends)}"
 
 
-def _row_text(labels: SessionLabels, columns: Mapping[str, Sequence[str]], i: int) -> str:
-    a, b, c, d = (columns[name][i] for name in labels.endpoints)
-    return f"{columns[labels.capture][i]} {columns[labels.protocol][i]} {a} {b} - {c} {d}"
+def _row_text(labels: SessionLabels, file: LabelFile, i: int) -> str:
+    capture, protocol, a, b, c, d = (
+        file.columns[name][i] for name in (labels.capture, labels.protocol, *labels.endpoints)
+    )
+    return f"{capture} {protocol} {a} {b} - {c} {d}"
 
 
-def _read_csv(card: Card, labels: SessionLabels, path: Path) -> dict[str, Sequence[str]]:
+def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> dict[str, Sequence[str]]:
     """All columns of the label file as texts."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: label file of {card.name} cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read as a label file: {error}") from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(head):
             raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
     needed = [labels.capture, labels.protocol, *labels.endpoints, *labels.check.values(), *filter(None, [labels.start])]
-    for task in card.tasks.values():
+    for task in tasks.values():
         needed += [task.label, *task.where]
     for name in needed:
         if name not in head:
-            raise InputError(f"{path}: has no column {name!r} that card {card.name} names; it has: {', '.join(head)}")
+            raise InputError(f"{path}: has no column {name!r}, which the card names; it has: {', '.join(head)}")
     return dict(zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True))
-
-
-def _row_tuples(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: Path) -> NDArray[np.uint8]:
-    protocol = [PROTOCOLS.get(text.lower(), 0) for text in columns[labels.protocol]]
-    a_ip, a_port, b_ip, b_port = (columns[name] for name in labels.endpoints)
-    ends = []
-    for name, ips, ports in ((labels.endpoints[0], a_ip, a_port), (labels.endpoints[2], b_ip, b_port)):
-        try:
-            packed = np.array([_packed(text) for text in ips], "S16")
-        except ValueError as error:
-            raise InputError(f"{path}: column {name}: {error}") from error
-        ends.append((packed, _integers(ports, "port", path)))
-    return five_tuples(protocol, [6 if ":" in text else 4 for text in a_ip], ends)
 
 
 def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: Path) -> NDArray[np.int64]:

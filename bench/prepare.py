@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cards import Card, find_card
+from bench.cards import Card, SessionLabels, find_card
 from bench.errors import InputError
 from bench.ingest import CaptureIndex, read_capture
-from bench.labels import label_table, numbers, session_tuples, task_labels
+from bench.labels import LabelFile, label_table, numbers, read_label_file, session_tuples, task_labels
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
-from bench.sources import CaptureFile, Source, capture_group, find_captures, label_digest, source_folder
-from bench.store import FORMAT, TASK_COLUMN, Store, bench_home, file_sha256, store_path, write_columns
+from bench.sources import CaptureFile, Source, capture_group, find_captures, source_folder
+from bench.store import FORMAT, TASK_COLUMN, Store, bench_home, file_sha256, store_path, unpacked_path, write_columns
 
 #: called after each capture: bytes done, bytes in all, captures done, captures in all, packets so far
 Progress = Callable[[int, int, int, int, int], None]
@@ -57,7 +57,7 @@ def prepare(
     A capture that cannot be read is reported in the manifest.  Raises :class:`InputError` where no capture can.
     """
     home = home or bench_home()
-    path, work = store_path(card.name, home), home / "unpacked" / card.name
+    path, work = store_path(card.name, home), unpacked_path(card.name, home)
     options = {"idle_timeout": idle_timeout}
     with _lock(path):
         found = find_captures(card, source_folder(card, source, home))
@@ -74,7 +74,7 @@ def prepare(
             raise
         _replace(aside, path)
         for file in work.glob("*"):  # unpacked for the store that was there before
-            if str(file) not in build.unpacked.values():
+            if file.name not in build.unpacked.values():
                 file.unlink()
     return Prepared(path, False, _report(Store.open(path)))
 
@@ -116,6 +116,9 @@ class _Build:
 
     def __init__(self, card: Card, source: Source, options: dict[str, Any], work: Path, folder: Path) -> None:
         self.card, self.source, self.options, self.work, self.folder = card, source, options, work, folder
+        self.label_file: LabelFile | None = None
+        if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
+            self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
         self.captures: list[dict[str, Any]] = []
         self.unreadable: list[dict[str, Any]] = []
         self.unpacked: dict[str, str] = {}
@@ -128,8 +131,10 @@ class _Build:
         size, done = sum(file.size for file in files), 0
         with ExitStack() as stack:
             sinks = {name: stack.enter_context(self._column_file(name).open("wb")) for name in PACKET_COLUMNS}
-            pool = stack.enter_context(ThreadPoolExecutor(jobs or os.cpu_count()))
-            for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files), 1):
+            jobs = jobs or os.cpu_count() or 1
+            pool = ThreadPoolExecutor(jobs)
+            stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for the queue
+            for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files, 2 * jobs), 1):
                 if isinstance(index, str):
                     self.unreadable.append(_identity(file, digest) | {"reason": index})
                 else:
@@ -154,7 +159,7 @@ class _Build:
         except OSError as error:
             return file, "", str(error.strerror)
         except InputError as error:
-            return file, digest, str(error)
+            return file, digest, str(error).removeprefix(f"{path}: ")
         return file, digest, index
 
     def _add(self, file: CaptureFile, digest: str, index: CaptureIndex, sinks: dict[str, Any]) -> None:
@@ -167,12 +172,12 @@ class _Build:
         columns["capture"] = np.full(sessions, len(self.captures), np.int32)
         self.sessions.append(columns)
         self.packets += count
-        if Path(index.bytes_path) != Path(index.path):
-            self.unpacked[file.path] = str(Path(index.bytes_path).absolute())
+        if index.bytes_path != index.path:
+            self.unpacked[file.path] = index.bytes_path.name
         self.captures.append(
             _identity(file, digest)
             | {
-                "bytes": Path(index.bytes_path).stat().st_size,  # of the file that packet rows address
+                "bytes": index.size,  # of the file that packet rows address
                 "group": capture_group(self.card, file.path),
                 "format": index.format,
                 "link_types": list(index.link_types),
@@ -204,7 +209,7 @@ class _Build:
         columns = {name: joined[name] for name in SESSION_COLUMNS}
         paths = [capture["path"] for capture in self.captures]
         whole = self.options["idle_timeout"] is None
-        table = label_table(self.card, self.source.root, paths, columns, check=whole)
+        table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
         tasks = {}
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
@@ -223,7 +228,7 @@ class _Build:
             "name": self.card.name,
             "card": self.card.digest,
             "options": self.options,
-            "label_file": label_digest(self.card, self.source.root),
+            "label_file": self.source.label_digest,
             "packets": self.packets,
             "sessions": sessions,
             "default_task": self.card.default_task,
@@ -268,11 +273,11 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
     known = {entry["path"]: entry for entry in manifest["captures"] + manifest["unreadable"]}
     if (manifest["card"], manifest["options"]) != (card.digest, options):
         return None
-    if (manifest["label_file"], manifest["ignored"]) != (label_digest(card, source.root), source.ignored):
+    if (manifest["label_file"], manifest["ignored"]) != (source.label_digest, source.ignored):
         return None
     if {file.path: file.size for file in source.files} != {path: entry["size"] for path, entry in known.items()}:
         return None
-    if not all(Path(path).is_file() for path in sources["unpacked"].values()):
+    if not all((store.unpacked / name).is_file() for name in sources["unpacked"].values()):
         return None
     mtimes = {file.path: file.mtime_ns for file in source.files}
     for file in source.files:
@@ -293,13 +298,13 @@ def _identity(file: CaptureFile, digest: str) -> dict[str, Any]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[CaptureFile], Any], files: Sequence[CaptureFile]
+    pool: ThreadPoolExecutor, work: Callable[[CaptureFile], Any], files: Sequence[CaptureFile], most: int
 ) -> Iterator[Any]:
-    """Results in the files' order, with few of them waiting, so that memory does not grow with their number."""
+    """Results in the files' order, at most so many waiting, so that memory does not grow with the files' number."""
     waiting: collections.deque[Future[Any]] = collections.deque()
     for file in files:
         waiting.append(pool.submit(work, file))
-        if len(waiting) > 2 * pool._max_workers:
+        if len(waiting) >= most:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

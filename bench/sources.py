@@ -30,11 +30,13 @@ class CaptureFile:
 
 @dataclass(frozen=True)
 class Source:
-    """The input of one preparation: the captures in the order of their paths, and files that are none by suffix."""
+    """The input of one preparation."""
 
     root: Path
-    files: tuple[CaptureFile, ...]
-    ignored: dict[str, int]
+    files: tuple[CaptureFile, ...]  # by path
+    ignored: dict[str, int]  # files that are no captures, by suffix
+    label_file: Path | None
+    label_digest: str | None  # SHA-256 (hex) of the label file
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
@@ -68,7 +70,7 @@ def _generated(home: Path) -> Path:
 
 
 def find_captures(card: Card, root: Path) -> Source:
-    """All files of the card's globs that are captures by suffix or by their first bytes, sorted by path."""
+    """All files of the card's globs that are captures by suffix or by their first bytes; and the label file."""
     paths: set[str] = set()
     for pattern in card.captures.include:
         # not Path.glob: that does not follow links to folders, which is how large data sets are often laid out
@@ -83,14 +85,17 @@ def find_captures(card: Card, root: Path) -> Source:
             files.append(CaptureFile(root, path, stat.st_size, stat.st_mtime_ns))
         else:
             ignored[full.suffix.lower() or "no suffix"] += 1
-    return Source(root, tuple(files), dict(sorted(ignored.items())))
+    labels = root / card.labels.file if isinstance(card.labels, SessionLabels) else None
+    if labels and not labels.is_file():
+        raise InputError(f"{labels}: label file of {card.name} is missing; check --source")
+    return Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
 
 
 def _is_capture(path: Path) -> bool:
     """A capture has a capture's suffix (before that of a compression) or a capture's first four bytes."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
-        return suffixes[-2:-1] != [] and suffixes[-2] in SUFFIXES
+        return len(suffixes) > 1 and suffixes[-2] in SUFFIXES
     if suffixes and suffixes[-1] in SUFFIXES:
         return True
     try:
@@ -98,16 +103,6 @@ def _is_capture(path: Path) -> bool:
             return file.read(4) in MAGIC
     except OSError:
         return False
-
-
-def label_digest(card: Card, root: Path) -> str | None:
-    """SHA-256 of the label file, None for a card without one."""
-    if not isinstance(card.labels, SessionLabels):
-        return None
-    path = root / card.labels.file
-    if not path.is_file():
-        raise InputError(f"{path}: label file of {card.name} is missing; check --source")
-    return file_sha256(path)
 
 
 def capture_group(card: Card, path: str) -> str:

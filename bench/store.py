@@ -39,6 +39,11 @@ def store_path(name: str, home: Path | None = None) -> Path:
     return (home or bench_home()) / "stores" / name
 
 
+def unpacked_path(name: str, home: Path | None = None) -> Path:
+    """Where compressed captures of that data set are unpacked."""
+    return (home or bench_home()) / "unpacked" / name
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """A prepared data set.  Opening reads the manifest only."""
@@ -85,6 +90,11 @@ class Store:
         """The task that is meant where none is named."""
         return str(self.manifest["default_task"])
 
+    @property
+    def unpacked(self) -> Path:
+        """The folder of its unpacked captures."""
+        return unpacked_path(self.name, self.path.parents[1])
+
     def classes(self, task: str) -> list[str]:
         """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
         if task not in self.manifest["tasks"]:
@@ -114,7 +124,7 @@ class Store:
         """The file whose bytes the packet rows address: the capture, or what it was unpacked to."""
         path = self._capture(capture)["path"]
         unpacked = self._sources["unpacked"].get(path)
-        return Path(unpacked) if unpacked else Path(self._sources["root"]) / path
+        return self.unpacked / unpacked if unpacked else Path(self._sources["root"]) / path
 
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """uint8 ``[bytes of the file]``, a read-only memory map.
@@ -151,7 +161,10 @@ class Store:
 
     @cached_property
     def _sources(self) -> dict[str, Any]:
-        return json.loads((self.path / "sources.json").read_text())
+        try:
+            return json.loads((self.path / "sources.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}/sources.json: damaged ({error}); run `bench prepare` again") from error
 
     @cached_property
     def _maps(self) -> dict[int, NDArray[np.uint8]]:

@@ -1,0 +1,441 @@
+import gzip
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bench.prepare
+from bench.cards import find_card, read_card
+from bench.errors import InputError
+from bench.labels import five_tuples, numbers
+from bench.prepare import open_dataset, prepare, prepare_dataset
+from bench.store import Store
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared captures, which are not in the project")
+
+CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
+
+
+def packet(seconds, a, b, payload=b"", protocol="udp"):
+    """A time and an Ethernet frame from a to b, each (address, port)."""
+    if protocol == "udp":
+        segment = struct.pack(">4H", a[1], b[1], 8 + len(payload), 0)
+    else:
+        segment = struct.pack(">2H2I2B3H", a[1], b[1], 0, 0, 5 << 4, 0x10, 0, 0, 0)
+    number, segment = {"udp": 17, "tcp": 6}[protocol], segment + payload
+    if ":" in a[0]:
+        head = struct.pack(">IHBB", 6 << 28, len(segment), number, 64)
+        head += socket.inet_pton(socket.AF_INET6, a[0]) + socket.inet_pton(socket.AF_INET6, b[0])
+        return seconds, bytes(12) + b"\x86\xdd" + head + segment
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, number, 0)
+    head += socket.inet_aton(a[0]) + socket.inet_aton(b[0])
+    return seconds, bytes(12) + b"\x08\0" + head + segment
+
+
+def pcap(packets):
+    records = [struct.pack("<4I", int(t), round(t % 1 * 1e6), len(data), len(data)) + data for t, data in packets]
+    return struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + b"".join(records)
+
+
+def talk(port, payload, start=1000.0):
+    """Two packets there and back."""
+    client = (CLIENT[0], port)
+    return [packet(start, client, SERVER, payload), packet(start + 0.5, SERVER, client, payload[::-1])]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Classes x (two captures, one nested) and y (one); 5-tuple 5001 is in a capture of each."""
+    folder = tmp_path / "apps"
+    for name, packets in {
+        "x/1.pcap": talk(5000, b"abc") + talk(5001, b"de", 1001.0),
+        "x/more/2.pcap": talk(5002, b"") + talk(5003, b"f"),
+        "y/1.pcap": talk(5001, b"ghij", 2000.0),
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(pcap(packets))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+def made(source, home, **options):
+    return prepare(find_card(source), home=home, **options)
+
+
+def content(path):
+    return {p.name: p.read_bytes() for p in path.iterdir() if p.name != "sources.json"}
+
+
+def test_a_folder_of_classes_becomes_a_store(source, home):
+    done = made(source, home)
+    store = Store.find("apps", home)
+    assert (done.store_path, done.unchanged) == (store.path, False)
+    assert store.classes("label") == ["x", "y"]
+    assert [c["path"] for c in store.manifest["captures"]] == ["x/1.pcap", "x/more/2.pcap", "y/1.pcap"]
+    assert store.session("client_port").tolist() == [5000, 5001, 5002, 5003, 5001]
+    assert store.session("capture").tolist() == [0, 0, 1, 1, 2]
+    assert store.session("first_packet").tolist() == [0, 2, 4, 6, 8]
+    assert store.labels("label").tolist() == [0, 0, -1, 0, 1]  # one session has no payload
+    conversation = store.session("conversation")
+    assert conversation[1] == conversation[4]
+    assert len(set(conversation.tolist())) == 4
+    assert store.capture_group().tolist() == [0, 0, 1, 1, 2]
+    assert done.report["captures"] == 3
+    assert done.report["tasks"]["label"]["class_captures"] == [2, 1]
+    assert (done.report["packets"], done.report["sessions"]) == (10, 5)
+
+
+def test_payload_is_read_back_from_the_captures(source, home):
+    made(source, home)
+    store = Store.find("apps", home)
+    found = []
+    for session in range(5):
+        data = store.capture_bytes(store.session("capture")[session])
+        for row in range(store.session("first_packet")[session], store.session("first_packet")[session] + 2):
+            at = sum(int(store.packet(name)[row]) for name in ("record", "ip", "payload"))
+            found.append(data[at : at + store.packet("payload_length")[row]].tobytes())
+    assert found == [b"abc", b"cba", b"de", b"ed", b"", b"", b"f", b"f", b"ghij", b"jihg"]
+
+
+def test_the_same_captures_give_the_same_bytes(source, home, tmp_path):
+    (source / "x" / "text.pcap").write_text("not a capture")
+    one = made(source, home, jobs=1)
+    shutil.copytree(source, tmp_path / "elsewhere" / "apps")
+    two = made(tmp_path / "elsewhere" / "apps", tmp_path / "home2", jobs=4)
+    assert content(one.store_path) == content(two.store_path)
+    assert set(content(one.store_path)) == {"packets.arrow", "sessions.arrow", "manifest.json"}
+    assert str(tmp_path) not in (one.store_path / "manifest.json").read_text()
+
+
+def test_unchanged_input_is_not_read_again(source, home, monkeypatch):
+    first = made(source, home)
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.prepare, "read_capture", None)
+        again = made(source, home)
+        assert again.unchanged
+        assert again.report == first.report
+        os.utime(source / "x" / "1.pcap")
+        assert made(source, home).unchanged  # the content decides
+    data = bytearray((source / "y" / "1.pcap").read_bytes())
+    data[-1] ^= 1
+    digest = Store.find("apps", home).digest
+    (source / "y" / "1.pcap").write_bytes(data)  # the size stays
+    second = made(source, home)
+    assert not second.unchanged
+    assert Store.open(second.store_path).digest != digest
+    assert not made(source, home, idle_timeout=0.1).unchanged
+    assert not made(source, home).unchanged
+    (source / "y" / "2.pcap").write_bytes(pcap(talk(1, b"x")))
+    assert not made(source, home).unchanged
+    (source / "y" / "note.txt").write_text("no capture")
+    assert not made(source, home).unchanged
+    assert made(source, home).unchanged
+
+
+def test_moved_captures_are_found_again_by_preparing(source, home):
+    made(source, home)
+    moved = source.parent / "moved" / "apps"
+    moved.parent.mkdir()
+    source.rename(moved)
+    with pytest.raises(InputError, match="is gone"):
+        Store.find("apps", home).capture_bytes(0)
+    assert made(moved, home).unchanged
+    assert Store.find("apps", home).capture_bytes(0).tobytes() == (moved / "x" / "1.pcap").read_bytes()
+
+
+def test_a_failed_preparation_leaves_the_store_of_before(source, home, monkeypatch):
+    before = content(made(source, home).store_path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(source, home, idle_timeout=1.0, progress=interrupt)
+    assert content(home / "stores" / "apps") == before
+    assert not list((home / "stores").glob(".*.new"))
+
+
+def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(source, home):
+    code = (
+        "import os, signal, sys; from pathlib import Path; from bench.prepare import prepare_dataset\n"
+        "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "prepare_dataset(sys.argv[1], home=Path(sys.argv[2]), progress=kill)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, home], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list((home / "stores").glob(".*.new"))
+    with pytest.raises(InputError, match="not prepared"):
+        Store.find("apps", home)
+    assert not made(source, home).unchanged
+    assert not list((home / "stores").glob(".*.new"))
+    assert Store.find("apps", home).session("start").shape == (5,)
+
+
+def test_bad_files_are_reported_and_do_not_stop_the_rest(source, home):
+    (source / "x" / "text.pcap").write_text("not a capture")
+    (source / "x" / "empty.pcap").write_bytes(b"")
+    (source / "x" / "notes.txt").write_text("hello")
+    whole = pcap(talk(6000, b"1") + talk(6001, b"2"))
+    (source / "y" / "cut.pcap").write_bytes(whole[:-3])
+    (source / "y" / "odd-suffix.dat").write_bytes(whole)
+    (source / "y" / "copy.pcapng").write_bytes(whole)
+    report = made(source, home).report
+    assert [entry["path"] for entry in report["unreadable"]] == ["x/empty.pcap", "x/text.pcap"]
+    assert report["ignored"] == {".txt": 1}
+    assert report["copies"] == [["y/copy.pcapng", "y/odd-suffix.dat"]]
+    [damaged] = report["damaged"]
+    assert damaged["path"] == "y/cut.pcap"
+    assert damaged["damage"][0]["bytes_lost"] > 0
+    assert report["captures"] == 6
+    assert made(source, home).unchanged
+
+
+def test_nothing_usable_is_an_input_error(source, home, tmp_path):
+    for path in source.rglob("*.pcap"):
+        path.write_text("no capture")
+    with pytest.raises(InputError, match=r"no usable capture for apps: .*1\.pcap.*check --source"):
+        made(source, home)
+    with pytest.raises(InputError, match=r"iot-sentinel: say where its captures lie"):
+        prepare_dataset("iot-sentinel", home=home)
+    with pytest.raises(InputError, match="no such folder"):
+        prepare_dataset("iot-sentinel", tmp_path / "none", home=home)
+    with pytest.raises(InputError, match="makes its own captures"):
+        prepare_dataset("demo", tmp_path, home=home)
+    with pytest.raises(InputError, match=r"labels\.csv: label file of iot-sentinel is missing"):
+        prepare_dataset("iot-sentinel", source, home=home)
+    assert not list((home / "stores").glob("[!.]*"))
+
+
+def test_compressed_captures_are_unpacked_beside_the_store(source, home):
+    plain = (source / "x" / "1.pcap").read_bytes()
+    for folder in ("x", "y"):  # two of the same name
+        data = (source / folder / "1.pcap").read_bytes()
+        (source / folder / "1.pcap.gz").write_bytes(gzip.compress(data))
+        (source / folder / "1.pcap").unlink()
+    made(source, home)
+    store = Store.find("apps", home)
+    assert store.session("client_port").tolist() == [5000, 5001, 5002, 5003, 5001]
+    assert store.capture_bytes(0).tobytes() == plain
+    assert store.capture_path(0).is_relative_to(home / "unpacked")
+    assert made(source, home).unchanged
+    store.capture_path(0).unlink()
+    with pytest.raises(InputError, match="is gone"):
+        Store.find("apps", home).capture_bytes(0)
+    assert not made(source, home).unchanged
+    shutil.rmtree(source / "y")
+    made(source, home)
+    assert len(list((home / "unpacked" / "apps").iterdir())) == 1
+
+
+def test_progress_ends_at_the_whole(source, home):
+    calls = []
+    made(source, home, progress=lambda *values: calls.append(values))
+    size = sum(p.stat().st_size for p in source.rglob("*.pcap"))
+    assert [call[2:4] for call in calls] == [(1, 3), (2, 3), (3, 3)]
+    assert calls[-1] == (size, size, 3, 3, 10)
+
+
+def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
+    made(source, home, idle_timeout=0.1)
+    assert open_dataset(str(source), home=home).manifest["options"] == {"idle_timeout": 0.1}  # the user's choice stays
+    (source / "y" / "2.pcap").write_bytes(pcap(talk(1, b"x")))
+    assert len(open_dataset(str(source), home=home).manifest["captures"]) == 4
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\n')
+    with pytest.raises(InputError, match="not prepared"):
+        open_dataset(str(path), home=home)
+    prepare_dataset(str(path), source, home=home)
+    assert open_dataset(str(path), home=home).name == "mine"
+    path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\npayload = false\n')
+    with pytest.raises(InputError, match=r"card changed since .*`bench prepare .*mine\.toml --source DIR`"):
+        open_dataset(str(path), home=home)
+
+
+# --- labels from a file
+
+CARD = """
+name = "mine"
+title = "Mine"
+[captures]
+include = ["*.pcap"]
+group = '^[a-z]+'
+[labels]
+kind = "sessions"
+file = "labels.csv"
+protocol = "l4"
+start = "start"
+check = { packets = "packets", payload_bytes = "bytes" }
+[tasks.all]
+default = true
+merge = { b2 = "b", gone = "" }
+[tasks.two]
+where = { tls = ["1", "yes"] }
+minimum_captures = 2
+payload = false
+[expected]
+captures = 9
+sessions = 6
+tasks = { all = { sessions = 1, classes = 2 } }
+"""
+HEAD = "capture,l4,client_ip,client_port,server_ip,server_port,start,packets,bytes,label,tls\n"
+
+
+def labelled(folder, rows, captures):
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.toml").write_text(CARD)
+    (folder / "labels.csv").write_text(HEAD + "".join(row + "\n" for row in rows))
+    for name, packets in captures.items():
+        (folder / name).write_bytes(pcap(packets))
+    return read_card(folder / "mine.toml")
+
+
+CAPTURES = {
+    "p1.pcap": talk(5000, b"abc") + talk(5001, b"de", 1001.0),
+    "p2.pcap": [*talk(5000, b"xyz"), packet(1000, ("fe80::1", 7), ("fe80::2", 8), b"six", "tcp")],
+    "q1.pcap": talk(5000, b"abc") + talk(5009, b"zz"),
+}
+ROWS = [
+    "p1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,1000.0,2,6,a,1",
+    "p1.pcap,udp,10.0.0.2,443,10.0.0.1,5001,1001.0,2,5,b2,0",  # the other way round, another count
+    "p2.pcap,17,10.0.0.1,5000,10.0.0.2,443,1000.0,2,6,b,1",
+    "p2.pcap,TCP,fe80::1,7,fe80:0::2,8,1000.0,1,3,gone,yes",
+    "p2.pcap,UDP,fe80::1,7,fe80::2,8,1000.0,1,3,a,yes",  # no such session
+    "q1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,1000.0,2,6,a,1",
+    "r1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,1000.0,2,6,a,1",  # no such capture
+]
+
+
+def test_labels_by_session(tmp_path, home):
+    card = labelled(tmp_path / "set", ROWS, CAPTURES)
+    report = prepare(card, tmp_path / "set", home=home).report
+    store = Store.find("mine", home)
+    assert store.session("client_port").tolist() == [5000, 5001, 5000, 7, 5000, 5009]
+    assert store.default_task == "all"
+    assert store.classes("all") == ["a", "b"]
+    assert store.labels("all").tolist() == [0, 1, 1, -1, 0, -1]
+    assert store.classes("two") == ["a"]
+    assert store.labels("two").tolist() == [0, -1, -1, -1, 0, -1]
+    assert report["tasks"]["two"]["dropped"] == {"b": 1, "gone": 1}
+    assert store.capture_group().tolist() == [0, 0, 0, 0, 1, 1]
+    labels = report["labels"]
+    assert labels["missing_captures"] == {"count": 1, "first": ["r1.pcap"]}
+    assert labels["unmatched"]["count"] == 2
+    assert labels["unmatched"]["first"][0] == "p2.pcap UDP fe80::1 7 - fe80::2 8"
+    assert labels["unlabelled"] == {"count": 1, "first": ["q1.pcap UDP 10.0.0.1 5009 - 10.0.0.2 443"]}
+    assert labels["compared"] == 5
+    wrong = {"session": "p1.pcap UDP 10.0.0.1 5001 - 10.0.0.2 443", "expected": 5, "found": 4}
+    assert labels["differences"] == {
+        "packets": {"count": 0, "first": []},
+        "payload_bytes": {"count": 1, "first": [wrong]},
+    }
+    assert report["unexpected"] == [
+        {"what": "captures", "expected": 9, "found": 3},
+        {"what": "sessions of task all", "expected": 1, "found": 4},
+    ]
+
+
+def test_a_changed_label_file_is_a_changed_input(tmp_path, home):
+    folder = tmp_path / "set"
+    card = labelled(folder, ROWS, CAPTURES)
+    prepare(card, folder, home=home)
+    assert prepare(card, folder, home=home).unchanged
+    labelled(folder, ROWS[:3], CAPTURES)
+    assert not prepare(card, folder, home=home).unchanged
+
+
+def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
+    times = {"a": 1000.0, "b": 1100.0, "c": 1200.0}
+    captures = {"p1.pcap": [one for t in times.values() for one in talk(5000, b"abc", t)]}
+    rows = [f"p1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,{t},2,6,{name},1" for name, t in times.items()]
+    card = labelled(tmp_path / "set", rows[::-1], captures)
+    report = prepare(card, tmp_path / "set", home=home, idle_timeout=50.0).report
+    assert Store.find("mine", home).labels("all").tolist() == [0, 1, 2]
+    assert report["labels"]["unmatched"]["count"] == 0
+    assert "differences" not in report["labels"]  # counts of other sessions than these
+    assert [entry["what"] for entry in report["unexpected"]] == ["captures"]
+
+    report = prepare(card, tmp_path / "set", home=home).report  # one session, three rows
+    assert Store.find("mine", home).classes("all") == ["a"]
+    assert (report["labels"]["unmatched"]["count"], report["labels"]["compared"]) == (2, 0)
+
+    card = labelled(tmp_path / "set", rows[:1], captures)  # three sessions, one row
+    prepare(card, tmp_path / "set", home=home, idle_timeout=50.0)
+    assert Store.find("mine", home).labels("all").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("label,tls", "label,ssl", "has no column 'tls', which the card names; it has: capture, l4,"),
+        ("10.0.0.1,5000,", "10.0.0.256,5000,", "column client_ip: '10.0.0.256'"),
+        (",5000,", ",http,", "column client_port: .*http"),
+        ("5000,", "", "row 2 has 10 columns, the head has 11"),
+        (",1000.0,", ",noon,", "column start has a value"),
+        (",2,6,", ",two,6,", "column packets: .*two"),
+    ],
+)
+def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message):
+    folder = tmp_path / "set"
+    card = labelled(folder, ROWS, CAPTURES)
+    path = folder / "labels.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=rf"labels\.csv: {message}"):
+        prepare(card, folder, home=home)
+
+
+ends = st.tuples(st.sampled_from([b"\1\2\3\4", b"\1\2\3\5", b"\2", b"", b"\xff" * 16]), st.integers(0, 3))
+tuples = st.lists(st.tuples(st.sampled_from([6, 17]), st.sampled_from([4, 6]), ends, ends), min_size=1, max_size=20)
+
+
+@given(tuples)
+def test_five_tuples_are_equal_where_they_should_be(rows):
+    protocol, version, a, b = zip(*rows, strict=True)
+    columns = [(np.array([ip for ip, _ in end], "S16"), np.array([port for _, port in end])) for end in (a, b)]
+    number = numbers(five_tuples(np.array(protocol), np.array(version), columns))
+    known = [(p, v, *sorted(two)) for p, v, *two in rows]
+    for i, one in enumerate(known):
+        for j, other in enumerate(known):
+            assert (number[i] == number[j]) == (one == other)
+    assert sorted(set(number.tolist())) == list(range(len(set(known))))
+
+
+# --- the real sets
+
+
+@needs_shared
+def test_iot_sentinel_agrees_with_its_labels(home):
+    report = prepare_dataset("iot-sentinel", SHARED / "iot_sentinel", home=home).report
+    assert report["unexpected"] == []
+    assert (report["captures"], report["sessions"]) == (550, 15_065)
+    assert report["labels"]["compared"] == report["labels"]["rows"] == 14_081
+    assert {d["count"] for d in report["labels"]["differences"].values()} == {0}
+    assert report["labels"]["unmatched"]["count"] == 0
+    store = Store.find("iot-sentinel", home)
+    unlabelled = np.bitwise_and(store.labels("all") < 0, store.session("payload_packets") > 0)
+    assert not unlabelled.any()  # labels.csv lists the sessions with payload
+    assert (store.labels("tls") >= 0).sum() == 1413
+    assert len(store.classes("tls")) == 12
+    assert "WeMoSwitch2" not in json.dumps(store.manifest["tasks"])
+
+
+@needs_shared
+def test_ustc_sessions_agree_with_their_labels(home):
+    report = prepare_dataset("ustc-sessions", SHARED / "ustc_tfc2016" / "sessions784", home=home).report
+    assert report["unexpected"] == []
+    assert (report["captures"], report["sessions"]) == (20, 14_267)
+    assert report["tasks"]["paper"]["class_captures"] == [1] * 20

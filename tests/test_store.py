@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import pytest
+
+from bench.errors import InputError
+from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
+from bench.store import FORMAT, Store, bench_home, file_sha256, store_path, write_columns
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A store of three sessions in two captures, written by hand, and its columns."""
+    source, folder = tmp_path / "source", tmp_path / "home" / "stores" / "mine"
+    (source / "a").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    packets = {n: random.integers(0, 100, 7).astype(t) for n, t in PACKET_COLUMNS.items()}
+    sessions = {n: random.integers(0, 100, 3).astype(t) for n, t in SESSION_COLUMNS.items()}
+    sessions["client_ip"] = np.array([b"\x0a\0\0\x01", b"\0\0\0\0", b"\xff" * 16], "S16")
+    sessions["capture"] = np.array([0, 0, 1], np.int32)
+    captures = []
+    for name, content in (("a/1.pcap", b"one"), ("a/2.pcap", b"three")):
+        (source / name).write_bytes(content)
+        digest = file_sha256(source / name)
+        captures.append({"path": name, "size": len(content), "bytes": len(content), "sha256": digest, "group": "g"})
+    captures[1]["group"] = "f"
+    labels = np.array([1, NO_CLASS, 0], np.int16)
+    write_columns(folder / "packets.arrow", packets)
+    write_columns(folder / "sessions.arrow", sessions | {"task:t": labels})
+    manifest = {"format": FORMAT, "name": "mine", "default_task": "t", "captures": captures}
+    manifest["tasks"] = {"t": {"classes": ["x", "y"]}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    mtimes = {c["path"]: (source / c["path"]).stat().st_mtime_ns for c in captures}
+    (folder / "sources.json").write_text(json.dumps({"root": str(source), "mtime_ns": mtimes, "unpacked": {}}))
+    return folder, packets, sessions | {"task:t": labels}, source
+
+
+def test_columns_come_back_as_they_were_written(written):
+    folder, packets, sessions, _ = written
+    store = Store.open(folder)
+    for name in PACKET_COLUMNS:
+        column = store.packet(name)
+        assert column.dtype == PACKET_COLUMNS[name]
+        np.testing.assert_array_equal(column, packets[name])
+    for name in SESSION_COLUMNS:
+        assert store.session(name).dtype == SESSION_COLUMNS[name]
+        np.testing.assert_array_equal(store.session(name), sessions[name])
+    assert store.labels("t").tolist() == [1, NO_CLASS, 0]
+    assert store.classes("t") == ["x", "y"]
+    assert (store.tasks, store.default_task, store.name) == (["t"], "t", "mine")
+    assert store.capture_group().tolist() == [1, 1, 0]
+    assert store.capture_group().dtype == np.int32
+
+
+def test_columns_are_views_of_the_file_and_cannot_be_written(written):
+    store = Store.open(written[0])
+    for column in (store.packet("time"), store.session("client_ip"), store.labels("t"), store.capture_bytes(0)):
+        assert not column.flags.writeable
+        assert not column.flags.owndata
+        with pytest.raises(ValueError):
+            column.flags.writeable = True
+    first = store.packet("time").__array_interface__["data"][0]
+    assert store.packet("time").__array_interface__["data"][0] == first  # the same mapping, not a copy
+
+
+def test_empty_columns_come_back(tmp_path):
+    write_columns(tmp_path / "packets.arrow", {n: np.zeros(0, t) for n, t in PACKET_COLUMNS.items()})
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT}))
+    store = Store.open(tmp_path)
+    assert store.packet("time").shape == (0,)
+    assert store.packet("time").dtype == np.int64
+
+
+def test_a_memory_mapped_column_is_written(tmp_path):
+    np.arange(1000, dtype=np.int64).tofile(tmp_path / "column")
+    write_columns(tmp_path / "packets.arrow", {"time": np.memmap(tmp_path / "column", np.int64, mode="r")})
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT}))
+    np.testing.assert_array_equal(Store.open(tmp_path).packet("time"), np.arange(1000))
+
+
+def test_capture_bytes_are_checked(written):
+    folder, *_, source = written
+    first, second = source / "a" / "1.pcap", source / "a" / "2.pcap"
+    assert Store.open(folder).capture_bytes(0).tobytes() == b"one"
+    first.write_bytes(b"one")  # another time of change, the same bytes
+    assert Store.open(folder).capture_bytes(0).tobytes() == b"one"
+    first.write_bytes(b"two")
+    with pytest.raises(InputError, match=r"1\.pcap: changed since mine was prepared; run `bench prepare mine --source"):
+        Store.open(folder).capture_bytes(0)
+    first.write_bytes(b"more")
+    with pytest.raises(InputError, match=r"has 4 bytes, had 3"):
+        Store.open(folder).capture_bytes(0)
+    store = Store.open(folder)
+    assert store.capture_bytes(1).tobytes() == b"three"
+    second.unlink()
+    assert store.capture_bytes(1).tobytes() == b"three"  # looked at once, mapped since
+    with pytest.raises(InputError, match=r"2\.pcap: capture of mine is gone"):
+        Store.open(folder).capture_bytes(1)
+
+
+def test_the_digest_is_of_the_manifest(written):
+    folder = written[0]
+    before = Store.open(folder).digest
+    assert Store.open(folder).digest == before
+    (folder / "sources.json").write_text("{}")
+    assert Store.open(folder).digest == before
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"packets": 1}))
+    assert Store.open(folder).digest != before
+
+
+def test_what_is_not_there_is_an_input_error(written, tmp_path):
+    folder = written[0]
+    assert Store.find("mine", tmp_path / "home").path == folder
+    with pytest.raises(InputError, match=r"'nothing' is not prepared .*`bench prepare nothing --source DIR`"):
+        Store.find("nothing", tmp_path / "home")
+    with pytest.raises(InputError, match=r"run `bench prepare demo`"):
+        Store.find("demo", tmp_path / "home")
+    with pytest.raises(InputError, match=r"no task 'u'; it has: t"):
+        Store.open(folder).labels("u")
+    with pytest.raises(InputError, match="not a store"):
+        Store.open(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "sessions.arrow").write_bytes(b"ARROW1 cut")
+    with pytest.raises(InputError, match=r"sessions\.arrow: damaged"):
+        Store.open(folder).session("start")
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
+    with pytest.raises(InputError, match="store format 0"):
+        Store.open(folder)
+
+
+def test_home_is_the_variable_or_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    assert store_path("x") == tmp_path / "stores" / "x"
+    monkeypatch.delenv("BENCH_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert bench_home() == tmp_path / "cache" / "etc-bench"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert bench_home() == tmp_path / ".cache" / "etc-bench"
