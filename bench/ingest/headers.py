@@ -37,6 +37,12 @@ LINK_NAMES: Final = {
 KEY_WORDS: Final = 5
 
 _TCP, _UDP = 6, 17
+_TYPED: Final = (1, 113, 276)  # link types whose header names an EtherType
+_KNOWN: Final = tuple(LINK_NAMES)
+_RAW: Final = (12, 14, 101, 228, 229)
+_VLAN: Final = (0x8100, 0x88A8, 0x9100)
+_FAMILIES: Final = (2, 10, 24, 28, 30)  # AF_INET and what systems call AF_INET6
+_int: Any = np.int64
 _MOST_EXTENSIONS: Final = 16  # IPv6 extension headers looked through; more are an attack or noise (our choice)
 
 
@@ -81,60 +87,61 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, skipped: Any) -> int:
 @njit(cache=True, nogil=True)
 def _network(data: Any, at: int, end: int, link: int) -> int:
     """Position of the IP header in the frame at ``at``, or a negative reason."""
-    if link == 1:
-        return _ethertype(data, at + 14, end, _u16(data, at + 12)) if at + 14 <= end else _TRUNCATED
-    if link == 12 or link == 14 or link == 101 or link == 228 or link == 229:
-        return at
-    if link == 113:
-        return _ethertype(data, at + 16, end, _u16(data, at + 14)) if at + 16 <= end else _TRUNCATED
-    if link == 276:
-        return _ethertype(data, at + 20, end, _u16(data, at)) if at + 20 <= end else _TRUNCATED
-    if link == 0 or link == 108:
-        if at + 4 > end:
+    if link in _TYPED:
+        header = 14 if link == 1 else 16 if link == 113 else 20
+        if at + header > end:
             return _TRUNCATED
+        return _ethertype(data, at + header, end, _u16(data, at if link == 276 else at + header - 2))
+    if link in _RAW:
+        return at
+    if link not in _KNOWN:
+        return _UNKNOWN_LINK
+    if at + 4 > end:
+        return _TRUNCATED
+    if link == 0 or link == 108:
         family = _u16(data, at) | _u16(data, at + 2)  # four bytes in either order hold one small number
-        family = family >> 8 if family & 0xFF == 0 else family
-        return at + 4 if family == 2 or family == 10 or family == 24 or family == 28 or family == 30 else _NON_IP
+        family = family if family & 0xFF else family >> 8
+        return at + 4 if family in _FAMILIES else _NON_IP
     if link == 9 or link == 50:
-        if at + 4 <= end and (data[at] == 0x0F or data[at] == 0x8F) and data[at + 1] == 0:  # Cisco HDLC
+        if data[at] & 0x7F == 0x0F and data[at + 1] == 0:  # Cisco HDLC
             return _ethertype(data, at + 4, end, _u16(data, at + 2))
         return _ppp(data, at, end)
     if link == 105:
         return _wireless(data, at, end)
-    if link == 127:
-        if at + 4 > end:
-            return _TRUNCATED
-        return _wireless(data, at + (data[at + 2] | np.int64(data[at + 3]) << 8), end)
-    return _UNKNOWN_LINK
+    return _wireless(data, at + (_int(data[at + 2]) | _int(data[at + 3]) << 8), end)
 
 
 @njit(cache=True, nogil=True)
 def _ethertype(data: Any, at: int, end: int, kind: int) -> int:
     """Position of the IP header behind an EtherType (or 802.3 length) ``kind`` that ends at ``at``, or a reason."""
-    while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100 or kind <= 1500:
-        if kind > 1500:  # a VLAN tag
-            if at + 4 > end:
-                return _TRUNCATED
-            kind = _u16(data, at + 2)
-            at += 4
-        else:
-            if at + 8 > end:
-                return _TRUNCATED
-            if _u16(data, at) == 0x0606 and data[at + 2] == 3:
-                return at + 3
-            if _u16(data, at) != 0xAAAA or _u16(data, at + 2) != 0x0300 or _u16(data, at + 4) != 0:
-                return _NON_IP
-            kind = _u16(data, at + 6)
-            at += 8
-            if kind <= 1500:
-                return _NON_IP
+    while kind in _VLAN:
+        if at + 4 > end:
+            return _TRUNCATED
+        kind = _u16(data, at + 2)
+        at += 4
+    return _llc(data, at, end) if kind <= 1500 else _carried(data, at, end, kind)
+
+
+@njit(cache=True, nogil=True)
+def _llc(data: Any, at: int, end: int) -> int:
+    """Position of the IP header behind an 802.2 header, or a reason."""
+    if at + 8 > end:
+        return _TRUNCATED
+    if _u16(data, at) == 0x0606 and data[at + 2] == 3:
+        return at + 3
+    if _u16(data, at) != 0xAAAA or _u16(data, at + 2) != 0x0300 or _u16(data, at + 4) != 0:
+        return _NON_IP
+    return _carried(data, at + 8, end, _u16(data, at + 6))
+
+
+@njit(cache=True, nogil=True)
+def _carried(data: Any, at: int, end: int, kind: int) -> int:
+    """Position of the IP header in what EtherType ``kind`` carries, or a reason."""
     if kind == 0x0800 or kind == 0x86DD:
         return at
     if kind == 0x8847 or kind == 0x8848:
         return _mpls(data, at, end)
-    if kind == 0x8864:  # PPPoE session
-        return _ppp(data, at + 6, end)
-    return _NON_IP
+    return _ppp(data, at + 6, end) if kind == 0x8864 else _NON_IP  # PPPoE session
 
 
 @njit(cache=True, nogil=True)
@@ -156,7 +163,7 @@ def _ppp(data: Any, at: int, end: int) -> int:
     if data[at] == 0xFF and data[at + 1] == 3:
         at += 2
     if data[at] & 1:  # compressed protocol field
-        kind, at = np.int64(data[at]), at + 1
+        kind, at = _int(data[at]), at + 1
     elif at + 2 > end:
         return _TRUNCATED
     else:
@@ -171,7 +178,7 @@ def _wireless(data: Any, at: int, end: int) -> int:
     """Position of the IP header in an 802.11 data frame, or a reason; encrypted and aggregated frames are non-IP."""
     if at + 2 > end:
         return _TRUNCATED
-    control, bits = np.int64(data[at]), np.int64(data[at + 1])
+    control, bits = _int(data[at]), _int(data[at + 1])
     if control & 0x0F != 0x08 or control & 0x40 or bits & 0x40:  # not data, without data, or encrypted
         return _NON_IP
     header = 30 if bits & 3 == 3 else 24
@@ -184,7 +191,7 @@ def _wireless(data: Any, at: int, end: int) -> int:
     body = at + header
     if header & 3 and body + 8 <= end and data[body] == 0 and _u16(data, body + 2) == 0xAAAA:
         body += 2  # some drivers pad the header to four bytes
-    return _ethertype(data, body, end, 0)
+    return _llc(data, body, end)
 
 
 @njit(cache=True, nogil=True)
@@ -194,26 +201,24 @@ def _internet(data: Any, ip: int, end: int, wire: int) -> tuple[int, int, int, b
     ``wire`` is where the frame ended on the wire: where the length field is 0 (segmentation offload, jumbograms)
     the packet goes on to there.
     """
-    if ip >= end:
-        return _TRUNCATED, 0, 0, False
-    version = data[ip] >> 4
+    version = _int(data[ip] >> 4) if ip < end else _int(0)
+    header, place = 40, _int(0)
     if version == 4:
-        if ip + 20 > end:
-            return _TRUNCATED, 0, 0, False
-        header = (data[ip] & np.int64(15)) * 4
-        total = _u16(data, ip + 2)
-        total = total if total else wire - ip
-        if header < 20 or total < header:
-            return _BAD_HEADER, 0, 0, False
-        place = _u16(data, ip + 6)
-        return _upper(data, ip + header, end, np.int64(data[ip + 9]), total, place & 0x1FFF, place & 0x2000 != 0, False)
-    if version == 6:
-        if ip + 40 > end:
-            return _TRUNCATED, 0, 0, False
-        total = _u16(data, ip + 4)
-        total = total + 40 if total else wire - ip
-        return _upper(data, ip + 40, end, np.int64(data[ip + 6]), total, 0, False, True)
-    return _BAD_HEADER, 0, 0, False
+        header = _int(data[ip] & 15) * 4
+    if ip + max(header, 20) > end:
+        return _TRUNCATED, 0, 0, False
+    if version == 4:
+        protocol, total, place = _int(data[ip + 9]), _u16(data, ip + 2), _u16(data, ip + 6)
+    elif version == 6:
+        protocol, total = _int(data[ip + 6]), _u16(data, ip + 4)
+        total = total + 40 if total else total
+    else:
+        return _BAD_HEADER, 0, 0, False
+    if total == 0:
+        total = wire - ip
+    if header < 20 or total < header:
+        return _BAD_HEADER, 0, 0, False
+    return _upper(data, ip + header, end, protocol, total, place & 0x1FFF, place & 0x2000 != 0, version == 6)
 
 
 @njit(cache=True, nogil=True)
@@ -234,8 +239,8 @@ def _upper(
             return _TRUNCATED, at, total, more
         if fragment:
             offset, more = _u16(data, at + 2) & 0xFFF8, data[at + 3] & 1 != 0
-        length = np.int64(data[at + 1])
-        protocol = np.int64(data[at])
+        length = _int(data[at + 1])
+        protocol = _int(data[at])
         at += 8 if fragment else length * 8 + 8 if options else length * 4 + 8
     return _BAD_HEADER, at, total, more
 
@@ -250,10 +255,10 @@ def _transport(data: Any, at: int, end: int, stop: int, protocol: int, fragment:
     if at + (14 if protocol == _TCP else 6) > end:
         return _TRUNCATED, 0, 0
     if protocol == _TCP:
-        header = (data[at + 12] >> 4) * np.int64(4)
+        header = (data[at + 12] >> 4) * _int(4)
         if header < 20 or at + header > stop:
             return _BAD_HEADER, 0, 0
-        return at + header, stop - at - header, np.int64(data[at + 13])
+        return at + header, stop - at - header, _int(data[at + 13])
     room, size = stop - at - 8, _u16(data, at + 4) - 8
     if room < 0:
         return _BAD_HEADER, 0, 0
@@ -263,10 +268,10 @@ def _transport(data: Any, at: int, end: int, stop: int, protocol: int, fragment:
 @njit(cache=True, nogil=True)
 def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> int:
     """Write the session key of a packet; +1 where its sender is the lower end point, else -1."""
-    version = data[ip] >> np.int64(4)
+    version = data[ip] >> _int(4)
     if version == 4:
-        source, source_low = _u32(data, ip + 12) << 32, np.int64(0)
-        target, target_low = _u32(data, ip + 16) << 32, np.int64(0)
+        source, source_low = _u32(data, ip + 12) << 32, _int(0)
+        target, target_low = _u32(data, ip + 16) << 32, _int(0)
     else:
         source, source_low = _u64(data, ip + 8), _u64(data, ip + 16)
         target, target_low = _u64(data, ip + 24), _u64(data, ip + 32)
@@ -286,7 +291,7 @@ def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> in
 @njit(cache=True, nogil=True)
 def _u16(data: Any, at: int) -> int:
     """The big-endian number in two bytes, as int64."""
-    return np.int64(data[at]) << 8 | np.int64(data[at + 1])
+    return _int(data[at]) << 8 | _int(data[at + 1])
 
 
 @njit(cache=True, nogil=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.ingest.containers import BATCH
 from bench.ingest.headers import KEY_WORDS
 
+_int: Any = np.int64
 Columns = dict[str, NDArray[Any]]
 
 #: rows moved at once where a column is put in order; bounds what numpy's own index copies take
@@ -46,11 +47,11 @@ class SessionTable:
 @njit(cache=True, nogil=True)
 def _hash(key: Any) -> int:
     """A well-mixed 63-bit number of a session key (multiply and fold, our choice)."""
-    mixed = np.int64(0)
+    mixed = _int(0)
     for word in range(len(key)):
-        mixed = (mixed ^ key[word]) * np.int64(-7046029254386353131)  # 2**64 / golden ratio, odd
+        mixed = (mixed ^ key[word]) * _int(-7046029254386353131)  # 2**64 / golden ratio, odd
         mixed ^= mixed >> 32
-    return mixed & np.int64(0x7FFFFFFFFFFFFFFF)
+    return mixed & _int(0x7FFFFFFFFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)
