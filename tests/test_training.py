@@ -1,0 +1,230 @@
+"""The training loop, on networks small enough to see through."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.errors import InputError
+from bench.method import Monitor, Part
+from bench.training import TorchMethod, TrainingDiverged, TrainingParameters, batches, macro_f1, steps_an_epoch
+
+
+class Linear(TorchMethod):
+    """Softmax regression with batch normalisation."""
+
+    name = "linear"
+    reference = "none"
+    reads = frozenset()
+
+    def represent(self, view):
+        raise NotImplementedError
+
+    def network(self):
+        return Points(self.classes)
+
+
+class Points(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.1), nn.Linear(2, classes))
+        self.calls = 0
+
+    def forward(self, points):
+        self.calls += self.training
+        return self.layers(points.float())
+
+    def diagnostics(self):
+        return {"calls": float(self.calls)}
+
+
+class Recorder(Monitor):
+    def __init__(self):
+        self.steps, self.epochs = [], []
+
+    def log(self, step, **values):
+        self.steps.append({"step": step, **values})
+
+    def epoch(self, epoch, epochs, **values):
+        self.epochs.append({"epoch": epoch, "epochs": epochs, **values})
+
+
+def part(samples=60, seed=0, classes=3):
+    """Classes around points of a circle."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, classes, samples)
+    angle = 2 * np.pi * labels / classes
+    points = 100 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + draw.normal(0, 10, (samples, 2))
+    return Part({"points": points.astype(np.int32)}, labels)
+
+
+def make(seed=0, classes=3, **parameters):
+    parameters = TrainingParameters(**{"epochs": 5, "batch_size": 8, "learning_rate": 0.05} | parameters)
+    return Linear(parameters, classes=classes, seed=seed)
+
+
+def test_it_learns_and_reports_every_step_and_epoch():
+    monitor = Recorder()
+    method = make().fit(part(), part(seed=1), monitor)
+    assert (method.predict_proba(part(seed=2).inputs).argmax(1) == part(seed=2).labels).mean() > 0.95
+    assert [s["step"] for s in monitor.steps] == list(range(1, 41))  # 60 samples: 7 batches of 8 and one of 4
+    assert [s["calls"] for s in monitor.steps] == list(range(1, 41))
+    assert [(e["epoch"], e["epochs"]) for e in monitor.epochs] == [(i, 5) for i in range(1, 6)]
+    for name in ("loss", "accuracy", "validation_loss", "validation_accuracy", "validation_macro_f1"):
+        assert name in monitor.epochs[0]
+    assert monitor.epochs[-1]["loss"] < monitor.epochs[0]["loss"]
+
+
+def test_one_seed_gives_one_answer_and_leaves_the_global_generators_alone():
+    before = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
+    first, second, other = (
+        make(seed=s).fit(part(), part(seed=1), Monitor()).predict_proba(part().inputs) for s in (3, 3, 4)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == repr(np.random.get_state())  # noqa: NPY002
+
+
+def test_batches_cover_the_rows_and_none_holds_one():
+    for samples in (2, 8, 9, 16, 17, 23):
+        found = list(batches(np.arange(samples), 8))
+        assert np.array_equal(np.concatenate(found), np.arange(samples))
+        assert min(map(len, found)) > 1
+        assert len(found) == steps_an_epoch(samples, 8)
+    assert [len(b) for b in batches(np.arange(3), 1)] == [1, 1, 1]
+
+
+def test_a_last_batch_of_one_does_not_break_batch_normalisation():
+    monitor = Recorder()
+    make(epochs=1).fit(part(17), part(seed=1), monitor)
+    assert len(monitor.steps) == 2
+
+
+def test_learning_rate_rises_linearly_then_falls_by_epochs():
+    settings = TrainingParameters(epochs=40, learning_rate=1.0, warmup=0.1, step_size=10, gamma=0.1)
+    rates = [settings.learning_rate_at(step, 5) for step in range(200)]
+    assert rates[:20] == pytest.approx([(step + 1) / 20 for step in range(20)])  # a tenth of 200 steps
+    assert rates[20:70] == pytest.approx([1.0] * 50)  # 10 epochs of 5 steps
+    assert rates[70:120] == pytest.approx([0.1] * 50)
+    assert rates[120:170] == pytest.approx([0.01] * 50)
+    flat = dataclasses.replace(settings, warmup=0.0, gamma=1.0)
+    assert {flat.learning_rate_at(step, 5) for step in range(200)} == {1.0}
+
+
+def test_the_optimiser_gets_the_scheduled_rate():
+    monitor = Recorder()
+    method = make(epochs=4, warmup=0.5, step_size=1, gamma=0.5)
+    method.fit(part(16), part(seed=1), monitor)
+    expected = [method.parameters.learning_rate_at(step, 2) for step in range(8)]
+    assert [s["learning_rate"] for s in monitor.steps] == expected
+
+
+class Misled(Linear):
+    """Learns the right classes for 24 steps, then the wrong ones."""
+
+    steps = 0
+
+    def loss(self, logits, labels):
+        self.steps += 1
+        return super().loss(logits, labels if self.steps <= 24 else (labels + 1) % 3)
+
+
+def test_the_best_epoch_by_validation_macro_f1_is_kept():
+    monitor = Recorder()
+    method = Misled(make(epochs=10).parameters, classes=3).fit(part(), part(seed=1), monitor)  # 8 steps an epoch
+    scores = [e["validation_macro_f1"] for e in monitor.epochs]
+    assert max(scores) == max(scores[:3]) > 0.9 > 0.5 > scores[-1]
+    kept = macro_f1(part(seed=1).labels, method.predict_proba(part(seed=1).inputs).argmax(1), 3)
+    assert kept == max(scores)
+
+
+def test_training_ends_when_patience_does():
+    monitor = Recorder()
+    Misled(make(epochs=50, patience=3).parameters, classes=3).fit(part(), part(seed=1), monitor)
+    scores = [(e["validation_macro_f1"], -e["validation_loss"]) for e in monitor.epochs]
+    best = scores.index(max(scores)) + 1
+    assert 1 <= best <= 3 and len(monitor.epochs) == best + 3
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    none = Part({"points": np.empty((0, 2), np.int32)}, np.empty(0, np.int64))
+    monitor = Recorder()
+    method = make(patience=1).fit(part(), none, monitor)
+    assert len(monitor.epochs) == 5
+    accuracy = (method.predict_proba(part().inputs).argmax(1) == part().labels).mean()
+    assert accuracy > 0.9
+
+
+def test_a_loss_that_is_not_finite_ends_training():
+    monitor = Recorder()
+    with pytest.raises(TrainingDiverged, match="loss nan at step 1, epoch 1"):
+        Diverging(make().parameters, classes=3).fit(part(), part(seed=1), monitor)
+    assert monitor.steps == []
+
+
+class Diverging(Linear):
+    def loss(self, logits, labels):
+        return super().loss(logits, labels) * float("nan")
+
+
+class Abstaining(Linear):
+    def answers(self, inputs):
+        return inputs["points"][:, 0] > 0
+
+
+def test_an_abstention_trains_nothing_and_counts_as_an_error():
+    train, validation, monitor = part(), part(seed=1), Recorder()
+    told = validation.inputs["points"][:, 0] > 0
+    method = Abstaining(make().parameters, classes=3).fit(train, validation, monitor)
+    assert len(monitor.steps) == 5 * steps_an_epoch(int((train.inputs["points"][:, 0] > 0).sum()), 8)
+    probabilities = method.predict_proba(validation.inputs)
+    assert np.array_equal(np.isnan(probabilities).all(1), ~told)
+    assert monitor.epochs[-1]["validation_accuracy"] <= told.mean()
+
+
+def test_nothing_to_train_on_is_bad_input():
+    with pytest.raises(InputError, match="1 usable training samples"):
+        make().fit(part(1), part(seed=1), Monitor())
+
+
+@pytest.mark.parametrize(("name", "value"), [("epochs", 0), ("learning_rate", -1.0), ("warmup", 1.0), ("gamma", 0.0)])
+def test_parameters_out_of_range_are_bad_input(name, value):
+    with pytest.raises(InputError, match=name):
+        TrainingParameters(**{name: value})
+
+
+def test_an_exception_of_the_monitor_ends_training():
+    class Pruned(Exception):
+        pass
+
+    class Pruning(Monitor):
+        def epoch(self, epoch, epochs, **values):
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        make().fit(part(), part(seed=1), Pruning())
+
+
+def test_what_is_saved_is_read_back(tmp_path):
+    method = make().fit(part(), part(seed=1), Monitor())
+    method.save(tmp_path)
+    before = torch.get_rng_state()
+    assert np.array_equal(Linear.load(tmp_path).predict_proba(part().inputs), method.predict_proba(part().inputs))
+    assert torch.equal(before, torch.get_rng_state())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["method.json", "model.safetensors"]
+
+
+def test_scores_do_not_depend_on_the_scoring_batch(monkeypatch):
+    method = make().fit(part(), part(seed=1), Monitor())
+    whole = method.predict_proba(part().inputs)
+    monkeypatch.setattr("bench.training.SCORING_BATCH", 7)
+    assert np.allclose(method.predict_proba(part().inputs), whole, atol=1e-6)
+
+
+def test_macro_f1_is_the_mean_over_the_classes_that_occur():
+    truth = np.array([0, 0, 1, 1, 2])
+    predicted = np.array([0, 1, 1, 1, -1])  # F1: 2/3, 4/5, 0
+    assert macro_f1(truth, predicted, 4) == pytest.approx((2 / 3 + 4 / 5 + 0) / 3)
