@@ -7,7 +7,7 @@ session points at one row or at none.
 import csv
 import functools
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -59,7 +59,7 @@ def read_label_file(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]
             packed = np.array([_packed(text) for text in columns[ip]], "S16")
         except ValueError as error:
             raise InputError(f"{path}: column {ip}: {error}") from error
-        ends.append((packed, _integers(columns[port], port, path)))
+        ends.append((packed, _integers(columns[port], port, path, most=65535)))
     counts = {name: _integers(columns[column], column, path) for name, column in labels.check.items()}
     return LabelFile(columns, five_tuples(protocol, version, ends), _starts(labels, columns, path), counts)
 
@@ -141,9 +141,9 @@ def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArr
     }
 
 
-def listed(items: Sequence[Any]) -> dict[str, Any]:
+def _listed(items: Sequence[Any] | NDArray[Any], describe: Callable[[Any], Any] = lambda item: item) -> dict[str, Any]:
     """A report's entry for things that are counted and of which the first are named."""
-    return {"count": len(items), "first": list(items[:LISTED])}
+    return {"count": len(items), "first": [describe(item) for item in items[:LISTED]]}
 
 
 def _row_classes(task: Task, table: LabelTable) -> list[str]:
@@ -162,7 +162,7 @@ def _from_paths(labels: PatternLabels, captures: Sequence[str], sessions: Column
     labelled = np.array([bool(groups) for groups in found], bool)
     row = np.where(labelled[sessions["capture"]], sessions["capture"], NO_ROW).astype(np.int64)
     missing = int((row == NO_ROW).sum())
-    return LabelTable(row, dict(columns), {"unlabelled": {"count": missing, "captures": listed(unlabelled)}})
+    return LabelTable(row, dict(columns), {"unlabelled": {"count": missing, "captures": _listed(unlabelled)}})
 
 
 def _from_file(
@@ -182,9 +182,9 @@ def _from_file(
     missing = sorted({name for name in names if name not in capture})
     report = {
         "rows": rows,
-        "missing_captures": listed(missing),
-        "unmatched": listed([_row_text(labels, file, i) for i in np.flatnonzero(free).tolist()]),
-        "unlabelled": listed([session_text(captures, sessions, i) for i in np.flatnonzero(row == NO_ROW).tolist()]),
+        "missing_captures": _listed(missing),
+        "unmatched": _listed(np.flatnonzero(free), lambda i: _row_text(labels, file, i)),
+        "unlabelled": _listed(np.flatnonzero(row == NO_ROW), lambda i: _session_text(captures, sessions, i)),
     }
     if check:
         compared = np.flatnonzero(alone)
@@ -222,23 +222,20 @@ def _differences(
     sessions: Columns,
 ) -> dict[str, Any]:
     """Where the label file's counts are not those of the ingest, by column."""
-    report = {}
-    for name, counts in file.counts.items():
-        wrong = compared[counts[row[compared]] != sessions[name][compared]]
-        report[name] = listed(
-            [
-                {
-                    "session": session_text(captures, sessions, i),
-                    "expected": int(counts[row[i]]),
-                    "found": int(sessions[name][i]),
-                }
-                for i in wrong.tolist()
-            ]
+
+    def describe(i: int, name: str) -> dict[str, Any]:
+        text = _session_text(captures, sessions, i)
+        return {"session": text, "expected": int(file.counts[name][row[i]]), "found": int(sessions[name][i])}
+
+    return {
+        name: _listed(
+            compared[counts[row[compared]] != sessions[name][compared]], functools.partial(describe, name=name)
         )
-    return report
+        for name, counts in file.counts.items()
+    }
 
 
-def session_text(captures: Sequence[str], sessions: Columns, i: int) -> str:
+def _session_text(captures: Sequence[str], sessions: Columns, i: int) -> str:
     """A session for people: capture, protocol and end points."""
     size = 4 if sessions["ip_version"][i] == 4 else 16
     ends = []
@@ -260,7 +257,7 @@ def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> d
     """All columns of the label file as texts."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head, *rows = csv.reader(file)
+            head, *rows = (row for row in csv.reader(file) if row)
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a label file: {error}") from error
     for line, row in enumerate(rows, 2):
@@ -281,15 +278,19 @@ def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: P
         return np.zeros(len(columns[labels.capture]), np.int64)
     try:
         return np.array([int(Decimal(text).scaleb(9)) for text in columns[labels.start]], np.int64)
-    except (InvalidOperation, OverflowError) as error:
+    except (InvalidOperation, OverflowError, ValueError) as error:
         raise InputError(f"{path}: column {labels.start} has a value that is no time in seconds") from error
 
 
-def _integers(texts: Sequence[str], column: str, path: Path) -> NDArray[np.int64]:
+def _integers(texts: Sequence[str], column: str, path: Path, most: int = 2**63 - 1) -> NDArray[np.int64]:
     try:
-        return np.array([int(text) for text in texts], np.int64)
+        values = [int(text) for text in texts]
     except ValueError as error:
         raise InputError(f"{path}: column {column}: {error}") from error
+    for value in values:
+        if not 0 <= value <= most:
+            raise InputError(f"{path}: column {column}: {value} is not within 0…{most}")
+    return np.array(values, np.int64)
 
 
 @functools.lru_cache(maxsize=1 << 16)

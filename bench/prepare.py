@@ -145,6 +145,10 @@ class _Build:
         if not self.captures:
             reason = f"{self.unreadable[0]['path']}: {self.unreadable[0]['reason']}" if files else "there is none"
             raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; check --source")
+        if not self.packets:
+            raise InputError(
+                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source"
+            )
         self._write_packets()
         self._write_sessions()
         mtimes = {file.path: file.mtime_ns for file in files}
@@ -194,10 +198,7 @@ class _Build:
 
     def _write_packets(self) -> None:
         """One Arrow batch of the column files, copied through memory maps."""
-        columns = {
-            name: np.memmap(self._column_file(name), dtype, mode="r") if self.packets else np.zeros(0, dtype)
-            for name, dtype in PACKET_COLUMNS.items()
-        }
+        columns = {name: np.memmap(self._column_file(name), dtype, mode="r") for name, dtype in PACKET_COLUMNS.items()}
         write_columns(self.folder / "packets.arrow", columns)
         for name in PACKET_COLUMNS:
             self._column_file(name).unlink()
@@ -277,13 +278,17 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
         return None
     if {file.path: file.size for file in source.files} != {path: entry["size"] for path, entry in known.items()}:
         return None
+    if not all(entry["sha256"] for entry in manifest["unreadable"]):  # could not even be opened: perhaps it can now
+        return None
     if not all((store.unpacked / name).is_file() for name in sources["unpacked"].values()):
         return None
     mtimes = {file.path: file.mtime_ns for file in source.files}
-    for file in source.files:
-        if sources["mtime_ns"][file.path] != file.mtime_ns:
-            if file_sha256(file.root / file.path) != known[file.path]["sha256"]:
-                return None
+    try:
+        touched = [path for path, mtime in mtimes.items() if sources["mtime_ns"][path] != mtime]
+        if any(file_sha256(source.root / path) != known[path]["sha256"] for path in touched):
+            return None
+    except OSError:
+        return None
     if (sources["root"], sources["mtime_ns"]) != (str(source.root), mtimes):
         _write_sources(path, source.root, mtimes, sources["unpacked"])
     return store

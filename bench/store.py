@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
-#: changes when a store of before cannot be read
+#: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 1
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 

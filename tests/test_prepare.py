@@ -210,6 +210,10 @@ def test_nothing_usable_is_an_input_error(source, home, tmp_path):
         path.write_text("no capture")
     with pytest.raises(InputError, match=r"no usable capture for apps: .*1\.pcap.*check --source"):
         made(source, home)
+    for path in source.rglob("*.pcap"):
+        path.write_bytes(pcap([(1.0, bytes(60))]))
+    with pytest.raises(InputError, match=r"no TCP or UDP packet in the captures of apps"):
+        made(source, home)
     with pytest.raises(InputError, match=r"iot-sentinel: say where its captures lie"):
         prepare_dataset("iot-sentinel", home=home)
     with pytest.raises(InputError, match="no such folder"):
@@ -387,6 +391,7 @@ def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
         ("5000,", "", "row 2 has 10 columns, the head has 11"),
         (",1000.0,", ",noon,", "column start has a value"),
         (",2,6,", ",two,6,", "column packets: .*two"),
+        (",5000,", ",65536,", "column client_port: 65536 is not within 0…65535"),
     ],
 )
 def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message):
