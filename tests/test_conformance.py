@@ -1,0 +1,160 @@
+"""The conformance suite passes a sound method of a third party and finds what is wrong with unsound ones."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from bench import conformance, registry
+from bench.errors import InputError
+
+SOUND = '''
+"""A method outside the project."""
+
+import numpy as np
+
+from bench.method import Method
+
+
+class Sound(Method):
+    """Nearest class mean of the first packet lengths and times."""
+
+    name = "sound"
+    reference = "none"
+    family = "features"
+    reads = frozenset({"lengths"})
+
+    def represent(self, view):
+        return {"lengths": view.lengths(8)}
+
+    def features(self, inputs):
+        return np.log1p(inputs["lengths"])
+
+    def fit(self, train, validation, monitor):
+        features = self.features(train.inputs)
+        self.means = np.full((self.classes, features.shape[1]), 1e3)
+        for label in np.unique(train.labels):
+            self.means[label] = features[train.labels == label].mean(axis=0)
+        return self
+
+    def predict_proba(self, inputs):
+        distance = ((self.features(inputs)[:, None] - self.means) ** 2).sum(axis=2)
+        weight = np.exp(distance.min(axis=1, keepdims=True) - distance)
+        return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def save_state(self, folder):
+        np.save(folder / "means.npy", self.means)
+
+    def load_state(self, folder):
+        self.means = np.load(folder / "means.npy")
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "conformance"  # one for the two files that need the traffic
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(folder):
+    path = folder / "sound.py"
+    path.write_text(SOUND)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(file):
+    return registry.load(f"{file}:Sound")
+
+
+def test_a_sound_method_passes_every_check(file, folder):
+    answers = conformance.check(f"{file}:Sound", folder=folder)
+    assert [answer.name for answer in answers] == [question.__name__ for question in conformance.CHECKS]
+    assert [answer for answer in answers if not answer.passed or answer.detail] == []
+
+
+def test_no_such_method_is_bad_input():
+    with pytest.raises(InputError, match="no file"):
+        conformance.check("nowhere.py:Nothing")
+
+
+def _peeks(self, view):
+    return {"lengths": view.lengths(8), "ports": view.ports()}
+
+
+def _knows_the_date(self, view):
+    start = view._store.session("start")[view._session] - 1_700_000_000 * 10**9
+    return {"lengths": np.column_stack([view.lengths(8), start // 10**12])}
+
+
+def _scales(self, view):
+    lengths = view.lengths(8).astype(np.float32)
+    return {"lengths": lengths / max(lengths.sum(), 1)}
+
+
+def _draws(self, train, validation, monitor):
+    np.random.normal()  # noqa: NPY002
+    return type(self).__base__.fit(self, train, validation, monitor)
+
+
+def _overwrites(self, train, validation, monitor):
+    train.inputs["lengths"][:, 0] = 0
+    return type(self).__base__.fit(self, train, validation, monitor)
+
+
+def _goes_on(self, train, validation, monitor):
+    before = getattr(self, "means", None)
+    type(self).__base__.fit(self, train, validation, monitor)
+    self.means = self.means if before is None else (self.means + before) / 2
+    return self
+
+
+def _guesses(self, inputs):
+    return np.full((len(inputs["lengths"]), self.classes), 1 / self.classes, np.float32)
+
+
+def _looks_around(self, inputs):
+    features = np.log1p(inputs["lengths"])
+    return features - features.mean(axis=0) if len(features) else features
+
+
+def _does_not_add_up(self, inputs):
+    return 0.9 * type(self).__base__.predict_proba(self, inputs)
+
+
+def _pickles(self, folder):
+    (folder / "means.npy").write_bytes(pickle.dumps(self.means))
+
+
+def _forgets(self, folder):
+    self.means = np.zeros((self.classes, 8))
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "question", "complaint"),
+    [
+        ("family", "novel", "declares_itself", "family"),
+        ("reads", frozenset({"lengths", "smells"}), "declares_itself", "smells"),
+        ("presets", {"fast": {"speed": 2}}, "documents_its_parameters", "no parameter 'speed'"),
+        ("reads", frozenset({"lengths", "times"}), "reads_what_it_declares", "times declared but not used"),
+        ("represent", _peeks, "reads_what_it_declares", "'ports' is read but not declared"),
+        ("represent", _knows_the_date, "ignores_what_it_does_not_declare", "date"),
+        ("represent", _scales, "represents_purely", "of a subset"),
+        ("fit", _draws, "fits_without_side_effects", "global random state of numpy"),
+        ("fit", _overwrites, "fits_without_side_effects", "changed by fit"),
+        ("fit", _goes_on, "fits_afresh", "second fit"),
+        ("predict_proba", _guesses, "learns", "separable"),
+        ("predict_proba", _does_not_add_up, "answers_with_probabilities", "sum to 1"),
+        ("features", _looks_around, "answers_rows_independently", "another answer"),
+        ("save_state", _pickles, "saves_and_loads", "pickle"),
+        ("load_state", _forgets, "saves_and_loads", "differs"),
+    ],
+)
+def test_an_unsound_method_fails_the_check_it_breaks(sound, folder, member, value, question, complaint):
+    broken = type("Broken", (sound,), {member: value, "__doc__": sound.__doc__})
+    answers = {q.__name__: conformance.ask(q, conformance.Case(broken, folder)) for q in conformance.CHECKS}
+    assert not answers[question].passed
+    assert complaint in answers[question].detail
+    assert "\n" not in answers[question].detail
