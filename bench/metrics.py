@@ -192,14 +192,14 @@ def _metric(name: str, totals: Ints, present: NDArray[np.bool_]) -> Floats:
     """A metric of totals ``[draws, …, 3, classes]``: float64 ``[draws, …]``.
 
     A class that the sample holds and a draw does not says nothing about the classifier: it is left out of
-    that draw's mean.  A class that the sample lacks counts as in `evaluate`.
+    that draw's mean.  A class that the sample lacks scores 0, as in `evaluate`.
     """
     hits, predicted, support = (totals[..., row, :] for row in range(3))
     if name == "accuracy":
         return hits.sum(axis=-1) / support.sum(axis=-1)
     values = _precision_recall_f1(hits, predicted, support)[MACRO.index(name) - 1]
-    counted = (support > 0) | ~present
-    return (values * counted).sum(axis=-1) / counted.sum(axis=-1)
+    drawn = support > 0
+    return (values * drawn).sum(axis=-1) / drawn.sum(axis=-1) * present.mean()
 
 
 def _percentiles(drawn: Floats) -> tuple[float, float]:

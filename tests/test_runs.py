@@ -1,7 +1,6 @@
 """Runs end to end, on a store of a few sessions without captures and methods that need none."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import subprocess
@@ -100,8 +99,8 @@ def in_home(home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
-    """One database for all tests: making one takes seconds."""
-    return Tracker(tmp_path_factory.mktemp("results"))
+    """One database for all tests, those of test_tracking.py too: making one takes seconds."""
+    return Tracker(tmp_path_factory.getbasetemp() / "results")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,343 @@
+"""Tables of runs and comparisons of two: pure functions of records.
+
+A row holds the runs that differ in nothing but seed and fold.  Of several runs it tells mean ± standard deviation
+(of the sample, n - 1), of a single one the value and its 95 % interval.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Final
+
+import numpy as np
+
+from bench.errors import InputError
+from bench.metrics import MACRO, counts, decide, difference, mcnemar
+from bench.tracking import Predictions, Record
+
+FORMATS: Final = ("text", "md", "csv", "json")
+COLUMNS: Final = (*MACRO, "seconds")
+PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
+MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
+MEANING: Final = {
+    "leaky": "the split lets parts share sessions or captures, on purpose",
+    "reduced": "reduced scale",
+    "reconstructed": "reconstructed where the paper is silent",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one specification but for seed and fold."""
+
+    done: list[Record]
+    other: list[Record]  # failed, skipped, killed, running
+
+    @property
+    def head(self) -> Record:
+        """Any of them, for what they share."""
+        return (self.done or self.other)[0]
+
+    @property
+    def split(self) -> str:
+        """The scheme, with the number of folds."""
+        spec = self.head.spec
+        return spec["split"] + (f", {spec['folds']} folds" if spec["folds"] else "")
+
+    @property
+    def method(self) -> str:
+        """The method with the parameters that differ from its defaults."""
+        spec = self.head.spec
+        values = [f"{name}={value}" for name, value in sorted(spec["parameters"].items())]
+        if spec["max_per_class"]:
+            values.append(f"max_per_class={spec['max_per_class']}")
+        return spec["method"] + (f" ({', '.join(values)})" if values else "")
+
+    @property
+    def marks(self) -> list[str]:
+        """Keys of `MARKS` that hold."""
+        reconstructed = any("reconstruct" in text.lower() for text in self.head.deviations)
+        holds = {"leaky": self.head.leaky, "reduced": self.head.scale != "full", "reconstructed": reconstructed}
+        return [mark for mark, true in holds.items() if true]
+
+    @property
+    def runs(self) -> str:
+        """How many are done; of how many, where folds are missing."""
+        expected = len({record.spec["seed"] for record in self.done}) * (self.head.spec["folds"] or 1)
+        return f"{len(self.done)}" + (f" of {expected}" if len(self.done) != expected else "")
+
+    def value(self, metric: str) -> dict[str, float]:
+        """`metric`, with ``_sd`` of several runs or ``_low`` and ``_high`` of one; empty where no run has it."""
+        found = [record.metrics[metric] for record in self.done if metric in record.metrics]
+        if not found:
+            return {}
+        if len(found) > 1:
+            return {metric: fmean(found), f"{metric}_sd": stdev(found)}
+        ends = {
+            key: self.done[0].metrics[key] for key in (f"{metric}_low", f"{metric}_high") if key in self.done[0].metrics
+        }
+        return {metric: found[0], **ends}
+
+    def cell(self, metric: str) -> str:
+        """`value` for people."""
+        value = self.value(metric)
+        if not value:
+            return "–"
+        digits = 1 if metric.startswith("seconds") else 0 if metric == "abstentions" else 3
+        text = f"{value[metric]:.{digits}f}"
+        if f"{metric}_sd" in value:
+            return text + f" ± {value[f'{metric}_sd']:.{digits}f}"
+        if f"{metric}_low" in value:
+            return text + f" [{value[f'{metric}_low']:.{digits}f}, {value[f'{metric}_high']:.{digits}f}]"
+        return text
+
+    def to_dict(self, metrics: Sequence[str]) -> dict[str, Any]:
+        """Ready for JSON."""
+        spec = self.head.spec
+        plain = ("dataset", "task", "split", "folds", "method", "parameters", "max_per_class")
+        found = {key: value for metric in metrics for key, value in self.value(metric).items()}
+        return {
+            **{name: spec[name] for name in plain},
+            "runs": len(self.done),
+            "seeds": sorted({record.spec["seed"] for record in self.done}),
+            **found,
+            "leaky": self.head.leaky,
+            "scale": self.head.scale,
+            "deviations": list(self.head.deviations),
+            "run_ids": [record.run_id for record in self.done],
+            "not_done": [{"run_id": r.run_id, "status": r.status, "reason": r.reason} for r in self.other],
+        }
+
+
+def group(records: Sequence[Record]) -> list[Row]:
+    """Records as rows, sorted by data set, task and split, then by macro-F1, best first."""
+    rows: dict[str, list[Record]] = {}
+    for record in records:
+        rows.setdefault(_but_seed_and_fold(record), []).append(record)
+    made = [
+        Row([r for r in found if r.status == "done"], [r for r in found if r.status != "done"])
+        for found in rows.values()
+    ]
+    return sorted(
+        made, key=lambda r: (*(r.head.spec[p] for p in PLACE), -r.value("macro_f1").get("macro_f1", -1), r.method)
+    )
+
+
+def siblings(record: Record, records: Sequence[Record]) -> list[Record]:
+    """Those of ``records`` that are done and differ from ``record`` in nothing but seed and fold."""
+    wanted = _but_seed_and_fold(record)
+    return [r for r in records if r.status == "done" and _but_seed_and_fold(r) == wanted]
+
+
+def table(
+    records: Sequence[Record],
+    *,
+    metrics: Sequence[str] = COLUMNS,
+    columns: str | None = None,
+    format: str = "text",
+    footnotes: bool = False,
+) -> str:
+    """Records as a table, in one of `FORMATS`.
+
+    ``columns`` names a field of the specification ("dataset", "task" or "split") to spread over columns, which
+    then hold the first metric (text and Markdown only: CSV and JSON stay tidy).  ``footnotes`` adds every
+    method's deviations from its paper.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown table format {format!r}; there are: {', '.join(FORMATS)}")
+    if columns is not None and columns not in PLACE:
+        raise InputError(f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")
+    rows = group(records)
+    if any(row.value("abstentions").get("abstentions") for row in rows):
+        metrics = [*metrics, "abstentions"]
+    if format == "json":
+        return json.dumps({"rows": [row.to_dict(metrics) for row in rows], "notes": _notes(rows, footnotes)}, indent=1)
+    if format == "csv":
+        return _csv(rows, metrics)
+    if not rows:
+        return "no runs; `bench run` makes some"
+    caption, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
+    head = [caption, ""] if caption else []
+    return "\n".join(
+        [*head, (_markdown if format == "md" else _text)(cells), *_closing(_notes(rows, footnotes), format)]
+    )
+
+
+def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Two runs, or two sets of runs over the same seeds and folds, on the same test sessions.
+
+    Differences are a - b, on the pooled sessions, with paired 95 % bootstrap intervals over groups.  ``mcnemar`` is
+    None where a session was tested more than once (several seeds): its sessions would not be independent.
+    Records come from ``Tracker.load``.  Raises :class:`InputError` where the test sessions differ.
+    """
+    pairs = _pairs(a, b)
+    first, second = (_pooled([pair[i] for pair in pairs]) for i in (0, 1))
+    truth, groups, classes = first.truth, first.groups, len(first.classes)
+    answers = decide(first.probabilities), decide(second.probabilities)
+    result: dict[str, Any] = {
+        "a": _who(a),
+        "b": _who(b),
+        "sessions": len(truth),
+        "groups": len(np.unique(groups)),
+    }
+    for metric in ("accuracy", "macro_f1"):
+        apart, low, high = difference(truth, answers, groups, classes=classes, metric=metric, draws=draws, seed=seed)
+        values = [_score(metric, truth, answer, classes) for answer in answers]
+        result[metric] = {"a": values[0], "b": values[1], "difference": apart, "low": low, "high": high}
+    windows = np.unique(np.stack((first.session, first.first)), axis=1).shape[1]
+    once = windows == len(truth)
+    result["mcnemar"] = mcnemar(answers[0] == truth, answers[1] == truth) if once else None
+    return result
+
+
+def compare_text(result: dict[str, Any]) -> str:
+    """What `compare` found, for people."""
+    lines = [
+        f"{side}: {result[side]['method']}  ({', '.join(run[:8] for run in result[side]['runs'])})" for side in "ab"
+    ]
+    lines.append(f"{result['sessions']} test sessions in {result['groups']} groups")
+    for metric in ("accuracy", "macro_f1"):
+        value = result[metric]
+        lines.append(
+            f"{metric:9} a {value['a']:.3f}  b {value['b']:.3f}  a - b {value['difference']:+.3f} "
+            f"[{value['low']:+.3f}, {value['high']:+.3f}]  (95 %, resampling groups)"
+        )
+    test = result["mcnemar"]
+    if test is None:
+        lines.append("McNemar: not for sessions that were tested more than once")
+    else:
+        lines.append(f"McNemar: only a right {test['only_a']}, only b right {test['only_b']}, p = {test['p']:.3g}")
+    return "\n".join(lines)
+
+
+def _but_seed_and_fold(record: Record) -> str:
+    """What the runs of one row share."""
+    apart = ("seed", "fold", "digest", "split_file")
+    return json.dumps({name: value for name, value in record.spec.items() if name not in apart}, sort_keys=True)
+
+
+def _place(row: Row, name: str) -> str:
+    return row.split if name == "split" else str(row.head.spec[name])
+
+
+def _marked(row: Row) -> str:
+    marks = "".join(MARKS[mark] for mark in row.marks)
+    return row.method + (f" {marks}" if marks else "")
+
+
+def _cells(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """Caption and cells, the first row the head."""
+    varying = [name for name in PLACE if len({_place(row, name) for row in rows}) > 1]
+    caption = " · ".join(_place(rows[0], name) for name in PLACE if name not in varying)
+    head = [*varying, "method", "runs", *metrics]
+    lines = [[*(_place(r, p) for p in varying), _marked(r), r.runs, *(r.cell(m) for m in metrics)] for r in rows]
+    return caption, [head, *lines]
+
+
+def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[list[str]]]:
+    """Caption and cells of one metric: a line a method (and place), a column for each value of ``columns``."""
+    rest = [name for name in PLACE if name != columns]
+    varying = [name for name in rest if len({_place(row, name) for row in rows}) > 1]
+    across = list(dict.fromkeys(_place(row, columns) for row in rows))
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault((*(_place(row, p) for p in varying), _marked(row)), {})
+        line[_place(row, columns)] = row.cell(metric)
+    caption = " · ".join([metric, *(_place(rows[0], name) for name in rest if name not in varying)])
+    cells = [[*key, *(line.get(value, "–") for value in across)] for key, line in lines.items()]
+    return caption, [[*varying, "method", *across], *cells]
+
+
+def _notes(rows: Sequence[Row], footnotes: bool) -> list[str]:
+    """Marks that occur, runs that are not done, and on request the deviations; each line once."""
+    notes = [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if any(mark in row.marks for row in rows)]
+    for row in rows:
+        missing = [r for r in row.other if (r.spec["seed"], r.spec["fold"]) not in _numbers(row.done)]
+        notes += [
+            f"{row.method}: {record.status}" + (f", {record.reason}" if record.reason else "") for record in missing
+        ]
+        if footnotes:
+            notes += [f"{row.head.spec['method']}: {text}" for text in row.head.deviations]
+    return list(dict.fromkeys(notes))
+
+
+def _closing(notes: Sequence[str], format: str) -> list[str]:
+    """Notes below a table: a list in Markdown, plain lines in text."""
+    return ["", *(f"- {note}" for note in notes)] if notes and format == "md" else list(notes)
+
+
+def _numbers(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:
+    """Records by seed and fold."""
+    return {(record.spec["seed"], record.spec["fold"]): record for record in records}
+
+
+def _text(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
+
+
+def _csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """One line a row; lists and parameters as JSON texts."""
+    lines = [row.to_dict(metrics) for row in rows]
+    names = dict.fromkeys(name for line in lines for name in line)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in line.items()})
+    return text.getvalue().rstrip("\n")
+
+
+def _who(records: Sequence[Record]) -> dict[str, Any]:
+    row = Row(list(records), [])
+    names = ("dataset", "task", "split", "folds", "parameters")
+    return {"method": row.method, **{n: row.head.spec[n] for n in names}, "runs": [r.run_id for r in records]}
+
+
+def _pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Predictions, Predictions]]:
+    """Predictions of both for each seed and fold, proved to be of the same test sessions."""
+    by_number = _numbers(a), _numbers(b)
+    if len(a) == len(b) == 1:
+        pairs = [(a[0], b[0])]
+    elif by_number[0].keys() != by_number[1].keys() or not a:
+        odd = sorted(by_number[0].keys() ^ by_number[1].keys(), key=str)
+        shown = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in odd)
+        raise InputError(f"compare: only one side has {shown or 'runs'}; run both with the same --seeds and --folds")
+    else:
+        pairs = [(by_number[0][number], by_number[1][number]) for number in sorted(by_number[0], key=str)]
+    loaded = []
+    for one, other in pairs:
+        first, second = one.predictions(), other.predictions()
+        same = one.spec["store"] == other.spec["store"] and first.classes == second.classes
+        if not (
+            same and all(np.array_equal(getattr(first, n), getattr(second, n)) for n in ("session", "first", "truth"))
+        ):
+            raise InputError(
+                f"compare: {one.run_id[:8]} and {other.run_id[:8]} were tested on different sessions; run both with "
+                "the same --dataset, --task, --split, --seed, --folds and --max-per-class"
+            )
+        loaded.append((first, second))
+    return loaded
+
+
+def _pooled(parts: Sequence[Predictions]) -> Predictions:
+    """Test parts one after the other; group numbers mean the same in all, they are of the store."""
+    arrays = ("session", "first", "truth", "groups", "probabilities")
+    return Predictions(parts[0].classes, *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays))
+
+
+def _score(metric: str, truth: Any, answers: Any, classes: int) -> float:
+    """Accuracy or macro-F1 of decided answers."""
+    hits, predicted, support = counts(truth, answers, classes)
+    if metric == "accuracy":
+        return float(hits.sum() / support.sum())
+    return float((2 * hits / np.maximum(predicted + support, 1)).mean())

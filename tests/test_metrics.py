@@ -1,0 +1,147 @@
+"""Scores against scikit-learn, intervals against a simulation."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from bench.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, mcnemar
+
+
+def case(seed, sessions=200, classes=5, abstained=0, present=None):
+    """Random truth (of the first ``present`` classes) and probabilities that lean to it."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, present or classes, sessions)
+    scores = rng.normal(size=(sessions, classes)) + 1.5 * np.eye(classes)[truth]
+    probabilities = (np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities[rng.choice(sessions, abstained, replace=False)] = np.nan
+    return truth, probabilities
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("abstained", "present"), [(0, None), (0, 3), (17, None), (200, 4)])
+def test_scores_equal_scikit_learn(seed, abstained, present):
+    truth, probabilities = case(seed, abstained=abstained, present=present)
+    names = list("abcde")
+    scores = evaluate(truth, probabilities, names)
+    predictions = decide(probabilities)
+    precision, recall, f1, support = reference.precision_recall_fscore_support(
+        truth, predictions, labels=range(5), zero_division=0
+    )
+    assert scores.accuracy == pytest.approx(reference.accuracy_score(truth, predictions))
+    for name, values in (("precision", precision), ("recall", recall), ("f1", f1)):
+        assert getattr(scores, f"macro_{name}") == pytest.approx(values.mean())
+        assert [scores.per_class[c][name] for c in names] == pytest.approx(values)
+    assert [scores.per_class[c]["support"] for c in names] == list(support)
+    table = reference.confusion_matrix(truth, np.where(predictions == ABSTAINED, 5, predictions), labels=range(6))
+    np.testing.assert_array_equal(scores.confusion, table[:5])
+    assert scores.abstentions == abstained == np.sum(scores.confusion, axis=0)[5]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_brier_equals_scikit_learn(seed):
+    truth, probabilities = case(seed)
+    expected = reference.brier_score_loss(truth, probabilities, labels=range(5), scale_by_half=False)
+    assert evaluate(truth, probabilities, list("abcde")).brier == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_abstention_is_an_error_without_confidence():
+    probabilities = np.array([[np.nan, np.nan], [0.0, 1.0]], np.float32)
+    scores = evaluate(np.array([0, 1]), probabilities, ["a", "b"])
+    assert (scores.accuracy, scores.abstentions, scores.brier, scores.calibration_error) == (0.5, 1, 0.5, 0.0)
+    assert scores.confusion == [[0, 0, 1], [0, 1, 0]]
+    half = evaluate(np.array([0, 1]), np.array([[0.9, np.nan], [0.0, 1.0]], np.float32), ["a", "b"])
+    assert half.abstentions == 1  # one NaN is enough
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], np.float32)
+    scores = evaluate(np.array([0, 1, 1, 1]), probabilities, ["a", "b"])
+    # two bins of two sessions: |0.5 - 0.9| and |1 - 0.6|
+    assert scores.calibration_error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_calibrated_answers_have_a_small_error():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 50_000)
+    truth = (rng.uniform(size=len(sure)) > sure).astype(np.int64)
+    assert evaluate(truth, np.stack((sure, 1 - sure), 1).astype(np.float32), ["a", "b"]).calibration_error < 0.01
+
+
+@pytest.mark.parametrize(("truth", "shape"), [([0, 1], (2, 2)), ([0, 1], (3, 3)), ([], (0, 3))])
+def test_arrays_that_do_not_fit_are_refused(truth, shape):
+    with pytest.raises(ValueError, match=r"expected|nothing to score"):
+        evaluate(np.array(truth, np.int64), np.zeros(shape, np.float32), list("abc"))
+
+
+@pytest.mark.parametrize("metric", MACRO)
+def test_draws_equal_resampling_groups_one_by_one(metric):
+    """The interval's ends are those of the plain, slow bootstrap, but for chance."""
+    truth, probabilities = case(1, sessions=300, classes=3)
+    groups = np.random.default_rng(2).integers(0, 30, 300)
+    predictions = decide(probabilities)
+    rng = np.random.default_rng(3)
+    members = [np.flatnonzero(groups == g) for g in range(30)]
+    plain = []
+    for _ in range(1500):
+        rows = np.concatenate([members[g] for g in rng.integers(0, 30, 30)])
+        plain.append(
+            getattr(evaluate(truth[rows], np.eye(3, dtype=np.float32)[predictions[rows]], list("abc")), metric)
+        )
+    low, high = interval(truth, predictions, groups, classes=3, metric=metric, draws=20_000)
+    assert (low, high) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.012)
+
+
+def test_the_interval_covers_the_truth_in_simulation():
+    """Groups that share their luck: 95 % intervals by group hold, intervals by session are far too narrow."""
+    rng = np.random.default_rng(0)
+    covered = {"group": 0, "session": 0}
+    for trial in range(200):
+        luck = rng.beta(2, 2, 60)  # mean accuracy 0.5
+        groups = np.repeat(np.arange(60), 20)
+        truth = rng.integers(0, 2, len(groups))
+        predictions = np.where(rng.uniform(size=len(groups)) < luck[groups], truth, 1 - truth)
+        for kind, by in (("group", groups), ("session", np.arange(len(groups)))):
+            low, high = interval(truth, predictions, by, classes=2, metric="accuracy", draws=400, seed=trial)
+            covered[kind] += low <= 0.5 <= high
+    assert 0.90 <= covered["group"] / 200 <= 0.99
+    assert covered["session"] / 200 < 0.75
+
+
+def test_a_class_that_a_draw_lacks_does_not_pull_the_interval_down():
+    truth = np.array([0] * 50 + [1])
+    low, high = interval(truth, truth, np.arange(51), classes=2)
+    assert (low, high) == (1.0, 1.0)
+    assert interval(truth, truth, np.arange(51), classes=3) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_interval_depends_on_the_seed_alone_and_not_on_group_names():
+    truth, probabilities = case(5)
+    groups = np.arange(200) // 4
+    answers = decide(probabilities)
+    one = interval(truth, answers, groups, classes=5, seed=1)
+    assert one == interval(truth, answers, groups * 7 - 3, classes=5, seed=1)
+    assert one != interval(truth, answers, groups, classes=5, seed=2)
+    assert intervals(truth, answers, groups, classes=5, seed=1)["macro_f1"] == one
+
+
+def test_difference_is_paired():
+    truth, probabilities = case(6, sessions=400)
+    groups = np.arange(400) // 4
+    a = decide(probabilities)
+    b = np.where(np.arange(400) % 20 == 0, (a + 1) % 5, a)
+    same, low, high = difference(truth, (a, a), groups, classes=5)
+    assert (same, low, high) == (0.0, 0.0, 0.0)
+    apart, low, high = difference(truth, (a, b), groups, classes=5, metric="accuracy")
+    assert apart == pytest.approx((a == truth).mean() - (b == truth).mean())
+    assert 0 < low <= apart <= high
+    alone = interval(truth, a, groups, classes=5, metric="accuracy")
+    assert high - low < (alone[1] - alone[0]) / 1.5  # what pairing is for
+
+
+def test_mcnemar_by_hand():
+    a = np.array([True] * 1 + [False] * 9 + [True] * 20 + [False] * 5)
+    b = np.array([False] * 1 + [True] * 9 + [True] * 20 + [False] * 5)
+    test = mcnemar(a, b)
+    assert (test["only_a"], test["only_b"]) == (1, 9)
+    assert test["p"] == pytest.approx(2 * (1 + 10) / 2**10)  # two tails of a fair coin thrown ten times
+    assert mcnemar(a, a)["p"] == 1.0

@@ -1,0 +1,153 @@
+"""Names to methods, and declarations read without an import."""
+
+import dataclasses
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from bench import registry
+from bench.errors import InputError
+from bench.method import Method, Range, make_parameters
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = '''
+"""A file."""
+import nowhere_to_be_found
+from bench.method import Method, parameter
+from dataclasses import dataclass
+
+DEFAULT = 3
+
+@dataclass(frozen=True)
+class Parameters:
+    """Its parameters."""
+    size: int = parameter(DEFAULT, "a size", "our choice", (1, 2))
+
+class Net(nowhere_to_be_found.Module):
+    pass
+
+class Mine(Method):
+    """Mine: a title.
+
+    More.
+    """
+    name = "mine"
+    reference = "nobody"
+    family = "deep"
+    reads = frozenset({"lengths"})
+    Parameters = Parameters
+    def represent(self, view): ...
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_declarations_are_those_of_the_class(name):
+    outline, method = registry.describe(name), registry.load(name)
+    assert method.name == outline.name == name
+    for field in ("reference", "family", "unit", "reads", "deviations", "presets"):
+        assert getattr(outline, field) == getattr(method, field), field
+    own, real = dataclasses.fields(outline.Parameters), dataclasses.fields(method.Parameters)
+    assert [(f.name, f.type, f.default, f.metadata) for f in own] == [
+        (f.name, f.type, f.default, f.metadata) for f in real
+    ]
+    assert dataclasses.asdict(make_parameters(outline, {})) == dataclasses.asdict(make_parameters(method, {}))
+    assert outline.title
+
+
+def test_names_are_sorted_and_written_with_hyphens(tmp_path, monkeypatch):
+    for stem in ("two_words", "one", "_private"):
+        (tmp_path / f"{stem}.py").write_text("")
+    monkeypatch.setattr(registry.methods, "__path__", [str(tmp_path)])
+    assert registry.names() == ["one", "two-words"]
+    assert registry._locate("two-words") == (tmp_path / "two_words.py", None)
+
+
+def test_listing_imports_nothing_heavy():
+    code = (
+        "import sys; from bench import registry\n"
+        "[registry.describe(name).to_dict() for name in registry.names()]\n"
+        "print([m for m in ('torch', 'sklearn', 'mlflow', 'numba', 'pandas', 'scipy') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_a_file_is_described_without_its_imports(mine):
+    described = registry.describe(f"{mine}:Mine")
+    assert described.title == "Mine: a title."
+    assert described.to_dict()["parameters"] == [
+        {"name": "size", "type": "int", "default": 3, "help": "a size", "source": "our choice", "search": [1, 2]}
+    ]
+    with pytest.raises(ModuleNotFoundError):
+        registry.load(f"{mine}:Mine")
+
+
+def test_a_file_is_loaded_once(mine):
+    mine.write_text(MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object"))
+    method = registry.load(f"{mine}:Mine")
+    assert issubclass(method, Method) and method.name == "mine"
+    assert registry.load(f"{mine}:Mine") is method
+
+
+def test_what_a_slice_cannot_see_is_imported(mine):
+    text = MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object")
+    mine.write_text(text.replace("DEFAULT = 3", "if True:\n    DEFAULT = 3"))
+    assert registry.describe(f"{mine}:Mine").defaults == {"size": 3}
+
+
+def test_an_entry_point_is_a_method(mine, monkeypatch):
+    mine.write_text(MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object"))
+    entry = EntryPoint("theirs", "mine:Mine", "bench.methods")
+    monkeypatch.syspath_prepend(mine.parent)
+    monkeypatch.setattr(registry, "_entries", lambda: {"theirs": entry})
+    assert "theirs" in registry.names()
+    assert registry.describe("theirs").title == "Mine: a title."
+    assert registry.load("theirs").name == "mine"
+    del sys.modules["mine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("atvits", "did you mean atvitsc"),
+        ("x", "unknown method 'x'; known: .*majority"),
+        ("nowhere.py:Class", "no file nowhere.py"),
+    ],
+)
+def test_unknown_names_are_refused_with_a_remedy(name, said):
+    for ask in (registry.describe, registry.load):
+        with pytest.raises(InputError, match=said):
+            ask(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class Mine:\n    name = 'mine'", "no subclass"),
+        ("class Other:\n    pass", "no subclass"),
+        ("def broken(:", "mine.py:1: not Python"),
+    ],
+)
+def test_files_without_a_method_are_refused(mine, text, said):
+    mine.write_text(text)
+    with pytest.raises(InputError, match=said):
+        registry.describe(f"{mine}:Mine")
+
+
+def test_search_ranges_become_json():
+    field = dataclasses.make_dataclass(
+        "P", [("x", float | None, dataclasses.field(default=1.0, metadata={"search": Range(1, 2)}))]
+    )
+    described = registry._parameter(dataclasses.fields(field)[0])
+    assert described["search"] == {"low": 1, "high": 2, "step": None, "log": False}
+    assert described["type"] == "float | None"
