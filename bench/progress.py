@@ -1,0 +1,102 @@
+"""Progress on standard error: a live line on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from bench.runs import Outcome, RunSpec
+
+_EVERY_S = {True: 0.2, False: 10.0}  # between lines, on a terminal or not
+
+
+class Line:
+    """One line of progress that replaces itself on a terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = time.monotonic() - _EVERY_S[self._terminal]
+        self._open = False
+
+    def show(self, text: str, *, final: bool = False) -> None:
+        """Show `text`, unless the last one is too recent; `final` lines always show and stay."""
+        now = time.monotonic()
+        if not final and now - self._last < _EVERY_S[self._terminal]:
+            return
+        self._last = now
+        self._open = self._terminal and not final
+        sys.stderr.write(f"\r\x1b[K{text}" + ("" if self._open else "\n") if self._terminal else text + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """End an open line, so that the next output starts on its own."""
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+class _Shown:
+    """Owns a line and ends it."""
+
+    def __init__(self) -> None:
+        self._line = Line()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._line.close()
+
+
+class PrepareProgress(_Shown):
+    """Bytes, rate and time left of an ingest; call with what `bench.prepare` reports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = time.monotonic()
+
+    def __call__(self, done: int, total: int, captures: int, of: int, packets: int) -> None:
+        """Show how far `bench.prepare` is: bytes and captures done, of how many, and packets kept so far."""
+        seconds = max(time.monotonic() - self._start, 1e-6)
+        left = seconds * (total - done) / done if done else float("nan")
+        self._line.show(
+            f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets, "
+            f"{done / 1e6 / seconds:.0f} MB/s, {left:.0f} s left"
+        )
+
+
+class RunProgress(_Shown):
+    """Which run of how many is at which stage or epoch; call with what `bench.runs` reports."""
+
+    def __init__(self, runs: int) -> None:
+        super().__init__()
+        self._runs = runs
+        self._done = 0
+        self._fit_started = 0.0
+
+    def __call__(self, spec: "RunSpec", stage: str, values: Mapping[str, float]) -> None:
+        """Show a stage, or an epoch with its numbers and the time left of the training."""
+        if stage == "fit":
+            self._fit_started = time.monotonic()
+        text = f"[{self._done + 1}/{self._runs}] {spec.dataset} {spec.name} {stage}"
+        if stage == "epoch":
+            done, of = int(values["epoch"]), int(values["epochs"])
+            left = (time.monotonic() - self._fit_started) / done * (of - done)
+            numbers = ", ".join(f"{name} {values[name]:.4g}" for name in _TOLD if name in values)
+            text += f" {done}/{of}: {numbers}, at most {left:.0f} s left"
+        self._line.show(text)
+
+    def outcome(self, outcome: "Outcome") -> None:
+        """Show what became of a run."""
+        self._done += 1
+        score = f", macro F1 {outcome.metrics['macro_f1']:.4f}" if "macro_f1" in outcome.metrics else ""
+        why = f" ({outcome.reason})" if outcome.reason else ""
+        name = f"{outcome.spec.dataset} {outcome.spec.name}"
+        self._line.show(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}", final=True)
+
+
+_TOLD = ("loss", "accuracy", "validation_macro_f1")

@@ -1,0 +1,280 @@
+"""Hyper-parameter search: one Optuna study of one method on one split, judged on validation macro-F1.
+
+The test part is neither represented nor scored.  Every trial is a nested MLflow run under the study's own run.
+Sampler, pruner and importance are named with all their arguments, because Optuna's defaults change.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import optuna
+
+from bench.errors import InputError
+from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces, suggest
+from bench.parameters import write_parameters
+from bench.registry import describe
+from bench.runs import RunSpec, fit_and_validate
+from bench.splits import named_seed
+
+if TYPE_CHECKING:
+    from bench.tracking import Tracker
+
+SAMPLERS = ("tpe", "grid")
+_DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a study asks: the run that it varies, the space, how to draw, whether to prune.
+
+    ``spec.parameters`` stay fixed in every trial; ``spaces`` maps a parameter to a range or choices.
+    """
+
+    spec: RunSpec
+    spaces: Mapping[str, Space]
+    sampler: str = "tpe"
+    prune: bool = True
+
+    @property
+    def name(self) -> str:
+        """Readable, and different for every different question, so that a study resumes only itself."""
+        spaces = {name: _jsonable(space) for name, space in sorted(self.spaces.items())}
+        asked = json.dumps([self.spec.digest, spaces, self.sampler, self.prune], sort_keys=True)
+        return f"{self.spec.method}-{self.spec.dataset}-{sha256(asked.encode()).hexdigest()[:10]}"
+
+
+def _jsonable(space: Space) -> Any:
+    return dataclasses.asdict(space) if isinstance(space, Range) else list(space)
+
+
+def parse_space(name: str, text: str) -> Space:
+    """A search space from the command line.
+
+    ``4,9,16,25`` are choices; ``1:800:20`` is a range with a step (1, 21, … 781); ``0.1:0.6`` a plain and
+    ``1e-4:1e-3:log`` a logarithmic one.  Raises :class:`InputError` for anything else.
+    """
+    try:
+        if ":" not in text:
+            return tuple(_value(choice) for choice in text.split(","))
+        low, high, *rest = text.split(":")
+        ends = float(low), float(high)
+        if len(rest) > 1 or not (math.isfinite(ends[0]) and ends[0] < ends[1] < math.inf):
+            raise ValueError
+        if rest == ["log"]:
+            if ends[0] <= 0:
+                raise ValueError
+            return Range(_number(low), _number(high), log=True)
+        if not rest:
+            return Range(_number(low), _number(high))
+        return _stepped(_number(low), ends[1], _number(rest[0]))
+    except ValueError:
+        raise InputError(
+            f"--param {name}={text}: expected choices (4,9,16), a range (0.1:0.6, 1e-4:1e-3:log) or steps (1:800:20)"
+        ) from None
+
+
+def _stepped(low: float, high: float, step: float) -> Range:
+    """The range whose upper end is the last value that the steps reach."""
+    if step <= 0:
+        raise ValueError
+    return Range(low, low + math.floor((high - low) / step + 1e-9) * step, step=step)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() and "e" not in text.lower() and "." not in text else number
+
+
+def _value(text: str) -> Any:
+    """A choice: a number where it reads as one, else the text (`true` and `none` keep their text's meaning)."""
+    word = text.strip()
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    if word.lower() == "none":
+        return None
+    try:
+        return _number(word)
+    except ValueError:
+        if not word:
+            raise
+        return word
+
+
+def spaces_for(name: str, asked: Mapping[str, str]) -> dict[str, Space]:
+    """The spaces that ``--param`` names, or the method's own where it names none.
+
+    Every end and choice must be a value that the parameter can take.
+    """
+    method = cast(type[Method], describe(name))  # an outline has all that is asked: name and Parameters
+    if not asked:
+        spaces = search_spaces(method)
+        if not spaces:
+            raise InputError(f"{method.name} has no search space of its own: name one with --param NAME=SPACE")
+        return spaces
+    parsed = {name: parse_space(name, text) for name, text in asked.items()}
+    for name, space in parsed.items():
+        for value in (space.low, space.high) if isinstance(space, Range) else space:
+            make_parameters(method, {name: value})
+    return parsed
+
+
+def grid_values(spaces: Mapping[str, Space]) -> dict[str, list[Any]]:
+    """Every value of each space; a range needs a step."""
+    grid: dict[str, list[Any]] = {}
+    for name, space in spaces.items():
+        if not isinstance(space, Range):
+            grid[name] = list(space)
+        elif space.step is None:
+            raise InputError(f"the grid sampler needs choices or a step for {name}: --param {name}=LOW:HIGH:STEP")
+        else:
+            count = round((space.high - space.low) / space.step) + 1
+            grid[name] = [space.low + i * space.step for i in range(count)]
+    return grid
+
+
+class TrialMonitor(Monitor):
+    """Reports each epoch's validation macro-F1 to Optuna, which may end the trial."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self.last = float("nan")  # the newest validation macro-F1
+
+    def epoch(self, epoch: int, epochs: int, **values: float) -> None:
+        """See :class:`bench.method.Monitor`."""
+        self.last = values["validation_macro_f1"]
+        self._trial.report(self.last, epoch)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned(f"below the median at epoch {epoch} of {epochs}")
+
+
+def open_study(search: Search, storage: str) -> optuna.Study:
+    """The search's study in `storage` (a database URL), made or taken up again.
+
+    Trials that a killed process left running are closed as failed and their values queued again.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
+    study = optuna.create_study(
+        study_name=search.name,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=pruner if search.prune else optuna.pruners.NopPruner(),
+    )
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        if search.sampler == "tpe":  # the grid sampler visits an unfinished cell again by itself
+            study.enqueue_trial(trial.params, skip_if_exists=True)
+    study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def _sampler(search: Search, seen: int) -> optuna.samplers.BaseSampler:
+    """The seed takes in the number of trials seen, so that a resumed study does not repeat its first draws."""
+    seed = named_seed(search.spec.seed, search.name, "sampler", seen) % 2**32
+    if search.sampler == "grid":
+        return optuna.samplers.GridSampler(grid_values(search.spaces), seed=seed)
+    return optuna.samplers.TPESampler(
+        n_startup_trials=10, n_ei_candidates=24, multivariate=True, group=False, constant_liar=False, seed=seed
+    )
+
+
+def tune(
+    search: Search,
+    tracker: "Tracker",
+    *,
+    storage: str,
+    trials: int | None,
+    device: str,
+    results: Path,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Bring the study to `trials` finished trials (the whole grid where None) and describe it.
+
+    Returns the study's name, the best parameters and value, all trials and the parameter file's path.
+    """
+    if search.sampler not in SAMPLERS:
+        raise InputError(f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
+    wanted = trials or (
+        math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
+    )
+    study = open_study(search, storage)
+    with tracker.study(search.name, search.spec) as run:
+        left = wanted - len(study.get_trials(deepcopy=False, states=_DONE))
+        if left > 0:
+            # a diverged trial is a result; the search goes on without it
+            study.optimize(lambda t: _objective(t, search, run, device, progress), n_trials=left, catch=ArithmeticError)
+        summary = summarise(study, search)
+        if summary["best"] is not None:
+            summary["file"] = str(results / "params" / f"{search.name}.json")
+            write_parameters(summary, search.spec.parameters, Path(summary["file"]))
+        with run.artefacts() as folder:
+            write_plots(study, folder)
+            (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _objective(trial: optuna.Trial, search: Search, run: Any, device: str, progress: Callable[[str], None]) -> float:
+    """One trial: draw, fit on the training part, score the validation part, log a nested run."""
+    drawn = suggest(trial, search.spaces)
+    values = ", ".join(f"{n} {v:.6g}" if isinstance(v, float) else f"{n} {v}" for n, v in drawn.items())
+    spec = dataclasses.replace(search.spec, parameters={**search.spec.parameters, **drawn})
+    monitor = TrialMonitor(trial)
+    with run.trial(trial.number, drawn) as log:
+        try:
+            value = fit_and_validate(spec, monitor, device=device).macro_f1
+        except optuna.TrialPruned:
+            value = None
+        log({"pruned": float(value is None), "validation_macro_f1": monitor.last if value is None else value})
+    if value is None:
+        progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")
+        raise optuna.TrialPruned
+    progress(f"trial {trial.number}: validation macro-F1 {value:.4f} ({values})")
+    return value
+
+
+def summarise(study: optuna.Study, search: Search) -> dict[str, Any]:
+    """The study as one JSON object; ``best`` is None where no trial finished."""
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    best = max(finished, key=lambda t: (t.value, -t.number), default=None)
+    return {
+        "study": study.study_name,
+        "method": search.spec.method,
+        "dataset": search.spec.dataset,
+        "objective": "validation macro_f1",
+        "sampler": search.sampler,
+        "best": None if best is None else {"value": best.value, "trial": best.number, "parameters": best.params},
+        "trials": [
+            {"number": t.number, "state": t.state.name.lower(), "value": t.value, "parameters": t.params}
+            for t in study.get_trials(deepcopy=False)
+        ],
+    }
+
+
+def write_plots(study: optuna.Study, folder: Path) -> None:
+    """Slice plot, history and parameter importance as PNG; importance needs four finished trials that differ."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if not finished:
+        return
+    plots: dict[str, Callable[[], Any]] = {
+        "slice": lambda: optuna.visualization.matplotlib.plot_slice(study),
+        "history": lambda: optuna.visualization.matplotlib.plot_optimization_history(study),
+    }
+    if len(finished) >= 4 and len({t.value for t in finished}) > 1:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, max_depth=64, seed=0)
+        plots["importance"] = lambda: optuna.visualization.matplotlib.plot_param_importances(study, evaluator=evaluator)
+    for name, plot in plots.items():
+        plot()
+        pyplot.gcf().savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        pyplot.close("all")

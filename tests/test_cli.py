@@ -1,0 +1,206 @@
+"""The command line as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import cli, demo
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder with captures of three classes in it."""
+    folder = tmp_path_factory.mktemp("cli")
+    demo.write(folder / "traffic", sessions=20, captures=4, classes=3)
+    return folder
+
+
+@pytest.fixture
+def bench(place, monkeypatch, capsys):
+    """Call `bench` with words; gives exit status, standard output and standard error."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("BENCH_HOME", str(place / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out = capsys.readouterr()
+        return end.value.code, out.out, out.err
+
+    return call
+
+
+def run_forest(bench, *more):
+    return bench("run", "--method", "majority,forest", "--dataset", "traffic", "--set", "trees=20", *more)
+
+
+def test_run_trains_then_answers_from_the_store(bench):
+    status, out, err = run_forest(bench, "--json")
+    runs = json.loads(out)["runs"]
+    assert status == 0
+    assert [r["spec"]["method"] for r in runs] == ["majority", "forest"]
+    assert {r["status"] for r in runs} == {"done"}
+    assert runs[1]["metrics"]["macro_f1"] > runs[0]["metrics"]["macro_f1"]
+    assert "forest" in err
+
+    status, out, _ = run_forest(bench, "--json")
+    again = json.loads(out)["runs"]
+    assert status == 0
+    assert {r["status"] for r in again} == {"cached"}
+    assert [r["run_id"] for r in again] == [r["run_id"] for r in runs]
+    assert [r["metrics"]["accuracy"] for r in again] == [r["metrics"]["accuracy"] for r in runs]
+
+
+def test_tables_and_comparisons_read_what_runs_wrote(bench):
+    run_forest(bench)
+    status, text, _ = bench("table", "--dataset", "traffic")
+    assert status == 0
+    assert "forest" in text and "majority" in text
+    status, out, _ = bench("table", "--dataset", "traffic", "--format", "csv", "--method", "forest")
+    assert status == 0
+    assert out.count("\n") == 2
+
+    ids = {r["spec"]["method"]: r["run_id"] for r in json.loads(run_forest(bench, "--json")[1])["runs"]}
+    status, out, _ = bench("compare", ids["forest"], ids["majority"], "--json")
+    compared = json.loads(out)
+    assert status == 0
+    assert compared["macro_f1"]["difference"] > 0
+    assert 0 <= compared["mcnemar"]["p"] <= 1
+
+
+def test_folds_and_seeds_multiply_the_matrix(bench):
+    status, out, _ = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "capture", "--folds", 2,
+                           "--seeds", 2, "--json")  # fmt: skip
+    runs = json.loads(out)["runs"]
+    assert status == 0
+    assert [(r["spec"]["seed"], r["spec"]["fold"]) for r in runs] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_split_can_be_saved_and_used(bench, place):
+    status, out, _ = bench("split", "traffic", "--save", place / "split.json", "--json")
+    assert status == 0
+    assert json.loads(out)["scheme"] == "session"
+    words = ("run", "--method", "majority", "--dataset", "traffic", "--split", f"file:{place / 'split.json'}", "--json")
+    status, out, _ = bench(*words)
+    assert status == 0
+    assert json.loads(out)["runs"][0]["status"] == "done"
+
+
+def test_tune_finds_parameters_that_run_takes(bench):
+    words = ("tune", "--method", "knn", "--dataset", "traffic", "--param", "neighbours=1,3", "--sampler", "grid")
+    status, out, _ = bench(*words, "--json")
+    study = json.loads(out)
+    assert status == 0
+    assert sorted(t["parameters"]["neighbours"] for t in study["trials"]) == [1, 3]
+    assert study["best"]["value"] == max(t["value"] for t in study["trials"])
+
+    status, out, _ = bench(*words, "--json")
+    assert len(json.loads(out)["trials"]) == 2  # the study is finished: nothing is tried again
+
+    status, out, _ = bench("run", "--method", "knn", "--dataset", "traffic", "--params", study["file"], "--json")
+    assert status == 0
+    run = json.loads(out)["runs"][0]
+    best = study["best"]["parameters"]["neighbours"]
+    assert run["spec"]["parameters"].get("neighbours", best) == best
+    assert run["metrics"]["validation_macro_f1"] == pytest.approx(study["best"]["value"])
+
+
+def test_a_failed_run_gives_status_1_and_the_others_go_on(bench, place):
+    (place / "broken.py").write_text(
+        "from bench.method import Method\n\n\n"
+        "class Broken(Method):\n"
+        '    """Always fails."""\n\n'
+        '    name, reference, family, reads = "broken", "none", "trivial", frozenset()\n\n'
+        "    def represent(self, view): return {}\n"
+        '    def fit(self, train, validation, monitor): raise ValueError("on purpose")\n'
+        "    def predict_proba(self, inputs): ...\n"
+        "    def save_state(self, folder): ...\n"
+        "    def load_state(self, folder): ...\n"
+    )
+    status, out, err = bench("run", "--method", "broken.py:Broken,majority", "--dataset", "traffic", "--json")
+    runs = json.loads(out)["runs"]
+    assert status == 1
+    assert [r["status"] for r in runs][0] == "failed"
+    assert runs[1]["status"] in ("done", "cached")
+    assert "on purpose" in runs[0]["reason"]
+    assert "Traceback" not in err
+
+
+BAD = [
+    (["nonsense"], "nonsense"),
+    (["run", "--method", "forrest", "--dataset", "traffic"], "forest"),
+    (["run", "--method", "forest", "--dataset", "nowhere"], "nowhere"),
+    (["run", "--method", "forest", "--dataset", "iot-sentinel"], "bench prepare iot-sentinel"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--split", "sesion"], "sesion"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--task", "apps"], "apps"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--set", "treees=3"], "treees"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--set", "trees=many"], "trees"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--set", "trees"], "name=value"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--seed", "1", "--seeds", "2"], "--seed"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--params", "none.json"], "none.json"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--preset", "best"], "best"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--device", "gpu9"], "gpu9"),
+    (["run", "--method", "forest"], "--dataset"),
+    (["prepare", "iot-sentinel", "--source", "nowhere"], "nowhere"),
+    (["inspect", "nowhere.pcap"], "nowhere.pcap"),
+    (["tune", "--method", "knn", "--dataset", "traffic", "--param", "neighbours=4:1"], "neighbours"),
+    (["tune", "--method", "knn", "--dataset", "traffic", "--param", "heads=1,2"], "heads"),
+    (["tune", "--method", "majority", "--dataset", "traffic"], "search space"),
+    (["tune", "--method", "forest", "--dataset", "traffic", "--sampler", "grid"], "grid"),
+    (["compare", "abc", "def"], "abc"),
+    (["split", "traffic", "--folds", "3", "--fold", "7"], "7"),
+    (["check", "nothing"], "nothing"),
+    (["table", "--metric", "f2"], "f2"),
+]
+
+
+@pytest.mark.parametrize(("words", "told"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_bad_input_gets_one_line_and_status_2(bench, words, told):
+    status, out, err = bench(*words)
+    lines = [line for line in err.splitlines() if line.startswith("bench:")]
+    assert (status, out) == (2, "")
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert "Traceback" not in err
+
+
+def test_a_file_that_is_no_capture_is_refused(bench, place):
+    (place / "text.pcap").write_text("this is no capture at all, whatever its name says")
+    status, _, err = bench("inspect", "text.pcap")
+    assert status == 2
+    assert "text.pcap" in err
+
+
+def test_inspect_agrees_with_the_truth_of_a_damaged_capture(bench):
+    path = SHARED / "captures" / "files" / "ng_cut.pcapng"
+    if not path.exists():
+        pytest.skip(f"{path} is missing: the shared captures are not beside this checkout")
+    status, out, _ = bench("inspect", path, "--json")
+    seen = json.loads(out)["captures"][0]
+    assert status == 0
+    assert (seen["packets"], seen["tcp_conversations"], seen["udp_conversations"]) == (301, 7, 1)
+    assert (seen["conversations_with_payload"], seen["payload_bytes"]) == (7, 176051)
+    assert len(seen["damage"]) == 1
+
+
+def test_prepare_twice_does_nothing_the_second_time(bench):
+    assert bench("prepare", "traffic")[0] == 0
+    status, out, _ = bench("prepare", "traffic", "--json")
+    assert status == 0
+    assert json.loads(out)["unchanged"] is True
+
+
+def test_the_installed_command_lists(place):
+    command = Path(sys.executable).with_name("bench")
+    for words in (["--help"], ["methods"], ["datasets"], ["methods", "atvitsc"], ["datasets", "demo"]):
+        done = subprocess.run([command, *words], capture_output=True, text=True, check=False, cwd=place)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "temperature" in subprocess.run([command, "methods", "atvitsc"], capture_output=True, text=True).stdout
