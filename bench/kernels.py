@@ -103,8 +103,9 @@ def copy_ip(
 
 @numba.njit(nogil=True, cache=True)
 def _copy(data: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8]) -> None:
-    for b in range(min(size, len(out), len(data) - begin)):
-        out[b] = data[begin + b]
+    source = data[begin:]  # `data[begin + b]` is four times slower: it asks at every byte whether the index is negative
+    for b in range(min(size, len(out), len(source))):
+        out[b] = source[b]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -68,6 +68,8 @@ def make_traffic(rng, sessions, captures=3):
         for _ in range(size):
             payload = rng.bytes(int(rng.integers(0, 40))) if rng.random() < 0.6 else b""
             ip, offset, fields = make_packet(rng, version, protocol, payload)
+            if protocol == UDP and rng.random() < 0.3:
+                ip += rng.bytes(5)  # the IP packet is longer than its UDP datagram
             held = ip[: int(rng.integers(0, len(ip) + 1))] if rng.random() < 0.3 else ip  # snap length
             before = rng.bytes(16 + int(rng.integers(0, 30)))  # record header and link layer
             row = (time, len(data[capture]), len(ip), len(payload), len(held), len(before), offset)
@@ -158,9 +160,14 @@ def test_series(traffic, seed, packets, payload_only):
 def test_payload(traffic, seed, packets, width):
     store, samples, (of_session, columns, _, held) = traffic(seed)
     rows = [window_rows(of_session, columns, samples, s, True) for s in range(len(samples))]
+
+    def value(row, _):
+        begin = columns["payload"][row]
+        return held[row][0][begin : begin + min(width, columns["payload_length"][row])]
+
     got = View(store, samples, {"payload"}).payload(packets, width)
     assert got.dtype == np.uint8
-    expected = padded(rows, packets, lambda row, _: held[row][0][columns["payload"][row] :][:width], (width,))
+    expected = padded(rows, packets, value, (width,))
     np.testing.assert_array_equal(got, expected)
 
 

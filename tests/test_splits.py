@@ -106,6 +106,16 @@ def test_time_trains_on_the_past(table_store, table):
         assert start[row] > start[(conversation == conversation[row]) & (part >= 0)].min()
 
 
+def test_time_cuts_at_the_shares_and_keeps_equal_starts_together(table_store):
+    rows = np.arange(100)
+    table = {"labels": rows * 0, "conversation": rows, "capture": rows, "start": rows[::-1]}
+    split = make_split(table_store(table), "task", "time")
+    assert [len(part) for part in split.parts.values()] == [70, 10, 20]
+    assert split.test.session.tolist() == list(range(20))
+    split = make_split(table_store(table | {"start": rows // 25}), "task", "time", parts=(0.5, 0.25, 0.25))
+    assert [len(part) for part in split.parts.values()] == [50, 25, 25]
+
+
 @QUIET
 @given(table=tables(), scheme=st.sampled_from(["session", "capture", "time"]), seed=st.integers(0, 5))
 def test_same_request_same_split_and_the_order_of_rows_does_not_matter(table_store, table, scheme, seed):
