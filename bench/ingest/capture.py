@@ -1,5 +1,6 @@
 """One capture file to one index of its packets and sessions."""
 
+import math
 import mmap
 import tempfile
 from dataclasses import dataclass, field
@@ -43,8 +44,10 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
     the folder ``work``, else into a temporary file.  Reads up to the first damage.  Runs without Python's lock for
     the most part: callers may read several captures in threads.
 
-    Raises InputError where there is no file, or no capture in it.
+    Raises InputError where there is no file, or no capture in it, or the timeout is not a positive number.
     """
+    if idle_timeout is not None and not 0 < idle_timeout < math.inf:
+        raise InputError(f"idle timeout: {idle_timeout} is no positive number of seconds; leave it out for none")
     path = Path(path)
     folder = None
     damage: tuple[Damage, ...] = ()
@@ -60,7 +63,8 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable capture file") from error
     kind = capture_format(data)
     if kind is None:
-        raise InputError(f"{path}: is no pcap or pcapng capture (by its first bytes); give a capture, or convert it")
+        why = damage[0].reason if damage else "by its first bytes"
+        raise InputError(f"{path}: is no pcap or pcapng capture ({why}); give a capture, or convert it")
     found = Walk()
     packets, session, table, skipped = _collect(path, data, found)
     starts = sort_packets(packets, session, table.count)

@@ -197,7 +197,7 @@ def _walk_pcap(data: Any, state: Any, header: int, tick: int, link: int, batch: 
     return len(batch), _FULL
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _touch(data: Any, state: Any) -> None:
     """Read a byte of each cache line up to some distance ahead.
 
@@ -235,7 +235,7 @@ def _walk_pcapng(data: Any, state: Any, interfaces: Any, batch: Any) -> tuple[in
     return row, _FULL
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _block(data: Any, state: Any) -> tuple[int, int, int]:
     """Type and padded length of the block at the state's position, and what is wrong with it, else `_FULL`.
 
@@ -263,7 +263,7 @@ def _block(data: Any, state: Any) -> tuple[int, int, int]:
     return kind, padded, _FULL
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _packet(data: Any, state: Any, kind: int, length: int, interfaces: Any, record: Any) -> int:
     """Describe a packet block (2 obsolete, 3 simple, 6 enhanced) in ``record``; what is wrong with it, else `_FULL`."""
     position, big = state[_POSITION], state[_LITTLE] == 0
@@ -299,7 +299,7 @@ def _packet(data: Any, state: Any, kind: int, length: int, interfaces: Any, reco
     return _FULL
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _nanoseconds(high: int, low: int, clock: Any) -> int:
     """Ns since the Unix epoch of a 64-bit time stamp; times 146 years and more from the epoch are held there."""
     ticks = (np.uint64(high) << np.uint64(32)) | np.uint64(low)
@@ -309,7 +309,7 @@ def _nanoseconds(high: int, low: int, clock: Any) -> int:
     return max(-_ERA, min(_ERA, seconds + clock[_OFFSET])) * 1_000_000_000 + np.int64(rest)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _u32(data: Any, at: int, big: bool) -> int:
     """The unsigned 32-bit number at ``at``, as int64."""
     a, b, c, d = _int(data[at]), _int(data[at + 1]), _int(data[at + 2]), _int(data[at + 3])

@@ -84,7 +84,7 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, skipped: Any) -> int:
     return row
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _network(data: Any, at: int, end: int, link: int) -> int:
     """Position of the IP header in the frame at ``at``, or a negative reason."""
     if link in _TYPED:
@@ -111,7 +111,7 @@ def _network(data: Any, at: int, end: int, link: int) -> int:
     return _wireless(data, at + (_int(data[at + 2]) | _int(data[at + 3]) << 8), end)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _ethertype(data: Any, at: int, end: int, kind: int) -> int:
     """Position of the IP header behind an EtherType (or 802.3 length) ``kind`` that ends at ``at``, or a reason."""
     while kind in _VLAN:
@@ -122,7 +122,7 @@ def _ethertype(data: Any, at: int, end: int, kind: int) -> int:
     return _llc(data, at, end) if kind <= 1500 else _carried(data, at, end, kind)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _llc(data: Any, at: int, end: int) -> int:
     """Position of the IP header behind an 802.2 header, or a reason."""
     if at + 8 > end:
@@ -134,7 +134,7 @@ def _llc(data: Any, at: int, end: int) -> int:
     return _carried(data, at + 8, end, _u16(data, at + 6))
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _carried(data: Any, at: int, end: int, kind: int) -> int:
     """Position of the IP header in what EtherType ``kind`` carries, or a reason."""
     if kind == 0x0800 or kind == 0x86DD:
@@ -144,7 +144,7 @@ def _carried(data: Any, at: int, end: int, kind: int) -> int:
     return _ppp(data, at + 6, end) if kind == 0x8864 else _NON_IP  # PPPoE session
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _mpls(data: Any, at: int, end: int) -> int:
     """Position of the IP header below a stack of MPLS labels, or a reason; the nibble tells IP (RFC 4928)."""
     while at + 4 < end:
@@ -155,7 +155,7 @@ def _mpls(data: Any, at: int, end: int) -> int:
     return _TRUNCATED
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _ppp(data: Any, at: int, end: int) -> int:
     """Position of the IP header in a PPP frame (RFC 1661, RFC 1662), or a reason."""
     if at + 4 > end:
@@ -173,7 +173,7 @@ def _ppp(data: Any, at: int, end: int) -> int:
     return _mpls(data, at, end) if kind == 0x281 else _NON_IP
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _wireless(data: Any, at: int, end: int) -> int:
     """Position of the IP header in an 802.11 data frame, or a reason; encrypted and aggregated frames are non-IP."""
     if at + 2 > end:
@@ -194,7 +194,7 @@ def _wireless(data: Any, at: int, end: int) -> int:
     return _llc(data, body, end)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _internet(data: Any, ip: int, end: int, wire: int) -> tuple[int, int, int, bool]:
     """Protocol (or a reason), position of its header, declared length of the IP packet, whether a first fragment.
 
@@ -221,7 +221,7 @@ def _internet(data: Any, ip: int, end: int, wire: int) -> tuple[int, int, int, b
     return _upper(data, ip + header, end, protocol, total, place & 0x1FFF, place & 0x2000 != 0, version == 6)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _upper(
     data: Any, at: int, end: int, protocol: int, total: int, offset: int, more: bool, extensions: bool
 ) -> tuple[int, int, int, bool]:
@@ -245,7 +245,7 @@ def _upper(
     return _BAD_HEADER, at, total, more
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _transport(data: Any, at: int, end: int, stop: int, protocol: int, fragment: bool) -> tuple[int, int, int]:
     """Position of the payload (or a reason), its declared length, TCP flags.  ``stop`` is the IP packet's end.
 
@@ -265,7 +265,7 @@ def _transport(data: Any, at: int, end: int, stop: int, protocol: int, fragment:
     return at + 8, size if 0 <= size <= room and not fragment else room, 0
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> int:
     """Write the session key of a packet; +1 where its sender is the lower end point, else -1."""
     version = data[ip] >> _int(4)
@@ -288,19 +288,19 @@ def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> in
     return 1 if forward else -1
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _u16(data: Any, at: int) -> int:
     """The big-endian number in two bytes, as int64."""
     return _int(data[at]) << 8 | _int(data[at + 1])
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _u32(data: Any, at: int) -> int:
     """The big-endian number in four bytes, as int64."""
     return _u16(data, at) << 16 | _u16(data, at + 2)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _u64(data: Any, at: int) -> int:
     """The eight bytes at ``at`` as one big-endian word, int64."""
     return _u32(data, at) << 32 | _u32(data, at + 4)

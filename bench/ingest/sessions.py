@@ -44,7 +44,7 @@ class SessionTable:
         self.count = _number(keys, self._keys, self._slots, self.count, sessions)
 
 
-@njit(cache=True, nogil=True)
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _hash(key: Any) -> int:
     """A well-mixed 63-bit number of a session key (multiply and fold, our choice)."""
     mixed = _int(0)
@@ -65,7 +65,8 @@ def _number(keys: Any, known: Any, slots: Any, count: int, sessions: Any) -> int
             session = slots[slot] - 1
             if session < 0:
                 session = count
-                known[count] = key
+                for word in range(len(key)):
+                    known[count, word] = key[word]
                 count += 1
                 slots[slot] = count
                 break
