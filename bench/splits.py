@@ -89,7 +89,7 @@ class Split:
     seed: int
     fold: int | None
     folds: int | None
-    shares: tuple[float, float, float]
+    shares: tuple[float, ...]  # wanted; none where a file was made by hand
     max_per_class: int | None
     train: Samples
     validation: Samples
@@ -137,30 +137,32 @@ class Split:
         }
 
     def save(self, path: Path) -> None:
-        """Write the split as JSON, aside and renamed."""
+        """Write the split as JSON, aside and renamed.  Raises :class:`InputError` where that cannot be."""
         parts = {
             name: {"session": part.session.tolist(), "first": part.first.tolist(), "count": part.count.tolist()}
             for name, part in self.parts.items()
         }
         text = json.dumps({"format": FORMAT, "digest": self.digest, **self.head, "dropped": self.dropped, **parts})
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(text + "\n")
-        aside.replace(path)
+        try:
+            aside.write_text(text + "\n")
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None
 
     @classmethod
     def load(cls, path: Path, store: LabelledStore) -> "Split":
         """Read a saved split and prove it again.  Raises :class:`InputError` for one of another store."""
         content = _read(path)
         if content["store"] != store.digest:
-            raise InputError(
-                f"{path}: made for another store of {content['dataset']} (digest {content['store'][:12]}, here "
-                f"{store.digest[:12]}); make the split again"
-            )
+            here = f"store {store.name} has digest {store.digest[:12]}"
+            raise InputError(f"{path}: made for another store of {content['dataset']}, {here}; make the split again")
         _check_task(store, content["task"])
         parts = {name: _samples(path, content[name]) for name in PARTS}
-        request = {name: content.get(name) for name in ("seed", "fold", "folds", "max_per_class")}
-        shares = tuple(content.get("shares", ()))
-        split = _finish(store, content["task"], content["scheme"], parts, content.get("dropped", {}), shares, request)
+        request = {name: content.get(name) for name in ("fold", "folds", "max_per_class")} | {"seed": content["seed"]}
+        dropped, shares = content["dropped"], tuple(content["shares"])
+        split = _finish(store, content["task"], content["scheme"], parts, dropped, shares, request)
         if content.get("digest", split.digest) != split.digest:
             raise InputError(f"{path}: changed after it was saved; set its scheme to file and drop digest")
         return split
@@ -281,6 +283,14 @@ def _check_groups(name: str, scheme: str, groups: NDArray[Any], labels: NDArray[
         raise InputError(f"{name}: {number} groups are too few for {what} of split {scheme}; use fewer, or session")
 
 
+def _check_windows(name: str, part: Samples, length: NDArray[np.int64]) -> None:
+    session, first, count = part.session, part.first, part.count
+    if ((session < 0) | (session >= len(length))).any():
+        raise BrokenSplit(f"{name} names a session outside the store's {len(length)}; make the split again")
+    if ((first < 0) | (count < 1) | (first + count > length[session])).any():
+        raise BrokenSplit(f"{name} has a window outside its session; make the split again")
+
+
 def _groups(store: LabelledStore, scheme: str) -> NDArray[Any]:
     """The group of each session of the store."""
     return np.asarray(store.capture_group() if scheme == "capture" else store.session("conversation"))
@@ -380,8 +390,7 @@ def _finish(
     labels, start = np.asarray(store.labels(task)), np.asarray(store.session("start"))
     of_session = _groups(store, scheme)
     for name, part in parts.items():
-        if len(part) and not (0 <= part.session.min() and part.session.max() < len(labels)):
-            raise BrokenSplit(f"{name} names a session outside the store's {len(labels)}; make the split again")
+        _check_windows(name, part, np.asarray(store.session("packets")))
     groups = {name: of_session[part.session].astype(np.int64) for name, part in parts.items()}
     proof = prove(scheme, parts, groups, labels, start)
     classes = store.classes(task)
@@ -391,7 +400,7 @@ def _finish(
         store=store.digest,
         task=task,
         scheme=scheme,
-        shares=shares,  # type: ignore[arg-type]
+        shares=shares,
         train=parts["train"],
         validation=parts["validation"],
         test=parts["test"],
@@ -427,13 +436,14 @@ def _read(path: Path) -> dict[str, Any]:
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
     if missing or content["format"] != FORMAT or content["scheme"] not in SCHEMES:
         raise InputError(f"{path}: not a split file of format {FORMAT} (lacks {missing}); make one with bench split")
-    return content
+    return {"seed": 0, "shares": [], "dropped": {}} | content
 
 
 def _samples(path: Path, part: Any) -> Samples:
     """A part of a split file."""
     try:
-        arrays = [np.asarray(part[column], np.int64) for column in ("session", "first", "count")]
+        columns = [np.asarray(part[column]) for column in ("session", "first", "count")]
+        arrays = [column.astype(np.int64, casting="safe") for column in columns]
     except (TypeError, ValueError, KeyError, OverflowError):
         arrays = []
     if not arrays or any(array.shape != (arrays[0].size,) for array in arrays):

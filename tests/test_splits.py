@@ -320,9 +320,15 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
         "lacks its lists": {"test": {"session": [1]}},
         "lists session": {"test": {"session": [1, 2], "first": [0], "count": [1]}},
         "not a split file": {"format": "x"},
+        "window outside": {"test": {"session": [1], "first": [0], "count": [2]}},
     }.items():
         with pytest.raises(InputError, match=match):
             load(**changes)
+    for number in (1.5, "1", None, 2**70):
+        with pytest.raises(InputError, match="lacks its lists"):
+            load(test={"session": [number], "first": [0], "count": [1]})
+    with pytest.raises(InputError, match="cannot be written"):
+        make_split(store, "task", "session").save(tmp_path / "none" / "split.json")
     for text in ("", "[]", "{}", "\0"):
         path.write_text(text)
         with pytest.raises(InputError, match="not a split file"):
