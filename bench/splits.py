@@ -419,7 +419,7 @@ def _shared(kind: str, of_session: NDArray[Any], parts: dict[str, Samples]) -> d
     in_parts = np.concatenate([np.unique(of_session[part.session]) for part in parts.values()])
     leaked = np.isin(of_session[parts["test"].session], of_session[parts["train"].session])
     return {
-        f"shared_{kind}": len(in_parts) - len(np.unique(in_parts)),
+        f"shared_{kind}": int((np.unique(in_parts, return_counts=True)[1] > 1).sum()),
         f"test_in_training_{kind}": int(leaked.sum()),
     }
 

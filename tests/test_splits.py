@@ -247,10 +247,15 @@ def test_sharing_is_measured(table_store, simple):
     straddling = [c for c in range(20) if len(set(part[simple["conversation"] == c])) > 1]
     assert summary["shared_conversations"] == len(straddling) > 0
     assert summary["shared_capture_groups"] == 0 == summary["test_in_training_capture_groups"]
+    by_session = make_split(table_store(simple), "task", "session")
+    part = part_of_row(by_session, 40)
+    straddling = [c for c in range(4) if len(set(part[simple["capture"] == c])) > 1]
+    assert by_session.summary()["shared_capture_groups"] == len(straddling) > 0
+    part = part_of_row(split, 40)
     in_training = set(simple["conversation"][part == 0])
     assert summary["test_in_training_conversations"] == sum(c in in_training for c in simple["conversation"][part == 2])
     assert json.loads(json.dumps(summary)) == summary
-    assert make_split(table_store(simple), "task", "session").summary()["shared_conversations"] == 0
+    assert by_session.summary()["shared_conversations"] == 0
 
 
 def move(samples_from, samples_to, row):
