@@ -7,6 +7,7 @@ Sampler, pruner and importance are named with all their arguments, because Optun
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
 from bench.errors import InputError
 from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces, suggest
@@ -158,30 +160,43 @@ def open_study(search: Search, storage: str) -> optuna.Study:
 
     Trials that a killed process left running are closed as failed and their values queued again.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it prints a trace for every interrupt
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
-    study = optuna.create_study(
-        study_name=search.name,
-        storage=storage,
-        direction="maximize",
-        load_if_exists=True,
-        pruner=pruner if search.prune else optuna.pruners.NopPruner(),
-    )
+    try:
+        study = optuna.create_study(
+            study_name=search.name,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=pruner if search.prune else optuna.pruners.NopPruner(),
+        )
+    except (ValueError, ImportError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--storage {storage}: cannot be opened ({reason}); give a database URL") from None
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         if search.sampler == "tpe":  # the grid sampler visits an unfinished cell again by itself
-            study.enqueue_trial(trial.params, skip_if_exists=True)
+            study.enqueue_trial(trial.params)
     study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
     return study
 
 
 def _sampler(search: Search, seen: int) -> optuna.samplers.BaseSampler:
-    """The seed takes in the number of trials seen, so that a resumed study does not repeat its first draws."""
-    seed = named_seed(search.spec.seed, search.name, "sampler", seen) % 2**32
+    """The search's sampler, for a study that has `seen` trials already.
+
+    The grid's seed is the study's alone, since it fixes which number means which cell; the other one takes in
+    the number of trials, so that a study taken up again does not repeat its first draws.
+    """
+    seed = named_seed(search.spec.seed, search.name, "sampler") % 2**32
     if search.sampler == "grid":
         return optuna.samplers.GridSampler(grid_values(search.spaces), seed=seed)
     return optuna.samplers.TPESampler(
-        n_startup_trials=10, n_ei_candidates=24, multivariate=True, group=False, constant_liar=False, seed=seed
+        n_startup_trials=10,
+        n_ei_candidates=24,
+        multivariate=True,
+        group=False,
+        constant_liar=False,
+        seed=(seed + seen) % 2**32,
     )
 
 
@@ -275,6 +290,8 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, max_depth=64, seed=0)
         plots["importance"] = lambda: optuna.visualization.matplotlib.plot_param_importances(study, evaluator=evaluator)
     for name, plot in plots.items():
-        plot()
+        with warnings.catch_warnings():  # Optuna calls its plots experimental since 2020
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            plot()
         pyplot.gcf().savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
         pyplot.close("all")

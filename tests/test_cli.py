@@ -128,7 +128,7 @@ def test_a_failed_run_gives_status_1_and_the_others_go_on(bench, place):
     status, out, err = bench("run", "--method", "broken.py:Broken,majority", "--dataset", "traffic", "--json")
     runs = json.loads(out)["runs"]
     assert status == 1
-    assert [r["status"] for r in runs][0] == "failed"
+    assert runs[0]["status"] == "failed"
     assert runs[1]["status"] in ("done", "cached")
     assert "on purpose" in runs[0]["reason"]
     assert "Traceback" not in err

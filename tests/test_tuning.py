@@ -1,0 +1,199 @@
+"""Search spaces from the command line, and studies that prune, stop and go on."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from bench import tuning
+from bench.errors import InputError
+from bench.method import Range
+from bench.parameters import read_parameters
+from bench.runs import RunSpec
+from bench.tuning import Search, grid_values, open_study, parse_space, spaces_for, tune
+
+
+@pytest.mark.parametrize(
+    ("text", "space"),
+    [
+        ("4,9,16,25", (4, 9, 16, 25)),
+        ("1:800:20", Range(1, 781, step=20)),
+        ("0.1:0.6", Range(0.1, 0.6)),
+        ("0:1:0.25", Range(0, 1.0, step=0.25)),
+        ("1e-4:1e-3:log", Range(1e-4, 1e-3, log=True)),
+        ("weighted,concat", ("weighted", "concat")),
+        ("true,false", (True, False)),
+        ("none,5", (None, 5)),
+    ],
+)
+def test_spaces_are_read(text, space):
+    assert parse_space("x", text) == space
+
+
+@pytest.mark.parametrize("text", ["", "4:1", "1:2:3:4", "a:b", "0:1:log", "1:9:0", "1:9:-2", "1:inf", "nan:2", "1,,2"])
+def test_wrong_spaces_are_refused(text):
+    with pytest.raises(InputError, match="--param x="):
+        parse_space("x", text)
+
+
+def test_the_papers_temperature_grid_has_its_40_points():
+    """methods-b 1.8 number 6: 1, 21, ... 781."""
+    values = grid_values({"temperature": parse_space("temperature", "1:800:20")})["temperature"]
+    assert (len(values), values[0], values[1], values[-1]) == (40, 1, 21, 781)
+
+
+def test_a_grid_needs_steps():
+    with pytest.raises(InputError, match="grid"):
+        grid_values({"x": Range(0.0, 1.0)})
+
+
+def test_default_spaces_hold_temperature_and_packets():
+    assert {"temperature", "packets"} <= set(spaces_for("atvitsc", {}))
+
+
+def test_a_space_must_fit_the_parameter():
+    with pytest.raises(InputError, match="packets"):
+        spaces_for("atvitsc", {"packets": "0.5:1.5"})
+
+
+class FakeTracker:
+    """Remembers nested runs, as far as a study asks."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.trials = []
+
+    @contextmanager
+    def study(self, name, spec):
+        yield self
+
+    @contextmanager
+    def trial(self, number, parameters):
+        log = {}
+        yield log.update
+        self.trials.append((number, dict(parameters), log))
+
+    @contextmanager
+    def artefacts(self):
+        yield self.folder
+
+
+class Scored:
+    def __init__(self, value):
+        self.macro_f1 = value
+
+
+@pytest.fixture
+def search():
+    spec = RunSpec("atvitsc", "fake", "task", parameters={"packets": 4})
+    return Search(spec, {"temperature": Range(1, 781, step=20)})
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Tune with a stand-in for training; gives the summary and the nested runs."""
+
+    def call(search, fit, trials, storage="study.db"):
+        seen = []
+
+        def fit_and_validate(spec, monitor, *, device):
+            seen.append(dict(spec.parameters))
+            return Scored(fit(spec.parameters, monitor))
+
+        monkeypatch.setattr(tuning, "fit_and_validate", fit_and_validate)
+        tracker = FakeTracker(tmp_path)
+        url = f"sqlite:///{tmp_path / storage}"
+        summary = tune(
+            search, tracker, storage=url, trials=trials, device="cpu", results=tmp_path, progress=seen.append
+        )
+        return summary, tracker, [one for one in seen if isinstance(one, dict)]
+
+    return call
+
+
+def closeness(parameters, monitor):
+    return 1 - abs(parameters["temperature"] - 501) / 1000
+
+
+def test_a_study_goes_on_where_it_stopped_and_draws_anew(search, study):
+    first, _, _ = study(search, closeness, 3)
+    assert len(first["trials"]) == 3
+    second, tracker, seen = study(search, closeness, 5)
+    assert len(second["trials"]) == 5
+    assert len(seen) == len(tracker.trials) == 2
+    assert second["trials"][:3] == first["trials"]
+    assert len({t["parameters"]["temperature"] for t in second["trials"]}) > 3  # not the first draws again
+    assert all(one["packets"] == 4 for one in seen)
+
+
+def test_one_seed_draws_the_same_trials(search, study):
+    one, _, _ = study(search, closeness, 4, "one.db")
+    two, _, _ = study(search, closeness, 4, "two.db")
+    assert one["trials"] == two["trials"]
+
+
+def test_the_best_is_written_for_run(search, study):
+    summary, _, _ = study(search, closeness, 4)
+    parameters = read_parameters(tuning.Path(summary["file"]), "atvitsc")
+    assert parameters == {"packets": 4, **summary["best"]["parameters"]}
+    assert summary["best"]["value"] == max(t["value"] for t in summary["trials"])
+    with pytest.raises(InputError, match="of atvitsc, not of forest"):
+        read_parameters(tuning.Path(summary["file"]), "forest")
+
+
+def test_bad_trials_are_pruned_and_say_so(search, study):
+    def fit(parameters, monitor):
+        good = len(order) < 6
+        order.append(good)
+        for epoch in range(1, 9):
+            monitor.epoch(epoch, 8, validation_macro_f1=0.9 if good else 0.1)
+        return 0.9 if good else 0.1
+
+    order = []
+    summary, tracker, _ = study(search, fit, 8)
+    assert [t["state"] for t in summary["trials"]] == ["complete"] * 6 + ["pruned"] * 2
+    assert [log["pruned"] for _, _, log in tracker.trials] == [0.0] * 6 + [1.0] * 2
+    assert summary["best"]["value"] == 0.9
+
+
+def test_a_killed_trial_is_closed_and_tried_again(search, study, tmp_path):
+    killed = open_study(search, f"sqlite:///{tmp_path / 'study.db'}").ask()
+    drawn = killed.suggest_int("temperature", 1, 781, step=20)
+    summary, _, seen = study(search, closeness, 1)
+    assert [t["state"] for t in summary["trials"]] == ["fail", "complete"]
+    assert seen[0]["temperature"] == drawn
+
+
+def test_a_diverged_trial_does_not_end_the_study(search, study):
+    def fit(parameters, monitor):
+        order.append(1)
+        if len(order) == 1:
+            raise ArithmeticError("loss nan")
+        return 0.5
+
+    order = []
+    summary, _, _ = study(search, fit, 2)
+    assert [t["state"] for t in summary["trials"]].count("fail") == 1
+
+
+def test_the_grid_visits_every_cell_once(study):
+    spec = RunSpec("atvitsc", "fake", "task")
+    search = Search(spec, {"temperature": (1.0, 500.0), "packets": (4, 16)}, "grid")
+    study(search, lambda p, m: p["packets"] / 100, 1)
+    summary, _, _ = study(search, lambda p, m: p["packets"] / 100, None)
+    cells = [(t["parameters"]["temperature"], t["parameters"]["packets"]) for t in summary["trials"]]
+    assert sorted(cells) == [(1.0, 4), (1.0, 16), (500.0, 4), (500.0, 16)]
+
+
+def test_different_questions_are_different_studies(search):
+    other = Search(search.spec, {"temperature": Range(1, 781, step=40)})
+    assert len({search.name, other.name, Search(search.spec, search.spaces, prune=False).name}) == 3
+
+
+def test_unknown_sampler(search, study):
+    with pytest.raises(InputError, match="sampler"):
+        study(Search(search.spec, search.spaces, "random"), closeness, 1)
+
+
+def test_a_storage_that_cannot_be_opened(search):
+    with pytest.raises(InputError, match="--storage"):
+        open_study(search, "nosuch://x")
