@@ -281,11 +281,10 @@ class _Attempt:
             answers = self.method.predict_proba(parts["test"].inputs)
         metrics = self.validation_scores(parts["validation"])
         metrics |= {f"seconds_{name}": value for name, value in self.seconds.items()}
+        self.seconds.pop("split")  # not the method's work
         metrics |= {"seconds": sum(self.seconds.values()), "peak_memory_bytes": float(peak_memory())}
-        window = split.test
-        test = Predictions(
-            self.classes, window.session, window.first, parts["test"].labels, split.groups["test"], answers
-        )
+        window, truth, groups = split.test, parts["test"].labels, split.groups["test"]
+        test = Predictions(self.classes, window.session, window.first, truth, groups, answers)
         return self.record(test, metrics | self.size(), split)
 
     def record(self, test: Predictions, metrics: dict[str, float], split: Split) -> dict[str, float]:
@@ -383,8 +382,9 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     """What a table marks and what the MLflow page filters by."""
     outline = registry.describe(spec.method)
     reduced = [] if spec.max_per_class is None else [f"max_per_class={spec.max_per_class}"]
-    if spec.parameters.get("epochs", 0) < outline.defaults.get("epochs", 0) and "epochs" in spec.parameters:
-        reduced.append(f"epochs={spec.parameters['epochs']}")
+    epochs = spec.parameters.get("epochs")
+    if epochs is not None and epochs < outline.defaults["epochs"]:
+        reduced.append(f"epochs={epochs}")
     tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": outline.digest}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 

@@ -267,11 +267,21 @@ class Tracker:
 
     def load(self, run_id: str) -> Record:
         """A run by its id or the start of it, with its artefacts.  Raises :class:`InputError`."""
-        found = [run for run in self._runs(None) if run.info.run_id.startswith(run_id)]
+        found = self._whole(run_id) or [run for run in self._runs(None) if run.info.run_id.startswith(run_id)]
         if len(found) != 1 or not run_id:
             what = "no run has" if not found else f"{len(found)} runs have"
             raise InputError(f"{what} an id that starts with {run_id!r} in {self.uri}; `bench table` lists the ids")
         return _record(found[0], self._folder(found[0]))
+
+    def _whole(self, run_id: str) -> list[Any]:
+        """The run of ours with that whole id, found without reading all others; or none."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self._client.get_run(run_id) if len(run_id) == 32 else None
+        except MlflowException:
+            return []
+        return [run] if run is not None and SPEC in run.data.tags else []
 
     def _folder(self, run: Any) -> Path:
         """A local folder with the run's artefacts; the default store may have been moved as a whole."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.environment import cores, environment, peak_memory, reset_peak_memory
+from bench.environment import _revision, cores, environment, peak_memory, reset_peak_memory
 
 
 def test_environment_is_json_and_names_versions():
@@ -19,6 +19,7 @@ def test_environment_is_json_and_names_versions():
 
 
 def test_the_commit_is_the_checkouts():
+    _revision.cache_clear()
     root = Path(__file__).parents[1]
     asked = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True)
     assert environment("cpu")["commit"] == (asked.stdout.strip() or None)

@@ -87,7 +87,7 @@ def test_artefacts_come_back_also_after_the_folder_moved(tracker, tmp_path_facto
     np.testing.assert_array_equal(loaded.probabilities, made.probabilities)
 
 
-@pytest.mark.parametrize("asked", ["", "zz"])
+@pytest.mark.parametrize("asked", ["", "zz", "0" * 32])
 def test_unknown_and_ambiguous_ids_are_refused(tracker, asked):
     begin(tracker, seed=70)
     with pytest.raises(InputError, match="starts with"):
