@@ -143,7 +143,9 @@ def _after_extensions(data: NDArray[np.uint8], begin: int, held: int) -> int:
     """Return the offset of the transport header from the IPv6 header, or where the captured bytes end before it."""
     at = 40
     following = data[begin + 6] if held > 6 else _NOTHING
-    while following in _EXTENSIONS and at + 2 <= held:
+    while following in _EXTENSIONS:
+        if at + 2 > held:
+            return held
         words = int(data[begin + at + 1])
         if following == _FRAGMENT:
             size = 8
