@@ -9,7 +9,7 @@ ports and class frequencies fail, a forest on lengths and times does well and no
 import hashlib
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -168,20 +168,17 @@ class Talk:
             segment = payload[first : first + SEGMENT]
             self.send(direction, segment, "PA" if first + SEGMENT >= len(payload) else "A")
             if self.draw.random() < LOST:
-                lost = self.packets[-1]
                 self.wait(0.2)
-                self.packets.append(
-                    Packet(round(self.clock), direction, lost.flags, lost.sequence, lost.acknowledged, segment)
-                )
+                self.packets.append(replace(self.packets[-1], time=round(self.clock)))
             if self.draw.random() < 0.35:  # delayed acknowledgement, most of them ride on data
                 self.wait(self.trip / 2, 0.1)
                 self.send(-direction)
             self.wait(pace)
 
-    def records(self, direction: int, length: int, kind: int = 23) -> bytes:
-        """TLS records (5-byte header, random content) that hold ``length`` bytes."""
+    def records(self, length: int) -> bytes:
+        """Application-data records (5-byte header, random content) that hold ``length`` bytes."""
         parts = [min(self.record, length - done) for done in range(0, length, self.record)]
-        return b"".join(_record(kind, self.draw.bytes(part)) for part in parts)
+        return b"".join(_record(23, self.draw.bytes(part)) for part in parts)
 
     def datagrams(self, direction: int, length: int) -> None:
         """QUIC packets with a short header that hold ``length`` bytes, the other side acknowledging some."""
@@ -234,9 +231,9 @@ class Talk:
         self.wait(self.trip, 0.1)
         resumed = self.draw.random() < 0.25
         flight = self.size(140 if resumed else self.profile.flight, 0.15, 80)
-        self.message(-1, _server_hello(self.draw) + _record(20, b"\1") + self.records(-1, flight))
+        self.message(-1, _server_hello(self.draw) + _record(20, b"\1") + self.records(flight))
         self.wait(self.trip, 0.1)
-        self.message(+1, _record(20, b"\1") + self.records(+1, 53))
+        self.message(+1, _record(20, b"\1") + self.records(53))
         return True
 
     def _quic_handshake(self) -> None:
@@ -265,7 +262,7 @@ class Talk:
             if self.udp:
                 self.datagrams(direction, sizes[direction])
             else:
-                self.message(direction, self.records(direction, sizes[direction] + 17))  # 17: type and tag
+                self.message(direction, self.records(sizes[direction] + 17))  # 17: type and tag
             if pushed and self.draw.random() < 0.6:
                 return
             self.wait(self.trip, 0.2)

@@ -20,7 +20,9 @@ class Parameters:
 
     packets: int = parameter(32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64))
     trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100))
-    max_features: float = parameter(0.2, "share of the features that a split looks at", OURS, Range(0.05, 0.5))
+    max_features: float = parameter(
+        0.1, "share of the features that a split looks at; about the root of their number", OURS, Range(0.05, 0.5)
+    )
     min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8))
 
 
