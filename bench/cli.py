@@ -467,6 +467,20 @@ def compare(runs: tuple[str, str], pool: bool, results: Path, as_json: bool) -> 
 
 
 @cli.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
+@results_option
+@json_option
+def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
+    """Label the sessions of a new capture with the model of a run."""
+    from bench.classify import classify, lines
+    from bench.tracking import Tracker
+
+    rows = classify(capture, Tracker(results).load(run))
+    _emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, _columns(lines(rows)))
+
+
+@cli.command()
 @click.option("--port", default=5000, show_default=True)
 @results_option
 def ui(port: int, results: Path) -> None:

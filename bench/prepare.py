@@ -14,18 +14,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.cards import Card, SessionLabels, find_card
 from bench.errors import InputError
-from bench.ingest import CaptureIndex, read_capture
 from bench.labels import LabelFile, label_table, numbers, read_label_file, session_tuples, task_labels
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.sources import CaptureFile, Source, capture_group, find_captures, source_folder
 from bench.store import FORMAT, TASK_COLUMN, Store, bench_home, file_sha256, store_path, unpacked_path, write_columns
+
+if TYPE_CHECKING:
+    from bench.ingest import CaptureIndex
 
 #: called after each capture: bytes done, bytes in all, captures done, captures in all, packets so far
 Progress = Callable[[int, int, int, int, int], None]
@@ -154,8 +156,10 @@ class _Build:
         mtimes = {file.path: file.mtime_ns for file in files}
         _write_sources(self.folder, self.source.root, mtimes, self.unpacked)
 
-    def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, CaptureIndex | str]:
+    def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
+        from bench.ingest import read_capture  # numba; not needed where the store is there already
+
         path = file.root / file.path
         try:
             digest = file_sha256(path)
@@ -166,7 +170,7 @@ class _Build:
             return file, digest, str(error).removeprefix(f"{path}: ")
         return file, digest, index
 
-    def _add(self, file: CaptureFile, digest: str, index: CaptureIndex, sinks: dict[str, Any]) -> None:
+    def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: dict[str, Any]) -> None:
         """Append a capture's packets to the column files; keep its sessions."""
         for name, dtype in PACKET_COLUMNS.items():
             np.ascontiguousarray(index.packets[name], dtype).tofile(sinks[name])

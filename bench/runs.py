@@ -192,7 +192,7 @@ def run_matrix(
         for spec in todo:
             yield execute(spec, tracker, device=device, progress=progress, rerun=rerun)
         return
-    from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+    from joblib import Parallel, delayed, parallel_config
 
     with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
         work = (delayed(execute)(spec, tracker, device=device, rerun=rerun) for spec in todo)

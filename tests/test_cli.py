@@ -76,6 +76,22 @@ def test_tables_and_comparisons_read_what_runs_wrote(bench):
     assert 0 <= compared["mcnemar"]["p"] <= 1
 
 
+def test_classify_labels_a_new_capture(bench, place):
+    run_id = json.loads(run_forest(bench, "--json")[1])["runs"][1]["run_id"]
+    demo.write(place / "new", seed=5, sessions=12, captures=1, classes=3)
+    found = {}
+    for capture in (place / "new").glob("*/*.pcap"):
+        status, out, _ = bench("classify", capture, "--run", run_id[:12], "--json")
+        assert status == 0
+        rows = json.loads(out)["sessions"]
+        assert all(0 < row["probability"] <= 1 for row in rows)
+        found[capture.parent.name] = [row["class"] == capture.parent.name for row in rows]
+    right = [hit for hits in found.values() for hit in hits]
+    assert sum(right) / len(right) > 0.5  # three classes
+    status, text, _ = bench("classify", capture, "--run", run_id)
+    assert text.count("\n") == len(rows) + 1
+
+
 def test_folds_and_seeds_multiply_the_matrix(bench):
     status, out, _ = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "capture", "--folds", 2,
                            "--seeds", 2, "--json")  # fmt: skip
@@ -156,6 +172,7 @@ BAD = [
     (["tune", "--method", "majority", "--dataset", "traffic"], "search space"),
     (["tune", "--method", "forest", "--dataset", "traffic", "--sampler", "grid"], "grid"),
     (["compare", "abc", "def"], "abc"),
+    (["classify", "nowhere.pcap", "--run", "abc"], "abc"),
     (["split", "traffic", "--folds", "3", "--fold", "7"], "7"),
     (["check", "nothing"], "nothing"),
     (["table", "--metric", "f2"], "f2"),
