@@ -2,6 +2,7 @@ import csv
 import gzip
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -333,7 +334,7 @@ def test_session_table_grows():
         numbers = np.empty(1000, np.int32)
         table.number(keys[at : at + 1000], numbers)
         assert numbers.tolist() == [seen.setdefault(tuple(key), len(seen)) for key in keys[at : at + 1000].tolist()]
-    assert table.keys.tolist() == [list(key) for key in seen]
+    assert table.close().tolist() == [list(key) for key in seen]
 
 
 def test_many_packets_in_many_batches(read):
@@ -425,6 +426,22 @@ def test_broken_stream_keeps_what_came_before(tmp_path):
     assert index.damage == (Damage(len(plain), "the compressed stream is broken", 7),)
     path.write_bytes(packed + bytes(100))
     assert not read_capture(path).damage
+
+
+def test_a_capture_without_packets_has_empty_columns(read):
+    for options in ({}, {"idle_timeout": 1.0}):
+        index = read(section("<"), **options)
+        assert index.records == 0 and index.link_types == ()
+        assert {len(column) for column in (*index.packets.values(), *index.sessions.values())} == {0}
+
+
+def test_captures_read_in_threads_are_the_same(tmp_path):
+    path = tmp_path / "capture.pcap"
+    path.write_bytes(pcap([ether(ipv4(("10.0.0.1", 1 + i % 97), payload=bytes(i % 50))) for i in range(10_000)]))
+    with ThreadPoolExecutor(4) as pool:
+        indices = list(pool.map(read_capture, [path] * 8))
+    for name in PACKET_COLUMNS:
+        assert all((index.packets[name] == indices[0].packets[name]).all() for index in indices)
 
 
 def check(index):

@@ -52,7 +52,7 @@ LINKS = {
     113: [lambda v: CookedLinux(proto={4: 0x800, 6: 0x86DD}[v])],
     276: [lambda v: CookedLinuxV2(proto={4: 0x800, 6: 0x86DD}[v])],
     9: [lambda v: PPP(proto={4: 0x21, 6: 0x57}[v])],
-    0: [lambda v: Loopback(type={4: 2, 6: 30}[v])],
+    0: [lambda v: Loopback(type={4: 2, 6: socket.AF_INET6}[v])],
 }
 EXTENSIONS = (IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting)
 

@@ -66,8 +66,8 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
         why = damage[0].reason if damage else "by its first bytes"
         raise InputError(f"{path}: is no pcap or pcapng capture ({why}); give a capture, or convert it")
     found = Walk()
-    packets, session, table, skipped = _collect(path, data, found)
-    starts = sort_packets(packets, session, table.count)
+    packets, session, keys, skipped = _collect(path, data, found)
+    starts = sort_packets(packets, session, len(keys))
     return CaptureIndex(
         path=path,
         bytes_path=bytes_path,
@@ -77,7 +77,7 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
         records=len(packets["time"]) + int(skipped.sum()),
         damage=damage + tuple(found.damage),
         skipped={reason: int(n) for reason, n in zip(REASONS, skipped, strict=True) if n},
-        sessions=describe_sessions(packets, table.keys, starts, idle_timeout),
+        sessions=describe_sessions(packets, keys, starts, idle_timeout),
         packets=packets,
         _folder=folder,
     )
@@ -117,14 +117,15 @@ def _map(path: Path) -> NDArray[np.uint8]:
 
 def _collect(
     path: Path, data: NDArray[np.uint8], found: Walk
-) -> tuple[Columns, NDArray[np.int32], SessionTable, NDArray[np.int64]]:
-    """Walk and decode a capture: its packets in file order, their sessions int32 ``[packets]``, and what was left out.
+) -> tuple[Columns, NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """Walk and decode a capture: its packets in file order, their sessions int32 ``[packets]``, the sessions' keys and
+    what was left out (as `headers.decode` counts it).
 
     Columns grow in place (realloc moves pages, it does not copy them) by what the file is seen to hold.
     """
     packets: Columns = {name: np.empty(BATCH, dtype) for name, dtype in PACKET_COLUMNS.items()}
     session = np.empty(BATCH, np.int32)
-    keys = np.empty((BATCH, KEY_WORDS), np.int64)
+    ends = np.empty((BATCH, KEY_WORDS), np.int64)
     skipped = np.zeros(len(REASONS), np.int64)
     table, count = SessionTable(), 0
     for batch in walk(data, found):
@@ -134,9 +135,9 @@ def _collect(
             for column in (*packets.values(), session):
                 column.resize(count + BATCH + count // 4, refcheck=False)
         rows = slice(count, count + len(batch))
-        new = decode(data, batch, tuple(column[rows] for column in packets.values()), keys, skipped)
-        table.number(keys[:new], session[count : count + new])
+        new = decode(data, batch, tuple(column[rows] for column in packets.values()), ends, skipped)
+        table.number(ends[:new], session[count : count + new])
         count += new
     for column in (*packets.values(), session):
         column.resize(count, refcheck=False)
-    return packets, session, table, skipped
+    return packets, session, table.close(), skipped

@@ -21,17 +21,12 @@ _CHUNK: Final = 1 << 16
 
 
 class SessionTable:
-    """Sessions met so far, numbered in order of first appearance, and their keys, int64 ``[sessions, 5]``."""
+    """Sessions met so far, numbered in order of first appearance."""
 
     def __init__(self) -> None:
         self.count = 0
         self._keys = np.empty((BATCH, KEY_WORDS), np.int64)
         self._slots = np.zeros(4 * BATCH, np.int32)  # 0 empty, else session + 1; a power of two, at most half full
-
-    @property
-    def keys(self) -> NDArray[np.int64]:
-        """The sessions' keys as `headers.decode` writes them, int64 ``[sessions, 5]``."""
-        return self._keys[: self.count]
 
     def number(self, keys: NDArray[np.int64], sessions: NDArray[np.int32]) -> None:
         """Write the session of each of at most BATCH keys, int64 ``[packets, 5]``, into ``sessions``."""
@@ -40,8 +35,14 @@ class SessionTable:
             self._keys.resize((most + most // 4, KEY_WORDS), refcheck=False)
         if 2 * most > len(self._slots):
             self._slots = np.zeros(2 * len(self._slots), np.int32)
-            _refill(self.keys, self._slots)
+            _refill(self._keys[: self.count], self._slots)
         self.count = _number(keys, self._keys, self._slots, self.count, sessions)
+
+    def close(self) -> NDArray[np.int64]:
+        """The sessions' keys as `headers.decode` writes them, int64 ``[sessions, 5]``; the table takes no more."""
+        self._slots = self._slots[:0].copy()
+        self._keys.resize((self.count, KEY_WORDS), refcheck=False)
+        return self._keys
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -161,26 +162,24 @@ def describe_sessions(
     Where a session is silent for more than ``idle_timeout`` seconds a new one begins; the parts of one conversation
     stand together.  Turns ``direction`` (+1 from the lower end point) into +1 from the client, in place.
     """
-    conversation = np.arange(len(keys))
     if idle_timeout is not None:
         gaps = np.diff(packets["time"]) > round(idle_timeout * 1e9)
         firsts = np.union1d(starts[:-1], np.flatnonzero(gaps) + 1)
         # a gap between two sessions is no cut: their first rows are in `starts` already
-        conversation = np.searchsorted(starts, firsts, side="right") - 1
+        keys = keys[np.searchsorted(starts, firsts, side="right") - 1]
         starts = np.append(firsts, starts[-1])
     first, last = starts[:-1], starts[1:] - 1
     forward = packets["direction"][first] > 0
     packets["direction"] *= np.repeat(np.where(forward, np.int8(1), np.int8(-1)), np.diff(starts))
-    word = keys[conversation]
-    lower, higher = _addresses(word[:, 0:2]), _addresses(word[:, 2:4])
-    lower_port, higher_port = (word[:, 4] >> 32).astype(np.uint16), (word[:, 4] >> 16).astype(np.uint16)
+    lower, higher = _addresses(keys[:, 0:2]), _addresses(keys[:, 2:4])
+    lower_port, higher_port = (keys[:, 4] >> 32).astype(np.uint16), (keys[:, 4] >> 16).astype(np.uint16)
     return {
         "client_ip": np.where(forward, lower, higher),
         "server_ip": np.where(forward, higher, lower),
         "client_port": np.where(forward, lower_port, higher_port),
         "server_port": np.where(forward, higher_port, lower_port),
-        "protocol": (word[:, 4] >> 8).astype(np.uint8),
-        "ip_version": word[:, 4].astype(np.uint8),
+        "protocol": (keys[:, 4] >> 8).astype(np.uint8),
+        "ip_version": keys[:, 4].astype(np.uint8),
         "start": packets["time"][first],
         "duration": packets["time"][last] - packets["time"][first],
         "packets": np.diff(starts),
