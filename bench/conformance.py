@@ -172,7 +172,6 @@ def documents_its_parameters(case: Case) -> None:
     hash(kind())
     for values in (*case.method.presets.values(), case.method.tiny):
         make_parameters(case.method, values)
-    _demand(isinstance(case.method.space(_LowestTrial()), kind), "space: does not give Parameters")
 
 
 # --- representation -------------------------------------------------------------------------------------------
@@ -441,16 +440,3 @@ def _is_pickle(path: Path) -> bool:
         return any(name.endswith(".pkl") for name in zipfile.ZipFile(path).namelist())
     head = path.read_bytes()[:2]
     return head[:1] == b"\x80" and 2 <= head[-1] <= 5
-
-
-class _LowestTrial:
-    """An Optuna trial that suggests the first choice or the lower end."""
-
-    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        return choices[0]
-
-    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
-        return low
-
-    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
-        return low

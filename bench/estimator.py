@@ -41,7 +41,7 @@ class EstimatorMethod(Method):
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part."""
         self.model = self.estimator()
-        self._use_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        self._use_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))  # workers get a share
         self.model.fit(self.features(train.inputs), train.labels)
         # A forest adds up its trees' votes in the order in which threads end: one thread, the same sum every time.
         self._use_threads(1)

@@ -94,11 +94,6 @@ class Method(ABC):
         """Why this method cannot run on a store with that manifest; None where it can."""
         return None
 
-    @classmethod
-    def space(cls, trial: Any) -> Any:
-        """Parameters drawn by an Optuna trial from the fields' search spaces."""
-        return dataclasses.replace(cls.Parameters(), **suggest(trial, search_spaces(cls)))
-
     @abstractmethod
     def represent(self, view: View) -> Inputs:
         """Arrays of the samples, from the view's readers.
@@ -148,19 +143,6 @@ class Method(ABC):
 def search_spaces(method: type[Method]) -> dict[str, Space]:
     """The default search space of every parameter that has one."""
     return {f.name: f.metadata["search"] for f in dataclasses.fields(method.Parameters) if f.metadata["search"]}
-
-
-def suggest(trial: Any, spaces: Mapping[str, Space]) -> dict[str, Any]:
-    """Draw one value a name from an Optuna trial; an integer range gives integers."""
-    drawn: dict[str, Any] = {}
-    for name, space in spaces.items():
-        if not isinstance(space, Range):
-            drawn[name] = trial.suggest_categorical(name, list(space))
-        elif all(isinstance(end, int) for end in (space.low, space.high)):
-            drawn[name] = trial.suggest_int(name, space.low, space.high, step=int(space.step or 1), log=space.log)
-        else:
-            drawn[name] = trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
-    return drawn
 
 
 def make_parameters(method: type[Method], values: Mapping[str, Any]) -> Any:

@@ -27,7 +27,7 @@ SCORING_BATCH = 256  # samples; bounds memory, does not change the answers
 STATE = "model.safetensors"
 
 
-class TrainingDiverged(Exception):
+class TrainingDiverged(ArithmeticError):
     """The loss became infinite or not a number: the run has failed, other runs may go on."""
 
 

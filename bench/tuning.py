@@ -18,7 +18,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.errors import InputError
-from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces, suggest
+from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces
 from bench.parameters import write_parameters
 from bench.registry import describe
 from bench.runs import RunSpec, fit_and_validate
@@ -138,6 +138,19 @@ def grid_values(spaces: Mapping[str, Space]) -> dict[str, list[Any]]:
             count = round((space.high - space.low) / space.step) + 1
             grid[name] = [space.low + i * space.step for i in range(count)]
     return grid
+
+
+def suggest(trial: optuna.Trial, spaces: Mapping[str, Space]) -> dict[str, Any]:
+    """Draw one value a name from a trial; an integer range gives integers."""
+    drawn: dict[str, Any] = {}
+    for name, space in spaces.items():
+        if not isinstance(space, Range):
+            drawn[name] = trial.suggest_categorical(name, list(space))
+        elif all(isinstance(end, int) for end in (space.low, space.high)):
+            drawn[name] = trial.suggest_int(name, space.low, space.high, step=int(space.step or 1), log=space.log)
+        else:
+            drawn[name] = trial.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
+    return drawn
 
 
 class TrialMonitor(Monitor):

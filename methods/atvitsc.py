@@ -1,6 +1,6 @@
 """ATVITSC: a packet vision transformer and a convolutional LSTM over the same packet images, fused by a gate.
 
-Z. Liu, Y. Wang, S. Qu, X. Zhao: "ATVITSC: A Novel Encrypted Traffic Classification Method Based on Deep
+Y. Liu, X. Wang, B. Qu, F. Zhao: "ATVITSC: A Novel Encrypted Traffic Classification Method Based on Deep
 Learning", IEEE Transactions on Information Forensics and Security 19, 2024, 9374-9389.
 
 The paper tiles the packet images into one session image and embeds it by a convolution whose kernel and stride
