@@ -17,6 +17,7 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
+from bench.text import brief, columns, outcome_table, outline, parameter_table
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -117,11 +118,11 @@ def datasets(name: str | None, as_json: bool) -> None:
     if name is None:
         cards = {n: find_card(n) for n in card_names()}
         rows = [{"name": n, "title": c.title, "tasks": list(c.tasks), "licence": c.licence} for n, c in cards.items()]
-        text = _columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
+        text = columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
         _emit(as_json, {"datasets": rows}, text)
     else:
         card = describe_card(find_card(name))
-        _emit(as_json, card, _outline(card))
+        _emit(as_json, card, outline(card))
 
 
 @cli.command()
@@ -133,31 +134,12 @@ def methods(name: str | None, as_json: bool) -> None:
 
     if name is None:
         rows = [registry.describe(n) for n in registry.names()]
-        text = _columns([(row.name, row.family, row.title) for row in rows])
+        text = columns([(row.name, row.family, row.title) for row in rows])
         _emit(as_json, {"methods": [row.to_dict() for row in rows]}, text)
     else:
         method = registry.describe(name).to_dict()
-        _emit(as_json, method, _outline(method))
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _outline(value: Any, indent: str = "") -> str:
-    """Nested mappings and lists as indented text."""
-    lines = []
-    for key, item in value.items():
-        if isinstance(item, dict) and item:
-            lines += [f"{indent}{key}:", _outline(item, indent + "  ")]
-        elif isinstance(item, list | tuple) and item and not isinstance(item[0], dict):
-            lines.append(f"{indent}{key}: " + (", ".join(map(str, item))))
-        elif isinstance(item, list | tuple) and item:
-            lines += [f"{indent}{key}:"] + [f"{indent}  - " + ", ".join(f"{k} {v}" for k, v in i.items()) for i in item]
-        elif item not in (None, "", [], {}, ()):
-            lines.append(f"{indent}{key}: {item}")
-    return "\n".join(lines)
+        head = {key: value for key, value in method.items() if key != "parameters"}
+        _emit(as_json, method, f"{outline(head)}\n{parameter_table(method['parameters'])}")
 
 
 # --- from captures to samples
@@ -171,7 +153,7 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
     from bench.ingest import inspect as inspect_capture
 
     seen = [inspect_capture(path) for path in captures]
-    text = "\n\n".join(_outline(capture) for capture in seen)
+    text = "\n\n".join(outline(capture) for capture in seen)
     _emit(as_json, {"captures": seen}, text)
 
 
@@ -195,17 +177,7 @@ def prepare(dataset: str, source: Path | None, idle_timeout: float | None, jobs:
         prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, jobs=jobs, progress=progress)
     state = "unchanged, nothing done" if prepared.unchanged else "written"
     data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
-    _emit(as_json, data, f"{prepared.store_path}: {state}\n{_outline(_brief(prepared.report))}")
-
-
-def _brief(report: dict[str, Any]) -> dict[str, Any]:
-    """A store's manifest for people: counts, and whatever is not as the card expects."""
-    tasks = {
-        name: f"{task['sessions']} sessions in {len(task['classes'])} classes" for name, task in report["tasks"].items()
-    }
-    counts = {key: report[key] for key in ("captures", "sessions", "packets")}
-    told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
-    return counts | {"tasks": tasks} | {key: report[key] for key in told}
+    _emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.report))}")
 
 
 @cli.command()
@@ -227,7 +199,7 @@ def split(dataset: str, task: str | None, scheme: str, folds: int | None, max_pe
     if save is not None:
         made.save(save)
     summary = made.summary()
-    _emit(as_json, summary, _outline(summary))
+    _emit(as_json, summary, outline(summary))
 
 
 def _scheme(text: str) -> tuple[str, Path | None]:
@@ -275,8 +247,7 @@ def _store(dataset: str) -> "Store":
 @click.option("--rerun", is_flag=True, help="Compute again what is done.")
 @results_option
 @json_option
-@click.pass_context
-def run(context: click.Context, names: list[str], dataset_names: list[str], scheme: str, seed: int | None,
+def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | None,
         seeds: int | None, jobs: int, rerun: bool, device: str, results: Path, as_json: bool,
         **asked: Any) -> int:  # fmt: skip
     """Run methods on data sets, all on the same split; finished runs are not run again."""
@@ -295,7 +266,7 @@ def run(context: click.Context, names: list[str], dataset_names: list[str], sche
             outcomes.append(outcome)
     order = {spec.digest: number for number, spec in enumerate(specs)}
     outcomes.sort(key=lambda outcome: order[outcome.spec.digest])
-    _emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, _outcome_table(outcomes))
+    _emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
@@ -329,23 +300,6 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device}: {str(error).splitlines()[0]}; give cpu, cuda or cuda:N") from None
-
-
-def _outcome_table(outcomes: Sequence[Any]) -> str:
-    """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1."""
-    rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
-    for outcome in outcomes:
-        m, spec = outcome.metrics, outcome.spec
-        scores = ("", "", "")
-        if m:
-            interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
-            scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
-        scale = f" (<= {spec.max_per_class} a class)" if spec.max_per_class else ""
-        run_id = (outcome.run_id or "")[:8]
-        status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
-        name = f"{spec.dataset}/{spec.task}{scale}"
-        rows.append((spec.name, name, status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id))
-    return _columns(rows)
 
 
 @cli.command()
@@ -389,9 +343,7 @@ def tune(method: str, dataset: str, scheme: str, seed: int, fold: int | None, pa
     best = summary["best"]
     text = f"study {summary['study']}: {len(summary['trials'])} trials"
     if best:
-        text += (
-            f"\nbest validation macro-F1 {best['value']:.4f} (trial {best['trial']})\n{_outline(best['parameters'])}"
-        )
+        text += f"\nbest validation macro-F1 {best['value']:.4f} (trial {best['trial']})\n{outline(best['parameters'])}"
         text += f"\nbench run --method {method} --dataset {dataset} --params {summary['file']}"
     _emit(as_json, summary, text)
 
@@ -427,13 +379,13 @@ def check(method: str, as_json: bool) -> int:
     metavar="NAME,...",
     help="Columns; accuracy, macro precision, recall and F1, and seconds by default.",
 )
-@click.option("--columns", help="Spread the first metric over dataset, task or split.")
+@click.option("--columns", "spread", help="Spread the first metric over dataset, task or split.")
 @click.option("--format", "form", default="text", show_default=True, help="text, md, csv or json.")
 @click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper.")
 @results_option
 @json_option
 def table(methods: list[str], datasets: list[str], task: str | None, split: str | None, metrics: list[str],
-          columns: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
+          spread: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
     from bench import tables
     from bench.tracking import Tracker
@@ -443,7 +395,7 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
     if unknown := [name for name in metrics if name not in known]:
         raise InputError(f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}")
     form = "json" if as_json else form
-    click.echo(tables.table(records, metrics=metrics or tables.COLUMNS, columns=columns, format=form,
+    click.echo(tables.table(records, metrics=metrics or tables.COLUMNS, columns=spread, format=form,
                             footnotes=deviations))  # fmt: skip
 
 
@@ -477,7 +429,7 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     from bench.tracking import Tracker
 
     rows = classify(capture, Tracker(results).load(run))
-    _emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, _columns(lines(rows)))
+    _emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
 
 
 @cli.command()

@@ -55,18 +55,15 @@ class _Shown:
 class PrepareProgress(_Shown):
     """Bytes, rate and time left of an ingest; call with what `bench.prepare` reports."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._start = time.monotonic()
+    _first: tuple[float, int] | None = None  # time and bytes of the first report: before it, code was compiled
 
     def __call__(self, done: int, total: int, captures: int, of: int, packets: int) -> None:
         """Show how far `bench.prepare` is: bytes and captures done, of how many, and packets kept so far."""
-        seconds = max(time.monotonic() - self._start, 1e-6)
-        left = seconds * (total - done) / done if done else float("nan")
-        self._line.show(
-            f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets, "
-            f"{done / 1e6 / seconds:.0f} MB/s, {left:.0f} s left"
-        )
+        now = time.monotonic()
+        started, before = self._first = self._first or (now, done)
+        rate = (done - before) / (now - started) if now > started else 0.0
+        pace = f", {rate / 1e6:.0f} MB/s, {(total - done) / rate:.0f} s left" if rate else ""
+        self._line.show(f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets{pace}")
 
 
 class RunProgress(_Shown):
