@@ -260,6 +260,8 @@ def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | Non
     _check_device(device)
     specs = _specs(names, dataset_names, scheme, range(seeds) if seeds else [seed or 0], asked)
     outcomes = []
+    if jobs > 1:
+        click.echo(f"{len(specs)} runs, {jobs} at once; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
         for outcome in run_matrix(specs, Tracker(results), jobs=jobs, device=device, progress=progress, rerun=rerun):
             progress.outcome(outcome)

@@ -167,7 +167,7 @@ def documents_its_parameters(case: Case) -> None:
         _demand(told, f"parameter {field.name}: made without `parameter(default, help, source)`")
         search, default = field.metadata.get("search"), cast(Any, field.default)
         ends = (search.low, search.high) if isinstance(search, Range) else ()
-        inside = search is None or (ends[0] <= default <= ends[1] if ends else default in search)
+        inside = search is None or default is None or (ends[0] <= default <= ends[1] if ends else default in search)
         _demand(inside, f"parameter {field.name}: default {default} lies outside its search space")
     hash(kind())
     for values in (*case.method.presets.values(), case.method.tiny):

@@ -22,7 +22,7 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": cores(),
-        "threads": torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", cores())),
+        "threads": torch.get_num_threads() if torch else threads(),
         "device": torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else device,
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
         **_revision(),
@@ -32,6 +32,12 @@ def environment(device: str) -> dict[str, Any]:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads that a computation may use: OMP_NUM_THREADS (workers of a matrix get a share), else all cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return max(1, int(asked)) if asked.isdigit() else cores()
 
 
 def reset_peak_memory() -> None:

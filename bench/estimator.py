@@ -1,6 +1,5 @@
 """What methods built on scikit-learn share: fitting, probabilities, seeds, threads and files without pickle."""
 
-import os
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, Final, Self
@@ -8,6 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.environment import threads
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part
 
@@ -41,7 +41,7 @@ class EstimatorMethod(Method):
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part."""
         self.model = self.estimator()
-        self._use_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))  # workers get a share
+        self._use_threads(threads())
         self.model.fit(self.features(train.inputs), train.labels)
         # A forest adds up its trees' votes in the order in which threads end: one thread, the same sum every time.
         self._use_threads(1)

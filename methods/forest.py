@@ -20,8 +20,8 @@ class Parameters:
 
     packets: int = parameter(32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64))
     trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100))
-    max_features: float = parameter(
-        0.1, "share of the features that a split looks at; about the root of their number", OURS, Range(0.05, 0.5)
+    max_features: float | None = parameter(
+        None, "share of the features that a split looks at; none: the root of their number", OURS, Range(0.05, 0.5)
     )
     min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8))
 
@@ -59,7 +59,7 @@ class Forest(EstimatorMethod):
         p = self.parameters
         return RandomForestClassifier(
             p.trees,
-            max_features=p.max_features,
+            max_features=p.max_features or "sqrt",
             min_samples_leaf=p.min_leaf,
             class_weight="balanced",
             random_state=self.random_state,

@@ -24,13 +24,16 @@ class Parameters:
 
 
 class KNearest(EstimatorMethod):
-    """The input-space baseline: L1 distance between packet sequences (arXiv 2506.08655, section 3)."""
+    """The input-space baseline: L1 distance between packet sequences (arXiv 2506.08655)."""
 
     name = "knn"
     reference = "When Simple Model Just Works: Is Network Traffic Classification in Crisis?, 2025, arXiv:2506.08655"
     family = "trivial"
     reads = frozenset({"payload_lengths", "directions", "times"})
-    deviations = ("parameters are not tuned for each data set unless `bench tune` does it",)
+    deviations = (
+        "parameters are not tuned for each data set unless `bench tune` does it",
+        "a packet's size is its payload length, packets without payload are left out (our choice)",
+    )
     Parameters = Parameters
 
     def represent(self, view: View) -> Inputs:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import bench.prepare
+import bench.ingest
 from bench.cards import find_card, read_card
 from bench.errors import InputError
 from bench.labels import five_tuples, numbers
@@ -125,7 +125,7 @@ def test_the_same_captures_give_the_same_bytes(source, home, tmp_path):
 def test_unchanged_input_is_not_read_again(source, home, monkeypatch):
     first = made(source, home)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.prepare, "read_capture", None)
+        patch.setattr(bench.ingest, "read_capture", None)
         again = made(source, home)
         assert again.unchanged
         assert again.report == first.report
