@@ -97,6 +97,11 @@ def counts(truth: Ints, predictions: Ints, classes: int) -> tuple[Ints, Ints, In
     return table.diagonal(), table[:, :classes].sum(axis=0), table.sum(axis=1)
 
 
+def macro_f1(truth: Ints, predictions: Ints, classes: int) -> float:
+    """Mean F1 over all classes of the task; an abstention is wrong."""
+    return float(_precision_recall_f1(*counts(truth, predictions, classes))[2].mean())
+
+
 def interval(
     truth: Ints,
     predictions: Ints,

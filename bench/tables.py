@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.errors import InputError
-from bench.metrics import MACRO, counts, decide, difference, mcnemar
+from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
 from bench.tracking import Predictions, Record
 
 FORMATS: Final = ("text", "md", "csv", "json")
@@ -337,7 +337,4 @@ def _pooled(parts: Sequence[Predictions]) -> Predictions:
 
 def _score(metric: str, truth: Any, answers: Any, classes: int) -> float:
     """Accuracy or macro-F1 of decided answers."""
-    hits, predicted, support = counts(truth, answers, classes)
-    if metric == "accuracy":
-        return float(hits.sum() / support.sum())
-    return float((2 * hits / np.maximum(predicted + support, 1)).mean())
+    return float((truth == answers).mean()) if metric == "accuracy" else macro_f1(truth, answers, classes)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, parameter
+from bench.metrics import ABSTAINED, decide, macro_f1
 
 SCORING_BATCH = 256  # samples; bounds memory, does not change the answers
 STATE = "model.safetensors"
@@ -151,9 +152,8 @@ class TorchMethod(Method):
         if not len(part):
             return {}
         probabilities = self.predict_proba(part.inputs)
-        told = ~np.isnan(probabilities[:, 0])
-        predicted = np.where(told, np.nan_to_num(probabilities).argmax(1), -1)
-        chosen = probabilities[np.arange(len(part)), part.labels][told]
+        predicted = decide(probabilities)
+        chosen = probabilities[np.arange(len(part)), part.labels][predicted != ABSTAINED]
         return {
             "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()) if len(chosen) else 0.0,
             "accuracy": float((predicted == part.labels).mean()),
@@ -213,15 +213,6 @@ def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int
     steps = steps_an_epoch(len(rows), batch_size)
     for step in range(steps):
         yield rows[step * batch_size : (step + 1) * batch_size if step < steps - 1 else len(rows)]
-
-
-def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> float:
-    """Mean F1 over the classes that occur in ``truth``; -1 in ``predicted`` is an abstention."""
-    hits = np.bincount(truth[truth == predicted], minlength=classes)
-    total = np.bincount(truth, minlength=classes)
-    told = np.bincount(predicted[predicted >= 0], minlength=classes)
-    present = total > 0
-    return float((2 * hits[present] / (total + told)[present]).mean())
 
 
 def _take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bench.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, mcnemar
+from bench.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, macro_f1, mcnemar
 
 
 def case(seed, sessions=200, classes=5, abstained=0, present=None):
@@ -145,3 +145,9 @@ def test_mcnemar_by_hand():
     assert (test["only_a"], test["only_b"]) == (1, 9)
     assert test["p"] == pytest.approx(2 * (1 + 10) / 2**10)  # two tails of a fair coin thrown ten times
     assert mcnemar(a, a)["p"] == 1.0
+
+
+def test_macro_f1_by_hand_counts_an_absent_class_as_zero():
+    truth = np.array([0, 0, 1, 1, 2])
+    predicted = np.array([0, 1, 1, 1, ABSTAINED])  # F1: 2/3, 4/5, 0, and 0 for the class that does not occur
+    assert macro_f1(truth, predicted, 4) == pytest.approx((2 / 3 + 4 / 5) / 4)
