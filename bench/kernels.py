@@ -119,11 +119,9 @@ def _hide(
             _zero(out, 12, 20)
         if checksums:
             _zero(out, 10, 12)
-        transport = np.int64(data[begin] & 15) * 4
-    else:
-        if addresses:
-            _zero(out, 8, 40)
-        transport = _after_extensions(data, begin, held)
+    elif addresses:
+        _zero(out, 8, 40)
+    transport = _transport(data, begin, held)
     if ports:
         _zero(out, transport, transport + 4)
     if checksums and protocol == _TCP:
@@ -139,11 +137,16 @@ def _zero(out: NDArray[np.uint8], begin: int, end: int) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _after_extensions(data: NDArray[np.uint8], begin: int, held: int) -> int:
-    """Return the offset of the transport header from the IPv6 header, or where the captured bytes end before it."""
-    at = 40
-    following = data[begin + 6] if held > 6 else _NOTHING
-    while following in _EXTENSIONS:
+def _transport(data: NDArray[np.uint8], begin: int, held: int) -> int:
+    """Return the offset of the transport header from the IP header, or where the captured bytes end before it.
+
+    Steps over all that the ingest steps over: AH and, in IPv6, the extension headers.
+    """
+    extensions = data[begin] >> 4 != 4
+    at = 40 if extensions else int(data[begin] & 15) * 4
+    place = 6 if extensions else 9
+    following = np.int64(data[begin + place]) if held > place else _NOTHING
+    while following == _AUTHENTICATION or (extensions and following in _EXTENSIONS):
         if at + 2 > held:
             return held
         words = int(data[begin + at + 1])
@@ -153,7 +156,7 @@ def _after_extensions(data: NDArray[np.uint8], begin: int, held: int) -> int:
             size = (words + 2) * 4
         else:
             size = (words + 1) * 8
-        following = data[begin + at]
+        following = np.int64(data[begin + at])
         at += size
     return at
 

@@ -119,11 +119,11 @@ class View:
         return out
 
     def payload_lengths(self, packets: int, *, payload_only: bool = True) -> NDArray[np.int32]:
-        """Declared payload lengths, bytes: int32 ``[S, packets]``."""
+        """Declared payload lengths, bytes: int32 ``[S, packets]``, at most 2**31 - 1."""
         return self._series("payload_lengths", packets, payload_only)
 
     def lengths(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int32]:
-        """IP packet lengths on the wire, bytes: int32 ``[S, packets]``."""
+        """IP packet lengths on the wire, bytes: int32 ``[S, packets]``, at most 2**31 - 1."""
         return self._series("lengths", packets, payload_only)
 
     def directions(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int8]:
@@ -213,7 +213,10 @@ class View:
             # subtract in whole nanoseconds: a double holds an absolute time to some 200 ns only
             out[kept] = (values[rows[kept]] - values[rows[first[kept]]]) * 1e-9
         else:
-            out[kept] = values[rows[kept]]
+            taken = values[rows[kept]]
+            if taken.dtype == np.uint32:  # only a header that lies counts so much; it must not turn negative
+                np.minimum(taken, np.iinfo(np.int32).max, out=taken)
+            out[kept] = taken
         return out
 
     def _each_capture(self, copy: Callable[[NDArray[np.uint8], NDArray[np.int64]], None]) -> None:

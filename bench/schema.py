@@ -43,6 +43,17 @@ SESSION_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "first_packet": np.dtype("int64"),  # row of the session's first packet
 }
 
+#: first four bytes of a file that ingest reads -> its format; here, so that files can be told apart without numba
+CAPTURE_MAGICS: Final[dict[bytes, str]] = {
+    bytes.fromhex("a1b2c3d4"): "pcap",  # µs, then ns, then the "modified" layout, each in both byte orders
+    bytes.fromhex("d4c3b2a1"): "pcap",
+    bytes.fromhex("a1b23c4d"): "pcap",
+    bytes.fromhex("4d3cb2a1"): "pcap",
+    bytes.fromhex("a1b2cd34"): "pcap",
+    bytes.fromhex("34cdb2a1"): "pcap",
+    bytes.fromhex("0a0d0d0a"): "pcapng",
+}
+
 NO_CLASS: Final = -1  # a session that a task does not use
 
 

@@ -1,7 +1,14 @@
 import csv
+import errno
 import gzip
+import hashlib
+import os
+import resource
 import socket
 import struct
+import subprocess
+import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +19,7 @@ import zstandard
 from bench.errors import InputError
 from bench.ingest import Damage, inspect, read_capture
 from bench.ingest.sessions import SessionTable, sort_packets
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+from bench.schema import CAPTURE_MAGICS, PACKET_COLUMNS, SESSION_COLUMNS
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 443)
@@ -164,6 +171,34 @@ def test_clock_resolutions(read, resolution, ticks, expected):
     assert read(data).packets["time"].tolist() == [expected]
 
 
+@pytest.mark.parametrize("size", [100, 0xFF00])
+def test_options_of_an_interface_are_read_up_to_a_bound(read, size):
+    """A block may claim the whole file; a copy of it would take as much memory."""
+    comment = struct.pack("<HH", 1, size) + bytes(size)
+    options = comment + struct.pack("<HHBxxx", 9, 1, 3) + comment * (1 + 2**25 // size)
+    body = struct.pack("<HHI", 1, 0, 0) + options
+    small, packet = section("<") + interface("<", resolution=3), enhanced("<", ether(ipv4()), 5000)
+    read(small + packet)  # compiles
+    data = section("<") + block("<", 1, body) + packet
+    tracemalloc.start()
+    index = read(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not index.damage and peak < 2**22
+    assert index.packets["time"].tolist() == [5 * SECOND]
+    # behind more options than that, a clock is not seen
+    late = struct.pack("<HHI", 1, 0, 0) + comment * (1 + 2**16 // size) + struct.pack("<HHBxxx", 9, 1, 3)
+    assert read(section("<") + block("<", 1, late) + packet).packets["time"].tolist() == [5_000_000]
+
+
+def test_the_magics_are_known_without_numba(read):
+    assert len(CAPTURE_MAGICS) == 7
+    for magic, kind in CAPTURE_MAGICS.items():
+        assert read(magic + bytes(40)).format == kind
+    code = "import sys, bench.schema; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
 def llc(packet):
     return b"\xaa\xaa\x03\0\0\0\x08\0" + packet
 
@@ -308,7 +343,8 @@ def test_idle_timeout(read):
     assert index.sessions["first_packet"].tolist() == [0, 2, 3, 4]
     assert index.sessions["client_port"].tolist() == [40000, 443, 443, 40000]
     assert index.packets["direction"].tolist() == [1, 1, 1, 1, 1]
-    for bad in (0, -1, float("nan"), float("inf")):
+    assert read(data, idle_timeout=9e9).sessions["packets"].tolist() == [4, 1]
+    for bad in (0, -1, float("nan"), float("inf"), 1e10, 1e300):
         with pytest.raises(InputError, match="idle timeout"):
             read(data, idle_timeout=bad)
 
@@ -386,8 +422,14 @@ def test_what_is_no_capture_is_refused(tmp_path, read):
             read(data)
     with pytest.raises(InputError, match=r"missing\.pcap: cannot be read"):
         read_capture(tmp_path / "missing.pcap")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no regular file"):
         read_capture(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    keep = os.open(tmp_path / "pipe", os.O_RDWR)  # or opening it to read would wait for ever
+    os.write(keep, bytes(64))
+    with pytest.raises(InputError, match="no regular file"):
+        read_capture(tmp_path / "pipe")
+    os.close(keep)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress])
@@ -426,6 +468,76 @@ def test_broken_stream_keeps_what_came_before(tmp_path):
     assert index.damage == (Damage(len(plain), "the compressed stream is broken", 7),)
     path.write_bytes(packed + bytes(100))
     assert not read_capture(path).damage
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_a_wrong_checksum_costs_no_packet(tmp_path, size):
+    rng = np.random.default_rng(6)
+    plain = pcap([ether(ipv4(payload=rng.bytes(1000))) for _ in range(size)])
+    path = tmp_path / "capture"
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress(plain)
+    for packed, flip in ((gzip.compress(plain), -8), (checked, -1)):
+        other = bytearray(packed)
+        other[flip] ^= 1
+        path.write_bytes(packed + bytes(other) + packed)  # a fault in the second of three members
+        index = read_capture(path)
+        assert index.bytes_path.read_bytes() == plain * 2
+        assert index.damage[0].offset == 2 * len(plain)
+        assert index.damage[0].reason == "the compressed stream is broken"
+        assert 0 <= index.damage[0].bytes_lost - len(packed) <= 16  # what follows, and the second's end
+        path.write_bytes(other)
+        assert read_capture(path).records == size
+
+
+def test_a_fault_within_a_stream_keeps_what_came_before_it(tmp_path):
+    rng = np.random.default_rng(7)
+    plain = pcap([ether(ipv4(payload=rng.bytes(1000))) for _ in range(100)])
+    packed = bytearray(gzip.compress(plain, 0))  # stored blocks of at most 64 KB: a bad length is a fault
+    second = 10 + 5 + int.from_bytes(packed[11:13], "little")
+    packed[second + 1] ^= 1
+    (tmp_path / "capture").write_bytes(packed)
+    index = read_capture(tmp_path / "capture")
+    assert index.size == second - 15 and index.bytes_path.read_bytes() == plain[: index.size]
+    assert index.damage[0] == Damage(index.size, "the compressed stream is broken", len(packed) - second)
+
+
+@pytest.mark.parametrize("window", [27, 28, 31])
+def test_large_windows_of_zstd(tmp_path, window):
+    plain = pcap([ether(ipv4(payload=b"abc"))] * 3)
+    frame = b"\x28\xb5\x2f\xfd\0" + bytes([(window - 10) << 3]) + (len(plain) << 3 | 1).to_bytes(3, "little") + plain
+    (tmp_path / "capture").write_bytes(frame)
+    index = read_capture(tmp_path / "capture")
+    assert index.records == 3 and not index.damage
+
+
+def test_a_long_name_can_be_unpacked(tmp_path):
+    path = tmp_path / ("n" * 242 + ".pcap.gz")
+    path.write_bytes(gzip.compress(pcap([ether(ipv4())])))
+    index = read_capture(path, work=tmp_path / "work")
+    assert index.records == 1 and index.bytes_path.name == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_cannot_be_unpacked_is_no_fault_of_the_capture(tmp_path, monkeypatch):
+    path, work = tmp_path / "capture.gz", tmp_path / "work"
+    path.write_bytes(gzip.compress(bytes(100_000)))
+    with pytest.raises(NotADirectoryError):
+        read_capture(path, work=path / "work")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # as a full disk would
+    try:
+        with pytest.raises(OSError) as caught:
+            read_capture(path, work=work)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG and list(work.iterdir()) == []
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    with pytest.raises(InputError, match=r"capture\.gz: cannot be read \(Input/output error\)"):
+        read_capture(path, work=work)
+    assert list(work.iterdir()) == []
 
 
 def test_a_capture_without_packets_has_empty_columns(read):

@@ -23,21 +23,22 @@ def make_packet(rng, version, protocol, payload):
         options = rng.bytes(4 * int(rng.integers(0, 11)))
         header = bytearray(rng.bytes(20)) + options
         header[0] = 0x40 | len(header) // 4
-        header[9] = protocol
+        kinds = [51] * int(rng.choice([0, 0, 1, 2]))  # AH is all that may stand between IPv4 and TCP or UDP
+        header[9] = [*kinds, protocol][0]
         fields["addresses"], fields["checksums"] = [(12, 20)], [(10, 12)]
     else:
         kinds = [int(k) for k in rng.choice([0, 43, 44, 51, 60], int(rng.integers(0, 4)))]
         header = bytearray(b"\x60" + rng.bytes(39))
         header[6] = [*kinds, protocol][0]
         fields["addresses"] = [(8, 40)]
-        for kind, following in pairwise([*kinds, protocol]):
-            words = int(rng.integers(1, 4))
-            size = {44: 8, 51: (words + 2) * 4}.get(kind, (words + 1) * 8)
-            extension = bytearray(rng.bytes(size))
-            extension[0] = following
-            if kind != 44:  # the second byte of a fragment header means nothing
-                extension[1] = words
-            header += extension
+    for kind, following in pairwise([*kinds, protocol]):
+        words = int(rng.integers(1, 4))
+        size = {44: 8, 51: (words + 2) * 4}.get(kind, (words + 1) * 8)
+        extension = bytearray(rng.bytes(size))
+        extension[0] = following
+        if kind != 44:  # the second byte of a fragment header means nothing
+            extension[1] = words
+        header += extension
     at = len(header)
     fields["ports"] = [(at, at + 4)]
     if protocol == TCP:
@@ -236,6 +237,16 @@ def test_capture_that_ends_early(make_store, traffic):
         a, b = read(whole), read(cut)
         assert (b != 0).any() and (b != a).any()
         assert ((b == a) | (b == 0)).all()
+
+
+def test_lengths_never_turn_negative(make_store):
+    wire = [0, 1500, 2**31 - 1, 2**31, 2**32 - 1]
+    store = make_store({"packets": [5], "first_packet": [0]}, {"length": wire, "payload_length": wire})
+    view = View(store, Samples(np.array([0]), np.array([0]), np.array([5])), {"lengths", "payload_lengths"})
+    held = [0, 1500, 2**31 - 1, 2**31 - 1, 2**31 - 1]
+    assert view.lengths(6).tolist() == [[*held, 0]] and view.ragged("lengths")[0].tolist() == held
+    assert view.payload_lengths(5, payload_only=False).tolist() == [held]
+    assert store.packet("length").tolist() == wire
 
 
 def test_session_columns(traffic):

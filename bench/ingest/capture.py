@@ -1,7 +1,7 @@
 """One capture file to one index of its packets and sessions."""
 
-import math
 import mmap
+import stat
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.ingest.compressed import is_compressed, unpack
+from bench.ingest.compressed import is_compressed, reading, unpack
 from bench.ingest.containers import BATCH, Damage, Walk, capture_format, walk
 from bench.ingest.headers import KEY_WORDS, LINK_NAMES, REASONS, decode
 from bench.ingest.sessions import Columns, SessionTable, describe_sessions, sort_packets
 from bench.schema import PACKET_COLUMNS
 
 _MOST_PACKETS: Final = 2**32 - 1  # rows are sorted by 32-bit numbers
+_LONGEST_TIMEOUT: Final = 9e9  # seconds; more does not fit int64 as ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +45,16 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
     the folder ``work``, else into a temporary file.  Reads up to the first damage.  Runs without Python's lock for
     the most part: callers may read several captures in threads.
 
-    Raises InputError where there is no file, or no capture in it, or the timeout is not a positive number.
+    Raises InputError where there is no file, or no capture in it, or the timeout is out of range; OSError where a
+    packed capture cannot be unpacked for lack of space or rights, which is no fault of the capture.
     """
-    if idle_timeout is not None and not 0 < idle_timeout < math.inf:
-        raise InputError(f"idle timeout: {idle_timeout} is no positive number of seconds; leave it out for none")
+    if idle_timeout is not None and not 0 < idle_timeout <= _LONGEST_TIMEOUT:  # nor is nan
+        raise InputError(
+            f"idle timeout: {idle_timeout} is no number of seconds above 0 and up to {_LONGEST_TIMEOUT:g}; "
+            "leave it out for none"
+        )
     path = Path(path)
-    folder = None
-    damage: tuple[Damage, ...] = ()
-    try:
-        bytes_path = path
-        if is_compressed(path):
-            if work is None:
-                folder = tempfile.TemporaryDirectory(prefix="bench-capture-")
-                work = Path(folder.name)
-            bytes_path, damage = unpack(path, work)
-        data = _map(bytes_path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a readable capture file") from error
+    bytes_path, data, damage, folder = _load(path, work)
     kind = capture_format(data)
     if kind is None:
         why = damage[0].reason if damage else "by its first bytes"
@@ -104,6 +98,21 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "skipped": index.skipped,
         "damage": [{"offset": d.offset, "reason": d.reason, "bytes_lost": d.bytes_lost} for d in index.damage],
     }
+
+
+def _load(path: Path, work: Path | None) -> tuple[Path, NDArray[np.uint8], tuple[Damage, ...], Any]:
+    """The file that holds a capture's bytes, the bytes, damage met in unpacking, and what keeps a temporary file."""
+    with reading(path):
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and cannot be mapped
+            raise InputError(f"{path}: cannot be read (it is no regular file); give a readable capture file")
+        if not is_compressed(path):
+            return path, _map(path), (), None
+    folder = None
+    if work is None:
+        folder = tempfile.TemporaryDirectory(prefix="bench-capture-")
+        work = Path(folder.name)
+    unpacked, damage = unpack(path, work)
+    return unpacked, _map(unpacked), damage, folder
 
 
 def _map(path: Path) -> NDArray[np.uint8]:

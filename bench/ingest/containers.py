@@ -16,6 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bench.schema import CAPTURE_MAGICS
+
 #: records of one batch; small enough that headers met by the walk are still in the cache when they are decoded
 BATCH: Final = 2048
 
@@ -35,7 +37,9 @@ _PCAP: Final = {
     for order in "<>"
     for magic, tick, header in ((0xA1B2C3D4, 1000, 16), (0xA1B23C4D, 1, 16), (0xA1B2CD34, 1000, 24))
 }
-_PCAPNG: Final = b"\x0a\x0d\x0d\x0a"
+
+#: bytes of an interface block that are looked at; the clock stands among the first options, comments may be long
+_INTERFACE_BYTES: Final = 1 << 16
 
 _int: Any = np.int64
 _SECTION_BLOCK: Final = 0x0A0D0D0A
@@ -88,8 +92,7 @@ class Walk:
 
 def capture_format(data: NDArray[np.uint8]) -> str | None:
     """``"pcap"``, ``"pcapng"`` or None, by the first four bytes alone."""
-    magic = data[:4].tobytes()
-    return "pcapng" if magic == _PCAPNG else "pcap" if magic in _PCAP else None
+    return CAPTURE_MAGICS.get(data[:4].tobytes())
 
 
 def walk(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
@@ -142,14 +145,17 @@ def _pcapng(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]
 
 
 def _read_interface(data: NDArray[np.uint8], position: int, order: str) -> tuple[list[int], int]:
-    """The row of `interfaces` that a whole interface block describes, and the block's padded length."""
+    """The row of `interfaces` that a whole interface block describes, and the block's padded length.
+
+    Options beyond `_INTERFACE_BYTES` are not read: a block may claim the whole file.
+    """
     length = -(-struct.unpack(order + "I", data[position + 4 : position + 8].tobytes())[0] // 4) * 4
-    block = data[position : position + length].tobytes()
+    block = data[position : position + min(length - 4, _INTERFACE_BYTES)].tobytes()
     link, _, snap = struct.unpack_from(order + "HHI", block, 8)
     resolution, offset, at = 6, 0, 16
-    while at + 4 <= length - 4:  # options; one that runs over the end ends them
+    while at + 4 <= len(block):  # options; one that runs over the end ends them
         code, size = struct.unpack_from(order + "HH", block, at)
-        value = block[at + 4 : min(at + 4 + size, length - 4)]
+        value = block[at + 4 : at + 4 + size]
         if code == 0:
             break
         if code == 9 and len(value) == 1:
