@@ -23,7 +23,7 @@ from bench.errors import InputError
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
 #: fields that describe a data set to people and do not change its store
 PROSE: Final = ("title", "citation", "licence", "home", "notes", "source")
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
 class _FieldError(ValueError):
@@ -144,7 +144,7 @@ class Card:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise _FieldError("name", "may have letters, digits, '.', '_' and '-' only")
+            raise _FieldError("name", "may have letters, digits, '.', '_' and '-' only, 100 at most")
         if self.generator not in ("", "demo"):
             raise _FieldError("generator", "the only generator is 'demo'")
         if not self.tasks:
@@ -230,9 +230,13 @@ def describe_card(card: Card) -> dict[str, Any]:
 def folder_card(folder: Path) -> Card:
     """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    if not any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
+    try:
+        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
+    if not entries:
         raise InputError(f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class")
-    if not name or name in card_names():
+    if not NAME.fullmatch(name) or name in card_names():
         raise InputError(f"{folder}: the folder's name is not free as a data set's name; rename it or write a card")
     title = f"Folder {folder.name}: one class a sub-folder"
     return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})
@@ -267,7 +271,7 @@ class _Reader:
     def read_tagged(self, kinds: dict[str, Any], raw: Any, place: str) -> Any:
         """One of several dataclasses, told apart by the field ``kind``."""
         name = raw.get("kind") if isinstance(raw, dict) else None
-        if name not in kinds:
+        if not isinstance(name, str) or name not in kinds:
             self.fail(f"{place}.kind", name, f"must be one of: {', '.join(kinds)}")
         return self.read_table(kinds[name], {k: v for k, v in raw.items() if k != "kind"}, place)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench import registry
 from bench.cards import Captures, Card, Task
 from bench.errors import InputError
+from bench.ingest import inspect
 from bench.prepare import prepare
 from bench.readers import View
 from bench.schema import Samples
@@ -28,8 +29,7 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     ``class`` is None where the method abstains.  The session rules are those of the run's store without an
     idle timeout.  Raises :class:`InputError` for a run without a model.
     """
-    if not capture.is_file():
-        raise InputError(f"{capture}: no such capture; give a pcap or pcapng file")
+    inspect(capture)  # says it better than a preparation does where this is no capture
     if record.folder is None or not (record.folder / "model" / "method.json").is_file():
         raise InputError(f"run {record.run_id[:8]} ({record.status}) has no model; run it again with --rerun")
     method = registry.load(record.spec["method"]).load(record.folder / "model", device=device)

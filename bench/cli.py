@@ -17,7 +17,7 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
-from bench.text import brief, columns, outcome_table, outline, parameter_table
+from bench.text import brief, columns, outcome_table, outline, parameter_table, shortcomings
 
 if TYPE_CHECKING:
     from bench.store import Store
@@ -43,6 +43,9 @@ def main() -> None:
     except BrokenPipeError:  # `bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}; nothing was left half done, mend it and run the command again", 2)
 
 
 def _fail(message: str, status: int) -> None:
@@ -214,7 +217,10 @@ def _store(dataset: str) -> "Store":
     from bench.progress import PrepareProgress
 
     with PrepareProgress() as progress:
-        return open_dataset(dataset, progress=progress)
+        store = open_dataset(dataset, progress=progress)
+    if told := shortcomings(store.manifest):
+        click.echo(f"{store.name}: {told}; `bench prepare {dataset}` lists them", err=True)
+    return store
 
 
 # --- runs
@@ -287,6 +293,8 @@ def _specs(
 
         values = read_parameters(asked["params_file"], names[0]) | values
     stores = [_store(dataset) for dataset in datasets]
+    if len({store.name for store in stores}) < len(stores):
+        raise InputError("two data sets have one name, and so one store; rename a folder, or run one after the other")
     return expand(names, stores, task=asked["task"], split=split, split_file=file, seeds=seeds, folds=asked["folds"],
                   max_per_class=asked["max_per_class"], values=values, preset=asked["preset"],
                   epochs=asked["epochs"])  # fmt: skip
@@ -299,9 +307,12 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        known = torch.empty(0, device=device).device.type in ("cpu", "cuda")
+        reason = "not a processor or a CUDA card"
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device}: {str(error).splitlines()[0]}; give cpu, cuda or cuda:N") from None
+        known, reason = False, str(error).splitlines()[0]
+    if not known:
+        raise InputError(f"--device {device}: {reason}; give cpu, cuda or cuda:N")
 
 
 @cli.command()

@@ -9,7 +9,7 @@ import functools
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from pathlib import Path
 from re import compile as compile_pattern
 from typing import Any, Final
@@ -180,9 +180,12 @@ def _from_file(
     free = np.ones(rows, bool)
     free[row[row != NO_ROW]] = False
     missing = sorted({name for name in names if name not in capture})
+    _, first = np.unique(np.stack([key[:rows], file.start]), axis=1, return_index=True)
+    double = np.setdiff1d(np.arange(rows), first)  # of one session and one time: at most one of them can be right
     report = {
         "rows": rows,
         "missing_captures": _listed(missing),
+        "double": _listed(double, lambda i: _row_text(labels, file, i)),
         "unmatched": _listed(np.flatnonzero(free), lambda i: _row_text(labels, file, i)),
         "unlabelled": _listed(np.flatnonzero(row == NO_ROW), lambda i: _session_text(captures, sessions, i)),
     }
@@ -278,7 +281,7 @@ def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: P
         return np.zeros(len(columns[labels.capture]), np.int64)
     try:
         return np.array([int(Decimal(text).scaleb(9)) for text in columns[labels.start]], np.int64)
-    except (InvalidOperation, OverflowError, ValueError) as error:
+    except (DecimalException, OverflowError, ValueError) as error:
         raise InputError(f"{path}: column {labels.start} has a value that is no time in seconds") from error
 
 

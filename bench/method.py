@@ -168,12 +168,12 @@ def _convert(method: str, name: str, kind: Any, value: Any) -> Any:
         if str(value).lower() in ("true", "false", "1", "0", "yes", "no"):
             return str(value).lower() in ("true", "1", "yes")
     else:
-        for one in (k for k in (int, float, str) if k in kinds):
+        for one in (k for k in (int, float, str) if k in kinds and not isinstance(value, bool | list | dict)):
             try:
                 number = one(value)
-            except ValueError:
+                if one is str or number == float(value):  # 2.5 is not an int
+                    return number
+            except (ValueError, TypeError, OverflowError):
                 continue
-            if one is str or number == float(value):  # 2.5 is not an int
-                return number
     names = " or ".join(k.__name__ for k in kinds)
     raise InputError(f"{method}: parameter {name}={value!r} is not of type {names}")

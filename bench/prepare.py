@@ -62,7 +62,10 @@ def prepare(
     path, work = store_path(card.name, home), unpacked_path(card.name, home)
     options = {"idle_timeout": idle_timeout}
     with _lock(path):
-        found = find_captures(card, source_folder(card, source, home))
+        folder = source_folder(card, source, home)
+        if card.source:
+            _check_owner(path, folder)
+        found = find_captures(card, folder)
         if store := _same_input(path, card, options, found):
             return Prepared(path, True, _report(store))
         aside = path.with_name(f".{card.name}.new")
@@ -163,9 +166,10 @@ class _Build:
         path = file.root / file.path
         try:
             digest = file_sha256(path)
-            index = read_capture(path, idle_timeout=self.options["idle_timeout"], work=self.work)
         except OSError as error:
             return file, "", str(error.strerror)
+        try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
+            index = read_capture(path, idle_timeout=self.options["idle_timeout"], work=self.work)
         except InputError as error:
             return file, digest, str(error).removeprefix(f"{path}: ")
         return file, digest, index
@@ -173,7 +177,7 @@ class _Build:
     def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: dict[str, Any]) -> None:
         """Append a capture's packets to the column files; keep its sessions."""
         for name, dtype in PACKET_COLUMNS.items():
-            np.ascontiguousarray(index.packets[name], dtype).tofile(sinks[name])
+            sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
         count, sessions = len(index.packets["time"]), len(index.sessions["start"])
         columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
         columns["first_packet"] = columns["first_packet"] + self.packets
@@ -271,8 +275,9 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
     """The store at the path, if it was made of exactly this input; a mere move of the captures is noted in it."""
     try:
         store = Store.open(path)
-        sources = json.loads((path / "sources.json").read_text())
-    except (InputError, OSError, ValueError):
+        sources = store.sources
+        store.check_columns()
+    except InputError:
         return None
     manifest = store.manifest
     known = {entry["path"]: entry for entry in manifest["captures"] + manifest["unreadable"]}
@@ -284,7 +289,7 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
         return None
     if not all(entry["sha256"] for entry in manifest["unreadable"]):  # could not even be opened: perhaps it can now
         return None
-    if not all((store.unpacked / name).is_file() for name in sources["unpacked"].values()):
+    if not all(_has_size(store.unpacked / name, known[p]["bytes"]) for p, name in sources["unpacked"].items()):
         return None
     mtimes = {file.path: file.mtime_ns for file in source.files}
     try:
@@ -296,6 +301,20 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
     if (sources["root"], sources["mtime_ns"]) != (str(source.root), mtimes):
         _write_sources(path, source.root, mtimes, sources["unpacked"])
     return store
+
+
+def _check_owner(path: Path, folder: Path) -> None:
+    """Refuse a store that another folder of the same name still uses: each would overwrite the other's."""
+    try:
+        owner = Path(Store.open(path).sources["root"])
+    except InputError:
+        return
+    if owner != folder and owner.is_dir():
+        raise InputError(f"{path}: is the store of {owner}; rename {folder} or remove that store")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _report(store: Store) -> dict[str, Any]:

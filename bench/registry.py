@@ -72,7 +72,7 @@ def describe(name: str) -> Outline:
     wanted = wanted or source.method_class()
     try:
         found = source.value(wanted, declarations=True)
-    except NameError:  # defined in some way that a slice does not see: pay for the import
+    except Exception:  # defined in some way that a slice does not see, or wrong: pay for the import, which tells
         found = load(name)
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")
@@ -94,12 +94,16 @@ def describe(name: str) -> Outline:
 def load(name: str) -> type[Method]:
     """The class itself; imports its file and no other method.  Raises :class:`InputError` as `describe` does."""
     path, wanted = _locate(name)
-    if name in _entries():
-        module = importlib.import_module(_entries()[name].module)
-    elif ".py:" in name:
-        module = _import_file(path)
-    else:
-        module = importlib.import_module(f"methods.{path.stem}")
+    try:
+        if name in _entries():
+            module = importlib.import_module(_entries()[name].module)
+        elif ".py:" in name:
+            module = _import_file(path)
+        else:
+            module = importlib.import_module(f"methods.{path.stem}")
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file") from error
     found = getattr(module, wanted or _Source(path).method_class(), None)
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")

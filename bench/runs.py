@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, cast
@@ -119,8 +119,10 @@ def expand(
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
     numbers: Sequence[int | None] = (None,) if folds is None else range(folds)
     file_digest = _file_digest(split_file) if split_file is not None else None
-    for store in stores:
+    for store in stores:  # what cannot be for any run is told before the first
         store.classes(task or store.default_task)
+        if split_file is not None:
+            make_split(store, task or store.default_task, split, file=split_file)
     return [
         RunSpec(
             method=method,
@@ -273,6 +275,7 @@ class _Attempt:
         self.run.parameters(dataclasses.asdict(self.method.parameters))
         with self.stage("split"):
             split = _split(self.spec, self.store)
+        self.run.tags(_split_marks(self.spec, split))
         with self.stage("represent"):
             parts = represent_parts(self.method, self.store, split, tuple(split.parts))
         with self.stage("fit"):
@@ -385,14 +388,36 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     epochs = spec.parameters.get("epochs")
     if epochs is not None and epochs < outline.defaults["epochs"]:
         reduced.append(f"epochs={epochs}")
-    tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": outline.digest}
+    tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": _code(outline)}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
+
+
+@cache
+def _shared_code() -> str:
+    """Digest of what all methods stand on: a change there can change any result."""
+    names = ("training", "estimator", "readers", "kernels", "splits", "metrics")
+    text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _code(outline: registry.Outline) -> str:
+    return f"{outline.digest}-{_shared_code()}"
+
+
+def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
+    """Tags that only the split knows: one from a file may be of reduced scale, or share groups unproved."""
+    marks = {}
+    if spec.max_per_class is None and split.max_per_class is not None:
+        marks["scale"] = f"max_per_class={split.max_per_class}"
+    if split.scheme == "file" and split.shared["test_in_training_conversations"]:
+        marks["leaky"] = "true"
+    return marks
 
 
 def _cached(spec: RunSpec, known: Record) -> Outcome:
     """The outcome of a run that is done; says so where the method's code is not that of the run any more."""
-    changed = known.source != registry.describe(spec.method).digest
-    reason = f"the source of {spec.method} has changed since; --rerun computes it again" if changed else ""
+    changed = known.source != _code(registry.describe(spec.method))
+    reason = f"the code of {spec.method} has changed since; --rerun computes it again" if changed else ""
     return Outcome(spec, "cached", reason, known.run_id, known.metrics)
 
 

@@ -1,21 +1,22 @@
 """Where a data set's captures come from: the source folder, its files, a generator's captures."""
 
 import collections
-import glob
 import importlib.util
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 from bench.cards import Card, SessionLabels
 from bench.errors import InputError
+from bench.schema import CAPTURE_MAGICS
 from bench.store import file_sha256
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
 COMPRESSED: Final = (".gz", ".zst")
-MAGIC: Final = {bytes.fromhex(text) for text in ("a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "0a0d0d0a")}
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,15 @@ def _generated(home: Path) -> Path:
 
 def find_captures(card: Card, root: Path) -> Source:
     """All files of the card's globs that are captures by suffix or by their first bytes; and the label file."""
-    paths: set[str] = set()
-    for pattern in card.captures.include:
-        # not Path.glob: that does not follow links to folders, which is how large data sets are often laid out
-        paths.update(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
+    patterns = [pattern.split("/") for pattern in card.captures.include]
     files, ignored = [], collections.Counter[str]()
-    for path in sorted(Path(path).as_posix() for path in paths):
-        full = root / path
-        if not full.is_file():
+    for full in _walk(root, frozenset()):
+        path = full.relative_to(root).as_posix()
+        if not any(_matches(path.split("/"), pattern) for pattern in patterns):
             continue
-        if _is_capture(full):
+        if full.name.startswith("."):
+            ignored["hidden"] += 1
+        elif _is_capture(full):
             stat = full.stat()
             files.append(CaptureFile(root, path, stat.st_size, stat.st_mtime_ns))
         else:
@@ -89,6 +89,32 @@ def find_captures(card: Card, root: Path) -> Source:
     if labels and not labels.is_file():
         raise InputError(f"{labels}: label file of {card.name} is missing; check --source")
     return Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """All files below a folder, by name; links to folders are followed, unless they lead to a folder above."""
+    stat = folder.stat()
+    here = (stat.st_dev, stat.st_ino)
+    if here in above:
+        return
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); make it readable or move it away") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry, above | {here})
+        elif entry.is_file():
+            yield entry
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a path's parts match a glob's; ``**`` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
 def _is_capture(path: Path) -> bool:
@@ -100,7 +126,7 @@ def _is_capture(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(4) in MAGIC
+            return file.read(4) in CAPTURE_MAGICS
     except OSError:
         return False
 
@@ -108,4 +134,4 @@ def _is_capture(path: Path) -> bool:
 def capture_group(card: Card, path: str) -> str:
     """Name of a capture's group; a path that the card's pattern does not match is its own group."""
     match = re.search(card.captures.group, path) if card.captures.group else None
-    return (match.group(1) if match.re.groups else match.group()) if match else path
+    return (match.group(1) if match.re.groups else match.group()) or path if match else path

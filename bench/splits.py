@@ -36,6 +36,15 @@ from bench.schema import NO_CLASS, Samples
 SCHEMES: Final = ("session", "capture", "time", "file")
 PARTS: Final = ("train", "validation", "test")
 FORMAT: Final = "bench-split-1"
+_FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types that JSON may give
+    "store": (str,),
+    "dataset": (str,),
+    "task": (str,),
+    "seed": (int,),
+    "shares": (list,),
+    "dropped": (dict,),
+    **dict.fromkeys(("fold", "folds", "max_per_class"), (int, type(None))),
+}
 _DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
 _SWEEPS = 4  # times that a deal goes over all groups
 
@@ -198,6 +207,8 @@ def make_split(
         return split
     labels = np.asarray(store.labels(task))
     used = np.flatnonzero(labels != NO_CLASS)
+    if not len(used):
+        raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
     rows, dropped = used, {}
     if max_per_class is not None:
         rows = _cap(rows, labels[rows], max_per_class, named_seed(seed, store.name, task, "max_per_class"))
@@ -436,7 +447,13 @@ def _read(path: Path) -> dict[str, Any]:
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
     if missing or content["format"] != FORMAT or content["scheme"] not in SCHEMES:
         raise InputError(f"{path}: not a split file of format {FORMAT} (lacks {missing}); make one with bench split")
-    return {"seed": 0, "shares": [], "dropped": {}} | content
+    content = {"seed": 0, "shares": [], "dropped": {}, "fold": None, "folds": None, "max_per_class": None} | content
+    for key, kinds in _FIELDS.items():
+        if not isinstance(content[key], kinds):
+            raise InputError(f"{path}: {key} = {content[key]!r} cannot be; make the file with bench split")
+    if not all(isinstance(n, int) for n in content["dropped"].values()):
+        raise InputError(f"{path}: dropped = {content['dropped']!r} must hold counts; make the file with bench split")
+    return content
 
 
 def _samples(path: Path, part: Any) -> Samples:

@@ -23,6 +23,7 @@ from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 1
+_KEYS: Final = {"name", "card", "options", "packets", "sessions", "tasks", "default_task", "captures", "unreadable"}
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 
 
@@ -60,10 +61,9 @@ class Store:
             manifest = json.loads(text)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: not a store ({error}); run `bench prepare`") from error
-        if manifest.get("format") != FORMAT:
-            raise InputError(
-                f"{path}: store format {manifest.get('format')}, this version reads {FORMAT}; run `bench prepare` again"
-            )
+        written = manifest.get("format") if isinstance(manifest, dict) else None
+        if written != FORMAT or not _KEYS <= manifest.keys():
+            raise InputError(f"{path}: store format {written}, this version reads {FORMAT}; run `bench prepare` again")
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     @classmethod
@@ -123,8 +123,8 @@ class Store:
     def capture_path(self, capture: int) -> Path:
         """The file whose bytes the packet rows address: the capture, or what it was unpacked to."""
         path = self._capture(capture)["path"]
-        unpacked = self._sources["unpacked"].get(path)
-        return self.unpacked / unpacked if unpacked else Path(self._sources["root"]) / path
+        unpacked = self.sources["unpacked"].get(path)
+        return self.unpacked / unpacked if unpacked else Path(self.sources["root"]) / path
 
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """uint8 ``[bytes of the file]``, a read-only memory map.
@@ -140,7 +140,7 @@ class Store:
 
     def _check(self, capture: int, path: Path) -> None:
         recorded = self._capture(capture)
-        remedy = f"run `bench prepare {self.name} --source DIR` with the folder of its captures"
+        remedy = f"prepare {self.name} again (`bench prepare`, with --source and the folder of its captures)"
         try:
             stat = path.stat()
         except OSError as error:
@@ -149,8 +149,8 @@ class Store:
             raise InputError(f"{path}: has {stat.st_size} bytes, had {recorded['bytes']} when prepared; {remedy}")
         # an unpacked file is the harness's own, made whole and renamed: its size is enough
         if (
-            recorded["path"] in self._sources["unpacked"]
-            or stat.st_mtime_ns == self._sources["mtime_ns"][recorded["path"]]
+            recorded["path"] in self.sources["unpacked"]
+            or stat.st_mtime_ns == self.sources["mtime_ns"][recorded["path"]]
         ):
             return
         if file_sha256(path) != recorded["sha256"]:
@@ -160,11 +160,21 @@ class Store:
         return self.manifest["captures"][capture]
 
     @cached_property
-    def _sources(self) -> dict[str, Any]:
+    def sources(self) -> dict[str, Any]:
+        """Where the captures lie on this machine: ``root``, ``mtime_ns`` and ``unpacked``, by path."""
+        file = self.path / "sources.json"
         try:
-            return json.loads((self.path / "sources.json").read_text())
+            sources = json.loads(file.read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}/sources.json: damaged ({error}); run `bench prepare` again") from error
+            raise InputError(f"{file}: damaged ({error}); run `bench prepare` again") from error
+        if not isinstance(sources, dict) or not {"root", "mtime_ns", "unpacked"} <= sources.keys():
+            raise InputError(f"{file}: damaged; run `bench prepare` again")
+        return sources
+
+    def check_columns(self) -> None:
+        """Open both tables.  Raises :class:`InputError` where one is damaged or not of this manifest."""
+        self.session("start")
+        self.packet("time")
 
     @cached_property
     def _maps(self) -> dict[int, NDArray[np.uint8]]:
@@ -176,7 +186,7 @@ class Store:
 
     def _column(self, table: str, column: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         if table not in self._tables:
-            self._tables[table] = _read_batch(self.path / f"{table}.arrow")
+            self._tables[table] = _read_batch(self.path / f"{table}.arrow", self.manifest[table])
         return as_array(self._tables[table].column(column), dtype)
 
 
@@ -212,10 +222,13 @@ def _arrow_array(column: NDArray[Any]) -> Any:
     return pa.Array.from_buffers(kind, len(column), [None, buffer])
 
 
-def _read_batch(path: Path) -> Any:
+def _read_batch(path: Path, rows: int) -> Any:
     import pyarrow as pa
 
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{path}: damaged ({error}); run `bench prepare` again") from error
+    if batch.num_rows != rows:  # prepared anew between the reading of the manifest and this
+        raise InputError(f"{path}: has {batch.num_rows} rows, its manifest says {rows}; run the command again")
+    return batch

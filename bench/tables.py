@@ -4,8 +4,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 (of the sample, n - 1), of a single one the value and its 95 % interval.
 """
 
-import csv
-import io
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ class Row:
 
     done: list[Record]
     other: list[Record]  # failed, skipped, killed, running
+    apart: str = ""  # what tells it from a row that would look the same
 
     @property
     def head(self) -> Record:
@@ -54,6 +54,8 @@ class Row:
         values = [f"{name}={value}" for name, value in sorted(spec["parameters"].items())]
         if spec["max_per_class"]:
             values.append(f"max_per_class={spec['max_per_class']}")
+        if self.apart:
+            values.append(self.apart)
         return spec["method"] + (f" ({', '.join(values)})" if values else "")
 
     @property
@@ -121,9 +123,26 @@ def group(records: Sequence[Record]) -> list[Row]:
         Row([r for r in found if r.status == "done"], [r for r in found if r.status != "done"])
         for found in rows.values()
     ]
+    made = _told_apart(made)
     return sorted(
         made, key=lambda r: (*(r.head.spec[p] for p in PLACE), -r.value("macro_f1").get("macro_f1", -1), r.method)
     )
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one place and one label differ in store, split file or source: say in which, by its digest."""
+    alike: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((*(_place(row, name) for name in PLACE), row.method), []).append(row)
+    made = []
+    for twins in alike.values():
+        names = [
+            name for name in ("store", "split_digest", "source") if len({r.head.spec.get(name) for r in twins}) > 1
+        ]
+        for row in twins:
+            apart = ", ".join(f"{name}={str(row.head.spec.get(name))[:8]}" for name in names)
+            made.append(dataclasses.replace(row, apart=apart))
+    return made
 
 
 def siblings(record: Record, records: Sequence[Record]) -> list[Record]:
@@ -209,7 +228,8 @@ def compare_text(result: dict[str, Any]) -> str:
     if test is None:
         lines.append("McNemar: not for sessions that were tested more than once")
     else:
-        lines.append(f"McNemar: only a right {test['only_a']}, only b right {test['only_b']}, p = {test['p']:.3g}")
+        counts = f"only a right {test['only_a']}, only b right {test['only_b']}"
+        lines.append(f"McNemar: {counts}, p = {test['p']:.3g}  (takes sessions as independent)")
     return "\n".join(lines)
 
 
@@ -287,14 +307,11 @@ def _markdown(cells: Sequence[Sequence[str]]) -> str:
 
 def _csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     """One line a row; lists and parameters as JSON texts."""
+    import pandas
+
     lines = [row.to_dict(metrics) for row in rows]
-    names = dict.fromkeys(name for line in lines for name in line)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in line.items()})
-    return text.getvalue().rstrip("\n")
+    cells = [{k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in line.items()} for line in lines]
+    return str(pandas.DataFrame(cells, dtype=object).to_csv(index=False, lineterminator="\n")).rstrip("\n")
 
 
 def _who(records: Sequence[Record]) -> dict[str, Any]:

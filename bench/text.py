@@ -58,6 +58,16 @@ def brief(report: dict[str, Any]) -> dict[str, Any]:
     return counts | {"tasks": tasks} | {key: report[key] for key in told}
 
 
+def shortcomings(manifest: Mapping[str, Any]) -> str:
+    """What of a store is not as it should be, counted; empty where all is well."""
+    counted = {
+        "captures could not be read": len(manifest["unreadable"]),
+        "captures are damaged": len(manifest["damaged"]),
+        "counts are not those of the card": len(manifest["unexpected"]),
+    }
+    return ", ".join(f"{number} {what}" for what, number in counted.items() if number)
+
+
 def outcome_table(outcomes: "Sequence[Outcome]") -> str:
     """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1."""
     rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
@@ -67,9 +77,12 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         if m:
             interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
             scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
-        scale = f" (<= {spec.max_per_class} a class)" if spec.max_per_class else ""
+        asked = [f"{name}={value}" for name, value in spec.parameters.items()]
+        asked += [f"max_per_class={spec.max_per_class}"] if spec.max_per_class else []
         run_id = (outcome.run_id or "")[:8]
         status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
-        name = f"{spec.dataset}/{spec.task}{scale}"
-        rows.append((spec.name, name, status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id))
+        name = spec.name + (f" ({', '.join(asked)})" if asked else "")
+        rows.append(
+            (name, f"{spec.dataset}/{spec.task}", status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id)
+        )
     return columns(rows)

@@ -5,6 +5,7 @@ store, a server for instance.  Opening costs about two seconds (MLflow's import 
 opened before the first question.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -199,22 +200,33 @@ class Tracker:
         os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if self._own:
-            self.results.mkdir(parents=True, exist_ok=True)
-        wait = (
-            "?timeout=60" if self.uri.startswith("sqlite:") and "?" not in self.uri else ""
-        )  # other processes write too
+        wait = "?timeout=60" if self.uri.startswith("sqlite:") and "?" not in self.uri else ""  # others write too
         try:
-            return MlflowClient(self.uri + wait)
-        except (MlflowException, ValueError) as error:
+            with self._alone():
+                client = MlflowClient(self.uri + wait)
+                client.search_experiments(max_results=1)  # a server is not asked before
+        except OSError:
+            raise
+        except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
             line = (str(error).splitlines() or [""])[0]
             raise InputError(
                 f"{self.uri}: MLflow cannot open it ({line}); give a sqlite:/// file or a server"
             ) from None
+        return client
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time makes or migrates the tables of the default store; they get in each other's way."""
+        if not self._own:
+            yield
+            return
+        self.results.mkdir(parents=True, exist_ok=True)
+        with (self.results / ".mlflow.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""

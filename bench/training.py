@@ -48,6 +48,8 @@ class TrainingParameters:
         for name in ("epochs", "batch_size", "step_size", "learning_rate", "gamma"):
             if not getattr(self, name) > 0:
                 raise InputError(f"parameter {name}={getattr(self, name)}: must be above 0")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"parameter patience={self.patience}: must be at least 1, or none")
         if not 0 <= self.warmup < 1:
             raise InputError(f"parameter warmup={self.warmup}: must be at least 0 and below 1, a part of all steps")
 

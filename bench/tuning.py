@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bench.tracking import Tracker
 
 SAMPLERS = ("tpe", "grid")
+HEARTBEAT_S = 20  # a trial without a sign of life for three times that was killed
 _DONE = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
@@ -48,7 +49,7 @@ class Search:
         """Readable, and different for every different question, so that a study resumes only itself."""
         spaces = {name: _jsonable(space) for name, space in sorted(self.spaces.items())}
         asked = json.dumps([self.spec.digest, spaces, self.sampler, self.prune], sort_keys=True)
-        return f"{self.spec.method}-{self.spec.dataset}-{sha256(asked.encode()).hexdigest()[:10]}"
+        return f"{Path(self.spec.method).name}-{self.spec.dataset}-{sha256(asked.encode()).hexdigest()[:10]}"
 
 
 def _jsonable(space: Space) -> Any:
@@ -121,7 +122,11 @@ def spaces_for(name: str, asked: Mapping[str, str]) -> dict[str, Space]:
         return spaces
     parsed = {name: parse_space(name, text) for name, text in asked.items()}
     for name, space in parsed.items():
-        for value in (space.low, space.high) if isinstance(space, Range) else space:
+        if isinstance(space, Range) and space.step is None:
+            values = [space.low, space.high]
+        else:
+            values = grid_values({name: space})[name]
+        for value in values:
             make_parameters(method, {name: value})
     return parsed
 
@@ -162,7 +167,9 @@ class TrialMonitor(Monitor):
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """See :class:`bench.method.Monitor`."""
-        self.last = values["validation_macro_f1"]
+        self.last = values.get("validation_macro_f1", self.last)
+        if math.isnan(self.last):  # a method that does not tell it cannot be pruned
+            return
         self._trial.report(self.last, epoch)
         if self._trial.should_prune():
             raise optuna.TrialPruned(f"below the median at epoch {epoch} of {epochs}")
@@ -171,14 +178,23 @@ class TrialMonitor(Monitor):
 def open_study(search: Search, storage: str) -> optuna.Study:
     """The search's study in `storage` (a database URL), made or taken up again.
 
-    Trials that a killed process left running are closed as failed and their values queued again.
+    Several processes may work on it.  A trial whose process was killed is closed as failed and tried once more,
+    when its sign of life has been missing for a minute.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it prints a trace for every interrupt
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
     try:
+        with warnings.catch_warnings():  # Optuna has called the heartbeat experimental since 2021
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            database = optuna.storages.RDBStorage(
+                storage,
+                heartbeat_interval=HEARTBEAT_S,
+                grace_period=3 * HEARTBEAT_S,
+                failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=1),
+            )
         study = optuna.create_study(
             study_name=search.name,
-            storage=storage,
+            storage=database,
             direction="maximize",
             load_if_exists=True,
             pruner=pruner if search.prune else optuna.pruners.NopPruner(),
@@ -186,10 +202,6 @@ def open_study(search: Search, storage: str) -> optuna.Study:
     except (ValueError, ImportError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--storage {storage}: cannot be opened ({reason}); give a database URL") from None
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        if search.sampler == "tpe":  # the grid sampler visits an unfinished cell again by itself
-            study.enqueue_trial(trial.params)
     study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
     return study
 
@@ -236,8 +248,8 @@ def tune(
     with tracker.study(search.name, search.spec) as run:
         left = wanted - len(study.get_trials(deepcopy=False, states=_DONE))
         if left > 0:
-            # a diverged trial is a result; the search goes on without it
-            study.optimize(lambda t: _objective(t, search, run, device, progress), n_trials=left, catch=ArithmeticError)
+            # a trial that fails is a result; the search goes on without it
+            study.optimize(lambda t: _objective(t, search, run, device, progress), n_trials=left, catch=Exception)
         summary = summarise(study, search)
         if summary["best"] is not None:
             summary["file"] = str(results / "params" / f"{search.name}.json")
@@ -259,6 +271,9 @@ def _objective(trial: optuna.Trial, search: Search, run: Any, device: str, progr
             value = fit_and_validate(spec, monitor, device=device).macro_f1
         except optuna.TrialPruned:
             value = None
+        except Exception as error:
+            progress(f"trial {trial.number}: failed, {type(error).__name__}: {error} ({values})")
+            raise
         log({"pruned": float(value is None), "validation_macro_f1": monitor.last if value is None else value})
     if value is None:
         progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")

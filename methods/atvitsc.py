@@ -24,6 +24,10 @@ from bench.readers import View
 from bench.training import TorchMethod, TrainingParameters
 
 LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
+POSITIVE = (
+    "packets", "bytes", "width", "layers", "heads", "head_width", "feedforward", "resatconv_layers", "channels",
+    "map_channels", "lstm_hidden", "temperature",
+)  # fmt: skip
 CHOICES = {
     "branches": ("both", "global", "spatiotemporal"),
     "fusion": ("weighted", "concat"),
@@ -76,9 +80,12 @@ class Parameters(TrainingParameters):
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: choose one of {', '.join(known)}")
-        for name in ("packets", "bytes", "layers", "heads", "head_width", "feedforward", "channels", "temperature"):
+        for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: must be above 0")
+        for name in ("encoder_dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: must be at least 0 and below 1")
         side = math.isqrt(self.bytes)
         if side * side != self.bytes:
             near = f"{side * side} or {(side + 1) ** 2}"
@@ -133,6 +140,7 @@ class Atvitsc(TorchMethod):
         "warm-up linear over the first tenth of the steps, then a tenth of the rate every 10 epochs (silent)",
         "epoch chosen by validation macro-F1 (silent)",
         "a packet count that is no square is allowed: the tiling changes nothing",
+        "DNS and the like are kept: the paper drops irrelevant packets without naming them",
         "consecutive packets from the session's start, no fixed-step re-sampling before the split",
     )
 
@@ -153,6 +161,8 @@ class Atvitsc(TorchMethod):
 class Network(nn.Module):
     """Both branches, or one, and the classifier (Fig. 1)."""
 
+    padding: Tensor | None = None  # share of padded packets in the last call
+
     def __init__(self, settings: Parameters, classes: int) -> None:
         super().__init__()
         both, width = settings.branches == "both", settings.width
@@ -167,6 +177,7 @@ class Network(nn.Module):
     def forward(self, payload: Tensor, lengths: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of payload bytes ``[samples, packets, bytes]`` and int lengths."""
         packets = payload.float() / 255
+        self.padding = (lengths == 0).float().mean()
         features = []
         if self.pvt is not None:
             features.append(self.pvt(packets, lengths))
@@ -176,12 +187,14 @@ class Network(nn.Module):
         return self.head(fused)
 
     def diagnostics(self) -> dict[str, float]:
-        """The mean weight of each branch over the last batch (Figs 9 and 10)."""
-        weights = None if self.gate is None else self.gate.weights
-        if weights is None:
-            return {}
-        alpha = weights.mean(0).tolist()
-        return {"alpha_global": alpha[0], "alpha_spatiotemporal": alpha[1]}
+        """Of the last batch: the mean weight of each branch (Figs 9 and 10), and the share of padded packets.
+
+        Batch normalisation takes in padded packets too, so its statistics depend on that share.
+        """
+        told = {} if self.padding is None else {"padding_share": self.padding.item()}
+        if self.gate is not None and self.gate.weights is not None:
+            told["alpha_global"], told["alpha_spatiotemporal"] = self.gate.weights.mean(0).tolist()
+        return told
 
 
 class PacketVisionTransformer(nn.Module):

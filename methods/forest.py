@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import InputError
 from bench.estimator import EstimatorMethod
 from bench.method import Inputs, Range, parameter
 from bench.readers import View
@@ -24,6 +25,13 @@ class Parameters:
         None, "share of the features that a split looks at; none: the root of their number", OURS, Range(0.05, 0.5)
     )
     min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8))
+
+    def __post_init__(self) -> None:
+        for name in ("packets", "trees", "min_leaf"):
+            if getattr(self, name) < 1:
+                raise InputError(f"forest: parameter {name}={getattr(self, name)}: must be at least 1")
+        if self.max_features is not None and not 0 < self.max_features <= 1:
+            raise InputError(f"forest: parameter max_features={self.max_features}: must be above 0 and at most 1")
 
 
 class Forest(EstimatorMethod):
@@ -59,7 +67,7 @@ class Forest(EstimatorMethod):
         p = self.parameters
         return RandomForestClassifier(
             p.trees,
-            max_features=p.max_features or "sqrt",
+            max_features="sqrt" if p.max_features is None else p.max_features,
             min_samples_leaf=p.min_leaf,
             class_weight="balanced",
             random_state=self.random_state,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.errors import InputError
 from bench.estimator import EstimatorMethod
 from bench.method import Inputs, Range, parameter
 from bench.readers import View
@@ -21,6 +22,11 @@ class Parameters:
     direction_scale: float = parameter(1.0, "weight of a direction (±1) against a byte", CODE, Range(0.0, 500.0))
     interval_scale: float = parameter(0.1, "weight of a millisecond against a byte", CODE, Range(0.001, 1.0, log=True))
     interval_clip: float = parameter(1000.0, "longest gap that counts, ms", CODE, Range(10.0, 10000.0, log=True))
+
+    def __post_init__(self) -> None:
+        for name in ("packets", "neighbours"):
+            if getattr(self, name) < 1:
+                raise InputError(f"knn: parameter {name}={getattr(self, name)}: must be at least 1")
 
 
 class KNearest(EstimatorMethod):

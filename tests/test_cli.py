@@ -17,6 +17,11 @@ def place(tmp_path_factory):
     """A working folder with captures of three classes in it."""
     folder = tmp_path_factory.mktemp("cli")
     demo.write(folder / "traffic", sessions=20, captures=4, classes=3)
+    demo.write(folder / "other" / "traffic", sessions=4, captures=2, classes=2)
+    (folder / "wrong.py").write_text(
+        "import no_such_package\n\n\nclass Wrong(no_such_package.Base):\n    name = 'wrong'\n"
+    )
+    (folder / "list.json").write_text('{"method": "knn", "parameters": {"packets": [4]}}')
     return folder
 
 
@@ -110,6 +115,26 @@ def test_split_can_be_saved_and_used(bench, place):
     assert json.loads(out)["runs"][0]["status"] == "done"
 
 
+def test_a_reduced_scale_stays_marked_through_a_saved_split(bench, place):
+    assert bench("split", "traffic", "--max-per-class", 8, "--save", place / "small.json")[0] == 0
+    assert (
+        bench("run", "--method", "majority", "--dataset", "traffic", "--split", f"file:{place / 'small.json'}")[0] == 0
+    )
+    rows = json.loads(bench("table", "--split", "file", "--json")[1])["rows"]
+    assert "max_per_class=8" in [row["scale"] for row in rows]
+
+
+@pytest.mark.parametrize("wrong", [{"shares": 5}, {"dropped": {"a": None}}, {"fold": "x"}, {"seed": [1]}])
+def test_a_split_file_with_a_wrong_value_is_refused(bench, place, wrong):
+    bench("split", "traffic", "--save", place / "split.json")
+    content = json.loads((place / "split.json").read_text()) | wrong
+    del content["digest"]
+    (place / "edited.json").write_text(json.dumps(content))
+    status, _, err = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "file:edited.json")
+    assert status == 2
+    assert next(iter(wrong)) in err.splitlines()[-1]
+
+
 def test_tune_finds_parameters_that_run_takes(bench):
     words = ("tune", "--method", "knn", "--dataset", "traffic", "--param", "neighbours=1,3", "--sampler", "grid")
     status, out, _ = bench(*words, "--json")
@@ -175,6 +200,15 @@ BAD = [
     (["classify", "nowhere.pcap", "--run", "abc"], "abc"),
     (["split", "traffic", "--folds", "3", "--fold", "7"], "7"),
     (["check", "nothing"], "nothing"),
+    (["check", "wrong.py:Wrong"], "wrong.py"),
+    (["run", "--method", "wrong.py:Wrong", "--dataset", "traffic"], "wrong.py"),
+    (["run", "--method", "knn", "--dataset", "traffic", "--params", "list.json"], "packets"),
+    (["run", "--method", "knn", "--dataset", "traffic", "--set", "neighbours=0"], "neighbours"),
+    (["run", "--method", "forest", "--dataset", "traffic", "--set", "max_features=0"], "max_features"),
+    (["run", "--method", "majority", "--dataset", "traffic", "--results", "wrong.py/x"], "wrong.py"),
+    (["run", "--method", "majority", "--dataset", "traffic", "--device", "meta"], "meta"),
+    (["run", "--method", "majority", "--dataset", "traffic,other/traffic"], "traffic"),
+    (["split", "traffic", "--save", "nowhere/split.json"], "nowhere"),
     (["table", "--metric", "f2"], "f2"),
 ]
 

@@ -19,6 +19,7 @@ from bench.cards import find_card, read_card
 from bench.errors import InputError
 from bench.labels import five_tuples, numbers
 from bench.prepare import open_dataset, prepare, prepare_dataset
+from bench.sources import _matches
 from bench.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -444,3 +445,61 @@ def test_ustc_sessions_agree_with_their_labels(home):
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (20, 14_267)
     assert report["tasks"]["paper"]["class_captures"] == [1] * 20
+
+
+def test_a_damaged_store_is_made_anew(source, home):
+    path = made(source, home).store_path
+    whole = content(path)
+    for name in ("packets.arrow", "sessions.arrow", "sources.json"):
+        (path / name).write_bytes((path / name).read_bytes()[:50])
+        assert not made(source, home).unchanged
+        assert content(path) == whole
+        assert made(source, home).unchanged
+
+
+def test_a_full_disk_ends_the_preparation(source, home, monkeypatch):
+    def full(path, **options):
+        raise OSError(28, "No space left on device", "work")
+
+    monkeypatch.setattr(bench.ingest, "read_capture", full)
+    with pytest.raises(OSError, match="No space"):
+        made(source, home)
+    monkeypatch.undo()
+    assert not made(source, home).unchanged
+
+
+def test_links_that_lead_back_are_not_followed_and_others_are(source, home, tmp_path):
+    (source / "x" / "self").symlink_to(source / "x")
+    (source / "x" / "up").symlink_to(source)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "3.pcap").write_bytes(pcap(talk(5009, b"k")))
+    (source / "y" / "far").symlink_to(tmp_path / "far")
+    (source / "y" / ".hidden.pcap").write_bytes(pcap(talk(5010, b"k")))
+    report = made(source, home).report
+    assert report["captures"] == 4
+    assert report["ignored"] == {"hidden": 1}
+
+
+def test_two_folders_of_one_name_do_not_share_a_store(source, home, tmp_path):
+    made(source, home)
+    other = tmp_path / "elsewhere" / "apps"
+    shutil.copytree(source, other)
+    with pytest.raises(InputError, match="is the store of"):
+        made(other, home)
+    shutil.move(source, tmp_path / "gone")  # a folder that moved is the same folder
+    assert made(other, home).store_path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("**/*", "a/b/c.pcap", True),
+        ("captures/**/*", "captures/x.pcap", True),
+        ("*.pcap", "a/x.pcap", False),
+        ("*/*.pcap", "a/x.pcap", True),
+        ("a/[xy].pcap", "a/y.pcap", True),
+        ("a/**/z/*", "a/z/1", True),
+    ],
+)
+def test_globs(pattern, path, matches):
+    assert _matches(path.split("/"), pattern.split("/")) is matches

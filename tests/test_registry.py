@@ -88,7 +88,7 @@ def test_a_file_is_described_without_its_imports(mine):
     assert described.to_dict()["parameters"] == [
         {"name": "size", "type": "int", "default": 3, "help": "a size", "source": "our choice", "search": [1, 2]}
     ]
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(InputError, match=r"mine\.py: cannot be imported .*nowhere_to_be_found"):
         registry.load(f"{mine}:Mine")
 
 

@@ -75,7 +75,9 @@ def write_store(home: Path, name: str = "tiny", sessions: int = 120) -> Store:
     write_columns(folder / "sessions.arrow", columns | {"task:kind": (row // 10 % 3).astype(np.int16)})
     write_columns(folder / "packets.arrow", {c: np.zeros(2 * sessions, t) for c, t in PACKET_COLUMNS.items()})
     captures = [{"path": f"{c}.pcap", "group": str(c), "bytes": 0, "sha256": ""} for c in range(sessions // 10)]
-    manifest = {"format": FORMAT, "name": name, "default_task": "kind", "captures": captures}
+    counts = {"packets": 2 * sessions, "sessions": sessions}
+    manifest = {"format": FORMAT, "name": name, "card": "", "options": {}, "unreadable": []} | counts
+    manifest |= {"default_task": "kind", "captures": captures}
     manifest["tasks"] = {"kind": {"classes": ["chat", "mail", "web"]}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Store.open(folder)

@@ -7,6 +7,11 @@ from bench.errors import InputError
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
 from bench.store import FORMAT, Store, bench_home, file_sha256, store_path, write_columns
 
+EMPTY = {
+    "format": FORMAT, "name": "mine", "card": "", "options": {}, "packets": 0, "sessions": 0,
+    "tasks": {}, "default_task": "", "captures": [], "unreadable": [],
+}  # fmt: skip
+
 
 @pytest.fixture
 def written(tmp_path):
@@ -28,7 +33,8 @@ def written(tmp_path):
     labels = np.array([1, NO_CLASS, 0], np.int16)
     write_columns(folder / "packets.arrow", packets)
     write_columns(folder / "sessions.arrow", sessions | {"task:t": labels})
-    manifest = {"format": FORMAT, "name": "mine", "default_task": "t", "captures": captures}
+    counts = {"packets": len(packets["time"]), "sessions": len(sessions["start"])}
+    manifest = EMPTY | counts | {"default_task": "t", "captures": captures}
     manifest["tasks"] = {"t": {"classes": ["x", "y"]}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     mtimes = {c["path"]: (source / c["path"]).stat().st_mtime_ns for c in captures}
@@ -66,7 +72,7 @@ def test_columns_are_views_of_the_file_and_cannot_be_written(written):
 
 def test_empty_columns_come_back(tmp_path):
     write_columns(tmp_path / "packets.arrow", {n: np.zeros(0, t) for n, t in PACKET_COLUMNS.items()})
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT}))
+    (tmp_path / "manifest.json").write_text(json.dumps(EMPTY))
     store = Store.open(tmp_path)
     assert store.packet("time").shape == (0,)
     assert store.packet("time").dtype == np.int64
@@ -75,7 +81,7 @@ def test_empty_columns_come_back(tmp_path):
 def test_a_memory_mapped_column_is_written(tmp_path):
     np.arange(1000, dtype=np.int64).tofile(tmp_path / "column")
     write_columns(tmp_path / "packets.arrow", {"time": np.memmap(tmp_path / "column", np.int64, mode="r")})
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT}))
+    (tmp_path / "manifest.json").write_text(json.dumps(EMPTY | {"packets": 1000}))
     np.testing.assert_array_equal(Store.open(tmp_path).packet("time"), np.arange(1000))
 
 
@@ -86,7 +92,7 @@ def test_capture_bytes_are_checked(written):
     first.write_bytes(b"one")  # another time of change, the same bytes
     assert Store.open(folder).capture_bytes(0).tobytes() == b"one"
     first.write_bytes(b"two")
-    with pytest.raises(InputError, match=r"1\.pcap: changed since mine was prepared; run `bench prepare mine --source"):
+    with pytest.raises(InputError, match=r"1\.pcap: changed since mine was prepared; prepare mine again"):
         Store.open(folder).capture_bytes(0)
     first.write_bytes(b"more")
     with pytest.raises(InputError, match=r"has 4 bytes, had 3"):
@@ -139,3 +145,24 @@ def test_home_is_the_variable_or_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert bench_home() == tmp_path / ".cache" / "etc-bench"
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"format": 1}', "{"])
+def test_a_manifest_that_is_none_is_refused(written, text):
+    (written[0] / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match="bench prepare"):
+        Store.open(written[0])
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{"])
+def test_damaged_sources_are_refused(written, text):
+    (written[0] / "sources.json").write_text(text)
+    with pytest.raises(InputError, match=r"sources\.json: damaged"):
+        Store.open(written[0]).capture_path(0)
+
+
+def test_tables_of_another_manifest_are_refused(written):
+    manifest = json.loads((written[0] / "manifest.json").read_text())
+    (written[0] / "manifest.json").write_text(json.dumps(manifest | {"packets": manifest["packets"] + 1}))
+    with pytest.raises(InputError, match="its manifest says"):
+        Store.open(written[0]).check_columns()

@@ -159,7 +159,7 @@ def test_comparison_by_hand(tmp_path):
     assert accuracy["low"] < 8 / 40 < accuracy["high"]
     text = compare_text(found).splitlines()
     assert text[0].startswith("a: forest") and text[1].startswith("b: knn")
-    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215"
+    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215  (takes sessions as independent)"
     json.dumps(found)
 
 

@@ -1,5 +1,6 @@
 """Search spaces from the command line, and studies that prune, stop and go on."""
 
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -155,12 +156,30 @@ def test_bad_trials_are_pruned_and_say_so(search, study):
     assert summary["best"]["value"] == 0.9
 
 
-def test_a_killed_trial_is_closed_and_tried_again(search, study, tmp_path):
-    killed = open_study(search, f"sqlite:///{tmp_path / 'study.db'}").ask()
+def test_a_killed_trial_is_closed_and_tried_again(search, study, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "HEARTBEAT_S", 1)
+    opened = open_study(search, f"sqlite:///{tmp_path / 'study.db'}")
+    killed = opened.ask()
     drawn = killed.suggest_int("temperature", 1, 781, step=20)
+    opened._storage._backend.record_heartbeat(killed._trial_id)
+    time.sleep(5)
     summary, _, seen = study(search, closeness, 1)
     assert [t["state"] for t in summary["trials"]] == ["fail", "complete"]
     assert seen[0]["temperature"] == drawn
+
+
+def test_a_running_trial_of_another_process_is_left_alone(search, study, tmp_path):
+    opened = open_study(search, f"sqlite:///{tmp_path / 'study.db'}")
+    live = opened.ask()
+    opened._storage._backend.record_heartbeat(live._trial_id)
+    summary, _, _ = study(search, closeness, 1)
+    assert [t["state"] for t in summary["trials"]] == ["running", "complete"]
+    opened.tell(live, 0.5)
+
+
+def test_a_step_that_leads_to_a_value_that_cannot_be_is_refused_before_the_first_trial():
+    with pytest.raises(InputError, match="bytes=208"):
+        spaces_for("atvitsc", {"bytes": "16:400:192"})
 
 
 def test_a_diverged_trial_does_not_end_the_study(search, study):
