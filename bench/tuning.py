@@ -190,7 +190,7 @@ def open_study(search: Search, storage: str) -> optuna.Study:
                 storage,
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=3 * HEARTBEAT_S,
-                failed_trial_callback=optuna.storages.RetryFailedTrialCallback(max_retry=1),
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
             )
         study = optuna.create_study(
             study_name=search.name,
