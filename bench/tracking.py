@@ -282,7 +282,9 @@ class Tracker:
         found = self._whole(run_id) or [run for run in self._runs(None) if run.info.run_id.startswith(run_id)]
         if len(found) != 1 or not run_id:
             what = "no run has" if not found else f"{len(found)} runs have"
-            raise InputError(f"{what} an id that starts with {run_id!r} in {self.uri}; `bench table` lists the ids")
+            raise InputError(
+                f"{what} an id that starts with {run_id!r} ({self.uri}); `bench run` and `bench table --json` show ids"
+            )
         return _record(found[0], self._folder(found[0]))
 
     def _whole(self, run_id: str) -> list[Any]:
