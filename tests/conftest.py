@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+
+settings.register_profile("bench", deadline=None)  # no test asserts a time: machines are slow and shared
+settings.load_profile("bench")
 
 
 @dataclass
