@@ -7,13 +7,14 @@ once more with other addresses, ports, checksums and another date, which a metho
 declares them.
 """
 
+import copy
 import dataclasses
 import random
 import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +24,9 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters
-from bench.readers import READS, View
+from bench.readers import READS, Ragged, View
 from bench.schema import NO_CLASS, Samples
 from bench.store import Store
 
@@ -52,7 +54,8 @@ class Failure(Exception):
 def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | None = None) -> list[Check]:
     """Ask every question.  ``folder`` keeps the traffic for a further call; none: a temporary one.
 
-    ``method`` is a class, a name, or ``file.py:Class``; raises :class:`InputError` where there is no such thing.
+    ``method`` is a class, a name, or ``file.py:Class``; raises :class:`InputError` where there is no such thing
+    or where it cannot run here.
     """
     if isinstance(method, str):
         from bench import registry
@@ -60,6 +63,8 @@ def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | Non
         method = registry.load(method)
     with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
         case = Case(method, folder or Path(temporary), device)
+        if reason := method.skip(case.store.manifest):
+            raise InputError(f"{method.name}: {reason}")
         return [ask(question, case) for question in CHECKS]
 
 
@@ -116,9 +121,9 @@ class Case:
         """The fitted method's, of the test rows."""
         return self.fitted.predict_proba(take(self.inputs, self.rows[2]))
 
-    def make(self, seed: int = 7) -> Method:
-        """A new method with its ``tiny`` parameters."""
-        parameters = make_parameters(self.method, self.method.tiny)
+    def make(self, seed: int = 7, preset: Mapping[str, Any] | None = None) -> Method:
+        """A new method with its ``tiny`` parameters, and over them a preset's."""
+        parameters = make_parameters(self.method, {**self.method.tiny, **(preset or {})})
         return self.method(parameters, classes=CLASSES, seed=seed, device=self.device)
 
     def view(self, samples: Samples, store: Store | None = None) -> View:
@@ -182,8 +187,9 @@ def represents_samples(case: Case) -> None:
     _demand(bool(case.inputs), "represent: no array")
     for name, values in case.inputs.items():
         _demand(len(values) == len(case.samples), f"{name}: {len(values)} rows for {len(case.samples)} samples")
-        _demand(values.dtype.kind in "biuf", f"{name}: dtype {values.dtype} is no number")
-        _demand(bool(np.isfinite(values).all()), f"{name}: holds NaN or infinity")
+        for array in _arrays(values):
+            _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is no number")
+            _demand(bool(np.isfinite(array).all()), f"{name}: holds NaN or infinity")
 
 
 def represents_purely(case: Case) -> None:
@@ -196,22 +202,26 @@ def represents_purely(case: Case) -> None:
 def reads_what_it_declares(case: Case) -> None:
     """Nothing undeclared (the view refuses) and nothing declared in vain."""
     view = case.view(case.samples)
-    case.make().represent(view)
+    for preset in ({}, *case.method.presets.values()):
+        case.make(preset=preset).represent(view)
     vain = sorted(case.method.reads - view.used)
     _demand(not vain, f"reads: {', '.join(vain)} declared but not used")
 
 
-def ignores_what_it_does_not_declare(case: Case) -> None:
-    """Other addresses, ports, checksums and another date give equal arrays, unless they are declared."""
-    other = _store(
-        case.folder / "-".join(["moved", *sorted({"addresses", "ports", "checksums"} & case.method.reads)]),
-        start=86_400.0 * 37 + 0.25,
-        subnet=0 if "addresses" in case.method.reads else 100,
-        ports=0 if "ports" in case.method.reads else 11,
-        corrupt_checksums="checksums" not in case.method.reads,
-    )
-    found = case.represent(_windows(other), other)
-    _same(case.inputs, found, "of talks with other addresses, ports, checksums or date")
+def ignores_what_it_does_not_read(case: Case) -> None:
+    """Other addresses, ports, checksums and another date give equal arrays, unless they are read; in every preset."""
+    for name, preset in {"": {}, **case.method.presets}.items():
+        method, view = case.make(preset=preset), case.view(case.samples)
+        expected = method.represent(view)
+        other = _store(
+            case.folder / "-".join(["moved", *sorted({"addresses", "ports", "checksums"} & view.used)]),
+            start=86_400.0 * 37 + 0.25,
+            subnet=0 if "addresses" in view.used else 100,
+            ports=0 if "ports" in view.used else 11,
+            corrupt_checksums="checksums" not in view.used,
+        )
+        found = method.represent(case.view(_windows(other), other))
+        _same(expected, found, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
 
 
 def takes_edge_cases(case: Case) -> None:
@@ -235,7 +245,7 @@ def fits_without_side_effects(case: Case) -> None:
     """`fit` returns self and leaves its arguments and the global random state alone."""
     method = case.make()
     train, validation = (Part(take(case.inputs, rows), case.labels[rows]) for rows in case.rows[:2])
-    parts = [(part, {k: v.copy() for k, v in part.inputs.items()}, part.labels.copy()) for part in (train, validation)]
+    parts = [(part, copy.deepcopy(part.inputs), part.labels.copy()) for part in (train, validation)]
     with _random_state_kept():
         _demand(method.fit(train, validation, Monitor()) is method, "fit: does not return self")
         method.predict_proba(validation.inputs)
@@ -317,7 +327,7 @@ CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
     represents_samples,
     represents_purely,
     reads_what_it_declares,
-    ignores_what_it_does_not_declare,
+    ignores_what_it_does_not_read,
     answers_with_probabilities,
     answers_rows_independently,
     fits_without_side_effects,
@@ -346,8 +356,13 @@ def _demand(condition: bool, complaint: str) -> None:
 def _same(expected: Inputs, found: Inputs, when: str) -> None:
     _demand(expected.keys() == found.keys(), f"represent: other arrays {when}")
     for name, values in expected.items():
-        _demand(values.dtype == found[name].dtype, f"{name}: other dtype {when}")
-        _demand(np.array_equal(values, found[name]), f"{name}: other values {when}")
+        for one, other in zip(_arrays(values), _arrays(found[name]), strict=True):
+            _demand(one.dtype == other.dtype, f"{name}: other dtype {when}")
+            _demand(np.array_equal(one, other), f"{name}: other values {when}")
+
+
+def _arrays(values: NDArray[Any] | Ragged) -> tuple[NDArray[Any], ...]:
+    return (values.values, values.offsets) if isinstance(values, Ragged) else (values,)
 
 
 def _equal(expected: NDArray[Any], found: NDArray[Any], tolerance: float, complaint: str) -> None:

@@ -19,7 +19,8 @@ class EstimatorMethod(Method):
     """A scikit-learn classifier as a method.  Subclasses write ``represent`` and ``estimator``.
 
     ``represent`` puts a float array ``[samples, features]`` under ``"features"``, or the subclass makes
-    one from its inputs in :meth:`features`.  Scalers and selection belong into the estimator (a pipeline).
+    one from its inputs in :meth:`features`.  Scalers, selection and vocabularies belong into the estimator (a
+    pipeline) or are learned in :meth:`begin`.
     """
 
     trusted: tuple[str, ...] = ()  # further types of the stored model, all of scikit-learn or NumPy
@@ -29,9 +30,16 @@ class EstimatorMethod(Method):
     def estimator(self) -> Any:
         """A classifier that has not been fitted, its ``random_state`` from :attr:`random_state`."""
 
-    def features(self, inputs: Inputs) -> NDArray[Any]:
-        """Float ``[samples, features]``; nothing learned."""
+    def begin(self, train: Part) -> None:
+        """Learn what :meth:`features` needs from the training part; saved in :meth:`save_state` by the subclass."""
+
+    def features(self, inputs: Inputs) -> Any:
+        """Float ``[samples, features]``, dense or a scipy sparse matrix."""
         return inputs["features"]
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
+        return np.ones(len(next(iter(inputs.values()))), bool)
 
     @property
     def random_state(self) -> int:
@@ -40,6 +48,11 @@ class EstimatorMethod(Method):
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part."""
+        rows = np.flatnonzero(self.answers(train.inputs))
+        if not len(rows):
+            raise InputError(f"{self.name}: no usable training sample; it abstains from all {len(train)}")
+        train = Part({name: values[rows] for name, values in train.inputs.items()}, train.labels[rows])
+        self.begin(train)
         self.model = self.estimator()
         self._use_threads(threads())
         self.model.fit(self.features(train.inputs), train.labels)
@@ -52,11 +65,16 @@ class EstimatorMethod(Method):
             self.model.set_params(n_jobs=threads)
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Float32 ``[samples, classes]``; a class that training did not hold has probability 0."""
-        features = self.features(inputs)
-        probabilities = np.zeros((len(features), self.classes), np.float32)
-        if len(features):  # scikit-learn refuses an empty array
-            probabilities[:, self.model.classes_] = self.model.predict_proba(features)
+        """Float32 ``[samples, classes]``; 0 for a class that training did not hold, NaN for abstentions."""
+        answered = self.answers(inputs)
+        probabilities = np.full((len(answered), self.classes), np.nan, np.float32)
+        rows = np.flatnonzero(answered)
+        if len(rows):  # scikit-learn refuses an empty array
+            found = np.zeros((len(rows), self.classes), np.float32)
+            found[:, self.model.classes_] = self.model.predict_proba(
+                self.features({name: values[rows] for name, values in inputs.items()})
+            )
+            probabilities[rows] = found
         return probabilities
 
     def save_state(self, folder: Path) -> None:

@@ -70,10 +70,35 @@ def copy_payload(
             row = rows[s, p]
             if row < 0:
                 break
-            # signed from here on: a packet cut inside its headers has fewer bytes than its payload's offset
-            held = np.int64(captured[row]) - np.int64(payload[row])
-            size = min(held, np.int64(payload_length[row]))
+            size = _payload_size(captured[row], payload[row], payload_length[row])
             _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[s, p])
+
+
+@numba.njit(nogil=True, cache=True)
+def stream_payload(
+    data: NDArray[np.uint8],
+    samples: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    record: NDArray[np.int64],
+    ip: NDArray[np.uint16],
+    captured: NDArray[np.uint32],
+    payload: NDArray[np.uint16],
+    payload_length: NDArray[np.uint32],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy the captured payload of ``rows[offsets[s]:offsets[s + 1]]``, packet after packet, to ``out[s]``."""
+    for s in samples:
+        at = 0
+        for row in rows[offsets[s] : offsets[s + 1]]:
+            size = _payload_size(captured[row], payload[row], payload_length[row])
+            at += _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[s, at:])
+
+
+@numba.njit(nogil=True, cache=True)
+def _payload_size(captured: int, payload: int, payload_length: int) -> int:
+    """Captured payload bytes; a packet cut inside its headers has fewer bytes than its payload's offset."""
+    return int(max(0, min(np.int64(captured) - np.int64(payload), np.int64(payload_length))))
 
 
 @numba.njit(nogil=True, cache=True)
@@ -102,10 +127,38 @@ def copy_ip(
 
 
 @numba.njit(nogil=True, cache=True)
-def _copy(data: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8]) -> None:
+def stream_ip(
+    data: NDArray[np.uint8],
+    samples: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    record: NDArray[np.int64],
+    ip: NDArray[np.uint16],
+    captured: NDArray[np.uint32],
+    protocol: NDArray[np.uint8],
+    hide: tuple[bool, bool, bool],
+    out: NDArray[np.uint8],
+) -> None:
+    """Copy the captured IP packets of ``rows[offsets[s]:offsets[s + 1]]`` one after the other, hiding fields."""
+    for s in samples:
+        at = 0
+        for row in rows[offsets[s] : offsets[s + 1]]:
+            begin = record[row] + np.int64(ip[row])
+            held = min(np.int64(captured[row]), len(data) - begin)
+            size = _copy(data, begin, held, out[s, at:])
+            if size > 0:
+                _hide(data, begin, held, protocol[s], hide, out[s, at : at + size])
+            at += size
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy(data: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8]) -> int:
+    """Copy as many bytes as there are and as fit; return how many."""
     source = data[begin:]  # `data[begin + b]` is four times slower: it asks at every byte whether the index is negative
-    for b in range(min(size, len(out), len(source))):
+    size = max(0, min(size, len(out), len(source)))
+    for b in range(size):
         out[b] = source[b]
+    return size
 
 
 @numba.njit(nogil=True, cache=True)

@@ -7,11 +7,12 @@ the validation part alone) and answers with class probabilities.  Nothing here i
 
 import dataclasses
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Final, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.readers import View
 
-Inputs = dict[str, NDArray[Any]]  # every array's first axis counts the samples
+Inputs = dict[str, Any]  # NumPy arrays or `Ragged`s, whose first axis counts the samples
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,55 @@ class Range:
 Space = Range | tuple[Any, ...]  # a range, or the choices
 
 
-def parameter(default: Any, help: str, source: str, search: Space | None = None) -> Any:
+#: what a parameter's ``allowed`` may say of a number
+COUNT: Final = "at least 1"
+POSITIVE: Final = "above 0"
+SHARE: Final = "at least 0 and below 1"
+PART: Final = "above 0 and at most 1"
+NOT_NEGATIVE: Final = "at least 0"
+
+
+def parameter(
+    default: Any, help: str, source: str, search: Space | None = None, *, allowed: str | tuple[str, ...] = ()
+) -> Any:
     """A field of a method's ``Parameters``: its default, meaning with unit, source and search space.
 
-    ``source`` is a section of the paper or "our choice".
+    ``source`` is a section of the paper or "our choice".  ``allowed`` is a tuple of choices, or `COUNT`,
+    `POSITIVE`, `NOT_NEGATIVE`, `SHARE` or `PART`; None passes where the type has it.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "source": source, "search": search})
+    metadata = {"help": help, "source": source, "search": search, "allowed": allowed}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class NoParameters:
-    """For methods that have nothing to set."""
+    """For methods that have nothing to set, and what every ``Parameters`` inherits: the check of ``allowed``.
+
+    Raises :class:`InputError`.  A class that has more to check calls ``super().__post_init__()`` first.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            allowed, value = field.metadata.get("allowed"), getattr(self, field.name)
+            if not allowed or value is None:
+                continue
+            if isinstance(allowed, tuple):
+                if value not in allowed:
+                    raise InputError(f"parameter {field.name}={value}: choose one of {', '.join(allowed)}")
+            elif not _is_allowed(value, allowed):
+                raise InputError(f"parameter {field.name}={value}: must be {allowed}")
+
+
+def _is_allowed(value: float, allowed: str) -> bool:
+    """Whether a number is what one of the words above says."""
+    holds = {
+        COUNT: value >= 1,
+        POSITIVE: value > 0,
+        NOT_NEGATIVE: value >= 0,
+        SHARE: 0 <= value < 1,
+        PART: 0 < value <= 1,
+    }
+    return math.isfinite(value) and holds[allowed]
 
 
 @dataclass(frozen=True)
@@ -76,7 +115,7 @@ class Method(ABC):
     reference: ClassVar[str]  # paper, year, DOI or arXiv id
     family: ClassVar[str]  # "trivial" | "features" | "deep" | "graph"
     unit: ClassVar[str] = "session"  # or "packet": lifted to sessions inside predict_proba
-    reads: ClassVar[frozenset[str]]  # see readers.READS
+    reads: ClassVar[frozenset[str]]  # see readers.READS; all that any parameters read
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named parameter values, for --preset
     tiny: ClassVar[Mapping[str, Any]] = {}  # parameter values that make it quick, for `bench check`
@@ -96,7 +135,7 @@ class Method(ABC):
 
     @abstractmethod
     def represent(self, view: View) -> Inputs:
-        """Arrays of the samples, from the view's readers.
+        """Arrays of the samples, from the view's readers; rows of unequal length as ``readers.Ragged``.
 
         Pure: nothing learned, a subset's arrays are the subset of the arrays, order does not matter.
         """
@@ -155,7 +194,11 @@ def make_parameters(method: type[Method], values: Mapping[str, Any]) -> Any:
     if unknown:
         known = ", ".join(sorted(hints)) or "none"
         raise InputError(f"{method.name} has no parameter {unknown[0]!r}; it has: {known}")
-    return method.Parameters(**{name: _convert(method.name, name, hints[name], v) for name, v in values.items()})
+    converted = {name: _convert(method.name, name, hints[name], value) for name, value in values.items()}
+    try:
+        return method.Parameters(**converted)
+    except InputError as error:
+        raise InputError(f"{method.name}: {error}") from None
 
 
 def _convert(method: str, name: str, kind: Any, value: Any) -> Any:

@@ -7,6 +7,7 @@ numba is imported with the first array.
 
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -43,6 +44,41 @@ _SERIES: Final[dict[str, tuple[str, DTypeLike]]] = {
     "flags": ("flags", np.uint8),
     "times": ("time", np.float64),
 }
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length: row ``s`` is ``values[offsets[s]:offsets[s + 1]]``.
+
+    Counts and picks rows as an array does: ``len(ragged)``, ``ragged[rows]``.
+    """
+
+    values: NDArray[Any]  # [N, ...]
+    offsets: NDArray[np.int64]  # [S + 1]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Values of each row: int64 ``[S]``."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each value: int64 ``[N]``."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    def __getitem__(self, rows: Any) -> "Ragged":
+        """The rows that an integer or boolean array or a slice picks."""
+        begin, sizes = self.offsets[:-1][rows], self.sizes[rows]
+        offsets = offsets_of(sizes)
+        return Ragged(self.values[np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], sizes)], offsets)
+
+
+def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:
+    """Where rows of these sizes begin and end when they lie one after the other: int64 ``[S + 1]``."""
+    return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
 
 
 class PacketStore(Protocol):
@@ -105,17 +141,39 @@ class View:
         What ``mask`` leaves out of addresses, ports and checksums counts as read.  IPv4 source routes and IPv6
         routing headers are not masked.
         """
-        mask = frozenset(mask)
-        if unknown := sorted(mask - set(MASKS)):
-            raise ValueError(f"unknown mask {unknown[0]!r}; there are: {', '.join(MASKS)}")
-        self._declare("ip_bytes", *(name for name in MASKS if name not in mask))
+        hide = self._masked(mask)
         from bench import kernels
 
         rows, out = self._rows(packets, payload_only), _zeros((len(self), packets, _positive("bytes", bytes)))
         columns = [self._packet(c) for c in ("record", "ip", "captured")]
         protocol = _constant(self._of_session("protocol"))
-        hide = ("addresses" in mask, "ports" in mask, "checksums" in mask)
         self._each_capture(lambda data, samples: kernels.copy_ip(data, samples, rows, *columns, protocol, hide, out))
+        return out
+
+    def payload_stream(self, bytes: int, packets: int | None = None) -> NDArray[np.uint8]:
+        """First captured payload bytes, packet after packet: uint8 ``[S, bytes]``, of the first ``packets`` if given.
+
+        Packets are those with payload; at most ``bytes`` of them are looked at.
+        """
+        self._declare("payload")
+        from bench import kernels
+
+        rows, offsets, out = self._stream(bytes, packets, payload_only=True)
+        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
+        self._each_capture(lambda data, samples: kernels.stream_payload(data, samples, rows, offsets, *columns, out))
+        return out
+
+    def ip_stream(self, bytes: int, packets: int | None = None, *, mask: Iterable[str] = MASKS) -> NDArray[np.uint8]:
+        """First captured bytes from the IP headers on, one packet after the other: uint8 ``[S, bytes]``."""
+        hide = self._masked(mask)
+        from bench import kernels
+
+        rows, offsets, out = self._stream(bytes, packets, payload_only=False)
+        columns = [self._packet(c) for c in ("record", "ip", "captured")]
+        protocol = _constant(self._of_session("protocol"))
+        self._each_capture(
+            lambda data, samples: kernels.stream_ip(data, samples, rows, offsets, *columns, protocol, hide, out)
+        )
         return out
 
     def payload_lengths(self, packets: int, *, payload_only: bool = True) -> NDArray[np.int32]:
@@ -138,17 +196,18 @@ class View:
         """TCP flags, 0 for UDP: uint8 ``[S, packets]``."""
         return self._series("flags", packets, payload_only)
 
-    def ragged(self, column: str, *, payload_only: bool = False) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """All kept packets of a column: values ``[N]`` and int64 offsets ``[S + 1]``.
+    def ragged(self, column: str, *, packets: int | None = None, payload_only: bool = False) -> Ragged:
+        """All kept packets of a column, or the first ``packets`` of each sample.
 
         ``column`` is lengths, payload_lengths, directions, times or flags; dtypes and units as there.
         """
         if column not in _SERIES:
             raise ValueError(f"unknown column {column!r}; there are: {', '.join(_SERIES)}")
         self._declare(column)
-        offsets = np.concatenate(([0], np.cumsum(self._kept(payload_only)))).astype(np.int64)
+        kept = self._kept(payload_only)
+        offsets = offsets_of(kept if packets is None else np.minimum(kept, _positive("packets", packets)))
         first = np.repeat(offsets[:-1], np.diff(offsets))
-        return self._values(column, self._select(offsets, payload_only), first), offsets
+        return Ragged(self._values(column, self._select(offsets, payload_only), first), offsets)
 
     def counts(self, *, payload_only: bool = False) -> NDArray[np.int32]:
         """Kept packets of each window: int32 ``[S]``.  Needs no declaration."""
@@ -170,6 +229,22 @@ class View:
                 declared = ", ".join(sorted(self.reads)) or "nothing"
                 raise UndeclaredRead(f"{name!r} is read but not declared: add it to reads (declared: {declared})")
         self.used.update(names)
+
+    def _masked(self, mask: Iterable[str]) -> tuple[bool, bool, bool]:
+        """Which of `MASKS` to hide; the others count as read, as do the bytes."""
+        mask = frozenset(mask)
+        if unknown := sorted(mask - set(MASKS)):
+            raise ValueError(f"unknown mask {unknown[0]!r}; there are: {', '.join(MASKS)}")
+        self._declare("ip_bytes", *(name for name in MASKS if name not in mask))
+        return "addresses" in mask, "ports" in mask, "checksums" in mask
+
+    def _stream(
+        self, bytes: int, packets: int | None, payload_only: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
+        """Packet rows with their offsets, and zeros ``[S, bytes]`` to fill."""
+        limit = _positive("bytes", bytes) if packets is None else _positive("packets", packets)
+        offsets = offsets_of(np.minimum(self._kept(payload_only), limit))
+        return self._select(offsets, payload_only), offsets, _zeros((len(self), bytes))
 
     def _packet(self, column: str) -> NDArray[Any]:
         return _constant(self._store.packet(column))

@@ -214,16 +214,21 @@ def fit_and_validate(spec: RunSpec, monitor: Monitor, *, device: str = "cpu") ->
     return evaluate(parts["validation"].labels, answers, store.classes(spec.task))
 
 
-def represent_parts(method: Method, store: Store, split: Split, names: Sequence[str]) -> dict[str, Part]:
-    """The named parts of a split as the method sees them: through a view of what it declares, and labels."""
-    labels = store.labels(split.task)
-    return {
-        name: Part(
-            method.represent(View(store, split.parts[name], method.reads)),
-            labels[split.parts[name].session].astype(np.int64),
-        )
-        for name in names
-    }
+def represent_parts(
+    method: Method, store: Store, split: Split, names: Sequence[str], used: set[str] | None = None
+) -> dict[str, Part]:
+    """The named parts of a split as the method sees them: through a view of what it declares, and labels.
+
+    Adds to ``used`` what was read.
+    """
+    labels, parts = store.labels(split.task), {}
+    for name in names:
+        samples = split.parts[name]
+        view = View(store, samples, method.reads)
+        parts[name] = Part(method.represent(view), labels[samples.session].astype(np.int64))
+        if used is not None:
+            used |= view.used
+    return parts
 
 
 class RunMonitor(Monitor):
@@ -256,6 +261,7 @@ class _Attempt:
     device: str
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    used: set[str] = field(default_factory=set)  # what the method read, of what it declares
 
     def __post_init__(self) -> None:
         self.monitor = RunMonitor(self.run, partial(self.progress, self.spec))
@@ -277,7 +283,7 @@ class _Attempt:
             split = _split(self.spec, self.store)
         self.run.tags(_split_marks(self.spec, split))
         with self.stage("represent"):
-            parts = represent_parts(self.method, self.store, split, tuple(split.parts))
+            parts = represent_parts(self.method, self.store, split, tuple(split.parts), self.used)
         with self.stage("fit"):
             self.method.fit(parts["train"], parts["validation"], self.monitor)
         with self.stage("predict"):
@@ -304,7 +310,7 @@ class _Attempt:
             "metrics": metrics,
             "scores": scores.to_dict(),
             "parameters": dataclasses.asdict(self.method.parameters),
-            "reads": sorted(self.method.reads),
+            "reads": sorted(self.used),
             "deviations": list(self.method.deviations),
             "environment": environment(self.device),
             "split": split.summary(),
@@ -395,7 +401,7 @@ def _tags(spec: RunSpec) -> dict[str, str]:
 @cache
 def _shared_code() -> str:
     """Digest of what all methods stand on: a change there can change any result."""
-    names = ("training", "estimator", "readers", "kernels", "splits", "metrics")
+    names = ("training", "graphs", "estimator", "readers", "kernels", "splits", "metrics")
     text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:16]
 

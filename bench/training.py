@@ -7,11 +7,11 @@ early stop.  On the CPU two fits with one seed give identical predictions; a GPU
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import safetensors.torch
@@ -21,10 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, parameter
 from bench.metrics import ABSTAINED, decide, macro_f1
+from bench.readers import Ragged
 
-SCORING_BATCH = 256  # samples; bounds memory, does not change the answers
+#: the common training budget of every method's preset "shared"; each adds the common number of packets
+SHARED: Final = {"epochs": 30, "patience": 5}
+
 STATE = "model.safetensors"
 
 
@@ -33,25 +36,24 @@ class TrainingDiverged(ArithmeticError):
 
 
 @dataclass(frozen=True)
-class TrainingParameters:
+class TrainingParameters(NoParameters):
     """What every torch method can set; a method repeats a field to give its paper's default."""
 
-    epochs: int = parameter(30, "passes over the training part", "our choice")
-    batch_size: int = parameter(64, "samples an optimiser step", "our choice")
-    learning_rate: float = parameter(1e-3, "Adam's step size after the warm-up", "our choice")
-    warmup: float = parameter(0.0, "part of all steps over which the learning rate rises linearly", "our choice")
-    step_size: int = parameter(10, "epochs after the warm-up between two cuts of the learning rate", "our choice")
-    gamma: float = parameter(1.0, "factor of each cut of the learning rate", "our choice")
-    patience: int | None = parameter(None, "epochs without a better validation before the end; none: all", "our choice")
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "step_size", "learning_rate", "gamma"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"parameter {name}={getattr(self, name)}: must be above 0")
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"parameter patience={self.patience}: must be at least 1, or none")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"parameter warmup={self.warmup}: must be at least 0 and below 1, a part of all steps")
+    epochs: int = parameter(30, "passes over the training part", "our choice", allowed=COUNT)
+    batch_size: int = parameter(64, "samples an optimiser step", "our choice", allowed=COUNT)
+    learning_rate: float = parameter(
+        1e-3, "the optimiser's step size after the warm-up", "our choice", allowed=POSITIVE
+    )
+    warmup: float = parameter(
+        0.0, "part of all steps over which the learning rate rises linearly", "our choice", allowed=SHARE
+    )
+    step_size: int = parameter(
+        10, "epochs after the warm-up between two cuts of the learning rate", "our choice", allowed=COUNT
+    )
+    gamma: float = parameter(1.0, "factor of each cut of the learning rate", "our choice", allowed=POSITIVE)
+    patience: int | None = parameter(
+        None, "epochs without a better validation before the end; none: all", "our choice", allowed=COUNT
+    )
 
     def learning_rate_at(self, step: int, steps_an_epoch: int) -> float:
         """The learning rate of a step (from 0): linear up to its full value, then StepLR by epochs."""
@@ -66,6 +68,8 @@ class TorchMethod(Method):
 
     family: ClassVar[str] = "deep"
     Parameters: ClassVar[type] = TrainingParameters
+    scoring_batch: ClassVar[int] = 256  # samples; bounds memory, does not change the answers
+    clip_norm: ClassVar[float | None] = None  # gradients longer than this are scaled down to it
     model: nn.Module | None = None  # what `fit` or `load` made
 
     @abstractmethod
@@ -75,12 +79,26 @@ class TorchMethod(Method):
         A module may have ``diagnostics() -> dict[str, float]``, read and logged after every training step.
         """
 
+    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Learn before the first step what the training part alone tells, into the network's buffers or weights.
+
+        Class weights, scales, layer-wise pre-training.  ``rows`` of ``train`` are those that will be trained on.
+        """
+
+    def select(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+        """Rows of ``labels [N]`` to train on: all, or what a paper's under-sampling leaves (:func:`undersample`)."""
+        return np.arange(len(labels))
+
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
-        """The tensors of one batch, on the device; types stay as they are, the network expands them."""
-        return {name: torch.from_numpy(values).to(self.device) for name, values in rows.items()}
+        """The tensors of one batch, on the device; types stay as they are, the network expands them.
+
+        A method with ragged inputs, or one that builds histograms or graphs, overrides this.
+        """
+        arrays = {name: values for name, values in rows.items() if not isinstance(values, Ragged)}
+        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The scalar to minimise."""
+        """The scalar to minimise, of float32 logits; a part that the network worked out itself may be added."""
         return F.cross_entropy(logits, labels)
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -89,7 +107,7 @@ class TorchMethod(Method):
 
     def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
-        return np.ones(_count(inputs), bool)
+        return np.ones(count(inputs), bool)
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Train afresh and keep the epoch with the best validation macro-F1 (then the lowest validation loss).
@@ -98,27 +116,38 @@ class TorchMethod(Method):
         samples to train on and :class:`TrainingDiverged` for a loss that is not finite.
         """
         usable = np.flatnonzero(self.answers(train.inputs))
+        draw = np.random.default_rng(self.seed)
+        usable = usable[self.select(train.labels[usable], draw)]
         if len(usable) < 2:
             raise InputError(f"{self.name}: {len(usable)} usable training samples; give at least 2")
         with self._seeded():
             self.model = self.network().to(self.device)
-            self._loop(self.model, train, usable, validation, monitor)
+            self.begin(self.model, train, usable)
+            shuffles = (draw.permutation(usable) for _ in range(self.parameters.epochs))
+            self._loop(self.model, train, shuffles, validation, monitor)
         self.model.eval()
         return self
 
-    def _loop(self, model: nn.Module, train: Part, usable: NDArray[Any], validation: Part, monitor: Monitor) -> None:
+    def _loop(
+        self,
+        model: nn.Module,
+        train: Part,
+        shuffles: Iterator[NDArray[np.int64]],
+        validation: Part,
+        monitor: Monitor,
+    ) -> None:
+        """Train on each epoch's rows of ``train``; see :meth:`fit`."""
         settings = self.parameters
-        shuffle = np.random.default_rng(self.seed)
         optimiser = self.optimiser(model)
-        steps = steps_an_epoch(len(usable), settings.batch_size)
         best_score, best_epoch, best_state, step = (-1.0, 0.0), 0, {}, 0
-        for epoch in range(1, settings.epochs + 1):
+        for epoch, shuffled in enumerate(shuffles, start=1):
             model.train()
+            steps = steps_an_epoch(len(shuffled), settings.batch_size)
             started, loss_sum, correct = time.perf_counter(), 0.0, 0
-            for rows in batches(shuffle.permutation(usable), settings.batch_size):
+            for rows in batches(shuffled, settings.batch_size):
                 for group in optimiser.param_groups:
                     group["lr"] = settings.learning_rate_at(step, steps)
-                loss, hits = self._step(model, optimiser, _take(train.inputs, rows), train.labels[rows])
+                loss, hits = self._step(model, optimiser, take(train.inputs, rows), train.labels[rows])
                 step, loss_sum, correct = step + 1, loss_sum + loss * len(rows), correct + hits
                 if not np.isfinite(loss):
                     raise TrainingDiverged(
@@ -126,8 +155,8 @@ class TorchMethod(Method):
                     )
                 diagnostics = model.diagnostics() if hasattr(model, "diagnostics") else {}  # type: ignore[operator]
                 monitor.log(step, loss=loss, learning_rate=optimiser.param_groups[0]["lr"], **diagnostics)
-            curve = {"loss": loss_sum / len(usable), "accuracy": correct / len(usable)}
-            curve["samples_a_second"] = len(usable) / (time.perf_counter() - started)
+            curve = {"loss": loss_sum / len(shuffled), "accuracy": correct / len(shuffled)}
+            curve["samples_a_second"] = len(shuffled) / (time.perf_counter() - started)
             scores = self._validate(validation)
             monitor.epoch(epoch, settings.epochs, **curve, **{f"validation_{k}": v for k, v in scores.items()})
             score = (scores["macro_f1"], -scores["loss"]) if scores else (0.0, float(epoch))
@@ -146,6 +175,8 @@ class TorchMethod(Method):
             loss = self.loss(logits.float(), truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         optimiser.step()
         return loss.item(), int((logits.argmax(1) == truth).sum())
 
@@ -165,12 +196,12 @@ class TorchMethod(Method):
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
         """Float32 ``[samples, classes]``: softmax of the logits, NaN where :meth:`answers` says no."""
         model = self._fitted().eval()
-        probabilities = np.full((_count(inputs), self.classes), np.nan, np.float32)
+        probabilities = np.full((count(inputs), self.classes), np.nan, np.float32)
         rows = np.flatnonzero(self.answers(inputs))
-        for start in range(0, len(rows), SCORING_BATCH):
-            some = rows[start : start + SCORING_BATCH]
+        for start in range(0, len(rows), self.scoring_batch):
+            some = rows[start : start + self.scoring_batch]
             with torch.inference_mode(), self._precision():
-                logits = model(**self.batch(_take(inputs, some)))
+                logits = model(**self.batch(take(inputs, some)))
             probabilities[some] = logits.float().softmax(1).cpu().numpy()
         return probabilities
 
@@ -217,9 +248,64 @@ def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int
         yield rows[step * batch_size : (step + 1) * batch_size if step < steps - 1 else len(rows)]
 
 
-def _take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+class PacketMethod(TorchMethod):
+    """A method whose unit is the packet, lifted to sessions by the mean log probability of its packets.
+
+    :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array ``eligible [samples, packets]``.
+    Training takes every eligible packet as a sample of one packet; a session without any is an abstention.
+    The network works on eligible packets alone and ends with :func:`lift`.
+    """
+
+    unit: ClassVar[str] = "packet"
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without an eligible packet."""
+        return np.asarray(inputs["eligible"].any(axis=1))
+
+    def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
+        """Train on packets, choose the epoch on whole sessions of the validation part."""
+        return super().fit(packets_of(train), validation, monitor)
+
+
+def packets_of(part: Part) -> Part:
+    """Every packet of a part ``[S, P, ...]`` as a sample of one: ``[S * P, 1, ...]``, without a copy."""
+    packets = {name: values.reshape(-1, 1, *values.shape[2:]) for name, values in part.inputs.items()}
+    return Part(packets, np.repeat(part.labels, part.inputs["eligible"].shape[1]))
+
+
+def lift(logits: Tensor, eligible: Tensor) -> Tensor:
+    """Mean log probability ``[samples, classes]`` of each sample's packets, as logits.
+
+    ``logits [N, classes]`` are of the N packets that ``eligible [samples, packets]`` marks, in its order.  The
+    softmax of the mean is the normalised geometric mean of the packets' probabilities; of one packet, its own.
+    """
+    mean = logits.new_zeros(len(eligible), logits.shape[1], dtype=torch.float32)
+    mean = mean.index_add(0, eligible.nonzero()[:, 0], logits.float().log_softmax(1))
+    return mean / eligible.sum(1, keepdim=True)
+
+
+def undersample(labels: NDArray[np.int64], draw: np.random.Generator, times: float = 1.0) -> NDArray[np.int64]:
+    """Rows of ``labels [N]``, sorted, at most ``times`` the smallest class's number of each class, at random."""
+    most = max(1, round(times * np.unique(labels, return_counts=True)[1].min(initial=len(labels))))
+    order = draw.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    sizes = np.unique(labels, return_counts=True)[1]
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank < most])
+
+
+def class_weights(labels: NDArray[np.int64], classes: int, most: float = np.inf) -> Tensor:
+    """Float32 ``[classes]``: N / (classes * n_c), at most ``most``; 0 for a class that is absent."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
+    return torch.tensor(weights.clip(max=most), dtype=torch.float32)
+
+
+def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+    """The inputs of some samples."""
     return {name: values[rows] for name, values in inputs.items()}
 
 
-def _count(inputs: Mapping[str, NDArray[Any]]) -> int:
+def count(inputs: Inputs) -> int:
+    """The number of samples."""
     return len(next(iter(inputs.values())))

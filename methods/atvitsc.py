@@ -19,79 +19,87 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.method import Inputs, Range, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import TorchMethod, TrainingParameters
+from bench.training import SHARED, TorchMethod, TrainingParameters
 
 LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
-POSITIVE = (
-    "packets", "bytes", "width", "layers", "heads", "head_width", "feedforward", "resatconv_layers", "channels",
-    "map_channels", "lstm_hidden", "temperature",
-)  # fmt: skip
-CHOICES = {
-    "branches": ("both", "global", "spatiotemporal"),
-    "fusion": ("weighted", "concat"),
-    "read_out": ("final", "last_step", "sum_all"),
-    "activation": ("identity", "leaky_relu"),
-}
 
 
 @dataclass(frozen=True)
 class Parameters(TrainingParameters):
     """Table I where the paper speaks; elsewhere the choices listed in ``deviations``."""
 
-    packets: int = parameter(16, "packets with payload a session", "IV-C-1", (4, 9, 16, 25, 36, 49))
-    bytes: int = parameter(256, "payload bytes a packet; a square number", "IV-C-1")
-    branches: str = parameter("both", "both, global or spatiotemporal", "IV-F")
-    width: int = parameter(256, "features of each branch", "Table I")
-    layers: int = parameter(2, "encoder layers", "Table I", (1, 2, 3))
-    heads: int = parameter(12, "attention heads", "Table I")
-    head_width: int = parameter(64, "features of one attention head", "our choice", (21, 32, 64))
-    feedforward: int = parameter(2048, "hidden features of an encoder layer", "Table I", (512, 1024, 2048))
+    packets: int = parameter(16, "packets with payload a session", "IV-C-1", (4, 9, 16, 25, 36, 49), allowed=COUNT)
+    bytes: int = parameter(256, "payload bytes a packet; a square number", "IV-C-1", allowed=COUNT)
+    branches: str = parameter(
+        "both", "both, global or spatiotemporal", "IV-F", allowed=("both", "global", "spatiotemporal")
+    )
+    width: int = parameter(256, "features of each branch", "Table I", allowed=COUNT)
+    layers: int = parameter(2, "encoder layers", "Table I", (1, 2, 3), allowed=COUNT)
+    heads: int = parameter(12, "attention heads", "Table I", allowed=COUNT)
+    head_width: int = parameter(64, "features of one attention head", "our choice", (21, 32, 64), allowed=COUNT)
+    feedforward: int = parameter(
+        2048, "hidden features of an encoder layer", "Table I", (512, 1024, 2048), allowed=COUNT
+    )
     mask_padding: bool = parameter(False, "keep attention from packets that are padding", "our choice")
     final_norm: bool = parameter(True, "LayerNorm after the last encoder layer", "our choice")
-    encoder_dropout: float = parameter(0.1, "dropout inside the encoder", "our choice", Range(0.0, 0.5))
-    resatconv_layers: int = parameter(1, "ResAtConv blocks", "III-C-1", (1, 2))
-    channels: int = parameter(64, "channels of a ResAtConv block", "our choice", (16, 32, 64, 128))
-    map_channels: int = parameter(1, "channels after a block's 1x1 convolution", "our choice", (1, 2, 4, 8))
-    activation: str = parameter("identity", "after convolution and norm: identity or leaky_relu", "III-C-1")
-    lstm_hidden: int = parameter(128, "hidden state of each LSTM direction", "our choice", (64, 128, 256))
-    read_out: str = parameter("final", "LSTM states used: final, last_step or sum_all", "our choice")
-    fusion: str = parameter("weighted", "weighted (the gate) or concat", "III-D")
+    encoder_dropout: float = parameter(0.1, "dropout inside the encoder", "our choice", Range(0.0, 0.5), allowed=SHARE)
+    resatconv_layers: int = parameter(1, "ResAtConv blocks", "III-C-1", (1, 2), allowed=COUNT)
+    channels: int = parameter(64, "channels of a ResAtConv block", "our choice", (16, 32, 64, 128), allowed=COUNT)
+    map_channels: int = parameter(
+        1, "channels after a block's 1x1 convolution", "our choice", (1, 2, 4, 8), allowed=COUNT
+    )
+    activation: str = parameter(
+        "identity", "after convolution and norm: identity or leaky_relu", "III-C-1", allowed=("identity", "leaky_relu")
+    )
+    lstm_hidden: int = parameter(
+        128, "hidden state of each LSTM direction", "our choice", (64, 128, 256), allowed=COUNT
+    )
+    read_out: str = parameter(
+        "final",
+        "LSTM states used: final, last_step or sum_all",
+        "our choice",
+        allowed=("final", "last_step", "sum_all"),
+    )
+    fusion: str = parameter("weighted", "weighted (the gate) or concat", "III-D", allowed=("weighted", "concat"))
     temperature: float = parameter(
-        500.0, "divides the gate's scores before softmax", "IV-C-2", (1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 800.0)
+        500.0,
+        "divides the gate's scores before softmax",
+        "IV-C-2",
+        (1.0, 10.0, 50.0, 100.0, 200.0, 500.0, 800.0),
+        allowed=POSITIVE,
     )
     head_dropout: float = parameter(
-        0.5, "dropout on the spatiotemporal features and the head's hidden layer", "Table I", Range(0.1, 0.6)
+        0.5,
+        "dropout on the spatiotemporal features and the head's hidden layer",
+        "Table I",
+        Range(0.1, 0.6),
+        allowed=SHARE,
     )
-    epochs: int = parameter(30, "passes over the training part", "Table I")
-    batch_size: int = parameter(16, "samples an optimiser step", "Table I")
-    learning_rate: float = parameter(5e-4, "Adam's step size after the warm-up", "Table I", Range(1e-4, 1e-3, log=True))
+    epochs: int = parameter(30, "passes over the training part", "Table I", allowed=COUNT)
+    batch_size: int = parameter(16, "samples an optimiser step", "Table I", allowed=COUNT)
+    learning_rate: float = parameter(
+        5e-4, "Adam's step size after the warm-up", "Table I", Range(1e-4, 1e-3, log=True), allowed=POSITIVE
+    )
     warmup: float = parameter(
-        0.1, "part of all steps over which the learning rate rises linearly", "Table I", (0.0, 0.05, 0.1)
+        0.1, "part of all steps over which the learning rate rises linearly", "Table I", (0.0, 0.05, 0.1), allowed=SHARE
     )
     step_size: int = parameter(
-        10, "epochs after the warm-up between two cuts of the learning rate", "our choice", (5, 10, 15)
+        10, "epochs after the warm-up between two cuts of the learning rate", "our choice", (5, 10, 15), allowed=COUNT
     )
-    gamma: float = parameter(0.1, "factor of each cut of the learning rate", "our choice", (0.1, 0.3, 0.5))
+    gamma: float = parameter(
+        0.1, "factor of each cut of the learning rate", "our choice", (0.1, 0.3, 0.5), allowed=POSITIVE
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: choose one of {', '.join(known)}")
-        for name in POSITIVE:
-            if not getattr(self, name) > 0:
-                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: must be above 0")
-        for name in ("encoder_dropout", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"atvitsc: parameter {name}={getattr(self, name)}: must be at least 0 and below 1")
         side = math.isqrt(self.bytes)
         if side * side != self.bytes:
             near = f"{side * side} or {(side + 1) ** 2}"
-            raise InputError(f"atvitsc: parameter bytes={self.bytes} makes no square packet image; take {near}")
+            raise InputError(f"parameter bytes={self.bytes} makes no square packet image; take {near}")
         if self.width % 2:
-            raise InputError(f"atvitsc: parameter width={self.width}: must be even, for sines and cosines")
+            raise InputError(f"parameter width={self.width}: must be even, for sines and cosines")
 
 
 class Atvitsc(TorchMethod):
@@ -112,6 +120,7 @@ class Atvitsc(TorchMethod):
         "heads8": {"heads": 8, "head_width": 32},
         "last-step": {"read_out": "last_step"},  # h_b,n as III-C-2 prints it
         "two-blocks": {"resatconv_layers": 2},  # Table I against III-C-1
+        "shared": {"packets": 16, **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 9,

@@ -7,31 +7,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
 from bench.estimator import EstimatorMethod
-from bench.method import Inputs, Range, parameter
+from bench.method import COUNT, PART, Inputs, NoParameters, Range, parameter
 from bench.readers import View
 
 OURS = "our choice"
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(NoParameters):
     """All our choice: the yardstick that a deep method should beat."""
 
-    packets: int = parameter(32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64))
-    trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100))
-    max_features: float | None = parameter(
-        None, "share of the features that a split looks at; none: the root of their number", OURS, Range(0.05, 0.5)
+    packets: int = parameter(
+        32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64), allowed=COUNT
     )
-    min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8))
-
-    def __post_init__(self) -> None:
-        for name in ("packets", "trees", "min_leaf"):
-            if getattr(self, name) < 1:
-                raise InputError(f"forest: parameter {name}={getattr(self, name)}: must be at least 1")
-        if self.max_features is not None and not 0 < self.max_features <= 1:
-            raise InputError(f"forest: parameter max_features={self.max_features}: must be above 0 and at most 1")
+    trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100), allowed=COUNT)
+    max_features: float | None = parameter(
+        None,
+        "share of the features that a split looks at; none: the root of their number",
+        OURS,
+        Range(0.05, 0.5),
+        allowed=PART,
+    )
+    min_leaf: int = parameter(1, "least training sessions in a leaf", OURS, Range(1, 8), allowed=COUNT)
 
 
 class Forest(EstimatorMethod):
@@ -43,6 +41,7 @@ class Forest(EstimatorMethod):
     reads = frozenset({"lengths", "directions", "times"})
     deviations = ()
     Parameters = Parameters
+    presets = {"shared": {"packets": 16}}  # noqa: RUF012
 
     def represent(self, view: View) -> Inputs:
         """``features`` float32 ``[samples, 2 * packets + 24]``: signed bytes, log gaps, statistics."""

@@ -5,28 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from bench.errors import InputError
 from bench.estimator import EstimatorMethod
-from bench.method import Inputs, Range, parameter
+from bench.method import COUNT, Inputs, NoParameters, Range, parameter
 from bench.readers import View
 
 CODE = "authors' code (CESNET/tc-transfer, input_space_baseline.py)"
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(NoParameters):
     """Defaults are those of the authors' code; the paper then tunes them for each data set."""
 
-    packets: int = parameter(10, "packets with payload, from the first", CODE, Range(3, 30))
-    neighbours: int = parameter(1, "nearest training sessions that vote, all alike", CODE, Range(1, 15, step=2))
+    packets: int = parameter(10, "packets with payload, from the first", CODE, Range(3, 30), allowed=COUNT)
+    neighbours: int = parameter(
+        1, "nearest training sessions that vote, all alike", CODE, Range(1, 15, step=2), allowed=COUNT
+    )
     direction_scale: float = parameter(1.0, "weight of a direction (±1) against a byte", CODE, Range(0.0, 500.0))
     interval_scale: float = parameter(0.1, "weight of a millisecond against a byte", CODE, Range(0.001, 1.0, log=True))
     interval_clip: float = parameter(1000.0, "longest gap that counts, ms", CODE, Range(10.0, 10000.0, log=True))
-
-    def __post_init__(self) -> None:
-        for name in ("packets", "neighbours"):
-            if getattr(self, name) < 1:
-                raise InputError(f"knn: parameter {name}={getattr(self, name)}: must be at least 1")
 
 
 class KNearest(EstimatorMethod):
@@ -41,6 +37,7 @@ class KNearest(EstimatorMethod):
         "a packet's size is its payload length, packets without payload are left out (our choice)",
     )
     Parameters = Parameters
+    presets = {"shared": {"packets": 16}}  # noqa: RUF012
 
     def represent(self, view: View) -> Inputs:
         """``features`` float32 ``[samples, 3 * packets]``: directions, payload bytes, gaps; weighted, 0 padded."""

@@ -140,7 +140,7 @@ def _forgets(self, folder):
         ("presets", {"fast": {"speed": 2}}, "documents_its_parameters", "no parameter 'speed'"),
         ("reads", frozenset({"lengths", "times"}), "reads_what_it_declares", "times declared but not used"),
         ("represent", _peeks, "reads_what_it_declares", "'ports' is read but not declared"),
-        ("represent", _knows_the_date, "ignores_what_it_does_not_declare", "date"),
+        ("represent", _knows_the_date, "ignores_what_it_does_not_read", "date"),
         ("represent", _scales, "represents_purely", "of a subset"),
         ("fit", _draws, "fits_without_side_effects", "global random state of numpy"),
         ("fit", _overwrites, "fits_without_side_effects", "changed by fit"),

@@ -17,7 +17,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=registry.names())
 def case(request, folder):
-    return conformance.Case(registry.load(request.param), folder)
+    case = conformance.Case(registry.load(request.param), folder)
+    if reason := case.method.skip(case.store.manifest):
+        pytest.skip(reason)
+    return case
 
 
 @pytest.mark.parametrize("question", conformance.CHECKS, ids=lambda q: q.__name__)

@@ -148,7 +148,11 @@ def test_series(traffic, seed, packets, payload_only):
         got = getattr(view, name)(packets, payload_only=payload_only)
         assert got.dtype == dtype
         np.testing.assert_allclose(got, padded(rows, packets, value), rtol=1e-12)
-        values, offsets = view.ragged(name, payload_only=payload_only)
+        ragged = view.ragged(name, payload_only=payload_only)
+        values, offsets = ragged.values, ragged.offsets
+        few = view.ragged(name, packets=packets, payload_only=payload_only)
+        np.testing.assert_array_equal(few.sizes, [min(packets, len(of)) for of in rows])
+        np.testing.assert_array_equal(few.values, got[np.arange(packets) < few.sizes[:, None]])
         assert values.dtype == dtype and offsets.dtype == "int64"
         np.testing.assert_allclose(values, [value(row, of[0]) for of in rows for row in of], rtol=1e-12)
         np.testing.assert_array_equal(offsets, np.cumsum([0, *map(len, rows)]))
@@ -244,7 +248,7 @@ def test_lengths_never_turn_negative(make_store):
     store = make_store({"packets": [5], "first_packet": [0]}, {"length": wire, "payload_length": wire})
     view = View(store, Samples(np.array([0]), np.array([0]), np.array([5])), {"lengths", "payload_lengths"})
     held = [0, 1500, 2**31 - 1, 2**31 - 1, 2**31 - 1]
-    assert view.lengths(6).tolist() == [[*held, 0]] and view.ragged("lengths")[0].tolist() == held
+    assert view.lengths(6).tolist() == [[*held, 0]] and view.ragged("lengths").values.tolist() == held
     assert view.payload_lengths(5, payload_only=False).tolist() == [held]
     assert store.packet("length").tolist() == wire
 
@@ -311,8 +315,8 @@ def test_no_samples(traffic):
     assert view.payload(3, 4).shape == view.ip_bytes(3, 4).shape == (0, 3, 4)
     assert view.lengths(3).shape == view.times(3, payload_only=True).shape == (0, 3)
     assert view.ports().shape == (0, 2) and view.protocol().shape == view.counts(payload_only=True).shape == (0,)
-    values, offsets = view.ragged("times")
-    assert values.shape == (0,) and offsets.tolist() == [0]
+    assert view.ragged("times").values.shape == (0,) and view.ragged("times").offsets.tolist() == [0]
+    assert view.payload_stream(7).shape == view.ip_stream(7, 2).shape == (0, 7)
 
 
 def test_a_view_shows_no_store_and_no_labels(traffic):
@@ -320,6 +324,7 @@ def test_a_view_shows_no_store_and_no_labels(traffic):
     view = View(store, samples, frozenset(READS))
     assert {name for name in dir(view) if not name.startswith("_")} == {
         *("payload", "payload_lengths", "lengths", "directions", "times", "flags", "ip_bytes"),
+        *("payload_stream", "ip_stream"),
         *("ports", "protocol", "ragged", "counts", "reads", "used"),
     }
 

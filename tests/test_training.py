@@ -221,5 +221,5 @@ def test_what_is_saved_is_read_back(tmp_path):
 def test_scores_do_not_depend_on_the_scoring_batch(monkeypatch):
     method = make().fit(part(), part(seed=1), Monitor())
     whole = method.predict_proba(part().inputs)
-    monkeypatch.setattr("bench.training.SCORING_BATCH", 7)
+    monkeypatch.setattr(Linear, "scoring_batch", 7)
     assert np.allclose(method.predict_proba(part().inputs), whole, atol=1e-6)
