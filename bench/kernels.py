@@ -98,7 +98,8 @@ def stream_payload(
 @numba.njit(nogil=True, cache=True)
 def _payload_size(captured: int, payload: int, payload_length: int) -> int:
     """Captured payload bytes; a packet cut inside its headers has fewer bytes than its payload's offset."""
-    return int(max(0, min(np.int64(captured) - np.int64(payload), np.int64(payload_length))))
+    held = np.int64(captured) - np.int64(payload)
+    return max(0, int(min(held, np.int64(payload_length))))
 
 
 @numba.njit(nogil=True, cache=True)

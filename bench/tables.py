@@ -6,7 +6,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
+from bench.registry import describe
 from bench.tracking import Predictions, Record
 
 FORMATS: Final = ("text", "md", "csv", "json")
@@ -49,9 +50,9 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The method with the parameters that differ from its defaults."""
+        """The method with the preset and the parameters that tell it from its defaults."""
         spec = self.head.spec
-        values = [f"{name}={value}" for name, value in sorted(spec["parameters"].items())]
+        values = _settings(spec["method"], spec["parameters"])
         if spec["max_per_class"]:
             values.append(f"max_per_class={spec['max_per_class']}")
         if self.apart:
@@ -112,6 +113,21 @@ class Row:
             "run_ids": [record.run_id for record in self.done],
             "not_done": [{"run_id": r.run_id, "status": r.status, "reason": r.reason} for r in self.other],
         }
+
+
+def _settings(method: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The shortest words for parameters that differ from the defaults: a preset and what differs from that."""
+    try:
+        outline = describe(method)
+    except InputError:  # a method of somebody's that is not here any more
+        return [f"{name}={value}" for name, value in sorted(parameters.items())]
+    values = outline.defaults | dict(parameters)
+    found = []
+    for preset, changes in {**outline.presets, "": {}}.items():  # of two that are as short, the preset
+        start = outline.defaults | dict(changes)
+        different = [f"{name}={value}" for name, value in sorted(values.items()) if start.get(name) != value]
+        found.append([preset, *different] if preset else different)
+    return min(found, key=len)
 
 
 def group(records: Sequence[Record]) -> list[Row]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench import readers
 from bench.errors import InputError
-from bench.readers import MASKS, READS, UndeclaredRead, View
+from bench.readers import MASKS, READS, Ragged, UndeclaredRead, View
 from bench.schema import Samples
 
 QUIET = settings(max_examples=40, deadline=None)
@@ -195,6 +195,33 @@ def test_ip_bytes(traffic, seed, packets, width, mask, payload_only):
 
 
 @QUIET
+@given(
+    seed=seeds,
+    size=st.integers(1, 300),
+    packets=st.none() | st.integers(1, 12),
+    mask=st.sets(st.sampled_from(MASKS)),
+)
+def test_streams_are_the_packets_one_after_the_other(traffic, seed, size, packets, mask):
+    store, samples, (of_session, columns, _, held) = traffic(seed)
+    view = View(store, samples, {"payload", "ip_bytes"} | (set(MASKS) - mask))
+    payload, whole = view.payload_stream(size, packets), view.ip_stream(size, packets, mask=mask)
+    assert view.used == view.reads
+
+    def payload_of(row):
+        begin = columns["payload"][row]
+        return held[row][0][begin : begin + columns["payload_length"][row]]
+
+    for s in range(len(samples)):
+        for got, payload_only, content in (
+            (payload, True, payload_of),
+            (whole, False, lambda row: hidden(held[row], mask)),
+        ):
+            rows = window_rows(of_session, columns, samples, s, payload_only)[: packets or size]
+            expected = b"".join(bytes(content(row)) for row in rows)[:size]
+            assert got[s].tobytes() == expected.ljust(size, b"\0")
+
+
+@QUIET
 @given(seed=seeds)
 def test_masked_bytes_do_not_tell_what_they_hide(traffic, make_store, seed):
     """Other addresses, ports and checksums in the captures, the same arrays."""
@@ -306,6 +333,15 @@ def test_counts_need_no_declaration(traffic):
     view = View(store, samples, ())
     assert view.counts().shape == view.counts(payload_only=True).shape == (len(samples),)
     assert view.used == set()
+
+
+def test_ragged_rows_are_picked_as_those_of_an_array():
+    ragged = Ragged(np.arange(12).reshape(6, 2), np.array([0, 2, 2, 5, 6]))
+    assert len(ragged) == 4 and ragged.sizes.tolist() == [2, 0, 3, 1] and ragged.rows.tolist() == [0, 0, 2, 2, 2, 3]
+    picked = ragged[np.array([3, 1, 2, 3])]
+    assert picked.values[:, 0].tolist() == [10, 4, 6, 8, 10] and picked.offsets.tolist() == [0, 1, 1, 4, 5]
+    assert ragged[np.array([False, True, True, False])].values[:, 1].tolist() == [5, 7, 9]
+    assert len(ragged[:0]) == 0 and ragged[::-1].offsets.tolist() == [0, 1, 4, 4, 6]
 
 
 def test_no_samples(traffic):

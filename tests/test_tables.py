@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.tables import compare, compare_text, siblings, table
+from bench.tables import compare, compare_text, group, siblings, table
 from bench.tracking import Predictions, Record
 
 
@@ -209,3 +209,19 @@ def test_siblings_share_all_but_seed_and_fold():
     records = [record("forest", 0.5, seed=s) for s in range(3)] + [record("forest", 0.5, parameters={"trees": 1})]
     records.append(record("forest", None, seed=4, status="failed"))
     assert [r.spec["seed"] for r in siblings(records[0], records)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "expected"),
+    [
+        ("atvitsc", {}, "atvitsc"),
+        ("atvitsc", {"patience": 5}, "atvitsc (shared)"),
+        ("atvitsc", {"patience": 5, "epochs": 3}, "atvitsc (shared, epochs=3)"),
+        ("atvitsc", {"epochs": 3}, "atvitsc (epochs=3)"),
+        ("atvitsc", {"branches": "global", "epochs": 3}, "atvitsc (pvt, epochs=3)"),
+        ("forest", {"packets": 16, "trees": 9}, "forest (shared, trees=9)"),
+        ("theirs.py:Theirs", {"b": 2, "a": 1}, "theirs.py:Theirs (a=1, b=2)"),
+    ],
+)
+def test_a_row_says_its_settings_in_the_shortest_words(method, parameters, expected):
+    assert group([record(method, 0.5, parameters=parameters)])[0].method == expected

@@ -8,9 +8,20 @@ import torch
 from torch import nn
 
 from bench.errors import InputError
-from bench.method import Monitor, Part
+from bench.method import Monitor, Part, make_parameters
 from bench.metrics import macro_f1
-from bench.training import TorchMethod, TrainingDiverged, TrainingParameters, batches, steps_an_epoch
+from bench.training import (
+    PacketMethod,
+    TorchMethod,
+    TrainingDiverged,
+    TrainingParameters,
+    batches,
+    class_weights,
+    lift,
+    packets_of,
+    steps_an_epoch,
+    undersample,
+)
 
 
 class Linear(TorchMethod):
@@ -223,3 +234,121 @@ def test_scores_do_not_depend_on_the_scoring_batch(monkeypatch):
     whole = method.predict_proba(part().inputs)
     monkeypatch.setattr(Linear, "scoring_batch", 7)
     assert np.allclose(method.predict_proba(part().inputs), whole, atol=1e-6)
+
+
+class PerPacket(PacketMethod):
+    """Softmax regression on single packets."""
+
+    name = "per-packet"
+    reference = "none"
+    reads = frozenset()
+
+    def represent(self, view):
+        raise NotImplementedError
+
+    def network(self):
+        return Packets(self.classes)
+
+
+class Packets(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(2, classes)
+        self.shapes = []
+
+    def forward(self, points, eligible):
+        if self.training:
+            self.shapes.append(tuple(eligible.shape))
+        return lift(self.layer(points[eligible].float()), eligible)
+
+
+def sessions(samples=40, packets=3):
+    """Class by the sign of the first number; the last sample has no eligible packet."""
+    draw = np.random.default_rng(5)
+    labels = draw.integers(0, 2, samples)
+    points = draw.normal(0, 1, (samples, packets, 2)) + np.where(labels, 2, -2)[:, None, None]
+    eligible = draw.random((samples, packets)) < 0.6
+    eligible[:, 0] = True
+    eligible[-1] = False
+    return Part({"points": points.astype(np.float32), "eligible": eligible}, labels)
+
+
+def test_packets_are_trained_one_by_one_and_answer_together():
+    some = sessions()
+    settings = TrainingParameters(epochs=20, batch_size=8, learning_rate=0.05)
+    method = PerPacket(settings, classes=2).fit(some, some, Monitor())
+    assert {packets for _, packets in method.model.shapes} == {1}
+    assert sum(rows for rows, _ in method.model.shapes) == 20 * some.inputs["eligible"].sum()
+    found = method.predict_proba(some.inputs)
+    assert np.isnan(found[-1]).all() and (found[:-1].argmax(1) == some.labels[:-1]).mean() > 0.9
+    with torch.inference_mode():
+        single = method.model.layer(torch.from_numpy(some.inputs["points"][0])).log_softmax(1).numpy()
+    mean = np.exp(single[some.inputs["eligible"][0]].mean(0))
+    np.testing.assert_allclose(found[0], mean / mean.sum(), atol=1e-6)
+
+
+def test_packets_of_a_part_are_not_copied():
+    some = sessions()
+    packets = packets_of(some)
+    assert packets.inputs["points"].shape == (120, 1, 2) and np.shares_memory(
+        packets.inputs["points"], some.inputs["points"]
+    )
+    assert packets.labels.tolist() == [label for label in some.labels for _ in range(3)]
+
+
+def test_undersampling_leaves_the_smallest_class_whole_and_draws_the_others():
+    labels = np.repeat([0, 2, 5], [50, 4, 9])[np.random.default_rng(1).permutation(63)]
+    rows = undersample(labels, np.random.default_rng(2))
+    assert np.unique(labels[rows], return_counts=True)[1].tolist() == [4, 4, 4]
+    assert (np.diff(rows) > 0).all() and not np.array_equal(rows, undersample(labels, np.random.default_rng(3)))
+    twice = undersample(labels, np.random.default_rng(2), times=2.0)
+    assert np.unique(labels[twice], return_counts=True)[1].tolist() == [8, 4, 8]
+    assert undersample(labels[:0], np.random.default_rng(2)).tolist() == []
+
+
+def test_class_weights_are_inverse_frequencies():
+    labels = np.array([0, 0, 0, 2])
+    assert class_weights(labels, 3).tolist() == pytest.approx([4 / 9, 0, 4 / 3])
+    assert class_weights(labels, 3, most=1.0).tolist() == pytest.approx([4 / 9, 0, 1])
+
+
+def test_what_is_learned_first_sees_the_rows_that_are_trained_on():
+    class Selecting(Linear):
+        def select(self, labels, draw):
+            return undersample(labels, draw)
+
+        def begin(self, network, train, rows):
+            self.seen = train.labels[rows]
+
+    some = part()
+    unequal = Part({"points": some.inputs["points"][10:]}, some.labels[10:])
+    method = Selecting(TrainingParameters(epochs=1), classes=3).fit(unequal, unequal, Monitor())
+    counts = np.bincount(unequal.labels)
+    assert np.bincount(method.seen).tolist() == [counts.min()] * 3
+
+
+def test_long_gradients_are_cut():
+    class Clipped(Linear):
+        clip_norm = 1e-3
+
+        def loss(self, logits, labels):
+            return super().loss(logits, labels) * 1e6
+
+    method = Clipped(TrainingParameters(epochs=1), classes=3).fit(part(), part(), Monitor())
+    norm = torch.cat([p.grad.flatten() for p in method.model.parameters()]).norm().item()
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"epochs": 0}, "linear: parameter epochs=0: must be at least 1"),
+        ({"learning_rate": 0.0}, "linear: parameter learning_rate=0.0: must be above 0"),
+        ({"warmup": 1.0}, "linear: parameter warmup=1.0: must be at least 0 and below 1"),
+        ({"patience": 0}, "linear: parameter patience=0: must be at least 1"),
+    ],
+)
+def test_values_that_are_not_allowed(values, complaint):
+    with pytest.raises(InputError) as caught:
+        make_parameters(Linear, values)
+    assert str(caught.value) == complaint
