@@ -170,7 +170,7 @@ class TorchMethod(Method):
     def _step(self, model: nn.Module, optimiser: Any, rows: Inputs, labels: NDArray[np.int64]) -> tuple[float, int]:
         """One optimiser step; the loss and how many of the rows the model had right."""
         truth = torch.from_numpy(labels).to(self.device)
-        with self._precision():
+        with self.precision():
             logits = model(**self.batch(rows))
             loss = self.loss(logits.float(), truth)
         optimiser.zero_grad(set_to_none=True)
@@ -200,7 +200,7 @@ class TorchMethod(Method):
         rows = np.flatnonzero(self.answers(inputs))
         for start in range(0, len(rows), self.scoring_batch):
             some = rows[start : start + self.scoring_batch]
-            with torch.inference_mode(), self._precision():
+            with torch.inference_mode(), self.precision():
                 logits = model(**self.batch(take(inputs, some)))
             probabilities[some] = logits.float().softmax(1).cpu().numpy()
         return probabilities
@@ -230,7 +230,7 @@ class TorchMethod(Method):
             torch.manual_seed(self.seed)
             yield
 
-    def _precision(self) -> torch.autocast:
+    def precision(self) -> torch.autocast:
         """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
