@@ -1,0 +1,99 @@
+"""Deep Packet (SAE): every packet alone through a stacked auto-encoder, pre-trained layer by layer.
+
+The second network of the paper behind ``deeppacket``, which shares the packets, the under-sampling and the lift to
+sessions with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from bench.method import COUNT, NOT_NEGATIVE, Part, parameter
+from bench.training import SHARED, batches, take
+from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters
+
+WIDTHS: Final = (400, 300, 200, 100, 50)
+
+
+@dataclass(frozen=True)
+class Parameters(PacketParameters):
+    """The auto-encoder; 200 epochs for each layer and 200 more with labels."""
+
+    epochs: int = parameter(200, "passes over the training packets, with labels", "architectures", allowed=COUNT)
+    pretraining_epochs: int = parameter(
+        200,
+        "passes over the training packets for each of the five layers, before; --epochs does not touch it",
+        "architectures",
+        (0, 10, 50, 200),
+        allowed=NOT_NEGATIVE,
+    )
+
+
+class DeepPacketSae(DeepPacket):
+    """Deep Packet's stacked auto-encoder on single packets, lifted to sessions.
+
+    A session without an eligible packet (handshake alone, DNS) is an abstention.
+    """
+
+    name: ClassVar[str] = "deeppacket-sae"
+    Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "shared": {"packets": 16, "mask_ports": True, "pretraining_epochs": 10, **SHARED},
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "packets": 4,
+        "bytes": 96,
+        "pretraining_epochs": 1,
+        "batch_size": 16,
+        "epochs": 12,
+        "learning_rate": 3e-3,
+    }
+    deviations: ClassVar[tuple[str, ...]] = (
+        *DEVIATIONS,
+        "no batch normalisation: used in the paper, which does not say in which of its two networks",
+        "decoders are one linear layer each and thrown away; earlier layers stand still and drop nothing while a "
+        "later one is pre-trained (silent)",
+        "pre-training takes the under-sampled packets, with Adam and the step size of the rest (silent)",
+        "preset shared pre-trains each layer for 10 epochs: a twentieth of the paper's",
+    )
+
+    def network(self) -> nn.Module:
+        """A fresh :class:`PacketNetwork` over five encoders and the softmax layer."""
+        p = self.parameters
+        encoders = (
+            nn.Sequential(nn.Linear(wide, narrow), nn.ReLU(), nn.Dropout(p.dropout))
+            for wide, narrow in pairwise((p.bytes, *WIDTHS))
+        )
+        return PacketNetwork(nn.Sequential(*encoders, nn.Linear(WIDTHS[-1], self.classes)), p.aggregate)
+
+    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Greedy pre-training: each encoder with a decoder of its own gives back the layer below (squared error)."""
+        body: Any = network.body
+        draw = np.random.default_rng((self.seed, 1))  # the loop's shuffles come from the seed alone
+        for depth, encoder in enumerate(body[:-1]):
+            self._pretrain(encoder.train(), body[:depth].eval(), train, rows, draw)
+
+    def _pretrain(
+        self, encoder: Any, below: nn.Module, train: Part, rows: NDArray[np.int64], draw: np.random.Generator
+    ) -> None:
+        """Train one encoder on what the layers ``below`` make of the packets."""
+        p = self.parameters
+        decoder = nn.Linear(encoder[0].out_features, encoder[0].in_features).to(self.device)
+        optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=p.learning_rate, fused=True)
+        for _ in range(p.pretraining_epochs):
+            for some in batches(draw.permutation(rows), p.batch_size):
+                packets = self.batch(take(train.inputs, some))["bytes"].flatten(1).float() / 255
+                with self.precision():
+                    with torch.no_grad():
+                        seen = below(packets)
+                    loss = F.mse_loss(decoder(encoder(seen)).float(), seen.float())
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
