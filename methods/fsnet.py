@@ -1,0 +1,197 @@
+"""FS-Net: a recurrent encoder reads a flow's packet lengths, a decoder writes them down again, both are classified.
+
+C. Liu, L. He, G. Xiong, Z. Cao, Z. Li: "FS-Net: A Flow Sequence Network For Encrypted Traffic Classification", IEEE
+INFOCOM 2019, 1171-1179.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Inputs, Range, parameter
+from bench.readers import View
+from bench.training import SHARED, TorchMethod, TrainingParameters
+
+PAPER = "INFOCOM paper, as two public ports give it"
+CODE = "the authors' code"
+OURS = "our choice"
+PAD, START, END, LENGTHS = 0, 1, 2, 3  # words of the vocabulary; a length of n bytes is LENGTHS + n
+
+
+@dataclass(frozen=True)
+class Parameters(TrainingParameters):
+    """The paper's sizes; the preset ``code`` has those of the authors' code."""
+
+    packets: int = parameter(100, "packets, from the first", OURS, (16, 50, 100, 200), allowed=COUNT)
+    longest: int = parameter(1500, "bytes at which a packet's length is cut", OURS, allowed=COUNT)
+    signed: bool = parameter(False, "tell the server's lengths from the client's", OURS)
+    payload_only: bool = parameter(False, "leave out packets without payload", OURS)
+    embedding: int = parameter(128, "features of an embedded length", PAPER, (16, 64, 128), allowed=COUNT)
+    hidden: int = parameter(128, "state of each direction of a GRU layer", PAPER, (64, 128, 256), allowed=COUNT)
+    layers: int = parameter(2, "bidirectional GRU layers of encoder and decoder each", PAPER, (1, 2), allowed=COUNT)
+    head: str = parameter(
+        "product",
+        "classified features: product (states, their product and difference, two layers) or plain (states, one layer)",
+        PAPER,
+        allowed=("product", "plain"),
+    )
+    alpha: float = parameter(1.0, "weight of the reconstruction's loss", PAPER, (0.0, 0.5, 1.0), allowed=NOT_NEGATIVE)
+    dropout: float = parameter(
+        0.3, "dropout on embedded lengths, between layers and in the head", PAPER, Range(0.1, 0.5), allowed=SHARE
+    )
+    batch_size: int = parameter(128, "samples an optimiser step", CODE, allowed=COUNT)
+    learning_rate: float = parameter(5e-4, "Adam's step size", PAPER, Range(1e-4, 2e-3, log=True), allowed=POSITIVE)
+
+    @property
+    def vocabulary(self) -> int:
+        """Words: padding, start, end, and a length of 0 to `longest` (twice but for 0 where signed)."""
+        return LENGTHS + 1 + self.longest * (2 if self.signed else 1)
+
+
+class FSNet(TorchMethod):
+    """FS-Net on the IP lengths of a session's packets, pure acknowledgements among them.
+
+    A session without such a packet is an abstention (only with ``payload_only``).
+    """
+
+    name: ClassVar[str] = "fsnet"
+    reference: ClassVar[str] = "Liu, He, Xiong, Cao, Li: FS-Net, IEEE INFOCOM 2019, 1171-1179"
+    reads: ClassVar[frozenset[str]] = frozenset({"lengths", "directions"})
+    Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "code": {
+            "packets": 200,
+            "longest": 1000,
+            "embedding": 16,
+            "head": "plain",
+            "alpha": 0.5,
+            "dropout": 0.2,
+            "learning_rate": 1e-3,
+        },
+        "signed": {"signed": True},
+        "shared": {"packets": 16, **SHARED},
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "packets": 8,
+        "embedding": 16,
+        "hidden": 16,
+        "dropout": 0.1,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "epochs": 8,
+    }
+    clip_norm: ClassVar[float | None] = 5.0  # the authors' code
+    scoring_batch: ClassVar[int] = 256
+    deviations: ClassVar[tuple[str, ...]] = (
+        "bytes of the IP packet up to 1500, where the code cuts at 1000 (preset code)",
+        "longer sessions are cut at 100 packets (preset code: 200); the code drops those over 200 in training",
+        "sessions of one packet are kept; the code drops them",
+        "the head's hidden layers have 256 and 128 features (not in what is public)",
+        "GRUs start from zero; the code learns their first states",
+        "dropout on embedded lengths, between GRU layers and after the head's hidden layers (place differs in ports)",
+        "the learning rate is constant: the code works out a decay but hands Adam the constant rate",
+        "30 epochs; the code trains for tens of thousands of steps and keeps the last",
+        "reconstruction is part of the loss in preset code too: one public copy of the code adds it, a later revision "
+        "of that copy returns before it does",
+        "epoch chosen by validation macro-F1 (silent)",
+    )
+
+    def represent(self, view: View) -> Inputs:
+        """``words`` int16 ``[samples, packets + 2]``: start, a word a packet, end, padding."""
+        p = self.parameters
+        lengths = view.lengths(p.packets, payload_only=p.payload_only).clip(max=p.longest)
+        if p.signed:  # the server's lengths follow the client's; 0 has no side
+            served = view.directions(p.packets, payload_only=p.payload_only) < 0
+            lengths = np.where(served & (lengths > 0), lengths + p.longest, lengths)
+        held = np.minimum(view.counts(payload_only=p.payload_only), p.packets)
+        words = np.zeros((len(view), p.packets + 2), np.int16 if p.vocabulary <= 2**15 else np.int32)
+        words[:, 0] = START
+        words[:, 1:-1] = np.where(np.arange(p.packets) < held[:, None], lengths + LENGTHS, PAD)
+        words[np.arange(len(view)), held + 1] = END
+        return {"words": words}
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without a packet."""
+        return np.asarray(inputs["words"][:, 1] != END)
+
+    def network(self) -> nn.Module:
+        """A fresh :class:`Network`."""
+        return Network(self.parameters, self.classes)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the classes, and ``alpha`` times that of the reconstructed words."""
+        reconstruction: Any = self._fitted().reconstruction
+        return super().loss(logits, labels) + self.parameters.alpha * reconstruction
+
+
+class Network(nn.Module):
+    """Encoder, decoder, reconstruction and classifier.
+
+    All of it works on packed sequences: there is no padding to keep out of states or loss.
+    """
+
+    reconstruction: Tensor | None = None  # the loss of the last batch in training, mean over words
+
+    def __init__(self, settings: Parameters, classes: int) -> None:
+        super().__init__()
+        hidden, states = settings.hidden, 2 * settings.layers * settings.hidden
+        self.product = settings.head == "product"
+        self.embedding = nn.Embedding(settings.vocabulary, settings.embedding)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.encoder = StackedGru(settings.embedding, settings)
+        self.decoder = StackedGru(states, settings)
+        self.words = nn.Sequential(nn.Linear(states, hidden), nn.SELU(), nn.Linear(hidden, settings.vocabulary))
+        widths = [4 * states, 2 * hidden, hidden] if self.product else [2 * states, 2 * hidden]
+        layers = [
+            nn.Sequential(nn.Linear(wide, narrow), nn.SELU(), nn.Dropout(settings.dropout))
+            for wide, narrow in pairwise(widths)
+        ]
+        self.classifier = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of words ``[samples, words]``, 0 padded."""
+        sizes = (words != PAD).sum(1).cpu()
+        samples = torch.arange(len(words), device=words.device)[:, None].expand_as(words)
+        packed = pack_padded_sequence(torch.stack([words.long(), samples], 2), sizes, True, enforce_sorted=False)
+        word, sample = packed.data.unbind(1)
+        _, encoded = self.encoder(packed._replace(data=self.dropout(self.embedding(word))))
+        outputs, decoded = self.decoder(packed._replace(data=encoded[sample]))
+        self.reconstruction = F.cross_entropy(self.words(outputs).float(), word) if self.training else None
+        features = [encoded, decoded]
+        if self.product:
+            features += [encoded * decoded, (encoded - decoded).abs()]
+        return self.classifier(torch.cat(features, 1))
+
+    def diagnostics(self) -> dict[str, float]:
+        """The reconstruction's loss of the last batch, nats a word."""
+        return {} if self.reconstruction is None else {"reconstruction_loss": self.reconstruction.item()}
+
+
+class StackedGru(nn.Module):
+    """Bidirectional GRU layers of which every layer's outputs and final states are used."""
+
+    def __init__(self, inputs: int, settings: Parameters) -> None:
+        super().__init__()
+        hidden = settings.hidden
+        widths = [inputs, *[2 * hidden] * (settings.layers - 1)]
+        self.layers = nn.ModuleList(nn.GRU(width, hidden, bidirectional=True) for width in widths)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, sequence: PackedSequence) -> tuple[Tensor, Tensor]:
+        """Outputs ``[words, 2 * layers * hidden]`` in packed order and states ``[samples, 2 * layers * hidden]``."""
+        outputs, states = [], []
+        for number, layer in enumerate(self.layers):
+            if number:
+                sequence = sequence._replace(data=self.dropout(sequence.data))
+            sequence, final = layer(sequence)
+            outputs.append(sequence.data)
+            states += final.unbind(0)
+        return torch.cat(outputs, 1), torch.cat(states, 1)

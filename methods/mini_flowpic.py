@@ -1,0 +1,103 @@
+"""mini-FlowPic: the FlowPic of a session's first 15 seconds in 32 x 32 cells, and LeNet-5.
+
+E. Horowicz, T. Shapira, Y. Shavitt: "A few shots traffic classification with mini-FlowPic augmentations", ACM IMC
+2022, 647-654.  A. Finamore et al. replicated it (ACM IMC 2023), with the network that is built here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from bench.method import COUNT, POSITIVE, Range, parameter
+from bench.training import SHARED, lift
+from methods.flowpic import FlowPic, pictures
+from methods.flowpic import Parameters as FlowPicParameters
+
+PAPER = "IMC 2022"
+OURS = "our choice"
+
+
+@dataclass(frozen=True)
+class Parameters(FlowPicParameters):
+    """Those of FlowPic with the values of the mini-FlowPic."""
+
+    resolution: int = parameter(
+        32, "cells of the picture along size and along time, 32 to 1500", PAPER, (32, 64), allowed=COUNT
+    )
+    window: float = parameter(15.0, "seconds that a picture shows", PAPER, (15.0, 60.0), allowed=POSITIVE)
+    balance: str = parameter(
+        "keep",
+        "training sessions: undersample (of each class as many as of the smallest) or keep",
+        OURS,
+        allowed=("undersample", "keep"),
+    )
+    epochs: int = parameter(50, "passes over the training part, at most", OURS, allowed=COUNT)
+    batch_size: int = parameter(32, "samples an optimiser step", PAPER, allowed=COUNT)
+    learning_rate: float = parameter(1e-3, "Adam's step size", PAPER, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
+    patience: int | None = parameter(
+        5, "epochs without a better validation before the end; none: all", OURS, allowed=COUNT
+    )
+
+
+class MiniFlowPic(FlowPic):
+    """mini-FlowPic, trained without the paper's augmentations."""
+
+    name: ClassVar[str] = "mini-flowpic"
+    reference: ClassVar[str] = "Horowicz, Shapira, Shavitt: mini-FlowPic augmentations, ACM IMC 2022, 647-654"
+    Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "one-way": {"direction": "up"},
+        "shared": {"packets": 16, **SHARED},
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "dropout": 0.1,
+        "head_dropout": 0.1,
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "epochs": 15,
+    }
+    scoring_batch: ClassVar[int] = 256
+    deviations: ClassVar[tuple[str, ...]] = (
+        "no augmentation of pictures or flows: what the paper studies, not its classifier",
+        "all training sessions, not 100 flows a class (balance=undersample makes the classes equal)",
+        "packets over 1500 bytes fall in the last row",
+        "with several blocks, the loss is that of their mean log probability",
+        "early stop after 5 epochs without a better validation macro-F1, whose epoch is kept; the paper watches the "
+        "validation loss",
+    )
+
+    def network(self) -> nn.Module:
+        """A fresh :class:`LeNet`."""
+        return LeNet(self.parameters, self.classes)
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU, maximum pooling and dropout, and the blocks of a session lifted to it."""
+
+    def __init__(self, settings: Parameters, classes: int) -> None:
+        super().__init__()
+        self.resolution = settings.resolution
+        side = ((settings.resolution - 4) // 2 - 4) // 2
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 6, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5),
+            nn.ReLU(),
+            nn.Dropout(settings.dropout),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * side**2, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Dropout(settings.head_dropout),
+            nn.Linear(84, classes),
+        )
+
+    def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of the pictures that ``FlowPic.batch`` describes."""
+        shown = pictures(cells, counts, int(eligible.sum()), self.resolution)
+        return lift(self.layers(shown), eligible)
