@@ -42,7 +42,9 @@ class Parameters(TrainingParameters):
         allowed=("embedding", "scalar"),
     )
     iterations: int = parameter(3, "rounds of messages", "public code", (1, 2, 3, 4), allowed=COUNT)
-    hidden: int = parameter(64, "features of a vertex and of the MLP's layers", "public code", (32, 64, 128))
+    hidden: int = parameter(
+        64, "features of a vertex and of the MLP's layers", "public code", (32, 64, 128), allowed=COUNT
+    )
     mlp_layers: int = parameter(3, "linear layers of an MLP", "public code", (1, 2, 3), allowed=COUNT)
     shared_mlp: bool = parameter(
         True,
