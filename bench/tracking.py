@@ -192,8 +192,11 @@ class Tracker:
         return type(self), (self.results, self.uri)
 
     @property
-    def _own(self) -> bool:
-        return self.uri == f"sqlite:///{self.results / 'mlflow.db'}"
+    def _beside(self) -> Path | None:
+        """The folder of an SQLite file, where artefacts and the lock belong; None for a server."""
+        return (
+            Path(self.uri.removeprefix("sqlite:///")).absolute().parent if self.uri.startswith("sqlite:///") else None
+        )
 
     @cached_property
     def _client(self) -> Any:
@@ -219,12 +222,12 @@ class Tracker:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time makes or migrates the tables of the default store; they get in each other's way."""
-        if not self._own:
+        """One process at a time makes or migrates the tables of an SQLite file; they get in each other's way."""
+        if self._beside is None:
             yield
             return
-        self.results.mkdir(parents=True, exist_ok=True)
-        with (self.results / ".mlflow.lock").open("w") as file:
+        self._beside.mkdir(parents=True, exist_ok=True)
+        with (self._beside / ".mlflow.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -298,11 +301,13 @@ class Tracker:
         return [run] if run is not None and SPEC in run.data.tags else []
 
     def _folder(self, run: Any) -> Path:
-        """A local folder with the run's artefacts; the default store may have been moved as a whole."""
+        """A local folder with the run's artefacts; an SQLite file and its artefacts may have been moved together."""
         place = urlparse(run.info.artifact_uri)
         if place.scheme in ("", "file"):
             recorded = Path(unquote(place.path))
-            return recorded if recorded.is_dir() else self.results / "artifacts" / run.info.run_id / "artifacts"
+            if recorded.is_dir() or self._beside is None:
+                return recorded
+            return self._beside / "artifacts" / run.info.run_id / "artifacts"
         return Path(self._client.download_artifacts(run.info.run_id, "", tempfile.mkdtemp()))
 
     def _experiment(self, spec: Mapping[str, Any]) -> str:
@@ -313,7 +318,7 @@ class Tracker:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        place = (self.results / "artifacts").as_uri() if self._own else None
+        place = (self._beside / "artifacts").as_uri() if self._beside else None
         try:
             return str(self._client.create_experiment(name, artifact_location=place))
         except MlflowException:  # another process was quicker

@@ -134,3 +134,14 @@ def test_a_new_store_is_made_without_a_word(tmp_path):
     code = f"from pathlib import Path; from bench.tracking import Tracker; Tracker(Path({str(tmp_path)!r})).search()"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+def test_artefacts_lie_beside_a_database_that_is_given(tracker, tmp_path):
+    begin(tracker, seed=60)[1].end("done")
+    shutil.copy(tracker.results / "mlflow.db", tmp_path / "runs.db")
+    other = Tracker(tmp_path / "results", f"sqlite:///{tmp_path / 'runs.db'}")
+    _, run = begin(other, dataset="elsewhere")
+    with run.artefacts() as folder:
+        (folder / "note.txt").write_text("here")
+    run.end("done")
+    assert list((tmp_path / "artifacts").rglob("note.txt")) and not (tmp_path / "results").exists()
