@@ -112,7 +112,7 @@ class AppScanner(EstimatorMethod):
         begins, session = lengths.offsets[:-1][lengths.sizes > 0], np.flatnonzero(lengths.sizes)
         if p.burst_gap is not None:
             times = view.ragged("times", packets=p.packets, payload_only=p.payload_only).values
-            cut = np.diff(times, prepend=0.0) > p.burst_gap
+            cut = np.diff(np.rint(times * 1e9), prepend=0.0) > p.burst_gap * 1e9  # whole nanoseconds: exact
             cut[begins] = True
             begins, session = np.flatnonzero(cut), lengths.rows[cut]
         flows = Ragged(lengths.values, np.append(begins, len(out)))

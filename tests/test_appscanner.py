@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -17,6 +17,7 @@ from methods import appscanner
 from methods.appscanner import NO_VOTE, AppScanner, Parameters, flow_statistics
 
 DECILES = range(10, 100, 10)
+FEW = settings(max_examples=30)
 
 
 def population(x):
@@ -93,6 +94,7 @@ lying = st.sampled_from([-(2**31) + 1, 2**31 - 1, 2**31 - 2, 1, -1])  # headers 
 
 
 @pytest.mark.parametrize("kind", ["population", "sample"])
+@FEW
 @given(flows=st.lists(lengths, max_size=8), block=st.sampled_from([1, 5, 1000]))
 def test_the_fast_statistics_are_those_of_scipy_and_pandas(kind, flows, block):
     signed = np.array([length for flow in flows for length in flow], np.int64)
@@ -104,6 +106,7 @@ def test_the_fast_statistics_are_those_of_scipy_and_pandas(kind, flows, block):
     np.testing.assert_allclose(found, np.reshape(expected, (len(flows), 54)), rtol=1e-6, atol=1e-6)
 
 
+@FEW
 @given(flow=st.lists(lying, min_size=1, max_size=6))
 def test_lengths_of_any_size_are_sorted_right(flow):
     signed = np.array(flow, np.int64)
@@ -118,6 +121,7 @@ def test_lengths_of_any_size_are_sorted_right(flow):
 gaps = st.lists(st.tuples(st.integers(1, 1500), st.sampled_from([0.0, 0.4, 1.0, 1.5, 9.0])), min_size=1, max_size=12)
 
 
+@FEW
 @given(sessions=st.lists(gaps, min_size=1, max_size=6), low=st.integers(1, 3), room=st.integers(0, 3))
 def test_flows_end_at_gaps_and_have_the_right_size(make_store, sessions, low, room):
     times = [np.cumsum([gap for _, gap in session]) for session in sessions]
