@@ -139,7 +139,9 @@ class AppScanner(EstimatorMethod):
         """Fit on the flows of the training part.  Raises :class:`InputError` where it has none."""
         flows = train.inputs["flows"]
         if not len(flows.values):
-            raise InputError(f"{self.name}: no flow of the {len(train)} training sessions is kept; widen min_packets")
+            raise InputError(
+                f"{self.name}: no flow of the {len(train)} training sessions is kept; relax the packet limits"
+            )
         lifted = Part({"features": flows.values}, train.labels[flows.rows])
         return super().fit(self._with_ambiguous(lifted) if self.parameters.ambiguity else lifted, validation, monitor)
 
