@@ -58,10 +58,12 @@ def _time(action: Callable[[], Any], device: str, warmup: int, calls: int, secon
     for _ in range(warmup):
         action()
     wait()
-    began, taken = time.perf_counter(), []
+    taken: list[float] = []
+    began = time.perf_counter()
     while len(taken) < 5 or (len(taken) < calls and time.perf_counter() - began < seconds):
         start = time.perf_counter()
         action()
         wait()
         taken.append((time.perf_counter() - start) * 1e3)
-    return Timing(*quantiles(taken, n=4), len(taken))
+    low, median, high = quantiles(taken, n=4)
+    return Timing(low, median, high, len(taken))
