@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.graphs import GraphMethod
+from bench.graphs import GraphMethod, RoundNorm, start_round
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
 from bench.readers import Ragged, View, offsets_of
 from bench.training import SHARED, TrainingParameters, class_weights
@@ -108,7 +108,8 @@ class Flowgnn(GraphMethod):
         "a core block has weights of its own, nothing skips the blocks, dropout 0.1 follows each norm (silent)",
         "no decoders of edges and nodes: the classes are read from the globals alone, so that those two (165,120 "
         "weights of the paper's network) can neither learn nor change an answer",
-        "batch normalisation uses running statistics in evaluation, and in training where a batch has only one edge",
+        "batch normalisation uses running statistics in evaluation, and in training where a batch has only one edge; "
+        "they begin as the first batch's, and blocks that share weights have statistics of their own",
         "class weights are normalised within a batch, so that they do not scale the loss (silent)",
         "one training, one validation and one test part; epoch chosen by validation macro-F1 (paper: 60 % and 40 %, "
         "authors' code reports its best epoch on the latter)",
@@ -220,8 +221,8 @@ class Network(nn.Module):
         self.encoder = nn.ModuleDict(
             {name: Mlp(size, settings) for name, size in (("edge", 1), ("node", settings.bytes), ("global", globals_))}
         )
-        self.cores = nn.ModuleList(core(settings) for _ in range(1 if settings.shared_cores else settings.cores))
-        self.rounds = settings.cores // len(self.cores)
+        blocks, self.rounds = (1, settings.cores) if settings.shared_cores else (settings.cores, 1)
+        self.cores = nn.ModuleList(core(settings, self.rounds) for _ in range(blocks))
         self.decoder = Mlp(width, settings, last=True)
         self.head = nn.Linear(width, classes)
 
@@ -233,21 +234,21 @@ class Network(nn.Module):
         x = self.encoder["node"](nodes.float() / 255)
         e = self.encoder["edge"](times[:, None])
         u = self.encoder["global"](globals / self.global_scale)
-        for _ in range(self.rounds):
+        for number in range(self.rounds):
+            start_round(self.cores, number)
             for block in self.cores:
                 x, e, u = block(x, edges, e, u, graph)
         return self.head(self.decoder(u))
 
 
-def core(settings: Parameters) -> nn.Module:
+def core(settings: Parameters, rounds: int) -> nn.Module:
     """A full graph-network block: edges, then nodes, then globals, each from all that it touches."""
     from torch_geometric.nn import MetaLayer
     from torch_geometric.utils import scatter
 
     pool = partial(scatter, dim=0, reduce=settings.pooling)
-    width = settings.hidden
-    edges = EdgeUpdate(Mlp(4 * width, settings))
-    return MetaLayer(edges, NodeUpdate(Mlp(3 * width, settings), pool), GlobalUpdate(Mlp(3 * width, settings), pool))
+    edges, nodes, globals_ = (Mlp(parts * settings.hidden, settings, rounds=rounds) for parts in (4, 3, 3))
+    return MetaLayer(EdgeUpdate(edges), NodeUpdate(nodes, pool), GlobalUpdate(globals_, pool))
 
 
 class EdgeUpdate(nn.Module):
@@ -292,22 +293,12 @@ class GlobalUpdate(nn.Module):
 class Mlp(nn.Sequential):
     """Linear layers with ReLU between them, then norm and dropout unless it is the ``last``."""
 
-    def __init__(self, inputs: int, settings: Parameters, *, last: bool = False) -> None:
+    def __init__(self, inputs: int, settings: Parameters, *, rounds: int = 1, last: bool = False) -> None:
         width = settings.hidden
         layers: list[nn.Module] = [nn.Linear(inputs, width)]
         for _ in range(settings.mlp_layers - 1):
             layers += [nn.ReLU(), nn.Linear(width, width)]
         if not last:
-            norm = BatchNorm(width) if settings.norm == "batch" else nn.LayerNorm(width)
+            norm = RoundNorm(width, rounds) if settings.norm == "batch" else nn.LayerNorm(width)
             layers += [norm, nn.Dropout(settings.dropout)]
         super().__init__(*layers)
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a batch with one edge or none in training: by the running statistics."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Rows ``[N, width]``."""
-        if self.training and len(rows) < 2:
-            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(rows)
