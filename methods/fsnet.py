@@ -7,7 +7,7 @@ INFOCOM 2019, 1171-1179.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -23,7 +23,10 @@ from bench.training import SHARED, TorchMethod, TrainingParameters
 PAPER = "INFOCOM paper, as two public ports give it"
 CODE = "the authors' code"
 OURS = "our choice"
-PAD, START, END, LENGTHS = 0, 1, 2, 3  # words of the vocabulary; a length of n bytes is LENGTHS + n
+PAD: Final = 0
+START: Final = 1
+END: Final = 2
+LENGTHS: Final = 3  # the word of a packet of n bytes is LENGTHS + n
 
 
 @dataclass(frozen=True)
