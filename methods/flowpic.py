@@ -244,10 +244,9 @@ class Network(nn.Module):
             nn.Dropout(settings.head_dropout),
             nn.Linear(64, classes),
         )
-        for layer in self.layers:  # as the authors' framework begins; torch's own biases drown a nearly empty picture
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        # as the authors' framework begins: torch's own biases drown a nearly empty picture
+        for name, values in self.layers.named_parameters():
+            nn.init.zeros_(values) if name.endswith("bias") else nn.init.xavier_uniform_(values)
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that :meth:`FlowPic.batch` describes."""
