@@ -140,6 +140,7 @@ class Card:
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
     captures: Captures = Captures()
     labels: PatternLabels | SessionLabels = PatternLabels()
+    attributes: dict[str, str] = field(default_factory=dict)  # name -> regular expression over a capture's path
     expected: Expected = Expected()
 
     def __post_init__(self) -> None:
@@ -152,6 +153,8 @@ class Card:
         if len(self.tasks) > 1 and sum(task.default for task in self.tasks.values()) != 1:
             raise _FieldError("tasks", "exactly one task must have default = true")
         self._check_columns()
+        for name, pattern in self.attributes.items():
+            _check_pattern(f"attributes.{name}", pattern)
         for name in self.expected.tasks:
             if name not in self.tasks:
                 raise _FieldError(f"expected.tasks.{name}", f"no such task; tasks: {', '.join(self.tasks)}")

@@ -23,7 +23,7 @@ from bench.cards import Card, SessionLabels, find_card
 from bench.errors import InputError
 from bench.labels import LabelFile, label_table, numbers, read_label_file, session_tuples, task_labels
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
-from bench.sources import CaptureFile, Source, capture_group, find_captures, source_folder
+from bench.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
 from bench.store import FORMAT, TASK_COLUMN, Store, bench_home, file_sha256, store_path, unpacked_path, write_columns
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ class _Build:
             | {
                 "bytes": index.size,  # of the file that packet rows address
                 "group": capture_group(self.card, file.path),
+                "attributes": capture_attributes(self.card, file.path),
                 "format": index.format,
                 "link_types": list(index.link_types),
                 "records": int(index.records),

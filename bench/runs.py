@@ -21,13 +21,14 @@ from typing import Any, Final, cast
 import numpy as np
 
 from bench import registry
+from bench.dealing import named_seed
 from bench.environment import cores, environment, peak_memory, reset_peak_memory
 from bench.errors import InputError
 from bench.figures import draw_confusion, draw_curves
 from bench.method import Method, Monitor, Part, make_parameters
 from bench.metrics import MACRO, Scores, decide, evaluate, intervals
 from bench.readers import View
-from bench.splits import SCHEMES, Split, make_split, named_seed
+from bench.splits import Split, check_scheme, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
 
@@ -112,8 +113,7 @@ def expand(
     ``values`` (texts are read as the parameter's type) and ``preset`` go to the methods that have them; one that
     no method has is an :class:`InputError`.  ``epochs`` is ignored by methods without.
     """
-    if split not in SCHEMES:
-        raise InputError(f"unknown split {split!r}; there are: {', '.join(SCHEMES)}")
+    check_scheme(split)
     outlines = {name: registry.describe(name) for name in methods}
     chosen = {name: _resolve(outlines, name, values or {}, preset, epochs) for name in outlines}
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
@@ -401,7 +401,7 @@ def _tags(spec: RunSpec) -> dict[str, str]:
 @cache
 def _shared_code() -> str:
     """Digest of what all methods stand on: a change there can change any result."""
-    names = ("training", "graphs", "estimator", "readers", "kernels", "splits", "metrics")
+    names = ("training", "graphs", "estimator", "readers", "kernels", "dealing", "splits", "metrics")
     text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:16]
 

@@ -133,5 +133,15 @@ def _is_capture(path: Path) -> bool:
 
 def capture_group(card: Card, path: str) -> str:
     """Name of a capture's group; a path that the card's pattern does not match is its own group."""
-    match = re.search(card.captures.group, path) if card.captures.group else None
-    return (match.group(1) if match.re.groups else match.group()) or path if match else path
+    return (_found(card.captures.group, path) if card.captures.group else "") or path
+
+
+def capture_attributes(card: Card, path: str) -> dict[str, str]:
+    """The card's attributes of a capture, empty where its path does not tell."""
+    return {name: _found(pattern, path) for name, pattern in card.attributes.items()}
+
+
+def _found(pattern: str, path: str) -> str:
+    """The first group of a pattern that is searched in a path, or all it matches; empty where it does not."""
+    match = re.search(pattern, path)
+    return (match.group(1) if match.re.groups else match.group()) or "" if match else ""

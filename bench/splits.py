@@ -11,6 +11,9 @@ it is made or loaded: :func:`prove`.  Schemes and what they promise:
 ``time``
     Every validation session starts after all training sessions, every test session after all validation
     sessions.  A session whose conversation stands in an earlier part is dropped and counted.
+``attribute:NAME``
+    Test on captures of other values of an attribute (device, version, person, day) than learned on.  Validation is
+    of the learned values, no conversation of it in training.  Captures without a value are dropped and counted.
 ``file``
     Given by a file.  A file that :meth:`Split.save` wrote keeps its scheme and its promise; one made by
     hand says ``"scheme": "file"`` and promises only that no session is in two parts.
@@ -30,11 +33,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.dealing import DROPPED, PARTS, Rows, by_groups, by_time, by_value, cap, named_seed
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
 
-SCHEMES: Final = ("session", "capture", "time", "file")
-PARTS: Final = ("train", "validation", "test")
+SCHEMES: Final = ("session", "capture", "time", "attribute", "file")  # "attribute" is followed by ":" and its name
 FORMAT: Final = "bench-split-1"
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types that JSON may give
     "store": (str,),
@@ -45,10 +48,6 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types tha
     "dropped": (dict,),
     **dict.fromkeys(("fold", "folds", "max_per_class"), (int, type(None))),
 }
-_DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
-_SWEEPS = 4  # times that a deal goes over all groups
-
-Rows = NDArray[np.int64]
 
 
 class LabelledStore(Protocol):
@@ -77,6 +76,9 @@ class LabelledStore(Protocol):
 
     def capture_group(self) -> NDArray[np.int32]:
         """The group of each session's capture, ``[sessions]``."""
+
+    def capture_attribute(self, name: str) -> NDArray[np.int32]:
+        """Number of the attribute's value of each session's capture, -1 where it has none, ``[sessions]``."""
 
 
 class BrokenSplit(InputError):
@@ -196,8 +198,7 @@ def make_split(
     sessions, not groups: of a class with one huge group nothing else would be left).  Raises
     :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the summary.
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"unknown split {scheme!r}; there are: {', '.join(SCHEMES)}")
+    check_scheme(scheme)
     _check_task(store, task)
     _check_request(scheme, fold, folds, max_per_class, file)
     if file is not None:
@@ -211,23 +212,28 @@ def make_split(
         raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
     rows, dropped = used, {}
     if max_per_class is not None:
-        rows = _cap(rows, labels[rows], max_per_class, named_seed(seed, store.name, task, "max_per_class"))
+        rows = cap(rows, labels[rows], max_per_class, named_seed(seed, store.name, task, "max_per_class"))
         dropped["max_per_class"] = len(used) - len(rows)
-    if scheme == "time":
-        part, dropped["conversation in an earlier part"] = _by_time(store, rows, parts)
-    else:
-        groups = _groups(store, scheme)[rows]
-        _check_groups(store.name, scheme, groups, labels[rows], folds)
-        part = _by_groups(groups, labels[rows], parts, fold, folds, (seed, store.name, task, scheme))
+    part, reason = _deal(store, scheme, rows, labels[rows], parts, fold, folds, (seed, store.name, task, scheme))
+    if reason:
+        dropped[reason] = int((part == DROPPED).sum())
     length = np.asarray(store.session("packets"), np.int64)
     samples = {name: _whole(rows[part == p], length) for p, name in enumerate(PARTS)}
     request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class}
     return _finish(store, task, scheme, samples, dropped, parts, request)
 
 
-def named_seed(*names: object) -> int:
-    """A seed of 63 bits: SHA-256 of the names.  One more name elsewhere shifts no other draw."""
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, names)).encode()).digest()[:8]) >> 1
+def check_scheme(scheme: str) -> None:
+    """Raises :class:`InputError` for a split that there is not."""
+    kind, colon, name = scheme.partition(":")
+    if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
+        known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES)
+        raise InputError(f"unknown split {scheme!r}; there are: {known}")
+
+
+def _attribute(scheme: str) -> str:
+    """The attribute's name of such a scheme, else an empty text."""
+    return scheme.removeprefix("attribute:") if scheme.startswith("attribute:") else ""
 
 
 def prove(
@@ -249,18 +255,27 @@ def prove(
         raise BrokenSplit("a session is twice in the split; keep it in one part, once")
     statements = [f"each of {len(every)} sessions is in one part"]
     if scheme != "file":
-        in_parts = np.concatenate([np.unique(groups[name]) for name in parts])
-        distinct, times = np.unique(in_parts, return_counts=True)
-        if len(in_parts) != len(distinct):
-            raise BrokenSplit(f"split {scheme}: group {distinct[times > 1][0]} is in two parts; make the split again")
-        kind = "capture groups" if scheme == "capture" else "conversations"
-        statements.append(f"each of {len(distinct)} {kind} is in one part")
+        statements.append(_prove_groups(scheme, groups))
     if scheme == "time":
         for early, late in pairwise(sessions):
             if start[early].max() >= start[late].min():
                 raise BrokenSplit("split time: a session starts before the last of an earlier part; make it again")
         statements.append("every session of a part starts after all sessions of the part before")
     return tuple(statements)
+
+
+def _prove_groups(scheme: str, groups: dict[str, Rows]) -> str:
+    """Check that no group is in two parts, and say so."""
+    name = _attribute(scheme)
+    kind = "capture groups" if scheme == "capture" else "conversations"
+    statement = "each of {} " + (f"values of {name} is learned or tested" if name else f"{kind} is in one part")
+    if name:  # validation is of the values that were learned
+        groups = {"learned": np.concatenate([groups["train"], groups["validation"]]), "test": groups["test"]}
+    in_parts = np.concatenate([np.unique(numbers) for numbers in groups.values()])
+    distinct, times = np.unique(in_parts, return_counts=True)
+    if len(in_parts) != len(distinct):
+        raise BrokenSplit(f"split {scheme}: group {distinct[times > 1][0]} is in two parts; make the split again")
+    return statement.format(len(distinct))
 
 
 def _check_task(store: LabelledStore, task: str) -> None:
@@ -304,84 +319,38 @@ def _check_windows(name: str, part: Samples, length: NDArray[np.int64]) -> None:
 
 def _groups(store: LabelledStore, scheme: str) -> NDArray[Any]:
     """The group of each session of the store."""
+    if name := _attribute(scheme):
+        return store.capture_attribute(name)
     return np.asarray(store.capture_group() if scheme == "capture" else store.session("conversation"))
 
 
-def _cap(rows: Rows, labels: NDArray[Any], most: int, seed: int) -> Rows:
-    """At most `most` rows of each class; a smaller cap's rows are among a larger one's."""
-    order = np.lexsort((_raw(len(rows), seed), labels))
-    sizes = np.unique(labels, return_counts=True)[1]
-    rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(rows[order[rank < most]])
-
-
-def _by_time(store: LabelledStore, rows: Rows, shares: tuple[float, ...]) -> tuple[Rows, int]:
-    """Part of each row, -1 where its conversation stands in an earlier part, and the number of these."""
-    start = np.asarray(store.session("start"))[rows]
-    ordered = np.sort(start)
-    last = len(rows) - 1
-    cuts = [ordered[min(round(share * len(rows)), last)] for share in np.cumsum(shares)[:-1]] if len(rows) else []
-    part = np.searchsorted(cuts, start, side="right").astype(np.int64)
-    conversation = np.unique(np.asarray(store.session("conversation"))[rows], return_inverse=True)[1]
-    earliest = np.full(conversation.max(initial=-1) + 1, len(PARTS))
-    np.minimum.at(earliest, conversation, part)
-    late = part > earliest[conversation]
-    part[late] = -1
-    return part, int(late.sum())
-
-
-def _by_groups(
-    groups: NDArray[Any],
+def _deal(
+    store: LabelledStore,
+    scheme: str,
+    rows: Rows,
     labels: NDArray[Any],
     shares: tuple[float, ...],
     fold: int | None,
     folds: int | None,
     names: tuple[object, ...],
-) -> Rows:
-    """Part of each row; rows of one group stay together and classes are spread as evenly as groups allow."""
-    if fold is None or folds is None:
-        return _deal(groups, labels, shares, named_seed(*names))
-    of_fold = _deal(groups, labels, (1 / folds,) * folds, named_seed(*names, folds))
-    part = np.full(len(groups), PARTS.index("test"))
-    rest = np.flatnonzero(of_fold != fold)
-    learn = shares[0] + shares[1]
-    learning = (shares[0] / learn, shares[1] / learn)
-    part[rest] = _deal(groups[rest], labels[rest], learning, named_seed(*names, folds, fold))
-    return part
-
-
-def _deal(groups: NDArray[Any], labels: NDArray[Any], shares: tuple[float, ...], seed: int) -> Rows:
-    """Part of each row: the best balanced of several greedy deals, larger groups first.
-
-    Groups whose sizes are within a factor of two come in random order: strictly by size, the largest groups would
-    stand in training under every seed.  Measured on iot-sentinel `tls` by capture, five folds: chi-square distance
-    2.3 on average, 2.0 for scikit-learn's StratifiedGroupKFold; a large group is in the test part of 17 % of seeds.
-    """
-    from bench import kernels
-
-    group, class_ = (np.unique(a, return_inverse=True)[1].astype(np.int64) for a in (groups, labels))
-    classes = class_.max(initial=-1) + 1
-    # every sample counts for its class and, in one more column, for the size of the part
-    keys = np.concatenate([group * (classes + 1) + class_, group * (classes + 1) + classes])
-    cells, counts = np.unique(keys, return_counts=True)
-    number = group.max(initial=-1) + 1
-    begin = np.searchsorted(cells, np.arange(number + 1) * (classes + 1))
-    column = cells % (classes + 1)
-    want = np.outer(shares, np.bincount(column, counts, classes + 1))
-    octave = -np.frexp(np.bincount(group))[1]
-    best, least = np.zeros(number, np.int64), np.inf
-    for attempt in range(_DEALS):
-        order = np.lexsort((_raw(number, named_seed(seed, attempt)), octave))
-        part = np.empty(number, np.int64)
-        distance = kernels.deal(order, begin, column, counts, want, _SWEEPS, part)
-        if distance < least:
-            best, least = part, distance
-    return best[group]
-
-
-def _raw(size: int, seed: int) -> NDArray[np.uint64]:
-    """Random numbers from the bit generator: NumPy promises their stream, not that of ``permutation``."""
-    return np.random.PCG64(seed).random_raw(size)
+) -> tuple[Rows, str]:
+    """Part of each row, and why a row may be dropped; empty where the scheme drops none."""
+    conversation = np.asarray(store.session("conversation"))[rows]
+    if scheme == "time":
+        return by_time(
+            np.asarray(store.session("start"))[rows], conversation, shares
+        ), "conversation in an earlier part"
+    groups = _groups(store, scheme)[rows]
+    if not (name := _attribute(scheme)):
+        _check_groups(store.name, scheme, groups, labels, folds)
+        return by_groups(groups, labels, shares, fold, folds, names), ""
+    kept = np.flatnonzero(groups >= 0)
+    number, needed = len(np.unique(groups[kept])), folds or 2
+    if number < needed:
+        raise InputError(f"{store.name}: {name} has {number} values in this task, split {scheme} needs {needed}")
+    part = np.full(len(rows), DROPPED)
+    part[kept] = by_value(groups[kept], conversation[kept], labels[kept], shares, fold, folds, names)
+    return part, f"no {name}"
 
 
 def _whole(rows: Rows, length: Rows) -> Samples:
@@ -445,8 +414,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a split file ({error}); make one with bench split") from None
     needed = ("format", "store", "dataset", "task", "scheme", *PARTS)
     missing = [key for key in needed if not isinstance(content, dict) or key not in content]
-    if missing or content["format"] != FORMAT or content["scheme"] not in SCHEMES:
+    if missing or content["format"] != FORMAT or not isinstance(content["scheme"], str):
         raise InputError(f"{path}: not a split file of format {FORMAT} (lacks {missing}); make one with bench split")
+    check_scheme(content["scheme"])
     content = {"seed": 0, "shares": [], "dropped": {}, "fold": None, "folds": None, "max_per_class": None} | content
     for key, kinds in _FIELDS.items():
         if not isinstance(content[key], kinds):

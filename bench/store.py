@@ -22,7 +22,7 @@ from bench.errors import InputError
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
-FORMAT: Final = 1
+FORMAT: Final = 2
 _KEYS: Final = {"name", "card", "options", "packets", "sessions", "tasks", "default_task", "captures", "unreadable"}
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 
@@ -119,6 +119,21 @@ class Store:
         groups = [capture["group"] for capture in self.manifest["captures"]]
         _, number = np.unique(groups, return_inverse=True)
         return number.astype(np.int32)[self.session("capture")]
+
+    def capture_attribute(self, name: str) -> NDArray[np.int32]:
+        """int32 ``[sessions]``: number of the value (sorted) of the session's capture, -1 where it has none.
+
+        Raises :class:`InputError` for an attribute that no capture has.
+        """
+        values = [capture["attributes"].get(name, "") for capture in self.manifest["captures"]]
+        if not any(values):
+            known = sorted({key for capture in self.manifest["captures"] for key in capture["attributes"]})
+            raise InputError(
+                f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}"
+            )
+        distinct = sorted({value for value in values if value})
+        number = np.array([distinct.index(value) if value else -1 for value in values], np.int32)
+        return number[self.session("capture")]
 
     def capture_path(self, capture: int) -> Path:
         """The file whose bytes the packet rows address: the capture, or what it was unpacked to."""

@@ -22,7 +22,7 @@ from bench.method import Method, Monitor, Range, Space, make_parameters, search_
 from bench.parameters import write_parameters
 from bench.registry import describe
 from bench.runs import RunSpec, fit_and_validate
-from bench.splits import named_seed
+from bench.dealing import named_seed
 
 if TYPE_CHECKING:
     from bench.tracking import Tracker

@@ -22,6 +22,7 @@ class FakeStore:
     label: np.ndarray
     class_names: list[str]
     group: np.ndarray
+    attributes: dict[str, np.ndarray]
     name: str
     digest: str
     tasks = ("task",)
@@ -45,6 +46,9 @@ class FakeStore:
     def capture_group(self):
         return self.group
 
+    def capture_attribute(self, name):
+        return self.attributes[name]
+
 
 def _columns(kinds, given, size):
     unknown = set(given) - set(kinds)
@@ -61,7 +65,15 @@ def make_store():
     """Build a store from columns; those not given are zero (packets of a session: 1)."""
 
     def make(
-        sessions, packets=None, captures=(), labels=None, classes=None, capture_group=None, name="fake", digest="0" * 64
+        sessions,
+        packets=None,
+        captures=(),
+        labels=None,
+        classes=None,
+        capture_group=None,
+        attributes=None,
+        name="fake",
+        digest="0" * 64,
     ):
         size = len(next(iter(sessions.values())))
         sessions = {"packets": np.ones(size)} | dict(sessions)
@@ -79,6 +91,7 @@ def make_store():
             label=labels,
             class_names=list(classes),
             group=group,
+            attributes={key: np.asarray(value, np.int32) for key, value in (attributes or {}).items()},
             name=name,
             digest=digest,
         )

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
-from bench.splits import PARTS, BrokenSplit, Split, make_split, named_seed, prove
+from bench.dealing import PARTS, named_seed
+from bench.splits import BrokenSplit, Split, make_split, prove
 
 QUIET = settings(max_examples=60, deadline=None)
 
@@ -360,6 +361,8 @@ def test_bad_requests(table_store, simple, tmp_path):
     store = table_store(simple)
     for match, arguments, options in [
         ("unknown split", ("task", "paper"), {}),
+        ("unknown split 'attribute'", ("task", "attribute"), {}),
+        ("unknown split 'time:x'", ("task", "time:x"), {}),
         ("no task 'x'; it has: task", ("x", "session"), {}),
         ("does not exist", ("task", "session"), {"fold": 5, "folds": 5}),
         ("does not exist", ("task", "session"), {"fold": 0, "folds": 1}),
@@ -383,6 +386,42 @@ def test_one_capture_group_a_class_cannot_be_split_by_capture(table_store, simpl
 def test_one_start_for_all_cannot_be_split_by_time(table_store, simple):
     with pytest.raises(InputError, match="empty"):
         make_split(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
+
+
+@QUIET
+@given(table=tables(), folds=st.none() | st.integers(2, 4), seed=st.integers(0, 5))
+def test_an_attribute_is_learned_on_some_values_and_tested_on_others(table_store, make_store, table, folds, seed):
+    value = table["capture"] % 5 - 1  # -1: no value
+    store = table_store(table)
+    store.attributes["person"] = value
+    fold = None if folds is None else seed % folds
+    split = attempt(store, "task", "attribute:person", seed=seed, fold=fold, folds=folds)
+    part = part_of_row(split, len(value))
+    used = table["labels"] != NO_CLASS
+    assert split.dropped == {"no person": int((used & (value < 0)).sum())}
+    assert ((part >= 0) == (used & (value >= 0))).all()
+    assert not set(value[(part == 0) | (part == 1)]) & set(value[part == 2])
+    assert not set(table["conversation"][part == 0]) & set(table["conversation"][part == 1])
+    if folds:
+        parts = [attempt(store, "task", "attribute:person", seed=seed, fold=f, folds=folds) for f in range(folds)]
+        tested = np.concatenate([one.test.session for one in parts])
+        assert (np.sort(tested) == np.flatnonzero(used & (value >= 0))).all()
+
+
+def test_a_value_on_both_sides_is_caught(table_store, simple):
+    store = table_store(simple)
+    store.attributes["person"] = simple["capture"]
+    split = make_split(store, "task", "attribute:person")
+    groups = dict(split.groups, test=split.groups["train"][:1])
+    with pytest.raises(BrokenSplit, match="split attribute:person: group"):
+        prove("attribute:person", split.parts, groups, simple["labels"], simple["start"])
+
+
+def test_an_attribute_needs_two_values(table_store, simple):
+    store = table_store(simple)
+    store.attributes["person"] = simple["capture"] * 0
+    with pytest.raises(InputError, match="person has 1 values in this task, split attribute:person needs 2"):
+        make_split(store, "task", "attribute:person")
 
 
 def test_import_is_light():

@@ -1,0 +1,118 @@
+"""Dealing sessions to parts: who goes where, from labels, groups and a seed.  The promises are `bench.splits`'.
+
+``rows`` and what belongs to them are arrays over the sessions that a task uses; a part is a number.
+"""
+
+import hashlib
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARTS: Final = ("train", "validation", "test")
+DROPPED: Final = -1  # the part of a row that goes to none
+_DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
+_SWEEPS = 4  # times that a deal goes over all groups
+
+Rows = NDArray[np.int64]
+Shares = tuple[float, ...]
+
+
+def named_seed(*names: object) -> int:
+    """A seed of 63 bits: SHA-256 of the names.  One more name elsewhere shifts no other draw."""
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, names)).encode()).digest()[:8]) >> 1
+
+
+def cap(rows: Rows, labels: NDArray[Any], most: int, seed: int) -> Rows:
+    """At most `most` rows of each class; a smaller cap's rows are among a larger one's."""
+    order = np.lexsort((_raw(len(rows), seed), labels))
+    sizes = np.unique(labels, return_counts=True)[1]
+    rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(rows[order[rank < most]])
+
+
+def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:
+    """Part of each row by the time of its start, DROPPED where its conversation stands in an earlier part."""
+    ordered = np.sort(start)
+    last = len(start) - 1
+    cuts = [ordered[min(round(share * len(start)), last)] for share in np.cumsum(shares)[:-1]] if len(start) else []
+    part = np.searchsorted(cuts, start, side="right").astype(np.int64)
+    conversation = np.unique(conversation, return_inverse=True)[1]
+    earliest = np.full(conversation.max(initial=-1) + 1, len(PARTS))
+    np.minimum.at(earliest, conversation, part)
+    return np.where(part > earliest[conversation], DROPPED, part)
+
+
+def by_groups(
+    groups: NDArray[Any],
+    labels: NDArray[Any],
+    shares: Shares,
+    fold: int | None,
+    folds: int | None,
+    names: tuple[object, ...],
+) -> Rows:
+    """Part of each row; rows of one group stay together and classes are spread as evenly as groups allow."""
+    if fold is None or folds is None:
+        return deal(groups, labels, shares, named_seed(*names))
+    of_fold = deal(groups, labels, (1 / folds,) * folds, named_seed(*names, folds))
+    return _with_validation(of_fold == fold, groups, labels, shares, named_seed(*names, folds, fold))
+
+
+def by_value(
+    value: NDArray[Any],
+    conversation: NDArray[Any],
+    labels: NDArray[Any],
+    shares: Shares,
+    fold: int | None,
+    folds: int | None,
+    names: tuple[object, ...],
+) -> Rows:
+    """Part of each row; the values of the test part are of no other, a conversation is in one part of the rest."""
+    sides = (1 / folds,) * folds if folds else (shares[2], shares[0] + shares[1])
+    tested = deal(value, labels, sides, named_seed(*names, folds)) == (fold or 0)
+    return _with_validation(tested, conversation, labels, shares, named_seed(*names, folds, fold))
+
+
+def _with_validation(
+    tested: NDArray[np.bool_], groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int
+) -> Rows:
+    """Part of each row: the test part as given, of the rest validation its share, by whole groups."""
+    part = np.full(len(groups), PARTS.index("test"))
+    rest = np.flatnonzero(~tested)
+    learn = shares[0] + shares[1]
+    part[rest] = deal(groups[rest], labels[rest], (shares[0] / learn, shares[1] / learn), seed)
+    return part
+
+
+def deal(groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
+    """Part of each row: the best balanced of several greedy deals, larger groups first.
+
+    Groups whose sizes are within a factor of two come in random order: strictly by size, the largest groups would
+    stand in training under every seed.  Measured on iot-sentinel `tls` by capture, five folds: chi-square distance
+    2.3 on average, 2.0 for scikit-learn's StratifiedGroupKFold; a large group is in the test part of 17 % of seeds.
+    """
+    from bench import kernels
+
+    group, class_ = (np.unique(a, return_inverse=True)[1].astype(np.int64) for a in (groups, labels))
+    classes = class_.max(initial=-1) + 1
+    # every sample counts for its class and, in one more column, for the size of the part
+    keys = np.concatenate([group * (classes + 1) + class_, group * (classes + 1) + classes])
+    cells, counts = np.unique(keys, return_counts=True)
+    number = group.max(initial=-1) + 1
+    begin = np.searchsorted(cells, np.arange(number + 1) * (classes + 1))
+    column = cells % (classes + 1)
+    want = np.outer(shares, np.bincount(column, counts, classes + 1))
+    octave = -np.frexp(np.bincount(group))[1]
+    best, least = np.zeros(number, np.int64), np.inf
+    for attempt in range(_DEALS):
+        order = np.lexsort((_raw(number, named_seed(seed, attempt)), octave))
+        part = np.empty(number, np.int64)
+        distance = kernels.deal(order, begin, column, counts, want, _SWEEPS, part)
+        if distance < least:
+            best, least = part, distance
+    return best[group]
+
+
+def _raw(size: int, seed: int) -> NDArray[np.uint64]:
+    """Random numbers from the bit generator: NumPy promises their stream, not that of ``permutation``."""
+    return np.random.PCG64(seed).random_raw(size)
