@@ -58,6 +58,7 @@ class DeepPacketSae(DeepPacket):
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
         "no batch normalisation: used in the paper, which does not say in which of its two networks",
+        "ReLU after every encoder (silent)",
         "decoders are one linear layer each and thrown away; earlier layers stand still and drop nothing while a "
         "later one is pre-trained (silent)",
         "pre-training takes the under-sampled packets, with Adam and the step size of the rest (silent)",
