@@ -120,7 +120,7 @@ class Flowgnn(GraphMethod):
     )
 
     def represent(self, view: View) -> Inputs:
-        """Of each sample: packets' ``bytes`` uint8 ``[S, packets, bytes]``, ``times`` float32 ``[S, packets]`` in
+        """Of each sample: packets' ``bytes`` uint8 ``[S, packets, bytes]``, ``times`` float64 ``[S, packets]`` in
         seconds, ``counts`` int32 ``[S]`` of its nodes and ``globals`` float32 ``[S, 5 or 7]``.
 
         Globals are mean and standard deviation of payload length and of packet length (bytes), duration (seconds)
@@ -134,7 +134,7 @@ class Flowgnn(GraphMethod):
         ports = [view.ports()] if settings.ports_in_globals else []
         return {
             "bytes": view.ip_bytes(settings.packets, settings.bytes),
-            "times": view.times(settings.packets).astype(np.float32),
+            "times": view.times(settings.packets),
             "counts": np.minimum(view.counts(), settings.packets),
             "globals": np.column_stack([*map(moments, columns), duration, *ports]).astype(np.float32),
         }
@@ -171,7 +171,7 @@ class Flowgnn(GraphMethod):
         arrays = {
             "nodes": rows["bytes"][there],
             "edges": edges,
-            "times": times[edges[1]] - times[edges[0]],
+            "times": (times[edges[1]] - times[edges[0]]).astype(np.float32),
             "globals": rows["globals"],
             "graph": there.nonzero()[0],
         }

@@ -39,7 +39,7 @@ def inputs_of(counts, seed=0, globals_=5):
     there = np.arange(6) < counts[:, None]
     return {
         "bytes": np.where(there[..., None], draw.integers(0, 256, (len(counts), 6, 40)), 0).astype(np.uint8),
-        "times": np.where(there, np.sort(draw.exponential(3, (len(counts), 6))), 0).astype(np.float32),
+        "times": np.where(there, np.sort(draw.exponential(3, (len(counts), 6))), 0),
         "counts": counts,
         "globals": draw.uniform(0, 1500, (len(counts), globals_)).astype(np.float32),
     }
@@ -108,7 +108,7 @@ def test_inputs_are_those_of_a_packet_loop(make_store, seed, ports, kept_only):
         assert inputs["counts"][s] == len(rows)
         np.testing.assert_array_equal(inputs["bytes"][s, : len(rows)], [kept[r] for r in rows])
         since = [(packets["time"][r] - packets["time"][first]) / 1e9 for r in range(first, first + size)]
-        np.testing.assert_allclose(inputs["times"][s, : len(rows)], since[: len(rows)], rtol=1e-6)
+        np.testing.assert_allclose(inputs["times"][s, : len(rows)], since[: len(rows)], rtol=1e-12)
         rows = rows if kept_only else range(first, first + size)
         expected = []
         for column in ("payload_length", "length"):
@@ -145,7 +145,7 @@ def test_message_passing_is_that_of_the_equations(pooling, shared):
         x = net.encoder["node"](torch.from_numpy(inputs["bytes"][0, :4]) / 255)
         t = inputs["times"][0]
         e = {
-            (i, j): net.encoder["edge"](torch.tensor([[np.log1p(t[j] - t[i]) / 2]]))[0]
+            (i, j): net.encoder["edge"](torch.tensor([[np.log1p(t[j] - t[i]) / 2]], dtype=torch.float32))[0]
             for j in range(4)
             for i in range(j)
         }
