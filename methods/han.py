@@ -1,0 +1,181 @@
+"""HAN: a hierarchical attention network; LSTMs with attention over a packet's bytes, then over the packets.
+
+H. Yao, C. Liu, P. Zhang, S. Wu, C. Jiang, S. Yu: "Identification of Encrypted Traffic Through Attention Mechanism
+Based Long Short Term Memory", IEEE Transactions on Big Data 8(1), 2022, 241-252.  Its other model is ``attlstm``.
+
+Padding repeats one packet: all its bytes are zero.  The network reads it once a batch and hands the vector to every
+empty place, which is the same sum with fewer terms to work out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
+from bench.readers import MASKS, View
+from bench.training import SHARED, TorchMethod, TrainingParameters, class_weights
+
+HEAD = 128  # features of the hidden layer before the classes
+MOST = 10.0  # largest weight of a class: our choice
+
+
+@dataclass(frozen=True)
+class Parameters(TrainingParameters):
+    """Sections 4 and 5 where the paper speaks; elsewhere the choices listed in ``deviations``."""
+
+    packets: int = parameter(10, "packets a session", "section 5", (5, 10, 16), allowed=COUNT)
+    bytes: int = parameter(
+        1500, "bytes a packet, from the IP header on", "section 5", (256, 500, 1000, 1500), allowed=COUNT
+    )
+    mask_ports: bool = parameter(False, "hide the ports too", "section 5: only the addresses are removed")
+    hidden: int = parameter(128, "hidden state of each LSTM direction", "section 5", (64, 100, 128, 200), allowed=COUNT)
+    attention: int | None = parameter(
+        None, "features of the attention layer; none: twice hidden", "our choice", (None, 64, 128, 200), allowed=COUNT
+    )
+    dropout: float = parameter(
+        0.2, "dropout on the hidden layer of the head", "section 5: kept at 0.8", Range(0.1, 0.5), allowed=SHARE
+    )
+    loss: str = parameter(
+        "weighted_ce",
+        "ce, weighted_ce or sosr (smooth one-sided regression of costs, the paper's)",
+        "our choice: the paper's costs are not printed",
+        ("ce", "weighted_ce", "sosr"),
+        allowed=("ce", "weighted_ce", "sosr"),
+    )
+    epochs: int = parameter(30, "passes over the training part", "section 5", allowed=COUNT)
+    batch_size: int = parameter(64, "samples an optimiser step", "section 5", allowed=COUNT)
+    learning_rate: float = parameter(
+        1e-3, "Adam's step size", "section 5", Range(3e-4, 3e-3, log=True), allowed=POSITIVE
+    )
+
+
+class Han(TorchMethod):
+    """HAN, the byte-level model: one byte a step, then one packet vector a step."""
+
+    name: ClassVar[str] = "han"
+    reference: ClassVar[str] = "Yao, Liu, Zhang, Wu, Jiang, Yu: attention-based LSTM, IEEE Trans. Big Data 8(1), 2022"
+    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
+    Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "sosr": {"loss": "sosr"},  # the paper's loss, under our costs
+        "shared": {"packets": 16, "mask_ports": True, **SHARED},
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "packets": 2,
+        "bytes": 40,
+        "hidden": 16,
+        "learning_rate": 1e-2,
+        "batch_size": 64,  # all at once: small batches of untrained attention teach it nothing
+        "epochs": 80,
+    }
+    deviations: ClassVar[tuple[str, ...]] = (
+        "addresses are set to zero, and the checksums with them (the paper removes addresses, how is silent)",
+        "the attention layer has twice the LSTM's features (silent)",
+        "dropout 0.2: the paper's 0.8 is the share that is kept",
+        "cross-entropy weighted by N / (K n_c), at most 10: the paper's costs are not printed; loss=sosr is its loss,"
+        " with 0 for the true class and that class's weight for all others",
+        "with loss=sosr probabilities are the softmax of the negative costs: the paper takes the least cost and also"
+        " speaks of probabilities",
+        "DNS flows are kept: the paper removes them",
+        "epoch chosen by validation macro-F1 (silent)",
+    )
+    scoring_batch: ClassVar[int] = 32  # 32 x 10 x 1500 states of 256 float32 are half a gigabyte
+
+    def represent(self, view: View) -> Inputs:
+        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
+        p = self.parameters
+        mask = MASKS if p.mask_ports else ("addresses", "checksums")
+        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
+
+    def network(self) -> nn.Module:
+        """A fresh :class:`Network`."""
+        return Network(self.parameters, self.classes)
+
+    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Class weights from the training rows; all 1 for plain cross-entropy."""
+        if self.parameters.loss != "ce":
+            network.get_buffer("weights").copy_(class_weights(train.labels[rows], self.classes, MOST))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, or the regression of costs whose negatives are the logits."""
+        weights = self._fitted().get_buffer("weights")
+        if self.parameters.loss == "sosr":
+            return one_sided_regression(-logits, labels, weights)
+        return F.cross_entropy(logits, labels, weights)
+
+
+def one_sided_regression(costs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Smooth one-sided regression: mean over samples of the sum over classes of softplus(z (r - c)).
+
+    ``costs [samples, classes]`` are the network's r.  The true class costs 0 and is to come out below (z = +1);
+    all others cost ``weights [classes]`` of the true class and are to come out above (z = -1).
+    """
+    true = F.one_hot(labels, costs.shape[1]).bool()
+    distance = torch.where(true, costs, weights[labels, None] - costs)
+    return F.softplus(distance).sum(1).mean()
+
+
+class Attention(nn.Module):
+    """Section 4: weights softmax(u_i . u_s) with u_i = tanh(W h_i + b), and the states' weighted sum."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(features, width)
+        self.context = nn.Linear(width, 1, bias=False)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """``[N, features]`` of states ``[N, steps, features]``."""
+        weights = self.context(torch.tanh(self.project(states))).softmax(1)
+        return (weights.transpose(1, 2) @ states)[:, 0]  # no product of the size of the states
+
+
+class Reader(nn.Module):
+    """A bidirectional LSTM and attention over its states."""
+
+    def __init__(self, inputs: int, settings: Parameters) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(inputs, settings.hidden, batch_first=True, bidirectional=True)
+        self.attention = Attention(2 * settings.hidden, settings.attention or 2 * settings.hidden)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        """``[N, 2 * hidden]`` of ``[N, steps, inputs]``."""
+        return self.attention(self.lstm(steps)[0])
+
+
+class PacketClassifier(nn.Module):
+    """The level that both models of the paper share: a reader over packet vectors, then the head."""
+
+    def __init__(self, inputs: int, settings: Parameters, classes: int) -> None:
+        super().__init__()
+        self.over_packets = Reader(inputs, settings)
+        self.head = nn.Sequential(
+            nn.Linear(2 * settings.hidden, HEAD), nn.ReLU(), nn.Dropout(settings.dropout), nn.Linear(HEAD, classes)
+        )
+        self.register_buffer("weights", torch.ones(classes))
+
+    def classify(self, vectors: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of packet vectors ``[samples, packets, inputs]``."""
+        return self.head(self.over_packets(vectors))
+
+
+class Network(PacketClassifier):
+    """Both levels of HAN."""
+
+    def __init__(self, settings: Parameters, classes: int) -> None:
+        super().__init__(2 * settings.hidden, settings, classes)
+        self.over_bytes = Reader(1, settings)
+
+    def forward(self, packets: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of bytes, uint8 ``[samples, packets, bytes]``."""
+        held = (packets != 0).any(2)
+        rows = torch.cat([packets.new_zeros(1, packets.shape[2]), packets[held]])  # row 0: the empty packet
+        vectors = self.over_bytes(rows[..., None].float() / 255)
+        place = (held.flatten().cumsum(0) * held.flatten()).long()
+        # index_select: its gradient is added up in one order, that of vectors[place] in the threads' order
+        return self.classify(vectors.index_select(0, place).unflatten(0, held.shape))
