@@ -45,7 +45,9 @@ class Parameters(TrainingParameters):
         allowed=("window", "relative"),
     )
     direction: str = parameter("both", "packets of both, up (client) or down", OURS, allowed=("both", "up", "down"))
-    packets: int | None = parameter(None, "packets, from the first; none: all of the window", OURS, allowed=COUNT)
+    packets: int | None = parameter(
+        None, "packets of the session, from its first; none: all of the window", OURS, allowed=COUNT
+    )
     payload_only: bool = parameter(False, "leave out packets without payload", OURS)
     balance: str = parameter(
         "undersample",
@@ -165,19 +167,20 @@ def cells(
     Lengths run over 0 ... 1500 and times over a block of ``window`` seconds or, if ``relative``, from the block's
     first packet to its last; the last row and column are closed.  Packets after the last block have no cell.
     """
-    inside = times.values <= blocks * window
+    span = max(1.0, np.rint(window * 1e9))
+    times = Ragged(np.rint(times.values * 1e9), times.offsets)  # whole nanoseconds: seconds miss a window's very end
+    inside = times.values <= blocks * span
     lengths, times = pick(lengths, inside), pick(times, inside)
-    block = np.minimum(times.values // window, blocks - 1).astype(np.int64)
+    block = np.minimum(times.values // span, blocks - 1)
+    begin, extent = block * span, span
     if relative:
-        begins = np.flatnonzero(np.diff(times.rows * blocks + block, prepend=-1))
-        sizes = np.diff(begins, append=len(block))
-        first = np.repeat(times.values[begins], sizes)
-        length = np.repeat(times.values[begins + sizes - 1], sizes) - first
-        share = (times.values - first) / np.where(length > 0, length, 1.0)  # all at one instant: the first column
-    else:
-        share = times.values / window - block
+        firsts = np.flatnonzero(np.diff(times.rows * blocks + block, prepend=-1))
+        sizes = np.diff(firsts, append=len(block))
+        begin = np.repeat(times.values[firsts], sizes)
+        length = np.repeat(times.values[firsts + sizes - 1], sizes) - begin
+        extent = np.maximum(length, 1.0)  # all at one instant: the first column
     row = np.minimum(np.minimum(lengths.values, MTU) * resolution // MTU, resolution - 1)
-    column = np.minimum(share * resolution, resolution - 1).astype(np.int64)
+    column = np.minimum((times.values - begin) * resolution // extent, resolution - 1)
     return Ragged(((block * resolution + row) * resolution + column).astype(np.int32), times.offsets)
 
 

@@ -62,7 +62,7 @@ class MiniFlowPic(FlowPic):
     deviations: ClassVar[tuple[str, ...]] = (
         "no augmentation of pictures or flows: what the paper studies, not its classifier",
         "all training sessions, not 100 flows a class (balance=undersample makes the classes equal)",
-        "packets over 1500 bytes fall in the last row",
+        "packets over 1500 bytes fall in the last row, counts are not scaled (silent)",
         "with several blocks, the loss is that of their mean log probability",
         "early stop after 5 epochs without a better validation macro-F1, whose epoch is kept; the paper watches the "
         "validation loss",
