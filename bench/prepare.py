@@ -105,8 +105,10 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     """
     card = find_card(name_or_path)
     if card.generator or card.source:
-        old = store_path(card.name, home)
-        timeout = Store.open(old).manifest["options"]["idle_timeout"] if old.is_dir() else None
+        try:
+            timeout = Store.open(store_path(card.name, home)).manifest["options"]["idle_timeout"]
+        except InputError:  # none yet, or one of an older format
+            timeout = None
         return Store.open(prepare(card, home=home, idle_timeout=timeout, progress=progress).store_path)
     store = Store.find(card.name, home)
     if store.manifest["card"] != card.digest:

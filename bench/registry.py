@@ -42,7 +42,7 @@ class Outline:
     presets: Mapping[str, Mapping[str, Any]]
     Parameters: type  # equal to the method's own, but not the same class object
     source: Path
-    digest: str  # of the source file: SHA-256, 16 hex digits
+    digest: str  # of the source file and of the methods that it is built from: SHA-256, 16 hex digits
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -171,13 +171,21 @@ class _Source:
     def __init__(self, path: Path, module: str = "") -> None:
         self.path = path
         text = path.read_bytes()
-        self.digest = hashlib.sha256(text).hexdigest()[:16]
         try:
             self.tree = ast.parse(text, str(path))
         except SyntaxError as error:
             raise InputError(f"{path}:{error.lineno}: not Python ({error.msg}); correct the file") from None
+        self.digest = hashlib.sha256(text + b"".join(self._foundations())).hexdigest()[:16]
         self.scope: dict[str, Any] = {"__name__": module or path.stem, "__file__": str(path)}
         self.statements = {name: statement for statement in self.tree.body for name in _defined(statement)}
+
+    def _foundations(self) -> Iterator[bytes]:
+        """Digests of the methods that this one imports from: a change there is a change here."""
+        for statement in self.tree.body:
+            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("methods."):
+                path = self.path.with_name(f"{(statement.module or '').partition('.')[2]}.py")
+                if path.is_file():
+                    yield _Source(path).digest.encode()
 
     def method_class(self) -> str:
         """The one class that assigns ``name``."""

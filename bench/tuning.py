@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
+from bench.dealing import named_seed
 from bench.errors import InputError
 from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces
 from bench.parameters import write_parameters
 from bench.registry import describe
 from bench.runs import RunSpec, fit_and_validate
-from bench.dealing import named_seed
 
 if TYPE_CHECKING:
     from bench.tracking import Tracker

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import methods
 from bench import registry
 from bench.errors import InputError
 from bench.method import Method, Range, make_parameters
@@ -151,3 +152,14 @@ def test_search_ranges_become_json():
     described = registry._parameter(dataclasses.fields(field)[0])
     assert described["search"] == {"low": 1, "high": 2, "step": None, "log": False}
     assert described["type"] == "float | None"
+
+
+def test_a_method_changes_with_the_method_it_is_built_from(tmp_path, monkeypatch):
+    for name in ("flowpic", "mini_flowpic", "knn"):
+        (tmp_path / f"{name}.py").write_text((Path(methods.__path__[0]) / f"{name}.py").read_text())
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(registry, "describe", registry.describe.__wrapped__)
+    before = {name: registry.describe(name).digest for name in ("flowpic", "mini-flowpic", "knn")}
+    (tmp_path / "flowpic.py").write_text((tmp_path / "flowpic.py").read_text() + "# changed\n")
+    after = {name: registry.describe(name).digest for name in before}
+    assert [name for name in before if before[name] != after[name]] == ["flowpic", "mini-flowpic"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bench.dealing import PARTS, named_seed
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
-from bench.dealing import PARTS, named_seed
 from bench.splits import BrokenSplit, Split, make_split, prove
 
 QUIET = settings(max_examples=60, deadline=None)
