@@ -1,0 +1,44 @@
+"""The command line: parse, call, print.
+
+Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
+Results go to standard output (one JSON object with ``--json``), progress and warnings to standard error.
+Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 130 interrupted.
+"""
+
+import os
+import sys
+
+import click
+
+from bench.cli import data, results, runs
+from bench.cli.base import cli
+from bench.errors import InputError
+
+__all__ = ["cli", "data", "main", "results", "runs"]
+
+
+def main() -> None:
+    """Entry point of `bench`: turns bad input into one line and an exit status."""
+    try:
+        status = cli.main(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except InputError as error:
+        _fail(str(error), 2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "bench"
+        _fail(f"{error.format_message()} (see {command} --help)", 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except BrokenPipeError:  # `bench table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}; nothing was left half done, mend it and run the command again", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo("bench: " + " ".join(message.split()), err=True)
+    sys.exit(status)

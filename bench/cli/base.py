@@ -1,0 +1,130 @@
+"""What the commands share: the group, options, and how things are printed."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench import __version__
+from bench.errors import InputError
+from bench.text import shortcomings
+
+if TYPE_CHECKING:
+    from bench.store import Store
+
+Command = Callable[..., Any]
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def emit(as_json: bool, data: Any, text: str) -> None:
+    """Print the text, or with ``--json`` the data."""
+    click.echo(json.dumps(data, indent=1) if as_json else text)
+
+
+def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """`-x a,b -x c` as [a, b, c], each once."""
+    return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+
+
+def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """`-x k=v -x l=w` as a dict."""
+    for value in values:
+        if "=" not in value:
+            raise InputError(f"--{option.name} {value!r}: expected name=value")
+    return dict(value.split("=", 1) for value in values)
+
+
+def option_group(*options: Command) -> Command:
+    """Several click options as one decorator."""
+
+    def apply(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
+    help="Folder of the MLflow and Optuna databases.",
+)  # fmt: skip
+split_options = option_group(
+    click.option("--task", help="The data set's task; its default one where not given."),
+    click.option("--split", "scheme", default="session", show_default=True, metavar="S",
+                 help="session, capture, time, or file:PATH."),
+    click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
+    click.option("--max-per-class", type=click.IntRange(min=1), help="Reduced scale: at most N sessions a class."),
+)  # fmt: skip
+training_options = option_group(
+    click.option("--preset", help="Named parameter values of the method."),
+    click.option("--set", "set", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
+    click.option("--params", "params_file", type=click.Path(path_type=Path), metavar="FILE",
+                 help="Parameters from a JSON file, as `bench tune` writes it."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."),
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="bench")
+def cli() -> None:
+    """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""
+
+
+def scheme_of(text: str) -> tuple[str, Path | None]:
+    """`file:PATH` as ("file", PATH), anything else as it is."""
+    if text.startswith("file:"):
+        return "file", Path(text.removeprefix("file:"))
+    return text, None
+
+
+def opened(dataset: str) -> "Store":
+    """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
+    from bench.prepare import open_dataset
+    from bench.progress import PrepareProgress
+
+    with PrepareProgress() as progress:
+        store = open_dataset(dataset, progress=progress)
+    if told := shortcomings(store.manifest):
+        click.echo(f"{store.name}: {told}; `bench prepare {dataset}` lists them", err=True)
+    return store
+
+
+def specs_of(
+    names: list[str], datasets: list[str], scheme: str, seeds: Sequence[int], asked: dict[str, Any]
+) -> list[Any]:
+    """The matrix that the options ask for; parameters from a preset, then a file, then ``--set``."""
+    from bench.runs import expand
+
+    split, file = scheme_of(scheme)
+    values = dict(asked["set"])
+    if asked["params_file"] is not None:
+        if len(names) != 1:
+            raise InputError("--params holds the parameters of one method; give one --method")
+        from bench.parameters import read_parameters
+
+        values = read_parameters(asked["params_file"], names[0]) | values
+    stores = [opened(dataset) for dataset in datasets]
+    if len({store.name for store in stores}) < len(stores):
+        raise InputError("two data sets have one name, and so one store; rename a folder, or run one after the other")
+    return expand(names, stores, task=asked["task"], split=split, split_file=file, seeds=seeds, folds=asked["folds"],
+                  max_per_class=asked["max_per_class"], values=values, preset=asked["preset"],
+                  epochs=asked["epochs"])  # fmt: skip
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have; asked only where it is not the processor."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        known = torch.empty(0, device=device).device.type in ("cpu", "cuda")
+        reason = "not a processor or a CUDA card"
+    except (RuntimeError, AssertionError) as error:
+        known, reason = False, str(error).splitlines()[0]
+    if not known:
+        raise InputError(f"--device {device}: {reason}; give cpu, cuda or cuda:N")

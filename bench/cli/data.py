@@ -1,0 +1,83 @@
+"""Commands from captures to samples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from bench.cli.base import cli, emit, json_option, opened, scheme_of, split_options
+from bench.text import brief, columns, outline
+
+
+@cli.command()
+@click.argument("name", required=False)
+@json_option
+def datasets(name: str | None, as_json: bool) -> None:
+    """List the data sets, or show one card in full."""
+    from bench.cards import card_names, describe_card, find_card
+
+    if name is None:
+        cards = {n: find_card(n) for n in card_names()}
+        rows = [{"name": n, "title": c.title, "tasks": list(c.tasks), "licence": c.licence} for n, c in cards.items()]
+        text = columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
+        emit(as_json, {"datasets": rows}, text)
+    else:
+        card = describe_card(find_card(name))
+        emit(as_json, card, outline(card))
+
+
+@cli.command()
+@click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@json_option
+def inspect(captures: Sequence[Path], as_json: bool) -> None:
+    """What the ingest sees in each capture."""
+    from bench.ingest import inspect as inspect_capture
+
+    seen = [inspect_capture(path) for path in captures]
+    text = "\n\n".join(outline(capture) for capture in seen)
+    emit(as_json, {"captures": seen}, text)
+
+
+@cli.command()
+@click.argument("dataset")
+@click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures.")
+@click.option(
+    "--idle-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Cut a session where no packet comes for so long; none by default.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), help="Captures read at once; one a core by default.")
+@json_option
+def prepare(dataset: str, source: Path | None, idle_timeout: float | None, jobs: int | None, as_json: bool) -> None:
+    """Check captures against the card, read them once, write the session store."""
+    from bench.prepare import prepare_dataset
+    from bench.progress import PrepareProgress
+
+    with PrepareProgress() as progress:
+        prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, jobs=jobs, progress=progress)
+    state = "unchanged, nothing done" if prepared.unchanged else "written"
+    data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
+    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.report))}")
+
+
+@cli.command()
+@click.argument("dataset")
+@split_options
+@click.option("--seed", default=0, show_default=True)
+@click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to make, from 0.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
+@json_option
+def split(dataset: str, task: str | None, scheme: str, folds: int | None, max_per_class: int | None,
+          seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Make a split, prove that no group stands in two parts, describe and save it."""
+    from bench.splits import make_split
+
+    store = opened(dataset)
+    name, file = scheme_of(scheme)
+    made = make_split(store, task or store.default_task, name, seed=seed, fold=fold if folds is None else fold or 0,
+                      folds=folds, max_per_class=max_per_class, file=file)  # fmt: skip
+    if save is not None:
+        made.save(save)
+    summary = made.summary()
+    emit(as_json, summary, outline(summary))

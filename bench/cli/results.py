@@ -1,0 +1,89 @@
+"""Commands on what runs found."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from bench.cli.base import cli, emit, json_option, listed, results_option
+from bench.errors import InputError
+from bench.text import columns
+
+
+@cli.command()
+@click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Only these methods.")
+@click.option("--dataset", "datasets", multiple=True, callback=listed, metavar="D,...", help="Only these data sets.")
+@click.option("--task", help="Only this task.")
+@click.option("--split", help="Only this split scheme.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    callback=listed,
+    metavar="NAME,...",
+    help="Columns; accuracy, macro precision, recall and F1, and seconds by default.",
+)
+@click.option("--columns", "spread", help="Spread the first metric over dataset, task or split.")
+@click.option("--format", "form", default="text", show_default=True, help="text, md, csv or json.")
+@click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper.")
+@results_option
+@json_option
+def table(methods: list[str], datasets: list[str], task: str | None, split: str | None, metrics: list[str],
+          spread: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
+    """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    from bench import tables
+    from bench.tracking import Tracker
+
+    records = Tracker(results).search(method=methods or None, dataset=datasets or None, task=task, split=split)
+    known = {name for record in records for name in record.metrics} or set(metrics)
+    if unknown := [name for name in metrics if name not in known]:
+        raise InputError(f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}")
+    form = "json" if as_json else form
+    click.echo(tables.table(records, metrics=metrics or tables.COLUMNS, columns=spread, format=form,
+                            footnotes=deviations))  # fmt: skip
+
+
+@cli.command()
+@click.argument("runs", nargs=2, metavar="RUN RUN")
+@click.option("--pool", is_flag=True, help="Take in all seeds and folds of each.")
+@results_option
+@json_option
+def compare(runs: tuple[str, str], pool: bool, results: Path, as_json: bool) -> None:
+    """Two runs on the same test sessions: paired bootstrap over groups, and McNemar's test."""
+    from bench import tables
+    from bench.tracking import Tracker
+
+    tracker = Tracker(results)
+    sides = [[tracker.load(run)] for run in runs]
+    if pool:
+        everything = tracker.search()
+        sides = [[tracker.load(r.run_id) for r in tables.siblings(side[0], everything)] for side in sides]
+    found = tables.compare(*sides)
+    emit(as_json, found, tables.compare_text(found))
+
+
+@cli.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
+@results_option
+@json_option
+def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
+    """Label the sessions of a new capture with the model of a run."""
+    from bench.classify import classify, lines
+    from bench.tracking import Tracker
+
+    rows = classify(capture, Tracker(results).load(run))
+    emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True)
+@results_option
+def ui(port: int, results: Path) -> None:
+    """Serve the MLflow page of all runs on the loopback address."""
+    from bench.tracking import Tracker
+
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
+    click.echo(f"http://127.0.0.1:{port}", err=True)
+    os.execv(sys.executable, [sys.executable, *command, "--port", str(port)])

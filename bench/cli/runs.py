@@ -1,0 +1,152 @@
+"""Commands that run methods or look at them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.base import (
+    check_device,
+    cli,
+    emit,
+    json_option,
+    listed,
+    pairs,
+    results_option,
+    specs_of,
+    split_options,
+    training_options,
+)
+from bench.errors import InputError
+from bench.text import columns, outcome_table, outline, parameter_table
+
+
+@cli.command()
+@click.argument("name", required=False)
+@json_option
+def methods(name: str | None, as_json: bool) -> None:
+    """List the methods, or show one with its parameters."""
+    from bench import registry
+
+    if name is None:
+        rows = [registry.describe(n) for n in registry.names()]
+        text = columns([(row.name, row.family, row.title) for row in rows])
+        emit(as_json, {"methods": [row.to_dict() for row in rows]}, text)
+    else:
+        method = registry.describe(name).to_dict()
+        head = {key: value for key, value in method.items() if key != "parameters"}
+        emit(as_json, method, f"{outline(head)}\n{parameter_table(method['parameters'])}")
+
+
+@cli.command()
+@click.option(
+    "--method",
+    "names",
+    multiple=True,
+    required=True,
+    callback=listed,
+    metavar="M,...",
+    help="Methods, by name or FILE.py:CLASS.",
+)
+@click.option(
+    "--dataset",
+    "dataset_names",
+    multiple=True,
+    required=True,
+    callback=listed,
+    metavar="D,...",
+    help="Data sets, by name, card or folder.",
+)
+@split_options
+@click.option("--seed", type=int, help="One seed; 0 by default.")
+@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1.")
+@training_options
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once.")
+@click.option("--rerun", is_flag=True, help="Compute again what is done.")
+@results_option
+@json_option
+def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | None,
+        seeds: int | None, jobs: int, rerun: bool, device: str, results: Path, as_json: bool,
+        **asked: Any) -> int:  # fmt: skip
+    """Run methods on data sets, all on the same split; finished runs are not run again."""
+    from bench.progress import RunProgress
+    from bench.runs import run_matrix
+    from bench.tracking import Tracker
+
+    if seed is not None and seeds is not None:
+        raise InputError("--seed and --seeds exclude each other; give one")
+    check_device(device)
+    specs = specs_of(names, dataset_names, scheme, range(seeds) if seeds else [seed or 0], asked)
+    outcomes = []
+    if jobs > 1:
+        click.echo(f"{len(specs)} runs, {jobs} at once; each is told when it ends", err=True)
+    with RunProgress(len(specs)) as progress:
+        for outcome in run_matrix(specs, Tracker(results), jobs=jobs, device=device, progress=progress, rerun=rerun):
+            progress.outcome(outcome)
+            outcomes.append(outcome)
+    order = {spec.digest: number for number, spec in enumerate(specs)}
+    outcomes.sort(key=lambda outcome: order[outcome.spec.digest])
+    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+@cli.command()
+@click.option("--method", required=True, help="Method, by name or FILE.py:CLASS.")
+@click.option("--dataset", required=True, help="Data set, by name, card or folder.")
+@split_options
+@click.option("--seed", default=0, show_default=True)
+@click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to search on, from 0.")
+@click.option(
+    "--param",
+    "params",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=SPACE",
+    help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default.",
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid.")
+@click.option("--sampler", default="tpe", show_default=True, help="tpe or grid.")
+@click.option("--no-prune", is_flag=True, help="Let bad trials train to the end.")
+@click.option("--storage", help="Database URL of the study; a SQLite file in --results by default.")
+@training_options
+@results_option
+@json_option
+def tune(method: str, dataset: str, scheme: str, seed: int, fold: int | None, params: dict[str, str],
+         trials: int | None, sampler: str, no_prune: bool, storage: str | None, device: str, results: Path,
+         as_json: bool, **asked: Any) -> None:  # fmt: skip
+    """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
+    check_device(device)
+    specs = specs_of([method], [dataset], scheme, [seed], asked)
+    if (fold or 0) >= len(specs):
+        raise InputError(f"--fold {fold}: there are {len(specs)} folds, counted from 0; see --folds")
+
+    from bench.tracking import Tracker
+    from bench.tuning import Search, spaces_for, tune
+
+    search = Search(specs[fold or 0], spaces_for(method, params), sampler, prune=not no_prune)
+    results.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
+    summary = tune(search, Tracker(results), storage=url, trials=trials, device=device, results=results,
+                   progress=lambda line: click.echo(line, err=True))  # fmt: skip
+    best = summary["best"]
+    text = f"study {summary['study']}: {len(summary['trials'])} trials"
+    if best:
+        text += f"\nbest validation macro-F1 {best['value']:.4f} (trial {best['trial']})\n{outline(best['parameters'])}"
+        text += f"\nbench run --method {method} --dataset {dataset} --params {summary['file']}"
+    emit(as_json, summary, text)
+
+
+@cli.command()
+@click.argument("method")
+@json_option
+def check(method: str, as_json: bool) -> int:
+    """Hold a method (by name or FILE.py:CLASS) against the contract."""
+    from bench.conformance import check
+
+    checks = check(method)
+    lines = [f"{'ok  ' if c.passed else 'FAIL'} {c.name}{': ' + c.detail if c.detail else ''}" for c in checks]
+    failed = sum(not c.passed for c in checks)
+    lines.append(f"{len(checks) - failed} passed, {failed} failed")
+    emit(as_json, {"method": method, "checks": [dataclasses.asdict(c) for c in checks]}, "\n".join(lines))
+    return int(failed > 0)
