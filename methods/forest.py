@@ -21,6 +21,12 @@ class Parameters(NoParameters):
     packets: int = parameter(
         32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64), allowed=COUNT
     )
+    leave_out: str | None = parameter(
+        None,
+        "lengths, times or directions, taken for all alike, to see what they tell; none of them",
+        OURS,
+        allowed=("lengths", "times", "directions"),
+    )
     trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100), allowed=COUNT)
     max_features: float | None = parameter(
         None,
@@ -48,6 +54,13 @@ class Forest(EstimatorMethod):
         packets = self.parameters.packets
         lengths, directions = view.lengths(packets), view.directions(packets)
         times = view.times(packets)
+        left = self.parameters.leave_out
+        if left == "lengths":
+            lengths = np.minimum(lengths, 1)
+        elif left == "times":
+            times = np.zeros_like(times)
+        elif left == "directions":
+            directions = np.abs(directions)
         gaps = np.diff(times, axis=1, prepend=times[:, :1]).clip(min=0)  # the step into the padding is negative: 0
         columns = (
             lengths * directions,

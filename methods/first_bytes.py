@@ -1,0 +1,91 @@
+"""First bytes: nearest neighbour on a session's first payload bytes, a detector of clear text and of server names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.estimator import EstimatorMethod
+from bench.method import COUNT, Inputs, NoParameters, parameter
+from bench.readers import View
+
+OURS = "our choice"
+SERVER_NAME = 0  # type of the TLS extension that carries it (RFC 6066)
+EXTENSIONS = 64  # as many are looked through at most
+
+
+@dataclass(frozen=True)
+class Parameters(NoParameters):
+    """All our choice."""
+
+    bytes: int = parameter(512, "payload bytes of a session, packet after packet", OURS, allowed=COUNT)
+    mask_server_name: bool = parameter(False, "set the server name of a TLS ClientHello to zero", OURS)
+
+
+class FirstBytes(EstimatorMethod):
+    """Nearest neighbour (one, by the number of bytes that differ); a session without payload is an abstention."""
+
+    name: ClassVar[str] = "first-bytes"
+    reference: ClassVar[str] = "a shortcut detector, not a published method"
+    family: ClassVar[str] = "trivial"
+    reads: ClassVar[frozenset[str]] = frozenset({"payload"})
+    deviations: ClassVar[tuple[str, ...]] = ()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"no-server-name": {"mask_server_name": True}}
+    Parameters: ClassVar[type] = Parameters
+    trusted = ("sklearn.metrics._dist_metrics.HammingDistance64", "sklearn.neighbors._kd_tree.KDTree")
+
+    def represent(self, view: View) -> Inputs:
+        """``features`` uint8 ``[samples, bytes]`` and ``held`` bool ``[samples]``: whether there is any payload."""
+        features = view.payload_stream(self.parameters.bytes)
+        if self.parameters.mask_server_name:
+            hide_server_names(features)
+        return {"features": features, "held": view.counts(payload_only=True) > 0}
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without payload."""
+        return np.asarray(inputs["held"])
+
+    def estimator(self) -> Any:
+        """The neighbours, by brute force: there is no order in bytes that a tree could use."""
+        from sklearn.neighbors import KNeighborsClassifier
+
+        return KNeighborsClassifier(1, metric="hamming", algorithm="brute")
+
+
+def hide_server_names(streams: NDArray[np.uint8]) -> None:
+    """Set the server name extension to zero in streams ``[S, bytes]`` that begin with a TLS ClientHello.
+
+    Fields are walked in step for all streams: record (5 bytes), handshake (4), version (2), random (32), then session
+    id, cipher suites and compression methods with their lengths, then one extension after the other.
+    """
+    width = streams.shape[1]
+    at = np.zeros(len(streams), np.int64)
+
+    def number(size: int) -> NDArray[np.int64]:
+        """Read a number of that many bytes everywhere and step over it; 0 beyond the end."""
+        nonlocal at
+        value = np.zeros(len(streams), np.int64)
+        for _ in range(size):
+            byte = np.take_along_axis(streams, np.minimum(at, width - 1)[:, None], 1)[:, 0]
+            value, at = value * 256 + np.where(at < width, byte, 0), at + 1
+        return value
+
+    hello = (number(1) == 0x16) & (number(1) == 3)
+    at = at + 3
+    hello &= number(1) == 1
+    at = at + 3 + 2 + 32
+    for size in (1, 2, 1):
+        length = number(size)  # apart: `at += number(size)` would add to the place before the step
+        at = at + length
+    number(2)
+    place = np.arange(width)
+    for _ in range(EXTENSIONS):
+        if not (hello & (at < width)).any():
+            break
+        kind, length = number(2), number(2)
+        found = np.flatnonzero(hello & (kind == SERVER_NAME) & (length > 0))
+        inside = (place >= at[found, None]) & (place < (at + length)[found, None])
+        streams[found] = np.where(inside, 0, streams[found])
+        at = at + length
