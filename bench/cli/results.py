@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, emit, json_option, listed, results_option
+from bench.cli.base import cli, emit, json_option, listed, opened, results_option
 from bench.errors import InputError
 from bench.text import columns
 
@@ -75,6 +75,48 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
 
     rows = classify(capture, Tracker(results).load(run))
     emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
+
+
+@cli.command()
+@click.argument("dataset")
+@click.option("--task", help="The data set's task; its default one where not given.")
+@click.option(
+    "--split",
+    "schemes",
+    multiple=True,
+    callback=listed,
+    metavar="S,...",
+    help="Splits to look at: session, capture and paper by default.",
+)
+@click.option(
+    "--method",
+    "names",
+    multiple=True,
+    callback=listed,
+    metavar="M,...",
+    help="Tell the ceilings of these methods' inputs.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--no-runs", is_flag=True, help="Leave the trivial methods out.")
+@results_option
+@json_option
+def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], seed: int, no_runs: bool,
+          results: Path, as_json: bool) -> None:  # fmt: skip
+    """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
+    from bench.audit import audit, audit_text
+    from bench.tracking import Tracker
+
+    store = opened(dataset)
+    found = audit(
+        store,
+        task or store.default_task,
+        schemes=schemes or ("session", "capture", "paper"),
+        methods=names,
+        tracker=None if no_runs else Tracker(results),
+        seed=seed,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    emit(as_json, found, audit_text(found))
 
 
 @cli.command()
