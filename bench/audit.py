@@ -216,9 +216,12 @@ def gaps(store: Store, split: Split, tracker: Tracker) -> list[dict[str, Any]]:
     labels = store.labels(split.task)[split.test.session].astype(np.int64)
     wanted: dict[str, Any] = {"dataset": store.name, "task": split.task, "split": split.scheme, "seed": split.seed}
     rows = []
-    for record in tracker.search(**wanted, fold=None):
+    for record in tracker.search(**wanted):
         spec = record.spec
-        if record.status != "done" or spec["store"] != store.digest or spec["max_per_class"] != split.max_per_class:
+        same = {name: spec[name] for name in ("store", "fold", "max_per_class")} == {
+            "store": store.digest, "fold": split.fold, "max_per_class": split.max_per_class,
+        }  # fmt: skip
+        if record.status != "done" or not same:
             continue
         try:
             best = ceiling_of(store, split.test, labels, spec["method"], spec["parameters"])
