@@ -204,3 +204,16 @@ def test_the_common_budget_reads_no_port(make_store):
 def test_the_sibling_differs_in_name_size_and_network_alone():
     assert Attlstm.presets == Han.presets and Attlstm.deviations == Han.deviations
     assert attlstm.Parameters().hidden == 100 and han.Parameters().hidden == 128
+
+
+def test_a_lone_byte_is_heard_from_the_start():
+    """The spread of packet vectors, several times that under torch's own starting weights."""
+    network = make(Han).network()
+    lstm = network.over_bytes.lstm
+    assert lstm.weight_ih_l0.abs().max() > 0.9 and lstm.weight_hh_l0_reverse.shape == (512, 128)
+    for gate in lstm.weight_hh_l0_reverse.chunk(4):
+        assert torch.allclose(gate @ gate.T, torch.eye(128), atol=1e-5)
+    steps = torch.rand(20, 30, 1)
+    ours = network.over_bytes(steps).std(0).mean()
+    lstm.reset_parameters()
+    assert ours > 5 * network.over_bytes(steps).std(0).mean()
