@@ -192,7 +192,7 @@ def shared(store: Store, split: Split) -> dict[str, Any]:
 
 def _joined(one: Samples, two: Samples) -> Samples:
     arrays = ("session", "first", "count")
-    joined = {name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in arrays}
+    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in arrays}
     return dataclasses.replace(one, **joined)
 
 

@@ -1,6 +1,7 @@
 """Dealing sessions to parts: who goes where, from labels, groups and a seed.  The promises are `bench.splits`'.
 
-``rows`` and what belongs to them are arrays over the sessions that a task uses; a part is a number.
+``rows`` and what belongs to them are arrays over the samples of a task, sessions or windows, so that a group weighs as
+much as it has samples; a part is a number.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARTS: Final = ("train", "validation", "test")
+BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
 DROPPED: Final = -1  # the part of a row that goes to none
 _DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
 _SWEEPS = 4  # times that a deal goes over all groups
@@ -29,6 +31,23 @@ def cap(rows: Rows, labels: NDArray[Any], most: int, seed: int) -> Rows:
     sizes = np.unique(labels, return_counts=True)[1]
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return np.sort(rows[order[rank < most]])
+
+
+def balanced(labels: NDArray[Any], mode: str, most: int | None, seed: int) -> Rows:
+    """Positions in ``labels``, sorted, some more than once: every class of it equally often, as `BALANCES` says.
+
+    Re-sampling repeats each of a class's rows as often as any other, to one; ``most`` is the size of a class, by
+    default the largest one's.
+    """
+    rows = np.arange(len(labels))
+    sizes = np.unique(labels, return_counts=True)[1]
+    if mode == "keep" or not len(rows):
+        return rows
+    if mode == "undersample":
+        return cap(rows, labels, int(sizes.min()), seed)
+    order = np.lexsort((_raw(len(rows), seed), labels))
+    turn = np.arange(most or sizes.max()) % sizes[:, None]
+    return np.sort(order[((np.cumsum(sizes) - sizes)[:, None] + turn).ravel()])
 
 
 def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:

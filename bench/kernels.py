@@ -21,21 +21,25 @@ _EXTENSIONS = (0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140)
 def select(
     begin: NDArray[np.int64],
     count: NDArray[np.int64],
+    stride: int,
     payload_length: NDArray[np.uint32],
     payload_only: bool,
     offsets: NDArray[np.int64],
     rows: NDArray[np.int64],
 ) -> None:
-    """Write the packet rows of window ``s`` to ``rows[offsets[s]:offsets[s + 1]]``; -1 where it has no more."""
+    """Write the packet rows of window ``s`` to ``rows[offsets[s]:offsets[s + 1]]``; -1 where it has no more.
+
+    The window is ``count[s]`` rows from ``begin[s]`` on, ``stride`` apart.
+    """
     for s in range(len(begin)):
         slot = offsets[s]
         end = offsets[s + 1]
         row = begin[s]
-        while slot < end and row < begin[s] + count[s]:
+        while slot < end and row < begin[s] + count[s] * stride:
             if not payload_only or payload_length[row] > 0:
                 rows[slot] = row
                 slot += 1
-            row += 1
+            row += stride
         while slot < end:
             rows[slot] = -1
             slot += 1
@@ -43,12 +47,16 @@ def select(
 
 @numba.njit(nogil=True, cache=True)
 def count_payload(
-    begin: NDArray[np.int64], count: NDArray[np.int64], payload_length: NDArray[np.uint32], out: NDArray[np.int64]
+    begin: NDArray[np.int64],
+    count: NDArray[np.int64],
+    stride: int,
+    payload_length: NDArray[np.uint32],
+    out: NDArray[np.int64],
 ) -> None:
-    """Count the packets with payload of every window."""
+    """Count the packets with payload of every window, whose rows are ``stride`` apart."""
     for s in range(len(begin)):
         out[s] = 0
-        for row in range(begin[s], begin[s] + count[s]):
+        for row in range(begin[s], begin[s] + count[s] * stride, stride):
             out[s] += payload_length[row] > 0
 
 

@@ -102,7 +102,8 @@ class View:
     """The samples' packets, as far as ``reads`` allows; ``used`` collects the names that were read.
 
     ``S`` is the number of samples.  Packets beyond a window's end are zero in every array.  With
-    ``payload_only`` the packets without payload are left out before the first ``packets`` are taken.
+    ``payload_only`` the packets without payload are left out before the first ``packets`` are taken.  The packets of
+    samples with a stride are every stride-th of the session's, and no reader sees those between.
     """
 
     def __init__(self, store: PacketStore, samples: Samples, reads: Iterable[str]) -> None:
@@ -113,12 +114,14 @@ class View:
         held = np.asarray(store.session("packets"))
         if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(held)):
             raise IndexError(f"a sample's session is outside the store's {len(held)} sessions")
-        if len(samples) and (samples.first.min() < 0 or samples.count.min() < 0):
-            raise IndexError("a sample's window begins before its session or has a negative count")
+        if samples.stride < 1 or (len(samples) and (samples.first.min() < 0 or samples.count.min() < 0)):
+            raise IndexError("a sample's window begins before its session or has a negative count or no stride")
         self._store = store
         self._session = samples.session
         self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
-        self._count = np.clip(held[samples.session] - samples.first, 0, samples.count)
+        self._stride = samples.stride
+        left = -(-(held[samples.session] - samples.first) // samples.stride)  # packets that the session still has
+        self._count = np.clip(left, 0, samples.count)
 
     def __len__(self) -> int:
         return len(self._session)
@@ -258,7 +261,7 @@ class View:
         from bench import kernels
 
         out = np.empty(len(self), np.int64)
-        kernels.count_payload(self._begin, self._count, self._packet("payload_length"), out)
+        kernels.count_payload(self._begin, self._count, self._stride, self._packet("payload_length"), out)
         return out
 
     def _rows(self, packets: int, payload_only: bool) -> NDArray[np.int64]:
@@ -270,7 +273,8 @@ class View:
         from bench import kernels
 
         rows = _zeros((int(offsets[-1]),), np.int64)
-        kernels.select(self._begin, self._count, self._packet("payload_length"), payload_only, offsets, rows)
+        lengths = self._packet("payload_length")
+        kernels.select(self._begin, self._count, self._stride, lengths, payload_only, offsets, rows)
         return rows
 
     def _series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:

@@ -18,21 +18,22 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
-
 from bench import registry
 from bench.dealing import named_seed
 from bench.environment import cores, environment, peak_memory, reset_peak_memory
 from bench.errors import InputError
 from bench.figures import draw_confusion, draw_curves
+from bench.filters import parse_filter
 from bench.method import Method, Monitor, Part, make_parameters
 from bench.metrics import MACRO, Scores, decide, evaluate, intervals
 from bench.readers import View
-from bench.splits import Split, check_scheme, make_split
+from bench.sampling import parse_sampling
+from bench.splits import LEAKY, Split, balance_of, check_scheme, is_reduced, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
 
-LEAKY: Final = ("paper",)  # split schemes that let parts share groups on purpose
+#: fields that came later, and the values that digests leave out, so that what was run before them stays done
+LATER: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": None, "min_per_class": None}
 
 #: called with the run, a stage ("represent", "fit", "epoch", "score") and its numbers
 Progress = Callable[["RunSpec", str, Mapping[str, float]], None]
@@ -59,11 +60,15 @@ class RunSpec:
     split_file: str | None = None  # with split "file"; its content counts, not its place
     split_digest: str | None = None  # SHA-256 of that file, 16 hex digits
     source: str | None = None  # of a FILE.py:CLASS, digest of the file: its author is still at work
+    filter: str = "none"  # this and the next as `bench.filters` and `bench.sampling` write them
+    sampling: str = "session"
+    balance: str | None = None  # None: the scheme's own
+    min_per_class: int | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of all fields but ``split_file``; 16 hex digits."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "split_file"}
+        """SHA-256 of the canonical JSON of all fields but ``split_file`` and what of `LATER` is as ever; 16 digits."""
+        fields = {name: value for name, value in self._fields().items() if name != "split_file"}
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -71,11 +76,22 @@ class RunSpec:
     def name(self) -> str:
         """For people; not unique."""
         fold = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
-        return f"{Path(self.method).name}-{self.split}-seed{self.seed}{fold}"
+        asked = "".join(f"-{word}" for word in samples_asked(self._fields()))
+        return f"{Path(self.method).name}-{self.split}{asked}-seed{self.seed}{fold}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields and the digest, ready for JSON."""
-        return dataclasses.asdict(self) | {"digest": self.digest}
+        """The fields and the digest, ready for JSON; `LATER` ones only where they are asked for."""
+        return self._fields() | {"digest": self.digest}
+
+    def _fields(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}
+
+
+def samples_asked(spec: Mapping[str, Any]) -> list[str]:
+    """What decides the samples besides split and task, where it is not as ever: one word each, for people."""
+    words = [f"{name}={spec[name]}" for name in ("filter", "balance", "min_per_class") if name in spec]
+    return [*([spec["sampling"]] if "sampling" in spec else []), *words]
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,10 @@ def expand(
     values: Mapping[str, Any] | None = None,
     preset: str | None = None,
     epochs: int | None = None,
+    filter: str = "none",
+    sampling: str = "session",
+    balance: str | None = None,
+    min_per_class: int | None = None,
 ) -> list[RunSpec]:
     """The matrix, in the order data set, method, seed, fold.
 
@@ -114,6 +134,9 @@ def expand(
     no method has is an :class:`InputError`.  ``epochs`` is ignored by methods without.
     """
     check_scheme(split)
+    asked: dict[str, Any] = {"filter": parse_filter(filter), "sampling": str(parse_sampling(sampling))}
+    asked["balance"] = None if balance_of(split, balance) == balance_of(split, None) else balance
+    asked["min_per_class"] = min_per_class
     outlines = {name: registry.describe(name) for name in methods}
     chosen = {name: _resolve(outlines, name, values or {}, preset, epochs) for name in outlines}
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
@@ -122,7 +145,7 @@ def expand(
     for store in stores:  # what cannot be for any run is told before the first
         store.classes(task or store.default_task)
         if split_file is not None:
-            make_split(store, task or store.default_task, split, file=split_file)
+            make_split(store, task or store.default_task, split, file=split_file, **asked)
     return [
         RunSpec(
             method=method,
@@ -138,6 +161,7 @@ def expand(
             split_file=None if split_file is None else str(split_file.absolute()),
             split_digest=file_digest,
             source=sources[method],
+            **asked,
         )
         for store, method, seed, fold in product(stores, methods, seeds, numbers)
     ]
@@ -157,7 +181,7 @@ def execute(
         if reason := method_class.skip(store.manifest) or "":
             status = "skipped"
         else:
-            metrics = _Attempt(spec, run, store, _method(spec, method_class, store, device), device, progress).compute()
+            metrics = _Attempt(spec, run, store, method_class, device, progress).compute()
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -207,11 +231,12 @@ def fit_and_validate(spec: RunSpec, monitor: Monitor, *, device: str = "cpu") ->
     split = _split(spec, store)
     if not len(split.validation):
         raise InputError(f"{spec.name}: the split has no validation part to judge by; take another split")
-    method = _method(spec, registry.load(spec.method), store, device)
+    classes = _classes(split, store)
+    method = _method(spec, registry.load(spec.method), len(classes), device)
     parts = represent_parts(method, store, split, ("train", "validation"))
     method.fit(parts["train"], parts["validation"], monitor)
     answers = method.predict_proba(parts["validation"].inputs)
-    return evaluate(parts["validation"].labels, answers, store.classes(spec.task))
+    return evaluate(parts["validation"].labels, answers, classes)
 
 
 def represent_parts(
@@ -225,7 +250,7 @@ def represent_parts(
     for name in names:
         samples = split.parts[name]
         view = View(store, samples, method.reads)
-        parts[name] = Part(method.represent(view), labels[samples.session].astype(np.int64))
+        parts[name] = Part(method.represent(view), split.answers(labels[samples.session]))
         if used is not None:
             used |= view.used
     return parts
@@ -257,7 +282,7 @@ class _Attempt:
     spec: RunSpec
     run: Run
     store: Store
-    method: Method
+    method_class: type[Method]
     device: str
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
@@ -265,7 +290,6 @@ class _Attempt:
 
     def __post_init__(self) -> None:
         self.monitor = RunMonitor(self.run, partial(self.progress, self.spec))
-        self.classes = self.store.classes(self.spec.task)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -278,10 +302,12 @@ class _Attempt:
     def compute(self) -> dict[str, float]:
         """Split, represent, fit, predict, score, record; the numbers that the outcome tells."""
         reset_peak_memory()
-        self.run.parameters(dataclasses.asdict(self.method.parameters))
+        self.run.parameters(dataclasses.asdict(make_parameters(self.method_class, self.spec.parameters)))
         with self.stage("split"):
             split = _split(self.spec, self.store)
         self.run.tags(_split_marks(self.spec, split))
+        self.classes = _classes(split, self.store)
+        self.method = _method(self.spec, self.method_class, len(self.classes), self.device)
         with self.stage("represent"):
             parts = represent_parts(self.method, self.store, split, tuple(split.parts), self.used)
         with self.stage("fit"):
@@ -377,20 +403,26 @@ def _split(spec: RunSpec, store: Store) -> Split:
         folds=spec.folds,
         max_per_class=spec.max_per_class,
         file=None if spec.split_file is None else Path(spec.split_file),
+        **{name: getattr(spec, name) for name in LATER},
     )
 
 
-def _method(spec: RunSpec, method: type[Method], store: Store, device: str) -> Method:
+def _classes(split: Split, store: Store) -> list[str]:
+    """The names of the classes that the split's samples can be of."""
+    return [store.classes(split.task)[number] for number in split.scored]
+
+
+def _method(spec: RunSpec, method: type[Method], classes: int, device: str) -> Method:
     """The method with its parameters and a seed of its own: one more draw elsewhere shifts none of its draws."""
     seed = named_seed(spec.seed, spec.dataset, spec.task, spec.split, spec.fold, spec.method, "fit")
     parameters = make_parameters(method, spec.parameters)
-    return method(parameters, classes=len(store.classes(spec.task)), seed=seed, device=device)
+    return method(parameters, classes=classes, seed=seed, device=device)
 
 
 def _tags(spec: RunSpec) -> dict[str, str]:
     """What a table marks and what the MLflow page filters by."""
     outline = registry.describe(spec.method)
-    reduced = [] if spec.max_per_class is None else [f"max_per_class={spec.max_per_class}"]
+    reduced = [f"max_per_class={spec.max_per_class}"] if is_reduced(spec.split, spec.max_per_class) else []
     epochs = spec.parameters.get("epochs")
     if epochs is not None and epochs < outline.defaults["epochs"]:
         reduced.append(f"epochs={epochs}")
@@ -401,7 +433,18 @@ def _tags(spec: RunSpec) -> dict[str, str]:
 @cache
 def _shared_code() -> str:
     """Digest of what all methods stand on: a change there can change any result."""
-    names = ("training", "graphs", "estimator", "readers", "kernels", "dealing", "splits", "metrics")
+    names = (
+        "training",
+        "graphs",
+        "estimator",
+        "readers",
+        "kernels",
+        "dealing",
+        "filters",
+        "sampling",
+        "splits",
+        "metrics",
+    )
     text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:16]
 
@@ -413,9 +456,10 @@ def _code(outline: registry.Outline) -> str:
 def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
     """Tags that only the split knows: one from a file may be of reduced scale, or share groups unproved."""
     marks = {}
-    if spec.max_per_class is None and split.max_per_class is not None:
+    if spec.max_per_class is None and is_reduced(split.scheme, split.max_per_class):
         marks["scale"] = f"max_per_class={split.max_per_class}"
-    if split.scheme == "file" and split.shared["test_in_training_conversations"]:
+    unproved = split.scheme == "file" and split.shared["test_in_training_conversations"]
+    if unproved or split.scheme in LEAKY:
         marks["leaky"] = "true"
     return marks
 

@@ -6,7 +6,7 @@ Everything an experiment needs from the capture itself is addressed by the packe
 holds no traffic bytes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -63,15 +63,17 @@ class Samples:
 
     ``session`` is a session row; ``first`` the window's first packet, counted from the session's
     own first packet; ``count`` its number of packets (all packets, with payload or without).
+    Of the session's packets from ``first`` on, a window holds every ``stride``-th.
     """
 
     session: NDArray[np.int64]
     first: NDArray[np.int64]
     count: NDArray[np.int64]
+    stride: int = 1
 
     def __len__(self) -> int:
         return len(self.session)
 
     def take(self, rows: NDArray[np.int64]) -> "Samples":
         """The samples at ``rows``, in that order."""
-        return Samples(self.session[rows], self.first[rows], self.count[rows])
+        return replace(self, session=self.session[rows], first=self.first[rows], count=self.count[rows])

@@ -14,40 +14,40 @@ it is made or loaded: :func:`prove`.  Schemes and what they promise:
 ``attribute:NAME``
     Test on captures of other values of an attribute (device, version, person, day) than learned on.  Validation is
     of the learned values, no conversation of it in training.  Captures without a value are dropped and counted.
+``paper``
+    Promises nothing: the paper's order of operations, leaky on purpose.  Windows of all sessions are balanced to so
+    many a class and then dealt at random, 70/10/20 within each class; what this leaks is counted in the summary.
 ``file``
     Given by a file.  A file that :meth:`Split.save` wrote keeps its scheme and its promise; one made by
     hand says ``"scheme": "file"`` and promises only that no session is in two parts.
 
-A part holds whole sessions, sorted by row.  A file addresses sessions by row, together with the digest of
-the store: the same digest means the same rows.
+Before that a filter (`bench.filters`) drops sessions, the others become samples, whole or as windows
+(`bench.sampling`), and classes are kept to a least and a most number of samples.  After it the training part alone is
+balanced (only ``paper`` balances before).  A part is sorted by session and window.  A file addresses sessions by row,
+together with the digest of the store: the same digest means the same rows.
 """
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.dealing import DROPPED, PARTS, Rows, by_groups, by_time, by_value, cap, named_seed
+from bench.dealing import BALANCES, DROPPED, PARTS, Rows, balanced, by_groups, by_time, by_value, cap, named_seed
 from bench.errors import InputError
+from bench.filters import COLUMNS, apply_filter, parse_filter
+from bench.proof import LEAKY, BrokenSplit, attribute_of, check_windows, prove
+from bench.sampling import leaks, parse_sampling, window_keys, windows
 from bench.schema import NO_CLASS, Samples
+from bench.splitfile import OPTIONS, read_samples, read_split_file, write_split_file
 
-SCHEMES: Final = ("session", "capture", "time", "attribute", "file")  # "attribute" is followed by ":" and its name
-FORMAT: Final = "bench-split-1"
-_FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types that JSON may give
-    "store": (str,),
-    "dataset": (str,),
-    "task": (str,),
-    "seed": (int,),
-    "shares": (list,),
-    "dropped": (dict,),
-    **dict.fromkeys(("fold", "folds", "max_per_class"), (int, type(None))),
-}
+__all__ = ["LEAKY", "BrokenSplit", "LabelledStore", "Split", "check_scheme", "emptied", "make_split", "prove"]
+SCHEMES: Final = ("session", "capture", "time", "attribute", "paper", "file")  # "attribute" is followed by ":", a name
+PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
 
 
 class LabelledStore(Protocol):
@@ -68,6 +68,9 @@ class LabelledStore(Protocol):
     def session(self, column: str) -> NDArray[Any]:
         """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``."""
 
+    def packet(self, column: str) -> NDArray[Any]:
+        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``."""
+
     def classes(self, task: str) -> list[str]:
         """The names of a task's classes."""
 
@@ -81,16 +84,13 @@ class LabelledStore(Protocol):
         """Number of the attribute's value of each session's capture, -1 where it has none, ``[sessions]``."""
 
 
-class BrokenSplit(InputError):
-    """A split that does not keep its promise."""
-
-
 @dataclass(frozen=True)
 class Split:
-    """Three parts of a task's sessions, and int64 ``[samples]`` groups for each part.
+    """Three parts of a task's samples, and int64 ``[samples]`` groups for each part.
 
-    ``fold`` and ``folds`` are None for a single division.  ``dropped`` counts the task's sessions that are in
-    no part, by reason.
+    ``fold`` and ``folds`` are None for a single division.  ``dropped`` counts by reason what is in no part: sessions
+    for a filter or without a window, samples for the rest.  ``scored`` are the numbers of the classes that the parts
+    can hold at all: one that filter or ``min_per_class`` emptied leaves the task, where it could only score 0.
     """
 
     dataset: str
@@ -110,6 +110,11 @@ class Split:
     counts: dict[str, dict[str, int]]  # class -> part -> samples
     proof: tuple[str, ...]
     shared: dict[str, int]
+    scored: tuple[int, ...]
+    filter: str = "none"
+    sampling: str = "session"
+    balance: str = "keep"
+    min_per_class: int | None = None
 
     @property
     def parts(self) -> dict[str, Samples]:
@@ -118,9 +123,14 @@ class Split:
 
     @property
     def head(self) -> dict[str, Any]:
-        """What the split was made from; JSON types."""
+        """What the split was made from, of `OPTIONS` those that were asked for; JSON types."""
         names = ("dataset", "store", "task", "scheme", "seed", "fold", "folds", "max_per_class")
-        return {name: getattr(self, name) for name in names} | {"shares": list(self.shares)}
+        head = {name: getattr(self, name) for name in names} | {"shares": list(self.shares)}
+        return head | {name: value for name, usual in OPTIONS.items() if (value := getattr(self, name)) != usual}
+
+    def answers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Store's class numbers as positions among the scored classes: int64, of the same shape."""
+        return np.searchsorted(self.scored, labels)
 
     @property
     def digest(self) -> str:
@@ -136,42 +146,36 @@ class Split:
         return self.head | {
             "digest": self.digest,
             "samples": {name: len(part) for name, part in self.parts.items()},
+            "sessions": {name: len(np.unique(part.session)) for name, part in self.parts.items()},
             "groups": {name: len(np.unique(groups)) for name, groups in self.groups.items()},
             "classes": self.counts,
             "shortfalls": [
                 {"class": name, "part": part} for name, n in self.counts.items() for part in PARTS if not n[part]
             ],
+            "emptied": [name for number, name in enumerate(self.counts) if number not in self.scored],
             "dropped": self.dropped,
-            "reduced_scale": self.max_per_class is not None,
+            "reduced_scale": is_reduced(self.scheme, self.max_per_class),
             "proof": list(self.proof),
             **self.shared,
         }
 
     def save(self, path: Path) -> None:
         """Write the split as JSON, aside and renamed.  Raises :class:`InputError` where that cannot be."""
-        parts = {
-            name: {"session": part.session.tolist(), "first": part.first.tolist(), "count": part.count.tolist()}
-            for name, part in self.parts.items()
-        }
-        text = json.dumps({"format": FORMAT, "digest": self.digest, **self.head, "dropped": self.dropped, **parts})
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            aside.write_text(text + "\n")
-            aside.replace(path)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise InputError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+        head = {"digest": self.digest, **self.head, "dropped": self.dropped}
+        write_split_file(path, head, self.parts)
 
     @classmethod
     def load(cls, path: Path, store: LabelledStore) -> "Split":
         """Read a saved split and prove it again.  Raises :class:`InputError` for one of another store."""
-        content = _read(path)
+        content = read_split_file(path)
+        check_scheme(content["scheme"])
         if content["store"] != store.digest:
             here = f"store {store.name} has digest {store.digest[:12]}"
             raise InputError(f"{path}: made for another store of {content['dataset']}, {here}; make the split again")
         _check_task(store, content["task"])
-        parts = {name: _samples(path, content[name]) for name in PARTS}
-        request = {name: content.get(name) for name in ("fold", "folds", "max_per_class")} | {"seed": content["seed"]}
+        stride = parse_sampling(content["sampling"]).stride
+        parts = {name: read_samples(path, content[name], stride) for name in PARTS}
+        request = {name: content[name] for name in ("seed", "fold", "folds", "max_per_class", *OPTIONS)}
         dropped, shares = content["dropped"], tuple(content["shares"])
         split = _finish(store, content["task"], content["scheme"], parts, dropped, shares, request)
         if content.get("digest", split.digest) != split.digest:
@@ -190,37 +194,118 @@ def make_split(
     parts: tuple[float, float, float] = (0.7, 0.1, 0.2),
     max_per_class: int | None = None,
     file: Path | None = None,
+    filter: str = "none",
+    sampling: str = "session",
+    balance: str | None = None,
+    min_per_class: int | None = None,
 ) -> Split:
     """Divide a task's sessions into training, validation and test part, whose shares are ``parts``.
 
     With ``folds``, fold ``fold`` of that many is the test part, and validation takes its share of the rest.
-    ``max_per_class`` first reduces every class to that many sessions drawn at random, in all parts alike (single
-    sessions, not groups: of a class with one huge group nothing else would be left).  Raises
+    ``max_per_class`` first reduces every class to that many samples drawn at random, in all parts alike (single
+    ones, not groups: of a class with one huge group nothing else would be left); classes of fewer than
+    ``min_per_class`` samples are dropped before.  ``filter`` and ``sampling`` are texts (see there), ``balance`` one of
+    `BALANCES`, by default that of the scheme; re-sampling under ``paper`` goes to ``max_per_class``.  Raises
     :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the summary.
     """
     check_scheme(scheme)
     _check_task(store, task)
-    _check_request(scheme, fold, folds, max_per_class, file)
+    options: dict[str, Any] = {"filter": parse_filter(filter), "sampling": str(parse_sampling(sampling))}
+    options |= {"balance": balance_of(scheme, balance), "min_per_class": min_per_class}
+    request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class, **options}
+    _check_request(scheme, request, file)
     if file is not None:
         split = Split.load(file, store)
         if split.task != task:
             raise InputError(f"{file}: a split of task {split.task}, not of {task}; take that task or another file")
         return split
+    samples, dropped = _samples(store, task, options)
+    dealt = _dealt(store, task, scheme, samples, dropped, parts, request)
+    return _finish(
+        store, task, scheme, {name: samples.take(kept) for name, kept in dealt.items()}, dropped, parts, request
+    )
+
+
+def balance_of(scheme: str, asked: str | None) -> str:
+    """How to balance: as asked, else as the scheme does.  Raises :class:`InputError` for a way that there is not."""
+    if asked is not None and asked not in BALANCES:
+        raise InputError(f"unknown balance {asked!r}; there are: {', '.join(BALANCES)}")
+    return asked or ("resample" if scheme in LEAKY else "keep")
+
+
+def is_reduced(scheme: str, max_per_class: int | None) -> bool:
+    """Whether so many samples a class are fewer than should be; under ``paper`` that number is the paper's own."""
+    return max_per_class is not None and not (scheme in LEAKY and max_per_class >= PAPER_PER_CLASS)
+
+
+def emptied(store: LabelledStore, task: str, filter: str, sampling: str = "session") -> list[str]:
+    """The names of the task's classes that have sessions, but none that filter and sampling leave."""
+    _check_task(store, task)
     labels = np.asarray(store.labels(task))
-    used = np.flatnonzero(labels != NO_CLASS)
-    if not len(used):
+    left = _samples(store, task, {"filter": parse_filter(filter), "sampling": sampling, "min_per_class": None})[0]
+    lost = np.setdiff1d(labels[labels != NO_CLASS], labels[left.session])
+    return [store.classes(task)[number] for number in lost]
+
+
+def _samples(store: LabelledStore, task: str, options: dict[str, Any]) -> tuple[Samples, dict[str, int]]:
+    """All samples of a task by session and window, and what was dropped to get there, counted by reason."""
+    labels = np.asarray(store.labels(task))
+    rows = np.flatnonzero(labels != NO_CLASS)
+    if not len(rows):
         raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
-    rows, dropped = used, {}
-    if max_per_class is not None:
-        rows = cap(rows, labels[rows], max_per_class, named_seed(seed, store.name, task, "max_per_class"))
-        dropped["max_per_class"] = len(used) - len(rows)
-    part, reason = _deal(store, scheme, rows, labels[rows], parts, fold, folds, (seed, store.name, task, scheme))
+    dropped: dict[str, int] = {}
+    if options["filter"] != "none":
+        stay, dropped = apply_filter(
+            options["filter"], {name: np.asarray(store.session(name))[rows] for name in COLUMNS}
+        )
+        rows = rows[stay]
+    sampling = parse_sampling(options["sampling"])
+    samples = windows(sampling, rows, store)
+    if sampling.window is not None:
+        dropped["no window"] = len(rows) - len(np.unique(samples.session))
+    if (least := options["min_per_class"]) is not None:
+        sizes = np.bincount(labels[samples.session], minlength=1)
+        kept = np.flatnonzero(sizes[labels[samples.session]] >= least)
+        dropped["min_per_class"], samples = len(samples) - len(kept), samples.take(kept)
+    if not len(samples):
+        raise InputError(f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
+    return samples, dropped
+
+
+def _dealt(
+    store: LabelledStore,
+    task: str,
+    scheme: str,
+    samples: Samples,
+    dropped: dict[str, int],
+    shares: tuple[float, ...],
+    request: dict[str, Any],
+) -> dict[str, Rows]:
+    """Positions of each part's samples; adds to ``dropped``."""
+    seed, fold, folds, most = (request[name] for name in ("seed", "fold", "folds", "max_per_class"))
+    labels = np.asarray(store.labels(task))[samples.session]
+    draw = partial(named_seed, seed, store.name, task)
+    even = partial(balanced, mode=request["balance"])
+    kept = np.arange(len(samples))
+    if scheme in LEAKY and request["balance"] == "resample":
+        kept = even(labels, most=most, seed=draw("balance"))
+        dropped["balance"] = len(samples) - len(np.unique(kept))
+    elif most is not None:
+        kept = cap(kept, labels, most, draw("max_per_class"))
+        dropped["max_per_class"] = len(samples) - len(kept)
+    if scheme in LEAKY and request["balance"] == "undersample":
+        kept = kept[even(labels[kept], most=None, seed=draw("balance"))]
+        dropped["balance"] = len(samples) - len(kept)
+    names = (seed, store.name, task, scheme)
+    part, reason = _deal(store, scheme, samples.session[kept], labels[kept], shares, fold, folds, names)
     if reason:
         dropped[reason] = int((part == DROPPED).sum())
-    length = np.asarray(store.session("packets"), np.int64)
-    samples = {name: _whole(rows[part == p], length) for p, name in enumerate(PARTS)}
-    request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class}
-    return _finish(store, task, scheme, samples, dropped, parts, request)
+    dealt = {name: kept[part == p] for p, name in enumerate(PARTS)}
+    if scheme not in LEAKY and request["balance"] != "keep":
+        train = dealt["train"]
+        dealt["train"] = train[even(labels[train], most=None, seed=draw(scheme, fold, "balance"))]
+        dropped["balance"] = len(train) - len(np.unique(dealt["train"]))
+    return dealt
 
 
 def check_scheme(scheme: str) -> None:
@@ -231,61 +316,13 @@ def check_scheme(scheme: str) -> None:
         raise InputError(f"unknown split {scheme!r}; there are: {known}")
 
 
-def _attribute(scheme: str) -> str:
-    """The attribute's name of such a scheme, else an empty text."""
-    return scheme.removeprefix("attribute:") if scheme.startswith("attribute:") else ""
-
-
-def prove(
-    scheme: str, parts: dict[str, Samples], groups: dict[str, Rows], labels: NDArray[Any], start: NDArray[np.int64]
-) -> tuple[str, ...]:
-    """Check a split's promise and return it in words.  Raises :class:`BrokenSplit`.
-
-    ``parts`` and ``groups [samples]`` are by part, in the order of time; ``labels`` and ``start`` are of all
-    ``[sessions]`` of the store.
-    """
-    for name, part in parts.items():
-        if not len(part):
-            raise BrokenSplit(f"split {scheme}: the {name} part is empty; use another split or more data")
-    sessions = [part.session for part in parts.values()]
-    every = np.concatenate(sessions)
-    if (labels[every] == NO_CLASS).any():
-        raise BrokenSplit("the split names a session that its task does not use; make the split again")
-    if len(np.unique(every)) != len(every):
-        raise BrokenSplit("a session is twice in the split; keep it in one part, once")
-    statements = [f"each of {len(every)} sessions is in one part"]
-    if scheme != "file":
-        statements.append(_prove_groups(scheme, groups))
-    if scheme == "time":
-        for early, late in pairwise(sessions):
-            if start[early].max() >= start[late].min():
-                raise BrokenSplit("split time: a session starts before the last of an earlier part; make it again")
-        statements.append("every session of a part starts after all sessions of the part before")
-    return tuple(statements)
-
-
-def _prove_groups(scheme: str, groups: dict[str, Rows]) -> str:
-    """Check that no group is in two parts, and say so."""
-    name = _attribute(scheme)
-    kind = "capture groups" if scheme == "capture" else "conversations"
-    statement = "each of {} " + (f"values of {name} is learned or tested" if name else f"{kind} is in one part")
-    if name:  # validation is of the values that were learned
-        groups = {"learned": np.concatenate([groups["train"], groups["validation"]]), "test": groups["test"]}
-    in_parts = np.concatenate([np.unique(numbers) for numbers in groups.values()])
-    distinct, times = np.unique(in_parts, return_counts=True)
-    if len(in_parts) != len(distinct):
-        raise BrokenSplit(f"split {scheme}: group {distinct[times > 1][0]} is in two parts; make the split again")
-    return statement.format(len(distinct))
-
-
 def _check_task(store: LabelledStore, task: str) -> None:
     if task not in store.tasks:
         raise InputError(f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
 
 
-def _check_request(
-    scheme: str, fold: int | None, folds: int | None, max_per_class: int | None, file: Path | None
-) -> None:
+def _check_request(scheme: str, request: dict[str, Any], file: Path | None) -> None:
+    fold, folds = request["fold"], request["folds"]
     if (scheme == "file") != (file is not None):
         raise InputError("split file and a split's file belong together; give both or neither")
     if (fold is None) != (folds is None):
@@ -295,8 +332,11 @@ def _check_request(
             raise InputError(f"split {scheme} has no folds; leave --folds out or take session or capture")
         if folds < 2 or not 0 <= fold < folds:
             raise InputError(f"fold {fold} of {folds} does not exist; folds are 2 or more, counted from 0")
-    if max_per_class is not None and (max_per_class < 1 or file is not None):
-        raise InputError("max-per-class is 1 or more, and does not go with a split from a file")
+    for name in ("max_per_class", "min_per_class"):
+        if request[name] is not None and (request[name] < 1 or file is not None):
+            raise InputError(f"{name.replace('_', '-')} is 1 or more, and does not go with a split from a file")
+    if file is not None and any(request[name] != usual for name, usual in OPTIONS.items()):
+        raise InputError(f"a split from a file has its own {', '.join(OPTIONS)}; leave these options out")
 
 
 def _check_groups(name: str, scheme: str, groups: NDArray[Any], labels: NDArray[Any], folds: int | None) -> None:
@@ -309,17 +349,9 @@ def _check_groups(name: str, scheme: str, groups: NDArray[Any], labels: NDArray[
         raise InputError(f"{name}: {number} groups are too few for {what} of split {scheme}; use fewer, or session")
 
 
-def _check_windows(name: str, part: Samples, length: NDArray[np.int64]) -> None:
-    session, first, count = part.session, part.first, part.count
-    if ((session < 0) | (session >= len(length))).any():
-        raise BrokenSplit(f"{name} names a session outside the store's {len(length)}; make the split again")
-    if ((first < 0) | (count < 1) | (first + count > length[session])).any():
-        raise BrokenSplit(f"{name} has a window outside its session; make the split again")
-
-
 def _groups(store: LabelledStore, scheme: str) -> NDArray[Any]:
     """The group of each session of the store."""
-    if name := _attribute(scheme):
+    if name := attribute_of(scheme):
         return store.capture_attribute(name)
     return np.asarray(store.capture_group() if scheme == "capture" else store.session("conversation"))
 
@@ -340,8 +372,8 @@ def _deal(
         return by_time(
             np.asarray(store.session("start"))[rows], conversation, shares
         ), "conversation in an earlier part"
-    groups = _groups(store, scheme)[rows]
-    if not (name := _attribute(scheme)):
+    groups = np.arange(len(rows)) if scheme in LEAKY else _groups(store, scheme)[rows]  # or each sample by itself
+    if not (name := attribute_of(scheme)):
         _check_groups(store.name, scheme, groups, labels, folds)
         return by_groups(groups, labels, shares, fold, folds, names), ""
     kept = np.flatnonzero(groups >= 0)
@@ -351,10 +383,6 @@ def _deal(
     part = np.full(len(rows), DROPPED)
     part[kept] = by_value(groups[kept], conversation[kept], labels[kept], shares, fold, folds, names)
     return part, f"no {name}"
-
-
-def _whole(rows: Rows, length: Rows) -> Samples:
-    return Samples(rows, np.zeros(len(rows), np.int64), length[rows])
 
 
 def _finish(
@@ -369,12 +397,14 @@ def _finish(
     """Prove the parts, count what is in them, and make the split."""
     labels, start = np.asarray(store.labels(task)), np.asarray(store.session("start"))
     of_session = _groups(store, scheme)
+    packets = np.asarray(store.session("packets"))
     for name, part in parts.items():
-        _check_windows(name, part, np.asarray(store.session("packets")))
+        check_windows(name, part, packets)
     groups = {name: of_session[part.session].astype(np.int64) for name, part in parts.items()}
-    proof = prove(scheme, parts, groups, labels, start)
+    proof = prove(scheme, parts, groups, labels, start, repeats=request["balance"] == "resample")
     classes = store.classes(task)
     counts = {name: np.bincount(labels[part.session], minlength=len(classes)) for name, part in parts.items()}
+    usual = all(request[name] == value for name, value in OPTIONS.items())
     return Split(
         dataset=store.name,
         store=store.digest,
@@ -390,8 +420,17 @@ def _finish(
         counts={name: {part: int(counts[part][c]) for part in PARTS} for c, name in enumerate(classes)},
         proof=proof,
         shared=_shared("conversations", np.asarray(store.session("conversation")), parts)
-        | _shared("capture_groups", np.asarray(store.capture_group()), parts),
+        | _shared("capture_groups", np.asarray(store.capture_group()), parts)
+        | (leaks(parts, packets) if scheme in LEAKY else {})
+        | ({"repeated": _repeated(parts, packets)} if request["balance"] == "resample" else {}),
+        scored=tuple(range(len(classes)) if usual else np.flatnonzero(sum(counts.values())).tolist()),
     )
+
+
+def _repeated(parts: dict[str, Samples], packets: NDArray[Any]) -> int:
+    """How many samples of all parts are a window once more."""
+    keys = np.concatenate([window_keys(part, packets) for part in parts.values()])
+    return len(keys) - len(np.unique(keys))
 
 
 def _shared(kind: str, of_session: NDArray[Any], parts: dict[str, Samples]) -> dict[str, int]:
@@ -402,37 +441,3 @@ def _shared(kind: str, of_session: NDArray[Any], parts: dict[str, Samples]) -> d
         f"shared_{kind}": int((np.unique(in_parts, return_counts=True)[1] > 1).sum()),
         f"test_in_training_{kind}": int(leaked.sum()),
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A split file's content with the keys that every file needs."""
-    try:
-        content = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such split file; make one with bench split") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not a split file ({error}); make one with bench split") from None
-    needed = ("format", "store", "dataset", "task", "scheme", *PARTS)
-    missing = [key for key in needed if not isinstance(content, dict) or key not in content]
-    if missing or content["format"] != FORMAT or not isinstance(content["scheme"], str):
-        raise InputError(f"{path}: not a split file of format {FORMAT} (lacks {missing}); make one with bench split")
-    check_scheme(content["scheme"])
-    content = {"seed": 0, "shares": [], "dropped": {}, "fold": None, "folds": None, "max_per_class": None} | content
-    for key, kinds in _FIELDS.items():
-        if not isinstance(content[key], kinds):
-            raise InputError(f"{path}: {key} = {content[key]!r} cannot be; make the file with bench split")
-    if not all(isinstance(n, int) for n in content["dropped"].values()):
-        raise InputError(f"{path}: dropped = {content['dropped']!r} must hold counts; make the file with bench split")
-    return content
-
-
-def _samples(path: Path, part: Any) -> Samples:
-    """A part of a split file."""
-    try:
-        columns = [np.asarray(part[column]) for column in ("session", "first", "count")]
-        arrays = [column.astype(np.int64, casting="safe") for column in columns]
-    except (TypeError, ValueError, KeyError, OverflowError):
-        arrays = []
-    if not arrays or any(array.shape != (arrays[0].size,) for array in arrays):
-        raise InputError(f"{path}: a part lacks its lists session, first, count; make the file with bench split")
-    return Samples(*arrays)

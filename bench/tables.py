@@ -16,6 +16,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
 from bench.registry import describe
+from bench.runs import LATER, samples_asked
 from bench.tracking import Predictions, Record
 
 FORMATS: Final = ("text", "md", "csv", "json")
@@ -44,9 +45,10 @@ class Row:
 
     @property
     def split(self) -> str:
-        """The scheme, with the number of folds."""
+        """The scheme, with the number of folds, and how sessions become samples where they are not whole."""
         spec = self.head.spec
-        return spec["split"] + (f", {spec['folds']} folds" if spec["folds"] else "")
+        folds = [f"{spec['folds']} folds"] if spec["folds"] else []
+        return ", ".join([spec["split"], *folds, *samples_asked(spec)])
 
     @property
     def method(self) -> str:
@@ -104,6 +106,7 @@ class Row:
         found = {key: value for metric in metrics for key, value in self.value(metric).items()}
         return {
             **{name: spec[name] for name in plain},
+            **{name: spec.get(name, usual) for name, usual in LATER.items()},
             "runs": len(self.done),
             "seeds": sorted({record.spec["seed"] for record in self.done}),
             **found,
@@ -141,7 +144,7 @@ def group(records: Sequence[Record]) -> list[Row]:
     ]
     made = _told_apart(made)
     return sorted(
-        made, key=lambda r: (*(r.head.spec[p] for p in PLACE), -r.value("macro_f1").get("macro_f1", -1), r.method)
+        made, key=lambda r: (*(_place(r, p) for p in PLACE), -r.value("macro_f1").get("macro_f1", -1), r.method)
     )
 
 

@@ -128,6 +128,7 @@ def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
     [
         {"method": "knn"}, {"dataset": "d"}, {"task": "t"}, {"split": "time"}, {"seed": 1}, {"fold": 0}, {"folds": 5},
         {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
+        {"filter": "dns"}, {"sampling": "window=16"}, {"balance": "resample"}, {"min_per_class": 5},
     ],
 )  # fmt: skip
 def test_digest_feels_every_field(change):
@@ -137,7 +138,7 @@ def test_digest_feels_every_field(change):
 
 def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
-    tried |= {"max_per_class", "store", "split_digest", "source", "split_file"}
+    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *runs.LATER}
     assert {f.name for f in dataclasses.fields(RunSpec)} == tried
 
 
@@ -271,7 +272,7 @@ def test_a_store_prepared_anew_is_refused(store, tracker):
 def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
     curved = f"{file}:Curved"
     a, b, c = (
-        runs._method(s, runs.registry.load(curved), store, "cpu").seed
+        runs._method(s, runs.registry.load(curved), 3, "cpu").seed
         for s in (
             expand([curved], [store])[0],
             expand([curved], [store], values={"rate": 0.2})[0],

@@ -360,7 +360,13 @@ def test_a_hand_made_file_may_part_conversations_but_says_so(table_store, simple
 def test_bad_requests(table_store, simple, tmp_path):
     store = table_store(simple)
     for match, arguments, options in [
-        ("unknown split", ("task", "paper"), {}),
+        ("unknown split", ("task", "random"), {}),
+        ("unknown filter 'x'; there are: none, paper", ("task", "session"), {"filter": "sugar,x"}),
+        ("sampling 'window': expected session, or", ("task", "session"), {"sampling": "window"}),
+        ("unknown balance 'x'; there are: keep", ("task", "session"), {"balance": "x"}),
+        ("min-per-class", ("task", "session"), {"min_per_class": 0}),
+        ("nothing of task task is left", ("task", "session"), {"min_per_class": 21}),
+        ("has its own filter, sampling", ("task", "file"), {"file": tmp_path, "sampling": "window=2"}),
         ("unknown split 'attribute'", ("task", "attribute"), {}),
         ("unknown split 'time:x'", ("task", "time:x"), {}),
         ("no task 'x'; it has: task", ("x", "session"), {}),

@@ -51,12 +51,21 @@ results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
     help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
+SAMPLES = ("filter", "sampling", "balance", "min_per_class")  # options that make samples of sessions
 split_options = option_group(
     click.option("--task", help="The data set's task; its default one where not given."),
     click.option("--split", "scheme", default="session", show_default=True, metavar="S",
-                 help="session, capture, time, or file:PATH."),
+                 help="session, capture, time, attribute:NAME, paper (leaky on purpose), or file:PATH."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
-    click.option("--max-per-class", type=click.IntRange(min=1), help="Reduced scale: at most N sessions a class."),
+    click.option("--max-per-class", type=click.IntRange(min=1),
+                 help="Reduced scale: at most N samples a class; under paper, N samples of each."),
+    click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
+    click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
+                 help="Sessions to leave out: none, paper, sugar, dns, tcp."),
+    click.option("--sampling", default="session", show_default=True,
+                 help="Whole sessions, or window=16[,step=2][,stride=1][,per_session=10][,payload=no]."),
+    click.option("--balance", help="Training part: keep, undersample, resample; paper resamples before its split."),
+    click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
 )  # fmt: skip
 training_options = option_group(
     click.option("--preset", help="Named parameter values of the method."),
@@ -93,6 +102,19 @@ def opened(dataset: str) -> "Store":
     return store
 
 
+def check_classes(store: "Store", task: str | None, filter: str, sampling: str, strict: bool) -> None:
+    """Tell loudly of classes that filter and sampling empty, or refuse them."""
+    from bench.splits import emptied
+
+    task = task or store.default_task
+    if (filter, sampling) == ("none", "session") or not (lost := emptied(store, task, filter, sampling)):
+        return
+    text = f"{store.name}, task {task}: --filter {filter} --sampling {sampling} leaves no sample of {', '.join(lost)}"
+    if strict:
+        raise InputError(f"{text}; take another filter, or leave --strict out and the task loses them")
+    click.echo(f"WARNING: {text}; the task loses {len(lost)} of {len(store.classes(task))} classes", err=True)
+
+
 def specs_of(
     names: list[str], datasets: list[str], scheme: str, seeds: Sequence[int], asked: dict[str, Any]
 ) -> list[Any]:
@@ -110,9 +132,10 @@ def specs_of(
     stores = [opened(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError("two data sets have one name, and so one store; rename a folder, or run one after the other")
-    return expand(names, stores, task=asked["task"], split=split, split_file=file, seeds=seeds, folds=asked["folds"],
-                  max_per_class=asked["max_per_class"], values=values, preset=asked["preset"],
-                  epochs=asked["epochs"])  # fmt: skip
+    for store in stores:
+        check_classes(store, asked["task"], asked["filter"], asked["sampling"], asked["strict"])
+    plain = {name: asked[name] for name in ("task", "folds", "max_per_class", "preset", "epochs", *SAMPLES)}
+    return expand(names, stores, split=split, split_file=file, seeds=seeds, values=values, **plain)
 
 
 def check_device(device: str) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench.cli.base import cli, emit, json_option, opened, scheme_of, split_options
+from bench.cli.base import check_classes, cli, emit, json_option, opened, scheme_of, split_options
 from bench.text import brief, columns, outline
 
 
@@ -68,15 +69,16 @@ def prepare(dataset: str, source: Path | None, idle_timeout: float | None, jobs:
 @click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to make, from 0.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @json_option
-def split(dataset: str, task: str | None, scheme: str, folds: int | None, max_per_class: int | None,
-          seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:  # fmt: skip
+def split(dataset: str, task: str | None, scheme: str, folds: int | None, seed: int, fold: int | None,
+          save: Path | None, strict: bool, as_json: bool, **asked: Any) -> None:  # fmt: skip
     """Make a split, prove that no group stands in two parts, describe and save it."""
     from bench.splits import make_split
 
     store = opened(dataset)
+    check_classes(store, task, asked["filter"], asked["sampling"], strict)
     name, file = scheme_of(scheme)
     made = make_split(store, task or store.default_task, name, seed=seed, fold=fold if folds is None else fold or 0,
-                      folds=folds, max_per_class=max_per_class, file=file)  # fmt: skip
+                      folds=folds, file=file, **asked)  # fmt: skip
     if save is not None:
         made.save(save)
     summary = made.summary()
