@@ -45,7 +45,7 @@ class Parameters(TrainingParameters):
     )
     head: int = parameter(64, "features of the hidden layer before the classes", OURS, (64, 128, 256), allowed=COUNT)
     dropout: float = parameter(
-        0.5, "dropout after each LSTM layer and the hidden layer", OURS, Range(0.2, 0.6), allowed=SHARE
+        0.5, "dropout between the LSTM layers and on the hidden layer", OURS, Range(0.2, 0.6), allowed=SHARE
     )
     cost: str = parameter(
         "softmax",
@@ -100,6 +100,8 @@ class Cmtsnn(TorchMethod):
         "costs 1 + ln(n_max / n_c), scaled to a mean of 1 over the classes of the training part (reconstructed)",
         "costs scale the wrong classes' exponentials in the training softmax, after Khan et al., arXiv 1508.03422;"
         " cost=expected is the other reading: weighted cross-entropy and the answer of least expected cost",
+        "dropout between the LSTM layers and on the hidden layer, not before the batch normalisation, whose statistics"
+        " it would shift between training and test (reconstructed)",
         "bytes begin at the IP header, addresses and checksums zero (unknown)",
         "Adam 1e-3, batches of 128, 50 epochs, 0.3 of the rate every 10: as TSCRNN, of the same laboratory",
         "epoch chosen by validation macro-F1 (unknown)",
@@ -157,7 +159,6 @@ class Network(nn.Module):
             bidirectional=True,
             dropout=dropout if settings.layers > 1 else 0.0,  # torch's acts between layers alone
         )
-        self.dropout = nn.Dropout(dropout)
         self.convolutions = nn.Sequential(*_block(settings.packets, channels), *_block(channels, 2 * channels))
         values = 2 * channels * (2 * settings.hidden // 4)
         self.head = nn.Sequential(
@@ -171,7 +172,7 @@ class Network(nn.Module):
         With cost=expected and outside training, p_j weighted by c_j: answering j costs sum_i p_i c_i - p_j c_j, so
         the least expected cost is the largest p_j c_j.
         """
-        states = self.dropout(self.lstm(packets.float() / 255)[0])
+        states = self.lstm(packets.float() / 255)[0]
         logits = self.head(self.convolutions(states).flatten(1))
         return logits if self.training or not self.expected else logits + self.get_buffer("costs").log()
 
