@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters
+from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
 from bench.readers import READS, Ragged, View
 from bench.schema import NO_CLASS, Samples
 from bench.store import Store
@@ -309,6 +309,23 @@ def saves_and_loads(case: Case) -> None:
     _equal(case.probabilities, loaded.predict_proba(take(case.inputs, case.rows[2])), TOLERANCE, "loaded differs")
 
 
+def fits_every_preset(case: Case) -> None:
+    """Every preset fits, answers, saves and loads, with sizes as in ``tiny`` and for one epoch."""
+    known = {field.name for field in dataclasses.fields(case.method.Parameters)}
+    short: dict[str, Any] = {name: 1 for name in ("epochs", "pretraining_epochs") if name in known}
+    for name, preset in case.method.presets.items():
+        parameters = make_parameters(case.method, {**preset, **case.method.tiny, **short})
+        method = case.method(parameters, classes=CLASSES, seed=7, device=case.device)
+        train, test = (method.represent(case.view(case.samples.take(case.rows[part]))) for part in (0, 2))
+        part = Part(train, case.labels[case.rows[0]])
+        expected = method.fit(part, part, Monitor()).predict_proba(test)
+        _are_probabilities(expected, len(case.rows[2]), f"preset {name}")
+        with tempfile.TemporaryDirectory() as folder:
+            method.save(Path(folder))
+            loaded = case.method.load(Path(folder), device=case.device)
+        _equal(expected, loaded.predict_proba(test), TOLERANCE, f"preset {name}: loaded differs")
+
+
 def trains_every_weight(case: Case) -> None:
     """Every trainable tensor of a torch method has a finite gradient after the last step."""
     training = sys.modules.get("bench.training")  # not loaded: the method cannot be a torch method
@@ -336,16 +353,12 @@ CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
     takes_an_absent_class,
     takes_edge_cases,
     saves_and_loads,
+    fits_every_preset,
     trains_every_weight,
 )
 
 
 # --- helpers --------------------------------------------------------------------------------------------------
-
-
-def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
-    """The inputs of some samples."""
-    return {name: values[rows] for name, values in inputs.items()}
 
 
 def _demand(condition: bool, complaint: str) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.environment import threads
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part
+from bench.method import Inputs, Method, Monitor, Part, count, take
 
 #: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
 TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
@@ -39,7 +39,7 @@ class EstimatorMethod(Method):
 
     def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
-        return np.ones(len(next(iter(inputs.values()))), bool)
+        return np.ones(count(inputs), bool)
 
     @property
     def random_state(self) -> int:
@@ -51,7 +51,8 @@ class EstimatorMethod(Method):
         rows = np.flatnonzero(self.answers(train.inputs))
         if not len(rows):
             raise InputError(f"{self.name}: no usable training sample; it abstains from all {len(train)}")
-        train = Part({name: values[rows] for name, values in train.inputs.items()}, train.labels[rows])
+        monitor.note(training_samples=len(rows))
+        train = Part(take(train.inputs, rows), train.labels[rows])
         self.begin(train)
         self.model = self.estimator()
         self._use_threads(threads())
@@ -71,9 +72,7 @@ class EstimatorMethod(Method):
         rows = np.flatnonzero(answered)
         if len(rows):  # scikit-learn refuses an empty array
             found = np.zeros((len(rows), self.classes), np.float32)
-            found[:, self.model.classes_] = self.model.predict_proba(
-                self.features({name: values[rows] for name, values in inputs.items()})
-            )
+            found[:, self.model.classes_] = self.model.predict_proba(self.features(take(inputs, rows)))
             probabilities[rows] = found
         return probabilities
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Any
 
+import numpy as np
 import torch
 
-from bench.method import Inputs
+from bench.method import Inputs, take
 from bench.readers import View
 from bench.training import TorchMethod
 
@@ -38,11 +39,13 @@ def latency(
     """Time a fitted method on one batch, the samples of ``view()``, each step by itself.
 
     Every step is called ``warmup`` times, then timed ``calls`` times or, where that takes longer, for ``seconds``
-    (five calls at least).  On CUDA the device is waited for within the timed part.
+    (five calls at least).  Samples from which the method abstains are represented and no more.  On CUDA the device
+    is waited for within the timed part.
     """
     assert method.model is not None, "latency takes a fitted method"
     model = method.model.eval()
     inputs: Inputs = method.represent(view())
+    inputs = take(inputs, np.flatnonzero(method.answers(inputs)))
     limits = (warmup, calls, seconds)
     with torch.inference_mode(), method.precision():
         tensors = method.batch(inputs)

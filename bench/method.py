@@ -98,11 +98,24 @@ class Part:
         return len(self.labels)
 
 
+def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+    """The inputs of some samples."""
+    return {name: values[rows] for name, values in inputs.items()}
+
+
+def count(inputs: Inputs) -> int:
+    """The number of samples."""
+    return len(next(iter(inputs.values())))
+
+
 class Monitor:
     """What training tells the harness.  This one forgets everything; runs and studies override it."""
 
     def log(self, step: int, **values: float) -> None:
         """Record values at an optimiser step (curves such as a gate's weights)."""
+
+    def note(self, **values: float) -> None:
+        """Record facts of the fit: ``training_samples``, those that were trained on."""
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """Record the end of an epoch (1-based).  May raise to end training (a pruned trial)."""

@@ -183,9 +183,8 @@ class _Source:
         """Digests of the methods that this one imports from: a change there is a change here."""
         for statement in self.tree.body:
             if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("methods."):
-                path = self.path.with_name(f"{(statement.module or '').partition('.')[2]}.py")
-                if path.is_file():
-                    yield _Source(path).digest.encode()
+                stem = (statement.module or "").partition(".")[2]
+                yield from (_Source(path).digest.encode() for path in _files() if path.stem == stem)
 
     def method_class(self) -> str:
         """The one class that assigns ``name``."""

@@ -263,10 +263,15 @@ class RunMonitor(Monitor):
         self._run = run
         self._tell = tell
         self.epochs: list[tuple[int, dict[str, float]]] = []
+        self.facts: dict[str, float] = {}
 
     def log(self, step: int, **values: float) -> None:
         """Record values at an optimiser step."""
         self._run.curve(step, {f"step/{name}": value for name, value in values.items()})
+
+    def note(self, **values: float) -> None:
+        """Record facts of the fit, as metrics of the run."""
+        self.facts |= values
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """Record the end of an epoch."""
@@ -314,7 +319,7 @@ class _Attempt:
             self.method.fit(parts["train"], parts["validation"], self.monitor)
         with self.stage("predict"):
             answers = self.method.predict_proba(parts["test"].inputs)
-        metrics = self.validation_scores(parts["validation"])
+        metrics = self.validation_scores(parts["validation"]) | self.monitor.facts
         metrics |= {f"seconds_{name}": value for name, value in self.seconds.items()}
         self.seconds.pop("split")  # not the method's work
         metrics |= {"seconds": sum(self.seconds.values()), "peak_memory_bytes": float(peak_memory())}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, count, parameter, take
 from bench.metrics import ABSTAINED, decide, macro_f1
 from bench.readers import Ragged
 
@@ -120,6 +120,7 @@ class TorchMethod(Method):
         usable = usable[self.select(train.labels[usable], draw)]
         if len(usable) < 2:
             raise InputError(f"{self.name}: {len(usable)} usable training samples; give at least 2")
+        monitor.note(training_samples=len(usable))
         with self._seeded():
             self.model = self.network().to(self.device)
             self.begin(self.model, train, usable)
@@ -188,7 +189,7 @@ class TorchMethod(Method):
         predicted = decide(probabilities)
         chosen = probabilities[np.arange(len(part)), part.labels][predicted != ABSTAINED]
         return {
-            "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()) if len(chosen) else 0.0,
+            "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()) if len(chosen) else np.inf,
             "accuracy": float((predicted == part.labels).mean()),
             "macro_f1": macro_f1(part.labels, predicted, self.classes),
         }
@@ -299,13 +300,3 @@ def class_weights(labels: NDArray[np.int64], classes: int, most: float = np.inf)
     counts = np.bincount(labels, minlength=classes)
     weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
     return torch.tensor(weights.clip(max=most), dtype=torch.float32)
-
-
-def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
-    """The inputs of some samples."""
-    return {name: values[rows] for name, values in inputs.items()}
-
-
-def count(inputs: Inputs) -> int:
-    """The number of samples."""
-    return len(next(iter(inputs.values())))

@@ -25,12 +25,12 @@ import scipy.stats
 import torch
 
 from bench import registry
-from bench.method import Inputs, Method
+from bench.method import Inputs, Method, take
 from bench.prepare import open_dataset
 from bench.readers import View
 from bench.schema import NO_CLASS, Samples
 from bench.store import Store
-from bench.training import TorchMethod, take
+from bench.training import TorchMethod
 
 Session = dict[str, Any]  # lengths, directions, times of one session
 

@@ -91,6 +91,7 @@ class AppScanner(EstimatorMethod):
         "all packets count, with payload or without, and no retransmission is dropped",
         "statistics as numpy and scipy define them (silent): population variance, biased skewness and excess kurtosis, "
         "linear percentiles; a series that is constant has skewness and kurtosis 0, an empty one is all zeros",
+        "ambiguity halves the flows, not the sessions: with burst_gap, flows of one session are in both halves",
         "selection, ambiguity and threshold of the 2018 paper are off; the threshold acts on flows, and the features "
         "are selected after the ambiguous flows are told",
         "preset code follows Thijsvanede/AppScanner: 1 s, threshold 0.9, signed lengths, pandas' sample moments and "
@@ -121,6 +122,10 @@ class AppScanner(EstimatorMethod):
         )
         statistics = flow_statistics(flows[kept], Ragged(out, flows.offsets)[kept].values, p.statistics == "sample")
         return {"flows": Ragged(statistics, offsets_of(np.bincount(session[kept], minlength=len(view))))}
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without a flow; of the flows themselves, all."""
+        return np.asarray(inputs["flows"].sizes > 0) if "flows" in inputs else super().answers(inputs)
 
     def estimator(self) -> Any:
         """The forest, classes as frequent as they are."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.errors import InputError
 from bench.estimator import EstimatorMethod
-from bench.method import COUNT, POSITIVE, Inputs, Monitor, NoParameters, Part, Range, parameter
+from bench.method import COUNT, POSITIVE, Inputs, Monitor, NoParameters, Part, Range, parameter, take
 from bench.readers import Ragged, View
 
 CODE = "authors' code"
@@ -115,13 +115,11 @@ class Bind(EstimatorMethod):
         return np.asarray(inputs["packet"].sizes > 0)
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
-        """Fit on at most ``sessions`` of the training part; how many is logged as ``training_sessions``."""
-        most = self.parameters.sessions
-        if most is not None and len(train) > most:
-            rows = drawn(train.labels, most, np.random.default_rng(self.seed))
-            train = Part({name: values[rows] for name, values in train.inputs.items()}, train.labels[rows])
-        monitor.log(0, training_sessions=float(len(train)))
-        return super().fit(train, validation, monitor)
+        """Fit on at most ``sessions`` of the training part that have packets."""
+        usable, most = np.flatnonzero(self.answers(train.inputs)), self.parameters.sessions
+        if most is not None and len(usable) > most:
+            usable = usable[drawn(train.labels[usable], most, np.random.default_rng(self.seed))]
+        return super().fit(Part(take(train.inputs, usable), train.labels[usable]), validation, monitor)
 
     def begin(self, train: Part) -> None:
         """Learn the values that count: the most frequent of each family, of equally frequent ones the smallest."""
@@ -169,7 +167,7 @@ class Bind(EstimatorMethod):
         probabilities[answered] = 0.0
         for start in range(0, len(answered), SCORED):
             rows = answered[start : start + SCORED]
-            features = self.features({name: values[rows] for name, values in inputs.items()})
+            features = self.features(take(inputs, rows))
             probabilities[np.ix_(rows, self.model.classes_)] = self._shares(features)
         return probabilities
 

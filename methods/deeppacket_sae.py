@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
-from bench.method import COUNT, NOT_NEGATIVE, Part, parameter
-from bench.training import SHARED, batches, take
+from bench.method import COUNT, NOT_NEGATIVE, Part, parameter, take
+from bench.training import SHARED, batches
 from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters
 
 WIDTHS: Final = (400, 300, 200, 100, 50)

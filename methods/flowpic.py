@@ -36,7 +36,9 @@ class Parameters(TrainingParameters):
         1500, "cells of the picture along size and along time, 32 to 1500", CODE, (32, 64, 256, 1500), allowed=COUNT
     )
     window: float = parameter(60.0, "seconds that a picture shows", CODE, (15.0, 60.0), allowed=POSITIVE)
-    blocks: int = parameter(1, "pictures of a session, from its start, one window each", OURS, allowed=COUNT)
+    blocks: int = parameter(
+        1, "pictures of a session, from its start, one window each; memory grows with them", OURS, allowed=COUNT
+    )
     time: str = parameter(
         "window",
         "the time axis is the window, or runs from the picture's first packet to its last (relative)",

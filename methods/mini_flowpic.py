@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bench.method import COUNT, POSITIVE, Range, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
 from bench.training import SHARED, lift
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
 
 PAPER = "IMC 2022"
+REPLICATION = "replication, IMC 2023"
 OURS = "our choice"
 
 
@@ -27,6 +28,12 @@ class Parameters(FlowPicParameters):
         32, "cells of the picture along size and along time, 32 to 1500", PAPER, (32, 64), allowed=COUNT
     )
     window: float = parameter(15.0, "seconds that a picture shows", PAPER, (15.0, 60.0), allowed=POSITIVE)
+    dropout: float = parameter(
+        0.25, "dropout after the second convolution", REPLICATION, Range(0.0, 0.5), allowed=SHARE
+    )
+    head_dropout: float = parameter(
+        0.5, "dropout on the last hidden layer", REPLICATION, Range(0.0, 0.6), allowed=SHARE
+    )
     balance: str = parameter(
         "keep",
         "training sessions: undersample (of each class as many as of the smallest) or keep",
@@ -60,6 +67,7 @@ class MiniFlowPic(FlowPic):
     }
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
+        "the network is the replication's of 2023, begun with torch's own initial weights",
         "no augmentation of pictures or flows: what the paper studies, not its classifier",
         "all training sessions, not 100 flows a class (balance=undersample makes the classes equal)",
         "packets over 1500 bytes fall in the last row, counts are not scaled (silent)",

@@ -195,6 +195,9 @@ def test_further_flags_change_the_network(values):
     method = small(**values)
     words = draw_words([2, 8], 10, method.parameters.vocabulary)
     assert method.network()(words).shape == (2, 3)
+    default = small()
+    shapes = [{name: tuple(p.shape) for name, p in one.network().named_parameters()} for one in (method, default)]
+    assert shapes[0] != shapes[1]
 
 
 class Curve(Monitor):

@@ -59,6 +59,9 @@ class Recorder(Monitor):
     def log(self, step, **values):
         self.steps.append({"step": step, **values})
 
+    def note(self, **values):
+        self.notes = values
+
     def epoch(self, epoch, epochs, **values):
         self.epochs.append({"epoch": epoch, "epochs": epochs, **values})
 
