@@ -85,15 +85,16 @@ def make_traffic(rng, sessions, captures=3):
 
 def make_windows(rng, of_session, samples):
     session = rng.integers(0, len(of_session["packets"]), samples)
-    return Samples(session, rng.integers(0, 6, samples), rng.integers(0, 12, samples))
+    return Samples(session, rng.integers(0, 6, samples), rng.integers(0, 12, samples), int(rng.choice([1, 1, 2, 3])))
 
 
 def window_rows(of_session, columns, samples, s, payload_only):
     """Packet rows that a sample keeps."""
     session = samples.session[s]
     first = of_session["first_packet"][session] + samples.first[s]
-    end = min(first + samples.count[s], of_session["first_packet"][session] + of_session["packets"][session])
-    return [row for row in range(first, end) if not payload_only or columns["payload_length"][row]]
+    end = of_session["first_packet"][session] + of_session["packets"][session]
+    end = min(first + samples.count[s] * samples.stride, end)
+    return [row for row in range(first, end, samples.stride) if not payload_only or columns["payload_length"][row]]
 
 
 def padded(rows, packets, value, width=()):

@@ -16,6 +16,7 @@ from bench.method import Monitor
 from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.store import FORMAT, Store, write_columns
+from bench.tables import group
 from bench.tracking import Tracker
 
 METHODS = """
@@ -140,6 +141,72 @@ def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
     tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *runs.LATER}
     assert {f.name for f in dataclasses.fields(RunSpec)} == tried
+
+
+@pytest.mark.parametrize(
+    ("digest", "fields"),
+    [
+        ("b8abf184d7830a03", {}),
+        ("9135e8068f1d54f0", {"split": "capture", "seed": 2, "fold": 1, "folds": 5, "parameters": {"trees": 10},
+                              "max_per_class": 50, "store": "0f"}),
+    ],
+)  # fmt: skip
+def test_digests_of_runs_without_the_later_options_stay(digest, fields):
+    """As they were before there were filters, windows and balances, so that what was run stays done."""
+    run = RunSpec("forest", "demo", "service", **fields)
+    assert run.digest == digest
+    assert not set(run.to_dict()) & set(runs.LATER)
+    assert dataclasses.replace(run, **runs.LATER).digest == digest
+
+
+def test_later_options_have_one_form(store):
+    (asked,) = expand(["majority"], [store], filter="dns,sugar", sampling="step=4,window=4", balance="keep")
+    assert (asked.filter, asked.sampling, asked.balance) == ("sugar,dns", "window=4", None)
+    assert asked.name == "majority-session-window=4-filter=sugar,dns-seed0"
+    (paper,) = expand(["majority"], [store], split="paper", balance="resample", min_per_class=3)
+    assert paper.balance is None and paper.to_dict()["min_per_class"] == 3
+    assert expand(["majority"], [store], split="paper", balance="keep")[0].balance == "keep"
+
+
+def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
+    (clean,) = expand(["majority"], [store], sampling="window=1,payload=no", min_per_class=81)
+    assert execute(clean, tracker).reason.startswith("tiny: nothing of task kind is left")
+    (clean,) = expand(["majority"], [store], sampling="window=1,payload=no")
+    (leaky,) = expand(["majority"], [store], sampling="window=1,payload=no", split="paper", max_per_class=100)
+    records = []
+    for one in (clean, leaky):
+        done = execute(one, tracker)
+        assert done.status == "done"
+        records.append(tracker.load(done.run_id))
+    assert [record.leaky for record in records] == [False, True]
+    assert records[1].scale == "max_per_class=100"
+    split = records[1].result()["split"]
+    assert split["samples"] == {"train": 210, "validation": 30, "test": 60}
+    assert split["test_in_training_sessions"] > split["test_in_training_windows"] > 0
+    predicted = records[1].predictions()
+    assert set(predicted.first) == {0, 1} and (predicted.groups == predicted.session).all()
+    rows = {row.split: row for row in group(records)}
+    assert set(rows) == {"session, window=1,payload=no", "paper, window=1,payload=no"}
+    assert rows["paper, window=1,payload=no"].marks == ["leaky", "reduced"]
+
+
+def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
+    """It could only score 0 and would pull the macro averages down."""
+    uneven = write_store(home, "uneven", 130)  # thirteen captures: the first class has ten sessions more
+    (most,) = expand(["majority"], [uneven], min_per_class=50)
+    done = execute(most, tracker)
+    assert done.metrics["macro_f1"] == done.metrics["accuracy"] == 1
+    record = tracker.load(done.run_id)
+    assert record.predictions().classes == ["chat"] and record.result()["split"]["emptied"] == ["mail", "web"]
+
+
+def test_a_saved_leaky_split_stays_leaky(store, tracker, tmp_path):
+    made = runs.make_split(store, "kind", "paper", sampling="window=1,payload=no")
+    made.save(tmp_path / "leaky.json")
+    (one,) = expand(["majority"], [store], split="file", split_file=tmp_path / "leaky.json")
+    assert tracker.load(execute(one, tracker).run_id).leaky
+    with pytest.raises(InputError, match="has its own filter, sampling"):
+        expand(["majority"], [store], split="file", split_file=tmp_path / "leaky.json", filter="dns")
 
 
 def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):

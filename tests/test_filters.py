@@ -1,0 +1,120 @@
+"""Filters: which sessions go, counted by reason, and what is said of a class that goes with them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.cli.base import check_classes
+from bench.errors import InputError
+from bench.filters import FILTERS, SERVICES, apply_filter, parse_filter
+from bench.schema import NO_CLASS
+from bench.splits import emptied, make_split
+
+TCP, UDP = 6, 17
+ROWS = [  # protocol, client port, server port, packets with payload, what `sugar` says of it
+    (TCP, 50000, 443, 5, ""),
+    (UDP, 50000, 53, 1, ""),  # DNS is not among Sugar's
+    (UDP, 5353, 5353, 1, "name service"),
+    (UDP, 50000, 5355, 1, "name service"),
+    (UDP, 137, 137, 1, "name service"),
+    (UDP, 6771, 6771, 1, "name service"),
+    (UDP, 68, 67, 1, "network management"),
+    (UDP, 50000, 161, 1, "network management"),
+    (UDP, 50000, 3478, 1, "NAT traversal"),
+    (UDP, 17500, 17500, 1, "discovery"),
+    (UDP, 1900, 50000, 1, "discovery"),  # the answer to a search: the sender has the port
+    (TCP, 50000, 427, 1, "discovery"),
+    (UDP, 50000, 5005, 1, "RTCP"),
+    (UDP, 50000, 123, 1, "NTP"),
+    (TCP, 5353, 443, 3, ""),  # mDNS is UDP: a TCP client's port by chance
+    (TCP, 50000, 443, 0, ""),  # a handshake alone
+]
+
+
+def columns(rows=ROWS):
+    names = ("protocol", "client_port", "server_port", "payload_packets")
+    return {name: np.array(values) for name, values in zip(names, list(zip(*rows, strict=True))[:4], strict=True)}
+
+
+def test_sugar_by_family():
+    stay, counts = apply_filter("sugar", columns())
+    assert stay.tolist() == [not family for *_, family in ROWS]
+    families = [family for *_, family in ROWS if family]
+    assert counts == {f"filter: {family}": families.count(family) for family in dict.fromkeys(families)}
+
+
+def test_the_others():
+    stay, counts = apply_filter("none", columns())
+    assert stay.all() and counts == {}
+    stay, counts = apply_filter("paper", columns())
+    assert np.flatnonzero(~stay).tolist() == [15] and counts == {"filter: no payload": 1}
+    stay, counts = apply_filter("dns", columns())
+    assert np.flatnonzero(~stay).tolist() == [1] and counts == {"filter: DNS": 1}
+    stay, counts = apply_filter("tcp", columns())
+    assert counts == {"filter: not TCP": 12} and (columns()["protocol"][stay] == TCP).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.sets(st.sampled_from(sorted(FILTERS)), min_size=1),
+    rows=st.lists(
+        st.tuples(st.sampled_from([TCP, UDP]), *[st.sampled_from([9, 53, 123, 1900, 5353])] * 2, st.integers(0, 1)),
+        max_size=30,
+    ),
+)  # fmt: skip
+def test_a_session_goes_for_one_reason(names, rows):
+    if not rows:
+        return
+    stay, counts = apply_filter(",".join(names), columns(rows))
+    assert sum(counts.values()) == (~stay).sum()
+    alone = [apply_filter(name, columns(rows))[0] for name in names]
+    assert (stay == np.all(alone, axis=0)).all()
+
+
+def test_names_have_one_order():
+    assert parse_filter("dns, sugar,dns") == "sugar,dns"
+    assert parse_filter("none,tcp") == "tcp" and parse_filter("none") == "none"
+    with pytest.raises(InputError, match="unknown filter 'http'; there are: none, paper, sugar"):
+        parse_filter("dns,http")
+
+
+def test_no_service_stands_twice():
+    ends = [(p, port) for service in SERVICES for p in service.protocols for port in service.ports]
+    assert len(ends) == len(set(ends))
+
+
+@pytest.fixture
+def store(make_store):
+    """Two classes of TLS, one of DNS alone; one session that no task uses."""
+    row = np.arange(91)
+    labels = np.where(row == 90, NO_CLASS, row // 30)
+    dns = labels == 1
+    sessions = {"protocol": np.where(dns, UDP, TCP), "server_port": np.where(dns, 53, 443), "payload_packets": row % 3}
+    return make_store(sessions | {"conversation": row}, labels=labels, classes=["mail", "tinba", "web"])
+
+
+def test_a_split_counts_what_a_filter_drops(store):
+    split = make_split(store, "task", "session", filter="dns")
+    assert split.dropped == {"filter: DNS": 30} and split.head["filter"] == "dns"
+    assert sum(map(len, split.parts.values())) == 60
+    assert split.scored == (0, 2) and split.summary()["emptied"] == ["tinba"]
+    assert split.answers(np.array([2, 0, 2])).tolist() == [1, 0, 1]
+    assert make_split(store, "task", "session", filter="paper").dropped == {"filter: no payload": 30}
+
+
+def test_an_emptied_class_is_told_or_refused(store, capsys):
+    assert emptied(store, "task", "dns") == ["tinba"] and emptied(store, "task", "sugar") == []
+    check_classes(store, None, "dns", "session", strict=False)
+    told = capsys.readouterr().err
+    assert told.startswith("WARNING: fake, task task") and "tinba" in told and told.count("\n") == 1
+    with pytest.raises(InputError, match="no sample of tinba; take another filter") as refused:
+        check_classes(store, None, "dns", "session", strict=True)
+    assert "\n" not in str(refused.value)
+    check_classes(store, None, "sugar", "session", strict=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_left_is_refused(store):
+    with pytest.raises(InputError, match="nothing of task task is left"):
+        make_split(store, "task", "session", filter="dns,tcp", min_per_class=61)
