@@ -27,9 +27,7 @@ def named_seed(*names: object) -> int:
 
 def cap(rows: Rows, labels: NDArray[Any], most: int, seed: int) -> Rows:
     """At most `most` rows of each class; a smaller cap's rows are among a larger one's."""
-    order = np.lexsort((_raw(len(rows), seed), labels))
-    sizes = np.unique(labels, return_counts=True)[1]
-    rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, rank, _ = _shuffled(labels, seed)
     return np.sort(rows[order[rank < most]])
 
 
@@ -39,15 +37,20 @@ def balanced(labels: NDArray[Any], mode: str, most: int | None, seed: int) -> Ro
     Re-sampling repeats each of a class's rows as often as any other, to one; ``most`` is the size of a class, by
     default the largest one's.
     """
-    rows = np.arange(len(labels))
-    sizes = np.unique(labels, return_counts=True)[1]
-    if mode == "keep" or not len(rows):
-        return rows
+    if mode == "keep" or not len(labels):
+        return np.arange(len(labels))
+    order, rank, sizes = _shuffled(labels, seed)
     if mode == "undersample":
-        return cap(rows, labels, int(sizes.min()), seed)
-    order = np.lexsort((_raw(len(rows), seed), labels))
+        return np.sort(order[rank < sizes.min()])
     turn = np.arange(most or sizes.max()) % sizes[:, None]
     return np.sort(order[((np.cumsum(sizes) - sizes)[:, None] + turn).ravel()])
+
+
+def _shuffled(labels: NDArray[Any], seed: int) -> tuple[Rows, Rows, Rows]:
+    """Positions in ``labels`` by class and at random within it, the place of each in its class, the classes' sizes."""
+    order = np.lexsort((_raw(len(labels), seed), labels))
+    sizes = np.unique(labels, return_counts=True)[1]
+    return order, np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes), sizes
 
 
 def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:
@@ -60,6 +63,28 @@ def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares
     earliest = np.full(conversation.max(initial=-1) + 1, len(PARTS))
     np.minimum.at(earliest, conversation, part)
     return np.where(part > earliest[conversation], DROPPED, part)
+
+
+def by_chance(
+    labels: NDArray[Any], shares: Shares, fold: int | None, folds: int | None, names: tuple[object, ...]
+) -> Rows:
+    """Part of each row, at random within its class, which has its shares to one row.  Nothing stays together."""
+    if fold is None or folds is None:
+        return _cut(labels, shares, named_seed(*names))
+    part = np.full(len(labels), PARTS.index("test"))
+    rest = np.flatnonzero(_cut(labels, (1 / folds,) * folds, named_seed(*names, folds)) != fold)
+    learn = shares[0] + shares[1]
+    part[rest] = _cut(labels[rest], (shares[0] / learn, shares[1] / learn), named_seed(*names, folds, fold))
+    return part
+
+
+def _cut(labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
+    """Part of each row: every class, shuffled, cut at the shares."""
+    order, rank, sizes = _shuffled(labels, seed)
+    part = np.zeros(len(labels), np.int64)
+    for share in np.cumsum(shares)[:-1]:
+        part[order] += rank >= np.repeat(np.round(share * sizes), sizes)
+    return part
 
 
 def by_groups(

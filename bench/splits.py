@@ -37,7 +37,19 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.dealing import BALANCES, DROPPED, PARTS, Rows, balanced, by_groups, by_time, by_value, cap, named_seed
+from bench.dealing import (
+    BALANCES,
+    DROPPED,
+    PARTS,
+    Rows,
+    balanced,
+    by_chance,
+    by_groups,
+    by_time,
+    by_value,
+    cap,
+    named_seed,
+)
 from bench.errors import InputError
 from bench.filters import COLUMNS, apply_filter, parse_filter
 from bench.proof import LEAKY, BrokenSplit, attribute_of, check_windows, prove
@@ -372,7 +384,9 @@ def _deal(
         return by_time(
             np.asarray(store.session("start"))[rows], conversation, shares
         ), "conversation in an earlier part"
-    groups = np.arange(len(rows)) if scheme in LEAKY else _groups(store, scheme)[rows]  # or each sample by itself
+    if scheme in LEAKY:
+        return by_chance(labels, shares, fold, folds, names), ""
+    groups = _groups(store, scheme)[rows]
     if not (name := attribute_of(scheme)):
         _check_groups(store.name, scheme, groups, labels, folds)
         return by_groups(groups, labels, shares, fold, folds, names), ""
