@@ -91,6 +91,7 @@ class RunSpec:
 def samples_asked(spec: Mapping[str, Any]) -> list[str]:
     """What decides the samples besides split and task, where it is not as ever: one word each, for people."""
     words = [f"{name}={spec[name]}" for name in ("filter", "balance", "min_per_class") if name in spec]
+    words += [f"max_per_class={most}"] if (most := spec["max_per_class"]) and spec["split"] in LEAKY else []
     return [*([spec["sampling"]] if "sampling" in spec else []), *words]
 
 

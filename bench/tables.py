@@ -17,6 +17,7 @@ from bench.errors import InputError
 from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
 from bench.registry import describe
 from bench.runs import LATER, samples_asked
+from bench.splits import LEAKY
 from bench.tracking import Predictions, Record
 
 FORMATS: Final = ("text", "md", "csv", "json")
@@ -55,7 +56,7 @@ class Row:
         """The method with the preset and the parameters that tell it from its defaults."""
         spec = self.head.spec
         values = _settings(spec["method"], spec["parameters"])
-        if spec["max_per_class"]:
+        if spec["max_per_class"] and spec["split"] not in LEAKY:  # there it is the split's own
             values.append(f"max_per_class={spec['max_per_class']}")
         if self.apart:
             values.append(self.apart)
@@ -262,9 +263,9 @@ def _place(row: Row, name: str) -> str:
     return row.split if name == "split" else str(row.head.spec[name])
 
 
-def _marked(row: Row) -> str:
+def _marked(text: str, row: Row) -> str:
     marks = "".join(MARKS[mark] for mark in row.marks)
-    return row.method + (f" {marks}" if marks else "")
+    return text + (f" {marks}" if marks else "")
 
 
 def _cells(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[str, list[list[str]]]:
@@ -272,7 +273,9 @@ def _cells(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[str, list[list[
     varying = [name for name in PLACE if len({_place(row, name) for row in rows}) > 1]
     caption = " · ".join(_place(rows[0], name) for name in PLACE if name not in varying)
     head = [*varying, "method", "runs", *metrics]
-    lines = [[*(_place(r, p) for p in varying), _marked(r), r.runs, *(r.cell(m) for m in metrics)] for r in rows]
+    lines = [
+        [*(_place(r, p) for p in varying), _marked(r.method, r), r.runs, *(r.cell(m) for m in metrics)] for r in rows
+    ]
     return caption, [head, *lines]
 
 
@@ -283,8 +286,8 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
     across = list(dict.fromkeys(_place(row, columns) for row in rows))
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
-        line = lines.setdefault((*(_place(row, p) for p in varying), _marked(row)), {})
-        line[_place(row, columns)] = row.cell(metric)
+        line = lines.setdefault((*(_place(row, p) for p in varying), row.method), {})
+        line[_place(row, columns)] = _marked(row.cell(metric), row)  # one line for a method, whatever a split is worth
     caption = " · ".join([metric, *(_place(rows[0], name) for name in rest if name not in varying)])
     cells = [[*key, *(line.get(value, "–") for value in across)] for key, line in lines.items()]
     return caption, [[*varying, "method", *across], *cells]

@@ -16,7 +16,7 @@ from bench.method import Monitor
 from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.store import FORMAT, Store, write_columns
-from bench.tables import group
+from bench.tables import group, table
 from bench.tracking import Tracker
 
 METHODS = """
@@ -186,8 +186,11 @@ def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
     predicted = records[1].predictions()
     assert set(predicted.first) == {0, 1} and (predicted.groups == predicted.session).all()
     rows = {row.split: row for row in group(records)}
-    assert set(rows) == {"session, window=1,payload=no", "paper, window=1,payload=no"}
-    assert rows["paper, window=1,payload=no"].marks == ["leaky", "reduced"]
+    paper = "paper, window=1,payload=no, max_per_class=100"
+    assert set(rows) == {"session, window=1,payload=no", paper}
+    assert rows[paper].marks == ["leaky", "reduced"]
+    (line,) = [line for line in table(records, columns="split").splitlines() if line.startswith("majority")]
+    assert line.count("[") == 2 and "] *†" in line  # one line for the method, the leak in its cell
 
 
 def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
