@@ -12,12 +12,14 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Final, NoReturn, get_args, get_origin, get_type_hints
 
 from bench.errors import InputError
+from bench.filelist import FileList, Listed, read_file_list
 
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
@@ -92,10 +94,52 @@ class SessionLabels:
 
 
 @dataclass(frozen=True)
+class FileLabels:
+    """Label columns from a list of the data set's captures, a CSV file beside the card (`bench.filelist`)."""
+
+    kind: ClassVar[str] = "files"
+    table: FileList  # in the card: the file's name
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names that a task can use."""
+        return self.table.columns
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A question that the data set's users answer differently: what some of the listed captures are."""
+
+    files: str  # regular expression, searched in the listed file, in lower case
+    default: str
+    choices: dict[str, dict[str, str]]  # choice -> label column -> value; "file" -> "": the capture is left out
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        _check_pattern("files", self.files)
+        if self.default not in self.choices:
+            raise _FieldError("default", f"no such choice; there are: {', '.join(self.choices)}")
+
+    def check(self, files: FileList) -> None:
+        """Refuse a switch that concerns no listed capture or sets a column that there is not."""
+        if not any(self.concerns(listed) for listed in files.files):
+            raise _FieldError("files", f"matches no file of {files.name}")
+        for choice, values in self.choices.items():
+            for column, value in values.items():
+                if column not in files.columns and (column, value) != ("file", ""):
+                    known = ", ".join(sorted(files.columns))
+                    raise _FieldError(f"choices.{choice}.{column}", f"can be set: {known}, and file to ''")
+
+    def concerns(self, listed: Listed) -> bool:
+        """Whether it is a question about that capture."""
+        return re.search(self.files, listed.file.lower()) is not None
+
+
+@dataclass(frozen=True)
 class Task:
     """One classification task over the sessions."""
 
-    label: str = "label"  # label column that names the class; an empty value is no class
+    label: str = "label"  # label column that names the class, or a text with "{column}" in it; an empty value: none
     where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # label column -> values that are kept
     merge: dict[str, str] = field(default_factory=dict)  # value -> class; an empty class drops it
     minimum_captures: int = 1  # a class needs sessions in this many captures, counted after all the rest
@@ -106,6 +150,11 @@ class Task:
     def __post_init__(self) -> None:
         if self.minimum_captures < 1:
             raise _FieldError("minimum_captures", "must be at least 1")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns of which the class is made."""
+        return tuple(re.findall(r"\{([^{}]*)\}", self.label)) or (self.label,)
 
 
 @dataclass(frozen=True)
@@ -139,7 +188,8 @@ class Card:
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
     captures: Captures = Captures()
-    labels: PatternLabels | SessionLabels = PatternLabels()
+    labels: PatternLabels | SessionLabels | FileLabels = PatternLabels()
+    switches: dict[str, Switch] = field(default_factory=dict)  # of a list of captures
     attributes: dict[str, str] = field(default_factory=dict)  # name -> regular expression over a capture's path
     expected: Expected = Expected()
 
@@ -153,6 +203,7 @@ class Card:
         if len(self.tasks) > 1 and sum(task.default for task in self.tasks.values()) != 1:
             raise _FieldError("tasks", "exactly one task must have default = true")
         self._check_columns()
+        self._check_switches()
         for name, pattern in self.attributes.items():
             _check_pattern(f"attributes.{name}", pattern)
         for name in self.expected.tasks:
@@ -165,10 +216,46 @@ class Card:
         for name, task in self.tasks.items():
             if not NAME.fullmatch(name):
                 raise _FieldError(f"tasks.{name}", "a task's name may have letters, digits, '.', '_' and '-' only")
-            used = {f"tasks.{name}.label": task.label} | {f"tasks.{name}.where.{c}": c for c in task.where}
-            for place, column in used.items():
+            used = [(f"tasks.{name}.label", column) for column in task.columns]
+            used += [(f"tasks.{name}.where.{column}", column) for column in task.where]
+            for place, column in used:
                 if known is not None and column not in known:
                     raise _FieldError(place, f"no label column {column!r}; there are: {', '.join(sorted(known))}")
+
+    def _check_switches(self) -> None:
+        for name, switch in self.switches.items():
+            if not isinstance(self.labels, FileLabels):
+                raise _FieldError("switches", 'are for labels of kind = "files" only')
+            try:
+                switch.check(self.labels.table)
+            except _FieldError as error:
+                raise _FieldError(f"switches.{name}.{error.name}", str(error)) from error
+
+    def choose(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """The choice of every switch: the default where none is asked for.
+
+        Raises :class:`InputError` for a switch or a choice that there is not.
+        """
+        for name, choice in asked.items():
+            if name not in self.switches:
+                raise InputError(f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}")
+            if choice not in (choices := self.switches[name].choices):
+                raise InputError(f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}")
+        return {name: asked.get(name, switch.default) for name, switch in self.switches.items()}
+
+    def listed(self, chosen: Mapping[str, str]) -> tuple[list[Listed], list[Listed]]:
+        """The captures of the list as the chosen switches have them, and those that are left out."""
+        kept, left_out = [], []
+        for listed in self.labels.table.files if isinstance(self.labels, FileLabels) else ():
+            values: dict[str, str] = {}
+            for name, choice in chosen.items():
+                if self.switches[name].concerns(listed):
+                    values |= self.switches[name].choices[choice]
+            if values.pop("file", None) is None:
+                kept.append(dataclasses.replace(listed, labels=listed.labels | values))
+            else:
+                left_out.append(listed)
+        return kept, left_out
 
     @property
     def default_task(self) -> str:
@@ -180,6 +267,8 @@ class Card:
         """SHA-256 (hex) of everything in the card that decides what the store holds."""
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in PROSE}
         content["labels"]["kind"] = self.labels.kind
+        if not self.switches:  # cards without have the digest that they had before there were any
+            del content["switches"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -227,6 +316,8 @@ def describe_card(card: Card) -> dict[str, Any]:
     """All of a card as plain values, with the kind of its labels and its digest."""
     content = dataclasses.asdict(card)
     content["labels"] = {"kind": card.labels.kind, **content["labels"]}
+    if isinstance(card.labels, FileLabels):
+        content["labels"]["table"] = [listed.flat() for listed in card.labels.table.files]
     return content | {"digest": card.digest}
 
 
@@ -256,14 +347,16 @@ class _Reader:
 
     def read(self, kind: Any, raw: Any, place: str) -> Any:
         """`raw` as `kind`: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, a union, str, int or bool."""
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(kind) and kind is not FileList:
             return self.read_table(kind, raw, place)
         origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not NoneType]
         if origin is UnionType:
             if len(arguments) == 1:
                 return self.read(arguments[0], raw, place)
             return self.read_tagged({one.kind: one for one in arguments}, raw, place)
-        if type(raw) is not (wanted := {tuple: list}.get(origin, origin or kind)):
+        if kind is FileList and isinstance(raw, str):
+            return read_file_list(self.path.parent / raw)
+        if type(raw) is not (wanted := {tuple: list, FileList: str}.get(origin or kind, origin or kind)):
             self.fail(place, raw, f"must be {wanted.__name__}, is {type(raw).__name__}")
         if origin is dict:
             return {key: self.read(arguments[1], value, f"{place}.{key}") for key, value in raw.items()}

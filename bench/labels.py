@@ -83,6 +83,12 @@ def label_table(
     return _from_paths(labels, captures, sessions)
 
 
+def list_table(rows: Sequence[Mapping[str, str]], sessions: Columns) -> LabelTable:
+    """The labels of all sessions by their captures' label columns; ``sessions["capture"]`` counts ``rows``."""
+    columns = {name: [row[name] for row in rows] for name in sorted(rows[0])}
+    return LabelTable(np.asarray(sessions["capture"], np.int64), dict(columns), {})
+
+
 def five_tuples(protocol: Any, version: Any, ends: Sequence[tuple[Any, Any]]) -> NDArray[np.uint8]:
     """uint8 ``[rows, 38]``, equal where protocol, IP version and the two (address, port) are, in either order."""
     n = len(protocol)
@@ -115,7 +121,7 @@ def numbers(keys: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], dict[str, Any]]:
     """int16 ``[sessions]`` classes of a task (NO_CLASS where unused), and its entry in the manifest."""
-    names = _row_classes(task, table)
+    names = row_classes(task, table.columns)
     classes = sorted({name for name in names if name})
     number = {name: i for i, name in enumerate(classes)}
     by_row = np.array([number.get(name, NO_CLASS) for name in names] + [NO_CLASS], np.int64)  # the last: NO_ROW
@@ -141,17 +147,28 @@ def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArr
     }
 
 
+def row_classes(task: Task, columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Class name of every row of label columns, empty where the task does not use it."""
+    parts = zip(*(columns[name] for name in task.columns), strict=True)
+    values = [_filled(task, row) if all(row) else "" for row in parts]
+    values = [task.merge.get(value, value) for value in values]
+    for column, kept in task.where.items():
+        values = [name if value in kept else "" for name, value in zip(values, columns[column], strict=True)]
+    return values
+
+
+def _filled(task: Task, row: Sequence[str]) -> str:
+    """The task's label for one row's values of ``task.columns``."""
+    if task.columns == (task.label,):
+        return row[0]
+    return functools.reduce(
+        lambda text, part: text.replace(f"{{{part[0]}}}", part[1]), zip(task.columns, row, strict=True), task.label
+    )
+
+
 def _listed(items: Sequence[Any] | NDArray[Any], describe: Callable[[Any], Any] = lambda item: item) -> dict[str, Any]:
     """A report's entry for things that are counted and of which the first are named."""
     return {"count": len(items), "first": [describe(item) for item in items[:LISTED]]}
-
-
-def _row_classes(task: Task, table: LabelTable) -> list[str]:
-    """Class name of every row of the table, empty where the task does not use it."""
-    values = [task.merge.get(value, value) for value in table.columns[task.label]]
-    for column, kept in task.where.items():
-        values = [name if value in kept else "" for name, value in zip(values, table.columns[column], strict=True)]
-    return values
 
 
 def _from_paths(labels: PatternLabels, captures: Sequence[str], sessions: Columns) -> LabelTable:
@@ -268,7 +285,7 @@ def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> d
             raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
     needed = [labels.capture, labels.protocol, *labels.endpoints, *labels.check.values(), *filter(None, [labels.start])]
     for task in tasks.values():
-        needed += [task.label, *task.where]
+        needed += [*task.columns, *task.where]
     for name in needed:
         if name not in head:
             raise InputError(f"{path}: has no column {name!r}, which the card names; it has: {', '.join(head)}")

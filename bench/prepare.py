@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,9 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cards import Card, SessionLabels, find_card
+from bench.cards import Card, FileLabels, SessionLabels, find_card
 from bench.errors import InputError
-from bench.labels import LabelFile, label_table, numbers, read_label_file, session_tuples, task_labels
+from bench.filelist import compare, lacking, problems
+from bench.labels import (
+    LabelFile,
+    label_table,
+    list_table,
+    numbers,
+    read_label_file,
+    row_classes,
+    session_tuples,
+    task_labels,
+)
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
 from bench.store import FORMAT, TASK_COLUMN, Store, bench_home, file_sha256, store_path, unpacked_path, write_columns
@@ -49,24 +59,33 @@ def prepare(
     *,
     home: Path | None = None,
     idle_timeout: float | None = None,
+    switches: Mapping[str, str] | None = None,
+    strict: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Make the store of a data set, or find that it is there already.
 
     ``source`` is the folder of the captures (none for a card that makes or knows its own), ``idle_timeout`` the
-    seconds after which a silent session ends (None: never), ``jobs`` the number of threads (None: one a core).
-    A capture that cannot be read is reported in the manifest.  Raises :class:`InputError` where no capture can.
+    seconds after which a silent session ends (None: never), ``switches`` choices of the card's switches (the others
+    have their defaults), ``jobs`` the number of threads (None: one a core).  A capture that cannot be read is
+    reported in the manifest.  Raises :class:`InputError` where no capture can; with ``strict``, and nothing written,
+    also where the captures are not exactly what the card describes (:func:`_refuse`).
     """
     home = home or bench_home()
     path, work = store_path(card.name, home), unpacked_path(card.name, home)
-    options = {"idle_timeout": idle_timeout}
+    chosen = card.choose(switches or {})
+    options = {"idle_timeout": idle_timeout} | ({"switches": chosen} if chosen else {})
     with _lock(path):
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
-        found = find_captures(card, folder)
+        found = find_captures(card, folder, chosen)
+        if strict and found.met:  # before hours of reading
+            _refuse(folder, problems(found.met))
         if store := _same_input(path, card, options, found):
+            if strict:
+                _refuse(folder, _problems(store.manifest))
             return Prepared(path, True, _report(store))
         aside = path.with_name(f".{card.name}.new")
         shutil.rmtree(aside, ignore_errors=True)  # left by a killed preparation: nobody else holds the lock
@@ -74,6 +93,8 @@ def prepare(
         try:
             build = _Build(card, found, options, work, aside)
             build.run(jobs, progress)
+            if strict:
+                _refuse(folder, _problems(Store.open(aside).manifest))
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -90,12 +111,15 @@ def prepare_dataset(
     *,
     home: Path | None = None,
     idle_timeout: float | None = None,
+    switches: Mapping[str, str] | None = None,
+    strict: bool = False,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """:func:`prepare` by the name or path that :func:`bench.cards.find_card` takes."""
     card = find_card(name_or_path)
-    return prepare(card, source, home=home, idle_timeout=idle_timeout, jobs=jobs, progress=progress)
+    return prepare(card, source, home=home, idle_timeout=idle_timeout, switches=switches, strict=strict, jobs=jobs,
+                   progress=progress)  # fmt: skip
 
 
 def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progress | None = None) -> Store:
@@ -105,17 +129,25 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     """
     card = find_card(name_or_path)
     if card.generator or card.source:
-        try:
-            timeout = Store.open(store_path(card.name, home)).manifest["options"]["idle_timeout"]
-        except InputError:  # none yet, or one of an older format
-            timeout = None
-        return Store.open(prepare(card, home=home, idle_timeout=timeout, progress=progress).store_path)
+        kept = _kept_options(card, store_path(card.name, home))
+        return Store.open(prepare(card, home=home, **kept, progress=progress).store_path)
     store = Store.find(card.name, home)
     if store.manifest["card"] != card.digest:
         raise InputError(
             f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`"
         )
     return store
+
+
+def _kept_options(card: Card, path: Path) -> dict[str, Any]:
+    """The options with which a store was prepared, as far as the card still knows them."""
+    try:
+        options = Store.open(path).manifest["options"]
+    except InputError:  # none yet, or one of an older format
+        return {}
+    switches = options.get("switches", {})
+    known = {name: c for name, c in switches.items() if name in card.switches and c in card.switches[name].choices}
+    return {"idle_timeout": options["idle_timeout"], "switches": known}
 
 
 class _Build:
@@ -151,7 +183,9 @@ class _Build:
                     progress(done, size, number, len(files), self.packets)
         if not self.captures:
             reason = f"{self.unreadable[0]['path']}: {self.unreadable[0]['reason']}" if files else "there is none"
-            raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; check --source")
+            archives = self.source.met["archives"] if self.source.met else []
+            remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
+            raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}")
         if not self.packets:
             raise InputError(
                 f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source"
@@ -181,6 +215,7 @@ class _Build:
         for name, dtype in PACKET_COLUMNS.items():
             sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
         count, sessions = len(index.packets["time"]), len(index.sessions["start"])
+        row = self.source.rows.get(file.path)
         columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
         columns["first_packet"] = columns["first_packet"] + self.packets
         columns["capture"] = np.full(sessions, len(self.captures), np.int32)
@@ -192,8 +227,8 @@ class _Build:
             _identity(file, digest)
             | {
                 "bytes": index.size,  # of the file that packet rows address
-                "group": capture_group(self.card, file.path),
-                "attributes": capture_attributes(self.card, file.path),
+                "group": capture_group(self.card, file.path, row),
+                "attributes": capture_attributes(self.card, file.path, row),
                 "format": index.format,
                 "link_types": list(index.link_types),
                 "records": int(index.records),
@@ -220,8 +255,11 @@ class _Build:
         joined["conversation"] = numbers(session_tuples(joined)).astype(np.int32)
         columns = {name: joined[name] for name in SESSION_COLUMNS}
         paths = [capture["path"] for capture in self.captures]
-        whole = self.options["idle_timeout"] is None
-        table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
+        if isinstance(self.card.labels, FileLabels):
+            table = list_table([self.source.rows[path].labels for path in paths], columns)
+        else:
+            whole = self.options["idle_timeout"] is None
+            table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
         tasks = {}
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
@@ -235,7 +273,7 @@ class _Build:
         for capture in self.captures:
             skipped.update(capture["skipped"])
             by_content[capture["sha256"]].append(capture["path"])
-        return {
+        manifest = {
             "format": FORMAT,
             "name": self.card.name,
             "card": self.card.digest,
@@ -254,12 +292,43 @@ class _Build:
             "ignored": self.source.ignored,
             "captures": self.captures,
         }
+        return manifest | ({"files": self._files(tasks)} if self.source.met else {})
+
+    def _files(self, tasks: dict[str, Any]) -> dict[str, Any]:
+        """How the captures meet the card's list: the folder, then what is in them, then the classes."""
+        assert self.source.met
+        listed, _ = self.card.listed(self.options.get("switches", {}))
+        columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
+        classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
+        found = {name: task["classes"] for name, task in tasks.items()}
+        without = lacking(classes, found, listed, self.source.met["missing"])
+        return self.source.met | compare(self.source.rows, self.captures) | {"lacking": without}
+
+
+def _problems(manifest: Mapping[str, Any]) -> list[str]:
+    """Why the captures of a store are not what its card describes, a line each."""
+    listed = manifest.get("files")
+    return [
+        *(problems(listed) if listed else [f"{one['path']} is damaged" for one in manifest["damaged"]]),
+        *(f"{one['path']}: {one['reason']}" for one in manifest["unreadable"]),
+        *(f"{one['what']}: expected {one['expected']}, found {one['found']}" for one in manifest["unexpected"]),
+    ]
+
+
+def _refuse(folder: Path, found: Sequence[str]) -> None:
+    """Raise :class:`InputError` with the first of the problems, if there is one."""
+    if found:
+        others = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+        remedy = "leave out --strict to prepare what is there and see all"
+        raise InputError(f"{folder}: {found[0]}{others}; nothing is written; {remedy}")
 
 
 def _unexpected(
     card: Card, options: dict[str, Any], captures: int, sessions: int, tasks: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Where the counts are not those that the card expects; an idle timeout changes the sessions on purpose."""
+    """Where the counts are not those that the card expects; timeouts and switches change them on purpose."""
+    if options.get("switches", {}) != card.choose({}):
+        return []
     expected = card.expected
     pairs = [("captures", expected.captures, captures)]
     if options["idle_timeout"] is None:
@@ -286,7 +355,8 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
     known = {entry["path"]: entry for entry in manifest["captures"] + manifest["unreadable"]}
     if (manifest["card"], manifest["options"]) != (card.digest, options):
         return None
-    if (manifest["label_file"], manifest["ignored"]) != (source.label_digest, source.ignored):
+    met = (source.met or {}).items() <= manifest.get("files", {}).items()
+    if not met or (manifest["label_file"], manifest["ignored"]) != (source.label_digest, source.ignored):
         return None
     if {file.path: file.size for file in source.files} != {path: entry["size"] for path, entry in known.items()}:
         return None

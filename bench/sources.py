@@ -1,22 +1,21 @@
 """Where a data set's captures come from: the source folder, its files, a generator's captures."""
 
 import collections
+import dataclasses
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Any
 
-from bench.cards import Card, SessionLabels
+from bench.cards import Card, FileLabels, SessionLabels
 from bench.errors import InputError
+from bench.filelist import COMPRESSED, SUFFIXES, Listed, meet
 from bench.schema import CAPTURE_MAGICS
 from bench.store import file_sha256
-
-SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
-COMPRESSED: Final = (".gz", ".zst")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Source:
     ignored: dict[str, int]  # files that are no captures, by suffix
     label_file: Path | None
     label_digest: str | None  # SHA-256 (hex) of the label file
+    rows: dict[str, Listed] = field(default_factory=dict)  # path -> row of the card's list of captures
+    met: dict[str, Any] | None = None  # how the folder meets that list; None: the card has none
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
@@ -70,10 +71,13 @@ def _generated(home: Path) -> Path:
     return folder
 
 
-def find_captures(card: Card, root: Path) -> Source:
-    """All files of the card's globs that are captures by suffix or by their first bytes; and the label file."""
+def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source:
+    """All files of the card's globs that are captures by suffix or by their first bytes; and the label file.
+
+    Of a card with a list of captures only those that it lists, as ``switches`` (name -> choice, of all) have it.
+    """
     patterns = [pattern.split("/") for pattern in card.captures.include]
-    files, ignored = [], collections.Counter[str]()
+    files, others, ignored = [], [], collections.Counter[str]()
     for full in _walk(root, frozenset()):
         path = full.relative_to(root).as_posix()
         if not any(_matches(path.split("/"), pattern) for pattern in patterns):
@@ -84,11 +88,17 @@ def find_captures(card: Card, root: Path) -> Source:
             stat = full.stat()
             files.append(CaptureFile(root, path, stat.st_size, stat.st_mtime_ns))
         else:
+            others.append(path)
             ignored[full.suffix.lower() or "no suffix"] += 1
     labels = root / card.labels.file if isinstance(card.labels, SessionLabels) else None
     if labels and not labels.is_file():
         raise InputError(f"{labels}: label file of {card.name} is missing; check --source")
-    return Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
+    source = Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
+    if not isinstance(card.labels, FileLabels):
+        return source
+    met = meet(*card.listed(switches), root, [file.path for file in files], others)
+    kept = tuple(file for file in files if file.path in met.rows)
+    return dataclasses.replace(source, files=kept, rows=met.rows, met=met.report)
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
@@ -131,14 +141,14 @@ def _is_capture(path: Path) -> bool:
         return False
 
 
-def capture_group(card: Card, path: str) -> str:
-    """Name of a capture's group; a path that the card's pattern does not match is its own group."""
-    return (_found(card.captures.group, path) if card.captures.group else "") or path
+def capture_group(card: Card, path: str, row: Listed | None) -> str:
+    """Name of a capture's group, by its row in a list or its path; its own where neither names one."""
+    return (row.group if row else "") or (_found(card.captures.group, path) if card.captures.group else "") or path
 
 
-def capture_attributes(card: Card, path: str) -> dict[str, str]:
-    """The card's attributes of a capture, empty where its path does not tell."""
-    return {name: _found(pattern, path) for name, pattern in card.attributes.items()}
+def capture_attributes(card: Card, path: str, row: Listed | None) -> dict[str, str]:
+    """The card's attributes of a capture, empty where its path does not tell; the label columns of its row, too."""
+    return (row.labels if row else {}) | {name: _found(pattern, path) for name, pattern in card.attributes.items()}
 
 
 def _found(pattern: str, path: str) -> str:

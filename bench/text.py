@@ -54,16 +54,32 @@ def brief(report: dict[str, Any]) -> dict[str, Any]:
         name: f"{task['sessions']} sessions in {len(task['classes'])} classes" for name, task in report["tasks"].items()
     }
     counts = {key: report[key] for key in ("captures", "sessions", "packets")}
-    told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
-    return counts | {"tasks": tasks} | {key: report[key] for key in told}
+    told = ("labels", "files", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
+    switches = {"switches": report["options"].get("switches")}
+    return counts | switches | {"tasks": tasks} | {key: report[key] for key in told if key in report}
+
+
+def without_classes(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each task some of whose listed classes have no session, and what they need."""
+    lines = []
+    for one in manifest.get("files", {}).get("lacking", []):
+        files, archives = one["files"], ", ".join(one["archives"])
+        named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        needs = [f"missing: {named}" + (f" ({archives})" if archives else "")] if files else []
+        reason = "; ".join([*needs, *one["notes"]]) or "no capture of theirs has a session that the task uses"
+        lines.append(f"{manifest['name']}: task {one['task']} lacks {', '.join(one['classes'])}: {reason}")
+    return lines
 
 
 def shortcomings(manifest: Mapping[str, Any]) -> str:
     """What of a store is not as it should be, counted; empty where all is well."""
+    files = manifest.get("files", {})
     counted = {
         "captures could not be read": len(manifest["unreadable"]),
-        "captures are damaged": len(manifest["damaged"]),
+        "captures are damaged": len(files.get("damage_unexpected", manifest["damaged"])),
         "counts are not those of the card": len(manifest["unexpected"]),
+        "listed captures are missing": len(files.get("missing", [])),
+        "captures have other numbers of packets than listed": len(files.get("packets_differ", [])),
     }
     return ", ".join(f"{number} {what}" for what, number in counted.items() if number)
 

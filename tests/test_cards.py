@@ -42,7 +42,7 @@ def test_shipped_cards_are_right_and_say_what_they_are(name):
     assert card.title and card.licence
     assert card.generator or (card.citation and card.home.startswith("https://"))
     assert card.default_task in card.tasks
-    assert describe_card(card)["labels"]["kind"] in ("pattern", "sessions")
+    assert describe_card(card)["labels"]["kind"] in ("pattern", "sessions", "files")
 
 
 def test_the_shipped_cards_are_all_there():
@@ -121,7 +121,7 @@ def test_a_folder_needs_no_card(tmp_path):
 def test_an_unknown_name_is_answered_with_the_closest():
     with pytest.raises(InputError, match="did you mean 'iot-sentinel'"):
         find_card("iot_sentinel")
-    with pytest.raises(InputError, match="there are: demo,"):
+    with pytest.raises(InputError, match="there are: cross-platform, demo,"):
         find_card("zzzz")
 
 

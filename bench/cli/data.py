@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from bench.cli.base import check_classes, cli, emit, json_option, opened, scheme_of, split_options
-from bench.text import brief, columns, outline
+from bench.cli.base import check_classes, cli, emit, json_option, opened, pairs, scheme_of, split_options
+from bench.text import brief, columns, outline, without_classes
 
 
 @cli.command()
@@ -48,18 +48,30 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
     metavar="SECONDS",
     help="Cut a session where no packet comes for so long; none by default.",
 )
+@click.option(
+    "--switch",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=CHOICE",
+    help="Answer one of the card's questions otherwise than by default.",
+)
+@click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Captures read at once; one a core by default.")
 @json_option
-def prepare(dataset: str, source: Path | None, idle_timeout: float | None, jobs: int | None, as_json: bool) -> None:
+def prepare(dataset: str, source: Path | None, idle_timeout: float | None, switch: dict[str, str], strict: bool,
+            jobs: int | None, as_json: bool) -> None:  # fmt: skip
     """Check captures against the card, read them once, write the session store."""
     from bench.prepare import prepare_dataset
     from bench.progress import PrepareProgress
 
     with PrepareProgress() as progress:
-        prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, jobs=jobs, progress=progress)
+        prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, switches=switch, strict=strict,
+                                   jobs=jobs, progress=progress)  # fmt: skip
     state = "unchanged, nothing done" if prepared.unchanged else "written"
     data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.report))}")
+    for line in without_classes(prepared.report):
+        click.echo(line, err=True)
 
 
 @cli.command()

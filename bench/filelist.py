@@ -1,0 +1,249 @@
+"""The list of a published data set's captures, and how a folder of captures meets it.
+
+A list is a CSV file with one row a capture.  `RESERVED` names its own columns, of which only ``file`` is needed; all
+others are label columns.  Only the standard library is imported here, as cards are read by listing commands.
+"""
+
+import collections
+import csv
+import dataclasses
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from bench.errors import InputError
+
+SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
+COMPRESSED: Final = (".gz", ".zst")
+#: the end of an archive's name -> the command that unpacks it; 7z also knows Deflate64, which unzip does not
+ARCHIVES: Final = {
+    **dict.fromkeys((".zip", ".7z", ".rar"), "7z x"),
+    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2"), "tar xf"),
+}
+RESERVED: Final = ("file", "packets", "copy_of", "damaged", "group", "archive", "note")
+DAMAGED: Final = ("", "yes", "possible")
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One capture of a list."""
+
+    file: str  # its name, with the folders that are needed to know it
+    labels: dict[str, str]  # label column -> value
+    packets: int | None = None  # records up to the end or the damage
+    copy_of: str = ""  # file of the list of which this one is a byte-identical copy
+    damaged: str = ""  # "yes": the published file's end is damaged; "possible": sources disagree
+    group: str = ""  # capture group; "": its own
+    archive: str = ""  # where it is published
+    note: str = ""  # what to do without it
+
+    def flat(self) -> dict[str, Any]:
+        """Its filled cells, for people."""
+        content = {name: getattr(self, name) for name in RESERVED} | self.labels
+        return {name: value for name, value in content.items() if value not in ("", None)}
+
+
+@dataclass(frozen=True)
+class FileList:
+    """A list, as it was read."""
+
+    name: str
+    files: tuple[Listed, ...]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Label columns."""
+        return frozenset(self.files[0].labels)
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A folder held against a list: the captures to read with their rows, and a report (JSON types)."""
+
+    rows: dict[str, Listed]  # path -> row
+    report: dict[str, Any]
+
+
+def read_file_list(path: Path) -> FileList:
+    """Read and check a list.  Raises :class:`InputError` naming the file, the row and the reason."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head, *rows = (row for row in csv.reader(file) if row)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a list of captures: {error}") from error
+    if "file" not in head or not rows:
+        raise InputError(f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head)}")
+    files: list[Listed] = []
+    lines: dict[Key, int] = {}
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(head):
+            raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
+        listed = _listed(path, line, dict(zip(head, row, strict=True)))
+        if (first := lines.setdefault(capture_key(listed.file), line)) != line:
+            raise InputError(f"{path}: row {line}: file = {listed.file!r} stands in row {first} already")
+        files.append(listed)
+    for line, listed in enumerate(files, 2):
+        if listed.copy_of and capture_key(listed.copy_of) not in lines:
+            raise InputError(f"{path}: row {line}: copy_of = {listed.copy_of!r} is no file of the list")
+    return FileList(path.name, tuple(files))
+
+
+def _listed(path: Path, line: int, cells: dict[str, str]) -> Listed:
+    texts = {name: cells.get(name, "") for name in RESERVED}
+    packets, damaged = texts.pop("packets"), texts["damaged"]
+    if not texts["file"]:
+        raise InputError(f"{path}: row {line}: file is empty; name the capture")
+    if packets and not packets.isdecimal():
+        raise InputError(f"{path}: row {line}: packets = {packets!r} is no number")
+    if damaged not in DAMAGED:
+        raise InputError(f"{path}: row {line}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
+    labels = {name: value for name, value in cells.items() if name not in RESERVED}
+    return Listed(labels=labels, packets=int(packets) if packets else None, **texts)
+
+
+def capture_key(path: str) -> Key:
+    """What of a path tells a capture: its parts in lower case without blanks, the last without a capture's suffix.
+
+    The suffix tells nothing: publishers and users convert captures and keep the name, or rename and keep the bytes.
+    """
+    *folders, name = PurePosixPath("".join(path.lower().split())).parts
+    for suffixes in (COMPRESSED, SUFFIXES):
+        name = next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
+    return (*folders, name)
+
+
+def unpacking(name: str) -> str:
+    """The command that unpacks an archive of that name; empty where it is none."""
+    command = next((ARCHIVES[end] for end in ARCHIVES if name.lower().endswith(end)), "")
+    return f"{command} {shlex.quote(name)}" if command else ""
+
+
+def meet(
+    files: Sequence[Listed], left_out: Sequence[Listed], root: Path, captures: Sequence[str], others: Iterable[str]
+) -> Meeting:
+    """Hold the captures below ``root`` against the rows of a list; ``others`` are the files that are no captures.
+
+    A capture meets the row whose parts are the last of its own path (the longest such row), so that it does not
+    matter how deep the captures lie.  Rows ``left_out`` are known but not wanted.  Copies are read only where their
+    original is not there.
+    """
+    wanted = {capture_key(listed.file): listed for listed in files}
+    unwanted = {capture_key(listed.file) for listed in left_out}
+    found: dict[Key, list[str]] = collections.defaultdict(list)
+    unknown = []
+    for path in sorted(captures):
+        key = _longest(capture_key(f"{root.absolute().as_posix()}/{path}"), wanted.keys() | unwanted)
+        if key is None:
+            unknown.append(path)
+        else:
+            found[key].append(path)
+    taken = {key: found[key][0] for key in wanted if key in found}
+    rows, skipped, used = _without_copies(wanted, taken)
+    covered = set(rows) | {key for key, listed in wanted.items() if listed.copy_of} | {capture_key(of) for of in used}
+    missing = [listed for key, listed in wanted.items() if key not in covered]
+    return Meeting(
+        {taken[key]: wanted[key] for key in rows},
+        {
+            "listed": len(wanted),
+            "missing": [_cells(listed, "file", "archive", "note") for listed in missing],
+            "unknown": unknown,
+            "double": [
+                {"file": wanted[key].file, "taken": paths[0], "ignored": paths[1:]}
+                for key, paths in found.items()
+                if key in wanted and len(paths) > 1
+            ],
+            "copies_skipped": skipped,
+            "copies_used": used,
+            "left_out": sorted(path for key in found.keys() & unwanted for path in found[key]),
+            "archives": [{"file": path, "unpack": how} for path in sorted(others) if (how := unpacking(path))],
+        },
+    )
+
+
+def _longest(key: Key, known: Iterable[Key]) -> Key | None:
+    """The longest known key that a path's key ends with."""
+    known = set(known)
+    return next((key[first:] for first in range(len(key)) if key[first:] in known), None)
+
+
+def _without_copies(
+    wanted: Mapping[Key, Listed], taken: Mapping[Key, str]
+) -> tuple[list[Key], dict[str, str], dict[str, str]]:
+    """Keys to read; copies that are skipped (path -> original's path) and used (original -> copy's path)."""
+    skipped: dict[str, str] = {}
+    used: dict[str, str] = {}
+    rows = [key for key in taken if not wanted[key].copy_of]
+    for key in taken:
+        if not (original := wanted[key].copy_of):
+            continue
+        of = capture_key(original)
+        if of in taken or original in used:
+            skipped[taken[key]] = taken.get(of) or used[original]
+        else:
+            used[original] = taken[key]
+            rows.append(key)
+    return rows, skipped, used
+
+
+def compare(rows: Mapping[str, Listed], captures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the ingest found (the manifest's entries of captures) against the rows: packets and damage; JSON types."""
+    pairs = [(capture, rows[capture["path"]]) for capture in captures]
+    return {
+        "packets_differ": [
+            {"file": capture["path"], "expected": listed.packets, "found": capture["records"]}
+            for capture, listed in pairs
+            if listed.packets not in (None, capture["records"])
+        ],
+        "damage_expected": [c["path"] for c, listed in pairs if c["damage"] and listed.damaged],
+        "damage_unexpected": [c["path"] for c, listed in pairs if c["damage"] and not listed.damaged],
+        "damage_absent": [c["path"] for c, listed in pairs if not c["damage"] and listed.damaged == "yes"],
+    }
+
+
+def problems(report: Mapping[str, Any]) -> list[str]:
+    """What keeps a folder from being the listed data set, a line each; of a meeting's report or of one with
+    :func:`compare`'s.
+    """
+    return [
+        *(f"{one['file']} is missing" for one in report["missing"]),
+        *(f"{path} is not in the list" for path in report["unknown"]),
+        *(f"{one['file']} is there twice ({one['taken']}, {one['ignored'][0]})" for one in report["double"]),
+        *(f"{path} is damaged" for path in report.get("damage_unexpected", ())),
+        *(
+            f"{one['file']} has {one['found']} packets, the list says {one['expected']}"
+            for one in report.get("packets_differ", ())
+        ),
+    ]
+
+
+def lacking(
+    classes: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]], files: Sequence[Listed],
+    missing: Sequence[Mapping[str, str]],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The classes of each task that the list has and the captures have not; JSON types.
+
+    ``classes`` gives for each task the class of each of the list's ``files``, empty for none, and ``found`` the
+    task's classes.  What a class needs is told where its captures are among the ``missing`` ones.
+    """
+    absent, report = {one["file"] for one in missing}, []
+    for task, of_file in classes.items():
+        if names := sorted(set(of_file) - set(found[task]) - {""}):
+            needed = [one for one, name in zip(files, of_file, strict=True) if name in names and one.file in absent]
+            entry = {
+                "task": task,
+                "classes": names,
+                "files": [listed.file for listed in needed],
+                "archives": sorted({listed.archive for listed in needed} - {""}),
+                "notes": sorted({listed.note for listed in needed} - {""}),
+            }
+            report.append(entry)
+    return report
+
+
+def _cells(listed: Listed, *names: str) -> dict[str, str]:
+    cells = dataclasses.asdict(listed)
+    return {name: cells[name] for name in names if cells[name]}
