@@ -183,6 +183,9 @@ def _hide(
             _zero(out, 10, 12)
     elif addresses:
         _zero(out, 8, 40)
+        _zero(out, 2, 4)  # the flow label is often a hash of the addresses and ports
+        if len(out) > 1:
+            out[1] &= 0xF0
     transport = _transport(data, begin, held)
     if ports:
         _zero(out, transport, transport + 4)

@@ -27,7 +27,7 @@ READS: Final = {
     "ip_bytes": "captured bytes from the IP header on (also TTL, IP id, TCP sequence numbers and options)",
     "ports": "client and server port, apart or within ip_bytes",
     "protocol": "6 TCP, 17 UDP",
-    "addresses": "IP addresses within ip_bytes",
+    "addresses": "IP addresses within ip_bytes, and IPv6 flow labels, which are made from them",
     "checksums": "checksums of the IPv4, TCP and UDP headers within ip_bytes (they reveal masked fields)",
 }
 
@@ -71,7 +71,8 @@ class Ragged:
 
     def __getitem__(self, rows: Any) -> "Ragged":
         """The rows that an integer or boolean array or a slice picks."""
-        begin, sizes = self.offsets[:-1][rows], self.sizes[rows]
+        begin = self.offsets[:-1][rows]
+        sizes = self.offsets[1:][rows] - begin
         offsets = offsets_of(sizes)
         return Ragged(self.values[np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], sizes)], offsets)
 
@@ -245,7 +246,7 @@ class View:
         self, bytes: int, packets: int | None, payload_only: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
         """Packet rows with their offsets, and zeros ``[S, bytes]`` to fill."""
-        limit = _positive("bytes", bytes) if packets is None else _positive("packets", packets)
+        limit = min(_positive("bytes", bytes), bytes if packets is None else _positive("packets", packets))
         offsets = offsets_of(np.minimum(self._kept(payload_only), limit))
         return self._select(offsets, payload_only), offsets, _zeros((len(self), bytes))
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, count, parameter, take
 from bench.metrics import ABSTAINED, decide, macro_f1
-from bench.readers import Ragged
+from bench.readers import MASKS, Ragged, View
 
 #: the common training budget of every method's preset "shared"; each adds the common number of packets
 SHARED: Final = {"epochs": 30, "patience": 5}
@@ -112,18 +112,18 @@ class TorchMethod(Method):
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Train afresh and keep the epoch with the best validation macro-F1 (then the lowest validation loss).
 
-        With an empty validation part the last epoch is kept.  Raises :class:`InputError` for fewer than two
+        Where no validation sample is answered the last epoch is kept.  Raises :class:`InputError` for fewer than two
         samples to train on and :class:`TrainingDiverged` for a loss that is not finite.
         """
         usable = np.flatnonzero(self.answers(train.inputs))
-        draw = np.random.default_rng(self.seed)
-        usable = usable[self.select(train.labels[usable], draw)]
+        usable = usable[self.select(train.labels[usable], np.random.default_rng((self.seed, 0)))]
         if len(usable) < 2:
             raise InputError(f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.note(training_samples=len(usable))
         with self._seeded():
             self.model = self.network().to(self.device)
             self.begin(self.model, train, usable)
+            draw = np.random.default_rng(self.seed)
             shuffles = (draw.permutation(usable) for _ in range(self.parameters.epochs))
             self._loop(self.model, train, shuffles, validation, monitor)
         self.model.eval()
@@ -182,14 +182,16 @@ class TorchMethod(Method):
         return loss.item(), int((logits.argmax(1) == truth).sum())
 
     def _validate(self, part: Part) -> dict[str, float]:
-        """Loss, accuracy and macro-F1 of a part; nothing of an empty one.  An abstention is an error."""
+        """Loss, accuracy and macro-F1 of a part; nothing where no sample is answered.  An abstention is an error."""
         if not len(part):
             return {}
         probabilities = self.predict_proba(part.inputs)
         predicted = decide(probabilities)
         chosen = probabilities[np.arange(len(part)), part.labels][predicted != ABSTAINED]
+        if not len(chosen):
+            return {}
         return {
-            "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()) if len(chosen) else np.inf,
+            "loss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
             "accuracy": float((predicted == part.labels).mean()),
             "macro_f1": macro_f1(part.labels, predicted, self.classes),
         }
@@ -225,11 +227,22 @@ class TorchMethod(Method):
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
-        """Torch's generators seeded by the method's seed, and put back afterwards."""
-        device = torch.device(self.device)
+        """Torch's generators seeded by the method's seed, sums on the CPU in one order; all put back afterwards.
+
+        Else gradients of gathered rows (``x[index]``) are added up in the order in which threads come.
+        """
+        device, before = torch.device(self.device), torch.are_deterministic_algorithms_enabled()
+        memory: Any = torch.utils.deterministic
+        filled = memory.fill_uninitialized_memory
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            yield
+            torch.use_deterministic_algorithms(device.type == "cpu", warn_only=True)
+            memory.fill_uninitialized_memory = False  # nothing here reads what it has not written
+            try:
+                yield
+            finally:
+                torch.use_deterministic_algorithms(before)
+                memory.fill_uninitialized_memory = filled
 
     def precision(self) -> torch.autocast:
         """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling."""
@@ -243,21 +256,45 @@ def steps_an_epoch(samples: int, batch_size: int) -> int:
 
 
 def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """The rows in batches; none holds a single sample, which batch normalisation cannot digest."""
+    """The rows in batches; unless asked for, none holds a single sample, which batch normalisation cannot digest."""
     steps = steps_an_epoch(len(rows), batch_size)
     for step in range(steps):
         yield rows[step * batch_size : (step + 1) * batch_size if step < steps - 1 else len(rows)]
 
 
+class HeaderBytesMethod(TorchMethod):
+    """A method that reads the first ``bytes`` of the first ``packets`` from the IP header on.
+
+    Its parameters have these two and ``mask_ports``; addresses and checksums are always masked.
+    """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
+
+    def represent(self, view: View) -> Inputs:
+        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
+        p = self.parameters
+        mask = MASKS if p.mask_ports else ("addresses", "checksums")
+        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
+
+    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """``[samples]``: False for a session without a captured byte."""
+        return np.asarray(inputs["packets"].any(axis=(1, 2)))
+
+
 class PacketMethod(TorchMethod):
     """A method whose unit is the packet, lifted to sessions by the mean log probability of its packets.
 
-    :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array ``eligible [samples, packets]``.
-    Training takes every eligible packet as a sample of one packet; a session without any is an abstention.
+    Its parameters have ``packets``; :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array
+    ``eligible [samples, packets]``.  Training takes every eligible packet as a sample of one packet; a session without any is an abstention.
     The network works on eligible packets alone and ends with :func:`lift`.
     """
 
     unit: ClassVar[str] = "packet"
+
+    @property
+    def scoring_batch(self) -> int:  # type: ignore[override]
+        """Sessions whose packets are some 256."""
+        return max(1, 256 // int(self.parameters.packets))
 
     def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without an eligible packet."""

@@ -109,14 +109,14 @@ def _value(text: str) -> Any:
         return word
 
 
-def spaces_for(name: str, asked: Mapping[str, str]) -> dict[str, Space]:
-    """The spaces that ``--param`` names, or the method's own where it names none.
+def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) -> dict[str, Space]:
+    """The spaces that ``--param`` names, or the method's own of what is not ``fixed`` where it names none.
 
     Every end and choice must be a value that the parameter can take.
     """
     method = cast(type[Method], describe(name))  # an outline has all that is asked: name and Parameters
     if not asked:
-        spaces = search_spaces(method)
+        spaces = {name: space for name, space in search_spaces(method).items() if name not in fixed}
         if not spaces:
             raise InputError(f"{method.name} has no search space of its own: name one with --param NAME=SPACE")
         return spaces

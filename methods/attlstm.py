@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bench.method import COUNT, parameter
-from methods.han import Han, PacketClassifier
+from methods.han import DEVIATIONS, Han, PacketClassifier
 from methods.han import Parameters as HanParameters
 
 
@@ -35,6 +35,7 @@ class Attlstm(Han):
         "batch_size": 8,
         "epochs": 12,
     }
+    deviations: ClassVar[tuple[str, ...]] = DEVIATIONS
     scoring_batch: ClassVar[int] = 256
 
     def network(self) -> nn.Module:

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Inputs, Part, Range, parameter
-from bench.readers import MASKS, View
-from bench.training import SHARED, TorchMethod, TrainingParameters
+from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Part, Range, parameter
+from bench.training import SHARED, HeaderBytesMethod, TrainingParameters
 
 SECOND_HAND = "input as TrafficAudio (2026) describes it"
 OURS = "our choice (reconstructed)"
@@ -71,12 +70,11 @@ class Parameters(TrainingParameters):
             raise InputError(f"parameter hidden={self.hidden}: the two poolings leave nothing of it; take 2 or more")
 
 
-class Cmtsnn(TorchMethod):
+class Cmtsnn(HeaderBytesMethod):
     """CMTSNN, reconstructed from secondary sources."""
 
     name: ClassVar[str] = "cmtsnn"
     reference: ClassVar[str] = "Zhu, Xu, Gao, Xiao: CMTSNN, IEEE Internet of Things Journal 10(13), 2023, 11773-11791"
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "expected": {"cost": "expected"},
@@ -104,14 +102,9 @@ class Cmtsnn(TorchMethod):
         " it would shift between training and test (reconstructed)",
         "bytes begin at the IP header, addresses and checksums zero (unknown)",
         "Adam 1e-3, batches of 128, 50 epochs, 0.3 of the rate every 10: as TSCRNN, of the same laboratory",
+        "with cost=expected probabilities are shifted by the costs; its cross-entropy is a weighted mean over a batch",
         "epoch chosen by validation macro-F1 (unknown)",
     )
-
-    def represent(self, view: View) -> Inputs:
-        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
-        p = self.parameters
-        mask = MASKS if p.mask_ports else ("addresses", "checksums")
-        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""

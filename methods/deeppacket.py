@@ -32,7 +32,8 @@ BLOCK: Final = 1 << 14  # packets whose bytes are moved at once: bounds the copy
 #: what both networks of the paper differ in from it
 DEVIATIONS: Final[tuple[str, ...]] = (
     "split by session before packets are taken; the paper splits packets at random, so that one flow is on both sides",
-    "the first packets of each session train, 16 unless asked for more; the paper takes all",
+    "the first packets of each session train, 16 by default; the paper takes all of the capture",
+    "scores are of sessions alone; the paper's are of packets",
     "packets without payload are dropped: also RST without ACK and empty UDP datagrams, which the paper's rule "
     "(SYN, ACK or FIN without payload) keeps",
     "DNS is recognised by port 53; with masked ports it cannot be recognised and is kept",

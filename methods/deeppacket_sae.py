@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.method import COUNT, NOT_NEGATIVE, Part, parameter, take
-from bench.training import SHARED, batches
+from bench.training import SHARED, TrainingDiverged, batches
 from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters
 
 WIDTHS: Final = (400, 300, 200, 100, 50)
@@ -79,13 +79,16 @@ class DeepPacketSae(DeepPacket):
         body: Any = network.body
         draw = np.random.default_rng((self.seed, 1))  # the loop's shuffles come from the seed alone
         for depth, encoder in enumerate(body[:-1]):
-            self._pretrain(encoder.train(), body[:depth].eval(), train, rows, draw)
+            if not np.isfinite(self._pretrain(encoder.train(), body[:depth].eval(), train, rows, draw)):
+                raise TrainingDiverged(
+                    f"{self.name}: encoder {depth + 1} diverged in pre-training; lower learning_rate"
+                )
 
     def _pretrain(
         self, encoder: Any, below: nn.Module, train: Part, rows: NDArray[np.int64], draw: np.random.Generator
-    ) -> None:
-        """Train one encoder on what the layers ``below`` make of the packets."""
-        p = self.parameters
+    ) -> float:
+        """Train one encoder on what the layers ``below`` make of the packets; its last loss."""
+        p, loss = self.parameters, torch.zeros(())
         decoder = nn.Linear(encoder[0].out_features, encoder[0].in_features).to(self.device)
         optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=p.learning_rate, fused=True)
         for _ in range(p.pretraining_epochs):
@@ -98,3 +101,4 @@ class DeepPacketSae(DeepPacket):
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
+        return loss.item()

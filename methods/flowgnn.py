@@ -3,7 +3,7 @@
 T.-L. Huoh, Y. Luo, P. Li, T. Zhang: "Flow-Based Encrypted Network Traffic Classification With Graph Neural
 Networks", IEEE Transactions on Network and Service Management 20(2), 2023, 1224-1237.
 
-k packets make k (k - 1) / 2 edges, each of which passes seven five-layer MLPs.  A batch of 128 sessions of 100
+k packets make k (k - 1) / 2 edges, each of which passes six five-layer MLPs.  A batch of 128 sessions of 100
 packets holds 633,600 edges: one step of training then keeps about 19 GB in float32, half of it in mixed precision on a
 GPU.  Fewer ``packets`` cut that by their square, a smaller ``batch_size`` in proportion.
 """
@@ -117,6 +117,8 @@ class Flowgnn(GraphMethod):
         "preset code: 100 bytes from the IP header (authors' code: of a frame with zeroed MAC addresses and unmasked "
         "checksums), real payload lengths (there: packet length less 14), class weights of our training part (there: "
         "constants, the inverse class shares of its data); cores and MLPs as in the paper, as its models.py is missing",
+        "standard deviations of the globals are the sample's (n - 1), 0 for one packet (silent)",
+        "batches count sessions, whatever their edges: 128 of 100 packets need some 19 GB (take fewer packets)",
     )
 
     def represent(self, view: View) -> Inputs:

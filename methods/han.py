@@ -9,7 +9,7 @@ empty place, which is the same sum with fewer terms to work out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -17,12 +17,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
-from bench.readers import MASKS, View
-from bench.training import SHARED, TorchMethod, TrainingParameters, class_weights
+from bench.method import COUNT, POSITIVE, SHARE, Part, Range, parameter
+from bench.training import SHARED, HeaderBytesMethod, TrainingParameters, class_weights
 
 HEAD = 128  # features of the hidden layer before the classes
 MOST = 10.0  # largest weight of a class: our choice
+
+#: of both models of the paper
+DEVIATIONS: Final[tuple[str, ...]] = (
+    "addresses are set to zero, and the checksums with them (the paper removes addresses, how is silent)",
+    "the attention layer has twice the LSTM's features (silent)",
+    "dropout 0.2: the paper's 0.8 is the share that is kept",
+    "cross-entropy weighted by N / (K n_c), at most 10: the paper's costs are not printed; loss=sosr is its loss,"
+    " with 0 for the true class and that class's weight for all others",
+    "with loss=sosr probabilities are the softmax of the negative costs: the paper takes the least cost and also"
+    " speaks of probabilities",
+    "DNS flows are kept: the paper removes them",
+    "epoch chosen by validation macro-F1 (silent)",
+    "weighted cross-entropy is a weighted mean over a batch",
+)
 
 
 @dataclass(frozen=True)
@@ -55,12 +68,11 @@ class Parameters(TrainingParameters):
     )
 
 
-class Han(TorchMethod):
+class Han(HeaderBytesMethod):
     """HAN, the byte-level model: one byte a step, then one packet vector a step."""
 
     name: ClassVar[str] = "han"
     reference: ClassVar[str] = "Yao, Liu, Zhang, Wu, Jiang, Yu: attention-based LSTM, IEEE Trans. Big Data 8(1), 2022"
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sosr": {"loss": "sosr"},  # the paper's loss, under our costs
@@ -75,25 +87,11 @@ class Han(TorchMethod):
         "epochs": 30,
     }
     deviations: ClassVar[tuple[str, ...]] = (
-        "addresses are set to zero, and the checksums with them (the paper removes addresses, how is silent)",
-        "the attention layer has twice the LSTM's features (silent)",
-        "dropout 0.2: the paper's 0.8 is the share that is kept",
-        "cross-entropy weighted by N / (K n_c), at most 10: the paper's costs are not printed; loss=sosr is its loss,"
-        " with 0 for the true class and that class's weight for all others",
-        "with loss=sosr probabilities are the softmax of the negative costs: the paper takes the least cost and also"
-        " speaks of probabilities",
+        *DEVIATIONS,
         "starting weights: input weights scaled by the inputs, orthogonal recurrent ones, forget bias 1 (silent); with"
         " torch's own, training stands still several times longer",
-        "DNS flows are kept: the paper removes them",
-        "epoch chosen by validation macro-F1 (silent)",
     )
     scoring_batch: ClassVar[int] = 32  # 32 x 10 x 1500 states of 256 float32 are half a gigabyte
-
-    def represent(self, view: View) -> Inputs:
-        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
-        p = self.parameters
-        mask = MASKS if p.mask_ports else ("addresses", "checksums")
-        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""

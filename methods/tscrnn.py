@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bench.errors import InputError
-from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
-from bench.readers import MASKS, View
-from bench.training import SHARED, TorchMethod, TrainingParameters
+from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
+from bench.training import SHARED, HeaderBytesMethod, TrainingParameters
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,11 @@ class Parameters(TrainingParameters):
         return super().learning_rate_at(step, steps_an_epoch)
 
 
-class Tscrnn(TorchMethod):
+class Tscrnn(HeaderBytesMethod):
     """TSCRNN, the layers of its Table I."""
 
     name: ClassVar[str] = "tscrnn"
     reference: ClassVar[str] = "Lin, Xu, Gao: TSCRNN, Computer Networks 190, 2021, 107974"
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "length": {"recurrent_axis": "length"},  # the LSTMs run along the bytes
@@ -98,12 +96,6 @@ class Tscrnn(TorchMethod):
         "30 epochs at the full rate, then 20 with cuts every 5: the paper says 30, then 'a total of 20'",
         "epoch chosen by validation macro-F1 instead of the paper's early stopping, whose rule is silent",
     )
-
-    def represent(self, view: View) -> Inputs:
-        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
-        p = self.parameters
-        mask = MASKS if p.mask_ports else ("addresses", "checksums")
-        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""

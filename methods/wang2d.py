@@ -14,7 +14,8 @@ from torch import nn
 
 from bench.errors import InputError
 from bench.method import COUNT, parameter
-from methods.wang1d import Network, Wang1D, head, pooled
+from bench.training import SHARED
+from methods.wang1d import DEVIATIONS, Network, Wang1D, head, pooled
 from methods.wang1d import Parameters as Wang1DParameters
 
 
@@ -42,6 +43,14 @@ class Wang2D(Wang1D):
     name: ClassVar[str] = "wang2d"
     reference: ClassVar[str] = "Wang, Zhu, Zeng, Ye, Sheng: malware traffic 2D-CNN, IEEE ICOIN 2017, 712-717"
     Parameters: ClassVar[type] = Parameters
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "l7": {"layers": "payload"},
+        "shared": {"packets": 16, "mask_ports": True, **SHARED},
+    }
+    deviations: ClassVar[tuple[str, ...]] = (
+        *DEVIATIONS,
+        "40 epochs, as the other paper of the same authors says; the code takes a fixed number of steps",
+    )
     tiny: ClassVar[Mapping[str, Any]] = {**Wang1D.tiny, "bytes": 36, "kernel": 5, "hidden": 128, "dropout": 0.1}
 
     def network(self) -> nn.Module:

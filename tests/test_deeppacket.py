@@ -71,8 +71,9 @@ def ip_packet(rng, protocol, payload, *, version=4, options=0, ports=(443, 50_00
     else:
         head = bytearray(b"\x60" + rng.bytes(39))
         head[6] = protocol
-        if "addresses" in hide:
-            head[8:40] = bytes(32)
+        if "addresses" in hide:  # and the flow label
+            head[1] &= 0xF0
+            head[2:4], head[8:40] = bytes(2), bytes(32)
     transport = bytearray(rng.bytes(20 if protocol == TCP else 8))
     transport[:4] = bytes(4) if "ports" in hide else b"".join(p.to_bytes(2, "big") for p in ports)
     if "checksums" in hide:

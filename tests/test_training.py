@@ -11,6 +11,7 @@ from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from bench.metrics import macro_f1
 from bench.training import (
+    HeaderBytesMethod,
     PacketMethod,
     TorchMethod,
     TrainingDiverged,
@@ -239,8 +240,15 @@ def test_scores_do_not_depend_on_the_scoring_batch(monkeypatch):
     assert np.allclose(method.predict_proba(part().inputs), whole, atol=1e-6)
 
 
+@dataclasses.dataclass(frozen=True)
+class PacketSettings(TrainingParameters):
+    packets: int = 3
+
+
 class PerPacket(PacketMethod):
     """Softmax regression on single packets."""
+
+    Parameters = PacketSettings
 
     name = "per-packet"
     reference = "none"
@@ -278,7 +286,7 @@ def sessions(samples=40, packets=3):
 
 def test_packets_are_trained_one_by_one_and_answer_together():
     some = sessions()
-    settings = TrainingParameters(epochs=20, batch_size=8, learning_rate=0.05)
+    settings = PacketSettings(epochs=20, batch_size=8, learning_rate=0.05)
     method = PerPacket(settings, classes=2).fit(some, some, Monitor())
     assert {packets for _, packets in method.model.shapes} == {1}
     assert sum(rows for rows, _ in method.model.shapes) == 20 * some.inputs["eligible"].sum()
@@ -355,3 +363,56 @@ def test_values_that_are_not_allowed(values, complaint):
     with pytest.raises(InputError) as caught:
         make_parameters(Linear, values)
     assert str(caught.value) == complaint
+
+
+def test_gathered_rows_are_added_up_in_one_order():
+    """Gradients of ``x[index]`` come from threads in any order unless torch is told otherwise."""
+
+    class Gathered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(7, 64) / 8)
+            self.out = nn.Linear(64, 3)
+
+        def forward(self, points):
+            index = (points[:, :1].long().abs() * torch.arange(1, 2001)) % 7
+            return self.out(self.table[index].mean(1))
+
+    class Gathering(Linear):
+        def network(self):
+            return Gathered()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fits = [Gathering(TrainingParameters(epochs=2), classes=3).fit(part(), part(), Monitor()) for _ in range(3)]
+    finally:
+        torch.set_num_threads(threads)
+    answers = [fit.predict_proba(part().inputs) for fit in fits]
+    assert all(np.array_equal(answers[0], other) for other in answers)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_where_no_validation_sample_is_answered_the_last_epoch_is_kept():
+    class Silent(Linear):
+        def answers(self, inputs):
+            return inputs["points"][:, 0] < 1e6
+
+    settings = TrainingParameters(epochs=6, patience=2)
+    silent = Part({"points": part().inputs["points"] + 10**7}, part().labels)
+    seen = Recorder()
+    one = Silent(settings, classes=3).fit(part(), silent, seen)
+    assert len(seen.epochs) == 6 and "validation_loss" not in seen.epochs[-1]
+    empty = Part({"points": part().inputs["points"][:0]}, part().labels[:0])
+    two = Silent(settings, classes=3).fit(part(), empty, Monitor())
+    assert np.array_equal(one.predict_proba(part().inputs), two.predict_proba(part().inputs))
+
+
+def test_a_session_without_a_captured_byte_is_an_abstention():
+    class Bytes(HeaderBytesMethod):
+        def network(self):
+            raise NotImplementedError
+
+    packets = np.zeros((3, 2, 4), np.uint8)
+    packets[1, 1, 2] = 1
+    assert Bytes(classes=2).answers({"packets": packets}).tolist() == [False, True, False]

@@ -48,12 +48,13 @@ def test_a_grid_needs_steps():
 
 
 def test_default_spaces_hold_temperature_and_packets():
-    assert {"temperature", "packets"} <= set(spaces_for("atvitsc", {}))
+    assert {"temperature", "packets"} <= set(spaces_for("atvitsc", {}, {}))
+    assert "temperature" not in spaces_for("atvitsc", {}, {"temperature": 7.0})  # stays fixed
 
 
 def test_a_space_must_fit_the_parameter():
     with pytest.raises(InputError, match="packets"):
-        spaces_for("atvitsc", {"packets": "0.5:1.5"})
+        spaces_for("atvitsc", {"packets": "0.5:1.5"}, {})
 
 
 class FakeTracker:
@@ -179,7 +180,7 @@ def test_a_running_trial_of_another_process_is_left_alone(search, study, tmp_pat
 
 def test_a_step_that_leads_to_a_value_that_cannot_be_is_refused_before_the_first_trial():
     with pytest.raises(InputError, match="bytes=208"):
-        spaces_for("atvitsc", {"bytes": "16:400:192"})
+        spaces_for("atvitsc", {"bytes": "16:400:192"}, {})
 
 
 def test_a_diverged_trial_does_not_end_the_study(search, study):

@@ -124,7 +124,8 @@ def tune(method: str, dataset: str, scheme: str, seed: int, fold: int | None, pa
     from bench.tracking import Tracker
     from bench.tuning import Search, spaces_for, tune
 
-    search = Search(specs[fold or 0], spaces_for(method, params), sampler, prune=not no_prune)
+    spec = specs[fold or 0]
+    search = Search(spec, spaces_for(method, params, spec.parameters), sampler, prune=not no_prune)
     results.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
     summary = tune(search, Tracker(results), storage=url, trials=trials, device=device, results=results,
