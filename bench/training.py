@@ -285,7 +285,8 @@ class PacketMethod(TorchMethod):
     """A method whose unit is the packet, lifted to sessions by the mean log probability of its packets.
 
     Its parameters have ``packets``; :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array
-    ``eligible [samples, packets]``.  Training takes every eligible packet as a sample of one packet; a session without any is an abstention.
+    ``eligible [samples, packets]``.  Training takes every eligible packet as a sample of one packet; a session
+    without any is an abstention.
     The network works on eligible packets alone and ends with :func:`lift`.
     """
 
