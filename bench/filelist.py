@@ -6,7 +6,6 @@ others are label columns.  Only the standard library is imported here, as cards 
 
 import collections
 import csv
-import dataclasses
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,14 +132,15 @@ def meet(
     """
     wanted = {capture_key(listed.file): listed for listed in files}
     unwanted = {capture_key(listed.file) for listed in left_out}
+    known = wanted.keys() | unwanted
     found: dict[Key, list[str]] = collections.defaultdict(list)
     unknown = []
     for path in sorted(captures):
-        key = _longest(capture_key(f"{root.absolute().as_posix()}/{path}"), wanted.keys() | unwanted)
-        if key is None:
-            unknown.append(path)
-        else:
+        parts = capture_key(f"{root.absolute().as_posix()}/{path}")
+        if key := next((parts[first:] for first in range(len(parts)) if parts[first:] in known), None):
             found[key].append(path)
+        else:
+            unknown.append(path)
     taken = {key: found[key][0] for key in wanted if key in found}
     rows, skipped, used = _without_copies(wanted, taken)
     covered = set(rows) | {key for key, listed in wanted.items() if listed.copy_of} | {capture_key(of) for of in used}
@@ -149,7 +149,10 @@ def meet(
         {taken[key]: wanted[key] for key in rows},
         {
             "listed": len(wanted),
-            "missing": [_cells(listed, "file", "archive", "note") for listed in missing],
+            "missing": [
+                {name: cell for name, cell in one.flat().items() if name in ("file", "archive", "note")}
+                for one in missing
+            ],
             "unknown": unknown,
             "double": [
                 {"file": wanted[key].file, "taken": paths[0], "ignored": paths[1:]}
@@ -162,12 +165,6 @@ def meet(
             "archives": [{"file": path, "unpack": how} for path in sorted(others) if (how := unpacking(path))],
         },
     )
-
-
-def _longest(key: Key, known: Iterable[Key]) -> Key | None:
-    """The longest known key that a path's key ends with."""
-    known = set(known)
-    return next((key[first:] for first in range(len(key)) if key[first:] in known), None)
 
 
 def _without_copies(
@@ -209,7 +206,7 @@ def problems(report: Mapping[str, Any]) -> list[str]:
     :func:`compare`'s.
     """
     return [
-        *(f"{one['file']} is missing" for one in report["missing"]),
+        *(f"{one['file']} is missing{_remarks(one)}" for one in report["missing"]),
         *(f"{path} is not in the list" for path in report["unknown"]),
         *(f"{one['file']} is there twice ({one['taken']}, {one['ignored'][0]})" for one in report["double"]),
         *(f"{path} is damaged" for path in report.get("damage_unexpected", ())),
@@ -218,6 +215,11 @@ def problems(report: Mapping[str, Any]) -> list[str]:
             for one in report.get("packets_differ", ())
         ),
     ]
+
+
+def _remarks(missing: Mapping[str, str]) -> str:
+    remarks = [missing[name] for name in ("archive", "note") if name in missing]
+    return f" ({'; '.join(remarks)})" if remarks else ""
 
 
 def lacking(
@@ -242,8 +244,3 @@ def lacking(
             }
             report.append(entry)
     return report
-
-
-def _cells(listed: Listed, *names: str) -> dict[str, str]:
-    cells = dataclasses.asdict(listed)
-    return {name: cells[name] for name in names if cells[name]}

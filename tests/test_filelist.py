@@ -1,0 +1,227 @@
+from pathlib import Path
+
+import pytest
+
+from bench.cards import find_card
+from bench.errors import InputError
+from bench.filelist import capture_key, compare, lacking, meet, problems, read_file_list, unpacking
+
+LIST = """file,packets,copy_of,damaged,group,archive,note,side,app
+a/One1.pcap,10,,,pair,a.zip,,left,One
+a/One2.pcapng,,,yes,pair,,,left,One
+b/one1.pcap,7,,,,b.7z,take task x,right,One
+b/one1-copy.pcap,7,b/one1.pcap,,,,,right,One
+two.pcap,3,,possible,,,,right,Two
+"""
+
+CARD = """
+name = "mine"
+title = "Mine"
+[labels]
+kind = "files"
+table = "mine.csv"
+[switches.two]
+files = '^two'
+default = "right"
+choices = { right = {}, left = { side = "left" }, none = { side = "" }, out = { file = "" } }
+[switches.ones]
+files = 'one'
+default = "both"
+choices = { both = {}, out = { file = "" } }
+[tasks.both]
+label = "{side}-{app}"
+default = true
+merge = { left-One = "L1" }
+[tasks.app]
+label = "app"
+"""
+
+
+@pytest.fixture
+def listed(tmp_path):
+    (tmp_path / "mine.csv").write_text(LIST)
+    return read_file_list(tmp_path / "mine.csv")
+
+
+@pytest.fixture
+def card(tmp_path, listed):
+    (tmp_path / "mine.toml").write_text(CARD)
+    return find_card(tmp_path / "mine.toml")
+
+
+def met(listed, *captures, root="/data", others=(), left_out=()):
+    return meet(listed.files, left_out, Path(root), captures, others)
+
+
+def test_a_list_is_read(listed):
+    first, second, *_ = listed.files
+    assert listed.columns == {"side", "app"}
+    assert (first.packets, second.packets, second.damaged) == (10, None, "yes")
+    assert first.labels == {"side": "left", "app": "One"}
+    assert first.flat() == {
+        "file": "a/One1.pcap", "packets": 10, "group": "pair", "archive": "a.zip", "side": "left", "app": "One"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (LIST, "", "cannot be read"),
+        ("file,", "name,", "needs a column 'file'"),
+        ("left,One\na/One2", "left\na/One2", "row 2 has 8 columns, the head has 9"),
+        (",10,", ",ten,", "row 2: packets = 'ten' is no number"),
+        ("possible", "perhaps", "row 6: damaged = 'perhaps'"),
+        ("copy.pcap,7,b/one1.pcap", "copy.pcap,7,b/one3.pcap", "row 5: copy_of = 'b/one3.pcap' is no file"),
+        ("b/one1.pcap,7", "A/one 1.cap,7", "row 4: file = 'A/one 1.cap' stands in row 2 already"),
+        ("two.pcap", "", "row 6: file is empty"),
+    ],
+)
+def test_a_wrong_list_is_refused_in_one_line(tmp_path, old, new, reason):
+    path = tmp_path / "mine.csv"
+    assert old in LIST
+    path.write_text(LIST.replace(old, new, 1))
+    with pytest.raises(InputError) as error:
+        read_file_list(path)
+    assert str(error.value).startswith(str(path))
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_of_a_path_tells_a_capture():
+    same = ["A/One 1.pcap", "a/one1.pcapng", "a/ONE1", "a/one1.pcap.gz", "a/one1.cap.zst"]
+    assert {capture_key(path) for path in same} == {("a", "one1")}
+    assert capture_key("glow.c.pcap") != capture_key("glow.comics.pcap")
+
+
+def test_a_capture_meets_the_longest_row_that_ends_its_path(listed):
+    rows = met(listed, "x/A/one1.PCAP", "x/y/b/ONE 1.pcapng", "deep/er/two").rows
+    assert {path: row.file for path, row in rows.items()} == {
+        "x/A/one1.PCAP": "a/One1.pcap",
+        "x/y/b/ONE 1.pcapng": "b/one1.pcap",
+        "deep/er/two": "two.pcap",
+    }
+    assert met(listed, "one1.pcap", root="/data/a").rows["one1.pcap"].file == "a/One1.pcap"  # given the very folder
+    assert met(listed, "one1.pcap").report["unknown"] == ["one1.pcap"]
+
+
+def test_missing_unknown_double_and_archives(listed):
+    others = ["b.7z", "n.txt", "my b.zip", "c.tar.xz"]
+    report = met(listed, "a/one1.pcap", "z/a/One1.pcapng", "three.pcap", "two.pcap", others=others).report
+    assert report["missing"] == [
+        {"file": "a/One2.pcapng"},
+        {"file": "b/one1.pcap", "archive": "b.7z", "note": "take task x"},
+    ]
+    assert report["unknown"] == ["three.pcap"]
+    assert report["double"] == [{"file": "a/One1.pcap", "taken": "a/one1.pcap", "ignored": ["z/a/One1.pcapng"]}]
+    assert [one["unpack"] for one in report["archives"]] == ["7z x b.7z", "tar xf c.tar.xz", "7z x 'my b.zip'"]
+    assert problems(report) == [
+        "a/One2.pcapng is missing",
+        "b/one1.pcap is missing (b.7z; take task x)",
+        "three.pcap is not in the list",
+        "a/One1.pcap is there twice (a/one1.pcap, z/a/One1.pcapng)",
+    ]
+
+
+def test_unpacking_knows_archives_from_captures():
+    assert unpacking("x.TGZ") == "tar xf x.TGZ"
+    assert unpacking("x.rar") == "7z x x.rar"
+    assert unpacking("x.pcap.gz") == ""
+
+
+def test_a_copy_is_read_only_in_place_of_its_original(listed):
+    both, copy = met(listed, "b/one1.pcap", "b/one1-copy.pcap"), met(listed, "b/one1-copy.pcap")
+    assert list(both.rows) == ["b/one1.pcap"]
+    assert both.report["copies_skipped"] == {"b/one1-copy.pcap": "b/one1.pcap"}
+    assert list(copy.rows) == ["b/one1-copy.pcap"]
+    assert copy.report["copies_used"] == {"b/one1.pcap": "b/one1-copy.pcap"}
+    for report in (both.report, copy.report):
+        assert not {"b/one1.pcap", "b/one1-copy.pcap"} & {one["file"] for one in report["missing"]}
+
+
+def test_packets_and_damage_against_the_list(listed):
+    rows = met(listed, "a/one1", "a/one2", "b/one1", "two").rows
+    captures = [
+        {"path": path, "records": records, "damage": damage}
+        for path, records, damage in [("a/one1", 9, ["x"]), ("a/one2", 5, []), ("b/one1", 7, []), ("two", 3, ["x"])]
+    ]
+    assert compare(rows, captures) == {
+        "packets_differ": [{"file": "a/one1", "expected": 10, "found": 9}],
+        "damage_expected": ["two"],
+        "damage_unexpected": ["a/one1"],
+        "damage_absent": ["a/one2"],
+    }
+
+
+def test_lacking_classes_name_what_they_need(listed):
+    classes = {"app": ["One", "One", "One", "One", "Two"], "none": [""] * 5}
+    missing = met(listed, "two.pcap").report["missing"]
+    report = lacking(classes, {"app": ["Two"], "none": []}, listed.files, missing)
+    assert report == [
+        {
+            "task": "app",
+            "classes": ["One"],
+            "files": ["a/One1.pcap", "a/One2.pcapng", "b/one1.pcap"],
+            "archives": ["a.zip", "b.7z"],
+            "notes": ["take task x"],
+        }
+    ]
+
+
+def test_switches_change_labels_or_leave_captures_out(card):
+    assert card.choose({}) == {"two": "right", "ones": "both"}
+    default, none = card.listed(card.choose({}))
+    assert [one.labels for one in default] == [one.labels for one in card.labels.table.files]
+    assert none == []
+    left, _ = card.listed(card.choose({"two": "left"}))
+    assert [a.file for a, b in zip(left, default, strict=True) if a != b] == ["two.pcap"]
+    assert left[-1].labels == {"side": "left", "app": "Two"}
+    kept, out = card.listed(card.choose({"ones": "out", "two": "none"}))
+    assert [one.file for one in kept] == ["two.pcap"]
+    assert len(out) == 4
+    report = met(card.labels.table, "two", "a/one1", left_out=()).report
+    assert report["left_out"] == []
+    report = meet(kept, out, Path("/"), ["two", "a/one1"], []).report
+    assert (report["left_out"], report["missing"], report["unknown"]) == (["a/one1"], [], [])
+
+
+def test_unknown_switches_and_choices_are_refused(card):
+    with pytest.raises(InputError, match="no switch 'three'; it has: two, ones"):
+        card.choose({"three": "x"})
+    with pytest.raises(InputError, match="switch two has no choice 'up'; it has: right, left, none, out"):
+        card.choose({"two": "up"})
+    with pytest.raises(InputError, match="demo has no switch 'two'; it has: none"):
+        find_card("demo").choose({"two": "x"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "reason"),
+    [
+        ('table = "mine.csv"', 'table = "no.csv"', "no.csv", "cannot be read as a list"),
+        ('table = "mine.csv"', "table = 3", "labels.table = 3", "must be str"),
+        ("'^two'", "'^three'", "switches.two.files = '^three'", "matches no file of mine.csv"),
+        ("'^two'", "'^(two'", "switches.two.files", "not a regular expression"),
+        ('default = "right"', 'default = "up"', "switches.two.default = 'up'", "there are: right"),
+        ('{ side = "left" }', '{ sid = "left" }', "switches.two.choices.left.sid = 'left'", "can be set: app, side"),
+        ('out = { file = "" } }\n[tasks', 'out = { file = "x" } }\n[tasks', "choices.out.file = 'x'", "file to ''"),
+        ("{side}-{app}", "{side}-{ap}", "tasks.both.label = '{side}-{ap}'", "no label column 'ap'"),
+        (
+            'kind = "files"\ntable = "mine.csv"',
+            "kind = 'pattern'\npattern = '(?P<side>.)(?P<app>.)'",
+            "switches",
+            "only",
+        ),
+    ],
+)
+def test_a_wrong_card_of_a_list_is_refused(tmp_path, card, old, new, place, reason):
+    assert old in CARD
+    (tmp_path / "mine.toml").write_text(CARD.replace(old, new))
+    with pytest.raises(InputError) as error:
+        find_card(tmp_path / "mine.toml")
+    assert place in str(error.value)
+    assert reason in str(error.value)
+
+
+def test_the_digest_of_a_card_covers_its_list(tmp_path, card):
+    before = card.digest
+    (tmp_path / "mine.csv").write_text(LIST.replace("two.pcap,3", "two.pcap,4"))
+    assert find_card(tmp_path / "mine.toml").digest != before
