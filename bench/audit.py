@@ -16,7 +16,7 @@ from bench import registry
 from bench.errors import InputError
 from bench.method import Inputs, make_parameters
 from bench.readers import Ragged, View
-from bench.runs import expand, run_matrix
+from bench.runs import LATER, expand, run_matrix
 from bench.schema import NO_CLASS, Samples
 from bench.splits import Split, make_split
 from bench.store import Store
@@ -24,18 +24,6 @@ from bench.tracking import Tracker
 
 FEW_GROUPS: Final = 10  # classes with fewer capture groups are named
 PAYLOAD: Final = (16, 256)  # packets and bytes by which sessions are compared: ATVITSC's input
-#: what needs no deep method, and what is left when one thing is taken away; method and parameters
-FLOOR: Final[tuple[tuple[str, Mapping[str, Any]], ...]] = (
-    ("majority", {}),
-    ("ports", {}),
-    ("knn", {}),
-    ("first-bytes", {}),
-    ("first-bytes", {"mask_server_name": True}),
-    ("forest", {}),
-    ("forest", {"leave_out": "lengths"}),
-    ("forest", {"leave_out": "times"}),
-    ("forest", {"leave_out": "directions"}),
-)
 
 
 def audit(
@@ -51,7 +39,7 @@ def audit(
     """Every finding as JSON types.
 
     ``methods`` are those whose representations are compared for the ceiling, with their default parameters; with a
-    ``tracker`` the trivial methods of `FLOOR` run on every split, and finished runs are set against their ceilings.
+    ``tracker`` the methods of the floor run on every split, and finished runs are set against their ceilings.
     """
     samples = every_sample(store, task)
     labels = store.labels(task)[samples.session].astype(np.int64)
@@ -196,12 +184,23 @@ def _joined(one: Samples, two: Samples) -> Samples:
     return dataclasses.replace(one, **joined)
 
 
+def floor_methods() -> list[tuple[str, Mapping[str, Any]]]:
+    """Methods of the floor with their parameters: as they are, and with one thing taken away (their presets)."""
+    outlines = [registry.describe(name) for name in registry.names()]
+    return [
+        (outline.name, values)
+        for outline in outlines
+        if outline.family == "floor"
+        for values in ({}, *(v for preset, v in outline.presets.items() if preset != "shared"))
+    ]
+
+
 def floor(
     store: Store, task: str, scheme: str, seed: int, tracker: Tracker, progress: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Scores of the trivial methods, and of those that lack one thing; finished runs are not run again."""
+    """Scores of the methods of the floor; finished runs are not run again."""
     rows = []
-    for method, values in FLOOR:
+    for method, values in floor_methods():
         progress(f"split {scheme}: {method} {' '.join(f'{k}={v}' for k, v in values.items())}")
         (spec,) = expand([method], [store], task=task, split=scheme, seeds=[seed], values=values)
         for outcome in run_matrix([spec], tracker):
@@ -218,9 +217,8 @@ def gaps(store: Store, split: Split, tracker: Tracker) -> list[dict[str, Any]]:
     rows = []
     for record in tracker.search(**wanted):
         spec = record.spec
-        same = {name: spec[name] for name in ("store", "fold", "max_per_class")} == {
-            "store": store.digest, "fold": split.fold, "max_per_class": split.max_per_class,
-        }  # fmt: skip
+        same = spec["store"] == store.digest and spec["fold"] is None and spec["max_per_class"] is None
+        same &= all(spec.get(name, usual) == usual for name, usual in LATER.items())
         if record.status != "done" or not same:
             continue
         try:

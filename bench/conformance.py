@@ -35,7 +35,7 @@ SESSIONS: Final = 30  # a class, about
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 STEP: Final = 8  # packets between the window starts of two services
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
-FAMILIES: Final = ("trivial", "features", "deep", "graph")
+FAMILIES: Final = ("floor", "features", "deep", "graph")
 
 
 @dataclass(frozen=True)

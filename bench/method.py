@@ -126,7 +126,7 @@ class Method(ABC):
 
     name: ClassVar[str]  # the file's stem, '_' for '-'
     reference: ClassVar[str]  # paper, year, DOI or arXiv id
-    family: ClassVar[str]  # "trivial" | "features" | "deep" | "graph"
+    family: ClassVar[str]  # "floor" (what any method has to beat) | "features" | "deep" | "graph"
     unit: ClassVar[str] = "session"  # or "packet": lifted to sessions inside predict_proba
     reads: ClassVar[frozenset[str]]  # see readers.READS; all that any parameters read
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper

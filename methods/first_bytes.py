@@ -29,7 +29,7 @@ class FirstBytes(EstimatorMethod):
 
     name: ClassVar[str] = "first-bytes"
     reference: ClassVar[str] = "a shortcut detector, not a published method"
-    family: ClassVar[str] = "trivial"
+    family: ClassVar[str] = "floor"
     reads: ClassVar[frozenset[str]] = frozenset({"payload"})
     deviations: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"no-server-name": {"mask_server_name": True}}

@@ -43,11 +43,16 @@ class Forest(EstimatorMethod):
 
     name = "forest"
     reference = "Random Forests, 2001, doi:10.1023/A:1010933404324; features are ours"
-    family = "features"
+    family = "floor"
     reads = frozenset({"lengths", "directions", "times"})
     deviations = ()
     Parameters = Parameters
-    presets = {"shared": {"packets": 16}}  # noqa: RUF012
+    presets = {  # noqa: RUF012
+        "no-lengths": {"leave_out": "lengths"},
+        "no-times": {"leave_out": "times"},
+        "no-directions": {"leave_out": "directions"},
+        "shared": {"packets": 16},
+    }
 
     def represent(self, view: View) -> Inputs:
         """``features`` float32 ``[samples, 2 * packets + 24]``: signed bytes, log gaps, statistics."""

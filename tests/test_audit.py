@@ -54,7 +54,7 @@ def test_the_demo_through_the_command_line(home, capsys):
 
 
 def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "FLOOR", (("majority", {}), ("ports", {})))
+    monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {}), ("ports", {})])
     arguments = ["audit", "demo", "--split", "session", "--results", str(home), "--json"]
     cli.main(arguments, standalone_mode=False)
     split = json.loads(capsys.readouterr().out)["splits"]["session"]
@@ -63,3 +63,9 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
     assert {"majority", "ports"} <= gaps.keys()
     for row in gaps.values():
         assert row["accuracy"] <= row["ceiling"] and row["gap"] == row["ceiling"] - row["accuracy"]
+
+
+def test_the_floor_is_what_methods_declare():
+    found = audit.floor_methods()
+    assert ("majority", {}) in found and ("first-bytes", {"mask_server_name": True}) in found
+    assert ("forest", {"leave_out": "times"}) in found and not any("packets" in values for _, values in found)

@@ -97,7 +97,7 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     help="Tell the ceilings of these methods' inputs.",
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--no-runs", is_flag=True, help="Leave the trivial methods out.")
+@click.option("--no-runs", is_flag=True, help="Leave the methods of the floor out.")
 @results_option
 @json_option
 def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], seed: int, no_runs: bool,
