@@ -54,9 +54,11 @@ def brief(report: dict[str, Any]) -> dict[str, Any]:
         name: f"{task['sessions']} sessions in {len(task['classes'])} classes" for name, task in report["tasks"].items()
     }
     counts = {key: report[key] for key in ("captures", "sessions", "packets")}
-    told = ("labels", "files", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
-    switches = {"switches": report["options"].get("switches")}
-    return counts | switches | {"tasks": tasks} | {key: report[key] for key in told if key in report}
+    told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
+    listed = {"switches": report["options"].get("switches"), "tasks": tasks}
+    if files := report.get("files"):
+        listed["files"] = files | {"lacking": {one["task"]: one["classes"] for one in files["lacking"]}}
+    return counts | listed | {key: report[key] for key in told}
 
 
 def without_classes(manifest: Mapping[str, Any]) -> list[str]:

@@ -272,11 +272,12 @@ def test_without_torrent01_the_user_is_told_what_to_do(bench, own):
     words = ("prepare", place.card, "--source", place.captures)
     status, out, err = bench(*words)
     assert status == 0
-    assert "lacks P2P: missing: Torrent01.pcapng (Tor archive of ISCXTor2016); without it, take task paper-11" in err
+    remedy = "without Torrent01 take task paper-11 or --switch torrent01=no"
+    assert f"lacks P2P: missing: Torrent01.pcapng (Tor archive of ISCXTor2016); {remedy}" in err
     assert "classes of task paper, expected 12, found 11" in out
     status, _, err = bench(*words, "--strict")
     assert status == 2
-    assert "Torrent01.pcapng is missing (Tor archive of ISCXTor2016; without it, take task paper-11)" in err
+    assert f"Torrent01.pcapng is missing (Tor archive of ISCXTor2016; {remedy})" in err
     status, out, err = bench(*words, "--strict", "--switch", "torrent01=no", "--json")
     assert (status, err.count("lacks")) == (0, 0)
     assert len(json.loads(out)["tasks"]["paper"]["classes"]) == 11
