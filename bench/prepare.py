@@ -307,9 +307,8 @@ class _Build:
 
 def _problems(manifest: Mapping[str, Any]) -> list[str]:
     """Why the captures of a store are not what its card describes, a line each."""
-    listed = manifest.get("files")
-    return [
-        *(problems(listed) if listed else [f"{one['path']} is damaged" for one in manifest["damaged"]]),
+    return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
+        *(problems(manifest["files"]) if "files" in manifest else ()),
         *(f"{one['path']}: {one['reason']}" for one in manifest["unreadable"]),
         *(f"{one['what']}: expected {one['expected']}, found {one['found']}" for one in manifest["unexpected"]),
     ]

@@ -383,7 +383,7 @@ def test_wrong_switches_are_one_line(bench, own):
 
 @pytest.mark.skipif(not NDPI.is_dir(), reason="needs the shared captures, which are not in the project")
 def test_ndpi_services(tmp_path):
-    done = prepare(find_card("ndpi-services"), NDPI, home=tmp_path)
+    done = prepare(find_card("ndpi-services"), NDPI, home=tmp_path, strict=True)
     store = Store.open(done.store_path)
     assert [len(store.classes(task)) for task in ("encrypted", "all")] == [7, 10]
     assert store.default_task == "encrypted"
