@@ -2,12 +2,14 @@
 
     python benchmarks/representations.py [--dataset demo] [--sessions N] [--method a,b]
 
-The obvious ways do the same job session by session: scipy and numpy statistics for AppScanner, counters filled by a
-packet loop for BIND, numpy.histogram2d for the pictures, a packet loop for the graphs, slices of the capture's bytes
-packet by packet for the methods that read bytes.  Both sides end where a batch is ready for the network, graphs
-included, in batches of the method's own size; `represent` alone is told as well.  FlowPic's network takes the filled
-cells of its pictures; `(drawn)` makes whole pictures of them all the same.  Both run on one thread; the
-best of three for the first, one pass over --obvious sessions for the second.  The store is in the page cache.
+The obvious ways do the same job session by session: scipy and numpy statistics for AppScanner, for BIND counters
+filled by a packet loop and a row of the values that count (learned beforehand on both sides), numpy.histogram2d for
+the pictures, a packet loop for the graphs, slices of the capture's bytes packet by packet for the methods that read
+bytes.  Both sides end where a batch is ready for the network or the estimator, graphs included, in batches of the
+method's own size; `represent` alone is told as well.  FlowPic's network takes the filled cells of its pictures;
+`(drawn)` makes whole pictures of them all the same.  Both run on one thread and are timed by the
+processor's clock, which other load disturbs less, best of three; the second over --obvious
+sessions, drawn at random.  The store is in the page cache.
 """
 
 import argparse
@@ -25,7 +27,8 @@ import scipy.stats
 import torch
 
 from bench import registry
-from bench.method import Inputs, Method, take
+from bench.estimator import EstimatorMethod
+from bench.method import Inputs, Method, Part, take
 from bench.prepare import open_dataset
 from bench.readers import View
 from bench.schema import NO_CLASS, Samples
@@ -33,6 +36,8 @@ from bench.store import Store
 from bench.training import TorchMethod
 
 Session = dict[str, Any]  # lengths, directions, times of one session
+#: BIND's families and how many values of each count; a pair is one of two of its families
+BIND = {"packet": 512, "size": 512, "time": 512, "count": 512, "pair size": 1024, "pair time": 1024}
 
 
 def samples_of(store: Store, most: int) -> Samples:
@@ -69,8 +74,8 @@ def appscanner(session: Session) -> list[float]:
 
 
 def bind(session: Session) -> dict[str, Counter]:
-    """Counters of lengths, bursts and pairs of bursts."""
-    families = {name: Counter() for name in ("packet", "size", "time", "count", "pair size", "pair time")}
+    """Counters of lengths, bursts (600 bytes and 1 ms to a bin, as BIND has them) and pairs of bursts."""
+    families = {name: Counter() for name in BIND}
     bursts: list[list[Any]] = []  # way, bytes, first time, last time, packets
     for length, way, at in zip(*(session[k].tolist() for k in ("lengths", "directions", "times")), strict=True):
         families["packet"][way, length] += 1
@@ -79,14 +84,35 @@ def bind(session: Session) -> dict[str, Counter]:
         bursts[-1][1] += length
         bursts[-1][3] = at
         bursts[-1][4] += 1
-    for way, size, begin, end, packets in bursts:
-        families["size"][way, round(size)] += 1
-        families["time"][way, round(end - begin, 2)] += 1
+    sizes, times = [round(b[1] / 600) for b in bursts], [round((b[3] - b[2]) / 1e-3) for b in bursts]
+    for (way, *_, packets), size, lasting in zip(bursts, sizes, times, strict=True):
+        families["size"][way, size] += 1
+        families["time"][way, lasting] += 1
         families["count"][way, packets] += 1
-    for one, two in pairwise(bursts):
-        families["pair size"][one[0], one[1], two[1]] += 1
-        families["pair time"][one[0], round(one[3] - one[2], 2), round(two[3] - two[2], 2)] += 1
+    for k, burst in enumerate(bursts[:-1]):
+        families["pair size"][burst[0], sizes[k], sizes[k + 1]] += 1
+        families["pair time"][burst[0], times[k], times[k + 1]] += 1
     return families
+
+
+def bind_rows(sessions: list[Session]) -> Callable[[Session], np.ndarray]:
+    """A function that makes a session's row of the values that count; they are learned here."""
+    totals = {name: Counter() for name in BIND}
+    for session in sessions:
+        for name, counter in bind(session).items():
+            totals[name].update(counter)
+    values = [(name, value) for name in BIND for value, _ in totals[name].most_common(BIND[name])]
+    column = {pair: number for number, pair in enumerate(values)}
+
+    def row(session: Session) -> np.ndarray:
+        numbers = np.zeros(len(column))
+        for name, counter in bind(session).items():
+            for value, times in counter.items():
+                if (at := column.get((name, value))) is not None:
+                    numbers[at] = times
+        return numbers
+
+    return row
 
 
 def picture(size: int, window: float) -> Callable[[Session], Any]:
@@ -149,7 +175,6 @@ def slices(store: Store, samples: Samples, packets: int, size: int, payload: boo
 
 OBVIOUS: dict[str, Callable[[Session], Any]] = {
     "appscanner": appscanner,
-    "bind": bind,
     "flowpic": picture(1500, 60.0),
     "mini-flowpic": picture(32, 15.0),
     "graphdapp": interaction_graph,
@@ -167,7 +192,12 @@ BYTES = {  # packets, bytes, payload only
 
 
 def assemble(method: Method, inputs: Inputs, count: int, drawn: bool) -> None:
-    """The network's tensors, batch by batch; ``drawn``: and the pictures that FlowPic's network does without."""
+    """The network's tensors, batch by batch, or an estimator's features at once.
+
+    ``drawn``: and the pictures that FlowPic's network does without.
+    """
+    if isinstance(method, EstimatorMethod):
+        method.features({"features": inputs["flows"].values} if "flows" in inputs else inputs)
     if not isinstance(method, TorchMethod):
         return
     size = method.parameters.batch_size
@@ -180,12 +210,12 @@ def assemble(method: Method, inputs: Inputs, count: int, drawn: bool) -> None:
 
 
 def rate(action: Callable[[], Any], sessions: int, times: int) -> float:
-    """Sessions a second, the best of some times."""
+    """Sessions a second of processor time, the best of some times."""
     best = float("inf")
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.process_time()
         action()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return sessions / best
 
 
@@ -199,7 +229,7 @@ def main() -> None:
     torch.set_num_threads(1)
     store = open_dataset(options.dataset)
     samples = samples_of(store, options.sessions)
-    few = samples.take(np.arange(min(options.obvious, len(samples))))
+    few = samples.take(np.sort(np.random.default_rng(1).permutation(len(samples))[: options.obvious]))
     packets = f"{np.median(samples.count):g} packets a session (median)"
     print(f"{options.dataset}: {len(samples)} sessions, {packets}; sessions a second, one thread")
     print(f"{'method':20} {'represent':>12} {'with batches':>13} {'obvious':>10} {'ratio':>9}")
@@ -215,13 +245,16 @@ def report(name: str, store: Store, samples: Samples, few: Samples) -> None:
         return method.represent(View(store, samples, method.reads))
 
     inputs = represent()
+    if isinstance(method, EstimatorMethod):  # vocabularies and selection are learned, not represented
+        rows = inputs["flows"].values if "flows" in inputs else None
+        method.begin(Part({"features": rows} if rows is not None else inputs, np.arange(len(samples)) % 2))
     alone = rate(represent, len(samples), 3)
-    slow = 0.0
-    if name in OBVIOUS:
-        sessions = list(sessions_of(store, few))
-        slow = rate(lambda: [OBVIOUS[name](s) for s in sessions], len(few), 1)
+    slow, sessions = 0.0, list(sessions_of(store, few))
+    way = bind_rows(sessions) if name == "bind" else OBVIOUS.get(name)
+    if way is not None:
+        slow = rate(lambda: [way(s) for s in sessions], len(few), 3)
     elif name in BYTES:
-        slow = rate(lambda: list(slices(store, few, *BYTES[name])), len(few), 1)
+        slow = rate(lambda: list(slices(store, few, *BYTES[name])), len(few), 3)
     for drawn in (False, True) if name.endswith("flowpic") else (False,):
         batches = rate(lambda drawn=drawn: assemble(method, inputs, len(samples), drawn), len(samples), 3)
         whole = 1 / (1 / alone + 1 / batches)

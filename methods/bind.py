@@ -34,6 +34,7 @@ FAMILIES: Final = ("packet", "size", "time", "count", "up_down_size", "up_down_t
 
 #: what a burst of so many packets counts as; longer ones as they are
 GROUPS: Final = np.array([0, 1, 2, 3, 3, 3, 6, 6, 6, 9, 9, 9, 9, 9])
+LOOKED_UP = 1 << 20  # codes below this are looked up in a table, others searched for
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,20 @@ class Bind(EstimatorMethod):
         """How often each value that counts occurs: float64 CSR ``[samples, values]``; dense for boosted trees."""
         from scipy.sparse import csr_matrix
 
-        rows, columns, width = [], [], 0
+        samples, width = len(inputs["packet"]), sum(map(len, self.values.values()))
+        kind = np.dtype("int32" if samples * width < 2**31 else "int64")  # half the size sorts in half the time
+        places, begin = [], 0
         for name in FAMILIES:
             codes, values = inputs[name], self.values[name]
-            at = np.searchsorted(values, codes.values)
-            found = np.flatnonzero(np.append(values, -1)[at] == codes.values)  # no code is negative
-            rows.append(codes.rows[found])
-            columns.append(at[found] + width)
-            width += len(values)
-        place = (np.concatenate(rows), np.concatenate(columns))
-        counts = csr_matrix((np.ones(len(place[0])), place), shape=(len(inputs["packet"]), width))
+            at = columns_of(codes.values, values)
+            rows = np.repeat((np.arange(samples) * width + begin).astype(kind), codes.sizes)
+            places.append((rows + at)[at >= 0])
+            begin += len(values)
+        place = np.sort(np.concatenate(places))  # faster than scipy's way from unsorted entries
+        first = np.flatnonzero(np.diff(place, prepend=-1))
+        times, place = np.diff(first, append=len(place)).astype(float), place[first]
+        begins = np.searchsorted(place, np.arange(samples + 1) * width)
+        counts = csr_matrix((times, place % max(width, 1), begins), shape=(samples, width))
         return counts.toarray() if self.parameters.classifier == "boosted" else counts
 
     def estimator(self) -> Any:
@@ -191,6 +196,17 @@ class Bind(EstimatorMethod):
         super().load_state(folder)
         values = json.loads((folder / VALUES).read_text())
         self.values = {name: np.array(values[name], np.int64) for name in FAMILIES}
+
+
+def columns_of(codes: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Place of each code among sorted ``values``, -1 where it is none of them: int32 ``[codes]``."""
+    last = values[-1] if len(values) else -1
+    if last >= LOOKED_UP:
+        at = np.searchsorted(values, codes)
+        return np.where(np.append(values, -1)[at] == codes, at, -1).astype(np.int32)
+    table = np.full(last + 2, -1, np.int32)
+    table[values] = np.arange(len(values))
+    return table[np.minimum(codes, last + 1)]
 
 
 def drawn(labels: NDArray[np.int64], most: int, draw: np.random.Generator) -> NDArray[np.int64]:
