@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import importlib.util
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from bench.cards import Card, FileLabels, SessionLabels
 from bench.errors import InputError
 from bench.filelist import COMPRESSED, SUFFIXES, Listed, meet
 from bench.schema import CAPTURE_MAGICS
-from bench.store import file_sha256
+from bench.store import file_sha256, path_value
 
 
 @dataclass(frozen=True)
@@ -143,15 +142,9 @@ def _is_capture(path: Path) -> bool:
 
 def capture_group(card: Card, path: str, row: Listed | None) -> str:
     """Name of a capture's group, by its row in a list or its path; its own where neither names one."""
-    return (row.group if row else "") or (_found(card.captures.group, path) if card.captures.group else "") or path
+    return (row.group if row else "") or (path_value(card.captures.group, path) if card.captures.group else "") or path
 
 
 def capture_attributes(card: Card, path: str, row: Listed | None) -> dict[str, str]:
     """The card's attributes of a capture, empty where its path does not tell; the label columns of its row, too."""
-    return (row.labels if row else {}) | {name: _found(pattern, path) for name, pattern in card.attributes.items()}
-
-
-def _found(pattern: str, path: str) -> str:
-    """The first group of a pattern that is searched in a path, or all it matches; empty where it does not."""
-    match = re.search(pattern, path)
-    return (match.group(1) if match.re.groups else match.group()) or "" if match else ""
+    return (row.labels if row else {}) | {name: path_value(pattern, path) for name, pattern in card.attributes.items()}

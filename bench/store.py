@@ -9,6 +9,7 @@ column is first asked for.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,9 +124,17 @@ class Store:
     def capture_attribute(self, name: str) -> NDArray[np.int32]:
         """int32 ``[sessions]``: number of the value (sorted) of the session's capture, -1 where it has none.
 
-        Raises :class:`InputError` for an attribute that no capture has.
+        ``name`` is an attribute of the data set's card, or ``NAME=PATTERN``: a regular expression, searched in the
+        captures' paths, whose first group is the value.  Raises :class:`InputError` where no capture has a value.
         """
-        values = [capture["attributes"].get(name, "") for capture in self.manifest["captures"]]
+        _, own, pattern = name.partition("=")
+        try:
+            values = [
+                path_value(pattern, capture["path"]) if own else capture["attributes"].get(name, "")
+                for capture in self.manifest["captures"]
+            ]
+        except re.error as error:
+            raise InputError(f"attribute {name}: not a regular expression ({error}); write NAME=PATTERN") from None
         if not any(values):
             known = sorted({key for capture in self.manifest["captures"] for key in capture["attributes"]})
             raise InputError(
@@ -203,6 +212,12 @@ class Store:
         if table not in self._tables:
             self._tables[table] = _read_batch(self.path / f"{table}.arrow", self.manifest[table])
         return as_array(self._tables[table].column(column), dtype)
+
+
+def path_value(pattern: str, path: str) -> str:
+    """The first group of a pattern that is searched in a path, or all it matches; empty where it does not."""
+    match = re.search(pattern, path)
+    return (match.group(1) if match.re.groups else match.group()) or "" if match else ""
 
 
 def file_sha256(path: Path) -> str:

@@ -28,7 +28,8 @@ def written(tmp_path):
     for name, content in (("a/1.pcap", b"one"), ("a/2.pcap", b"three")):
         (source / name).write_bytes(content)
         digest = file_sha256(source / name)
-        captures.append({"path": name, "size": len(content), "bytes": len(content), "sha256": digest, "group": "g"})
+        sizes = {"size": len(content), "bytes": len(content)}
+        captures.append({"path": name, **sizes, "sha256": digest, "group": "g", "attributes": {}})
     captures[1]["group"] = "f"
     labels = np.array([1, NO_CLASS, 0], np.int16)
     write_columns(folder / "packets.arrow", packets)
@@ -57,6 +58,20 @@ def test_columns_come_back_as_they_were_written(written):
     assert (store.tasks, store.default_task, store.name) == (["t"], "t", "mine")
     assert store.capture_group().tolist() == [1, 1, 0]
     assert store.capture_group().dtype == np.int32
+
+
+def test_an_attribute_is_the_cards_or_a_pattern_over_paths(written):
+    store = Store.open(written[0])
+    paths = [capture["path"] for capture in store.manifest["captures"]]
+    by_path = [sorted(paths).index(path) for path in paths]
+    expected = np.array(by_path, np.int32)[store.session("capture")]
+    assert store.capture_attribute("name=(.+)").tolist() == expected.tolist()
+    with pytest.raises(InputError, match="no capture has an attribute 'name=nothing'"):
+        store.capture_attribute("name=nothing")
+    with pytest.raises(InputError, match="not a regular expression"):
+        store.capture_attribute("name=(")
+    with pytest.raises(InputError, match="no capture has an attribute 'person'"):
+        store.capture_attribute("person")
 
 
 def test_columns_are_views_of_the_file_and_cannot_be_written(written):
