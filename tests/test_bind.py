@@ -208,7 +208,8 @@ def test_drawn_sessions_are_each_class_its_share(sizes, part, seed):
     rows = drawn(labels, most, np.random.default_rng(seed))
     assert len(np.unique(rows)) == len(rows) == most and (np.diff(rows) > 0).all()
     found = np.bincount(labels[rows], minlength=len(sizes))
-    assert (np.abs(found - np.array(sizes) * most / len(labels)) <= 2).all()
+    if most >= 2 * len(sizes):  # with fewer, that each class has one comes before its share
+        assert (np.abs(found - np.array(sizes) * most / len(labels)) <= len(sizes)).all()
     if most >= np.count_nonzero(sizes):
         assert (found > 0).tolist() == (np.array(sizes) > 0).tolist()
 
