@@ -1,5 +1,6 @@
 """Labels for the sessions of a new capture, by the model of a finished run."""
 
+import dataclasses
 import glob
 import socket
 import tempfile
@@ -16,7 +17,7 @@ from bench.errors import InputError
 from bench.ingest import inspect
 from bench.prepare import prepare
 from bench.readers import View
-from bench.schema import Samples
+from bench.sampling import parse_sampling, windows
 from bench.store import Store
 from bench.tracking import Record
 
@@ -43,7 +44,8 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     with tempfile.TemporaryDirectory() as home:
         store = Store.open(prepare(card, capture.absolute().parent, home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
-        samples = Samples(rows, np.zeros_like(rows), np.asarray(store.session("packets"))[rows])
+        learned = parse_sampling(record.spec.get("sampling", "session"))
+        samples = windows(dataclasses.replace(learned, per_session=1), rows, store)  # as it learned; a session's first
         answers = method.predict_proba(method.represent(View(store, samples, method.reads)))
         return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
 
