@@ -224,8 +224,14 @@ class _Source:
         if module.partition(".")[0] in OWN and module not in sys.modules:
             spec = importlib.util.find_spec(module)
             if spec is not None and spec.origin is not None:
-                return _Source(Path(spec.origin), module).value(original, declarations=declarations)
+                return _foundation(Path(spec.origin), module).value(original, declarations=declarations)
         return getattr(importlib.import_module(module), original)
+
+
+@functools.cache
+def _foundation(path: Path, module: str) -> _Source:
+    """A module of ours that methods import from: read and evaluated once for all of them."""
+    return _Source(path, module)
 
 
 def _defined(statement: ast.stmt) -> Iterator[str]:
