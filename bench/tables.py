@@ -23,6 +23,7 @@ from bench.tracking import Predictions, Record
 FORMATS: Final = ("text", "md", "csv", "json")
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
+COUNTS: Final = ("abstentions", "training_samples", "model_parameters")  # whole numbers
 MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
 MEANING: Final = {
     "leaky": "the split lets parts share sessions or captures, on purpose",
@@ -65,7 +66,7 @@ class Row:
     @property
     def marks(self) -> list[str]:
         """Keys of `MARKS` that hold."""
-        reconstructed = any("reconstruct" in text.lower() for text in self.head.deviations)
+        reconstructed = any(text.startswith("reconstructed") for text in self.head.deviations)
         holds = {"leaky": self.head.leaky, "reduced": self.head.scale != "full", "reconstructed": reconstructed}
         return [mark for mark, true in holds.items() if true]
 
@@ -92,7 +93,7 @@ class Row:
         value = self.value(metric)
         if not value:
             return "–"
-        digits = 1 if metric.startswith("seconds") else 0 if metric == "abstentions" else 3
+        digits = 1 if metric.startswith("seconds") else 0 if metric in COUNTS else 3
         text = f"{value[metric]:.{digits}f}"
         if f"{metric}_sd" in value:
             return text + f" ± {value[f'{metric}_sd']:.{digits}f}"

@@ -68,7 +68,7 @@ def row(name: str, size: int, found: Latency) -> str:
     """One line of the table."""
     cells = [f"{t.median:9.2f} ({t.low:.2f} ... {t.high:.2f})" for t in (found.infer, found.assemble, found.represent)]
     paper = f"{PAPER[name]:8.2f}" if name in PAPER else " " * 8  # before the mark
-    name = name + " ‡" * any("reconstruct" in line for line in registry.describe(name).deviations)
+    name = name + " ‡" * any(line.startswith("reconstructed") for line in registry.describe(name).deviations)
     return f"{name:14} {size:>11,} {paper}  " + "  ".join(f"{cell:32}" for cell in cells) + f"{found.infer.calls:4d}"
 
 
