@@ -14,6 +14,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Final, NoReturn, get_args, get_origin, get_type_hints
@@ -24,7 +25,7 @@ from bench.filelist import FileList, Listed, read_file_list
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
 #: fields that describe a data set to people and do not change its store
-PROSE: Final = ("title", "citation", "licence", "home", "notes", "source")
+PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
@@ -158,6 +159,28 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file that anybody may fetch (`bench.download`): a capture, a label file or an archive of them."""
+
+    url: str
+    sha256: str
+    path: str  # where it goes, relative to the folder of the downloads; of an archive: the folder of its content
+    unpack: str = ""  # "zip" or "tar" (also .tar.gz, .tar.bz2, .tar.xz); "": the file stays as it is
+
+    def __post_init__(self) -> None:
+        if not re.match(r"https?://[^/]", self.url):
+            raise _FieldError("url", "must begin with https:// or http://")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise _FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+        if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
+            raise _FieldError(
+                "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
+            )
+        if self.unpack not in ("", "zip", "tar"):
+            raise _FieldError("unpack", "can be unpacked: zip, tar")
+
+
+@dataclass(frozen=True)
 class ExpectedTask:
     """What a task of the whole data set has."""
 
@@ -187,6 +210,7 @@ class Card:
     notes: str = ""  # what a user of its results must know
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
+    downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
     captures: Captures = Captures()
     labels: PatternLabels | SessionLabels | FileLabels = PatternLabels()
     switches: dict[str, Switch] = field(default_factory=dict)  # of a list of captures
@@ -204,6 +228,7 @@ class Card:
             raise _FieldError("tasks", "exactly one task must have default = true")
         self._check_columns()
         self._check_switches()
+        self._check_downloads()
         for name, pattern in self.attributes.items():
             _check_pattern(f"attributes.{name}", pattern)
         for name in self.expected.tasks:
@@ -230,6 +255,17 @@ class Card:
                 switch.check(self.labels.table)
             except _FieldError as error:
                 raise _FieldError(f"switches.{name}.{error.name}", str(error)) from error
+
+    def _check_downloads(self) -> None:
+        """Refuse downloads without a licence, beside captures of another place, or of which one overwrites another."""
+        if self.downloads and not self.licence:
+            raise _FieldError("licence", "is needed where there are downloads: it must allow them")
+        if self.downloads and (self.source or self.generator):
+            raise _FieldError("downloads", "cannot stand beside source or generator")
+        paths = sorted(f"{one.path.lower()}/" for one in self.downloads)  # some file systems do not know case
+        for path, following in pairwise(paths):
+            if following.startswith(path):
+                raise _FieldError("downloads", f"one lies in the place of another: {path.rstrip('/')}")
 
     def choose(self, asked: Mapping[str, str]) -> dict[str, str]:
         """The choice of every switch: the default where none is asked for.

@@ -66,6 +66,24 @@ class PrepareProgress(_Shown):
         self._line.show(f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets{pace}")
 
 
+class DownloadProgress(_Shown):
+    """Bytes, rate and time left of each file; call with what `bench.download` reports."""
+
+    _first: tuple[int, float, int] | None = None  # number, time and bytes of a file's first report: a part may be there
+
+    def __call__(self, path: str, number: int, of: int, done: int, total: int) -> None:
+        """Show a file's path, its number of how many, and its bytes done and in all (0: the server does not tell)."""
+        now = time.monotonic()
+        if self._first is None or self._first[0] != number:
+            self._first = number, now, done
+        _, started, before = self._first
+        rate = (done - before) / (now - started) if now > started else 0.0
+        size = f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f}" if total else "")
+        left = f", {max(total - done, 0) / rate:.0f} s left" if rate and total else ""
+        pace = f", {rate / 1e6:.1f} MB/s{left}" if rate else ""
+        self._line.show(f"[{number}/{of}] {path}: {size} MB{pace}", final=done == total)
+
+
 class RunProgress(_Shown):
     """Which run of how many is at which stage or epoch; call with what `bench.runs` reports."""
 

@@ -47,7 +47,8 @@ def source_folder(card: Card, source: Path | None, home: Path) -> Path:
             raise InputError(f"{card.name} makes its own captures; leave out --source")
         return _generated(home)
     if source is None and not card.source:
-        raise InputError(f"{card.name}: say where its captures lie (--source DIR); they are published at {card.home}")
+        how = "--source DIR, or --download" if card.downloads else "--source DIR"
+        raise InputError(f"{card.name}: say where its captures lie ({how}); they are published at {card.home}")
     folder = Path(source or card.source).absolute()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --source must name the folder of the captures of {card.name}")

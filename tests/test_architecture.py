@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "bench").rglob("*.py"), *(ROOT / "methods").glob("*.py")])
-HEAVY = {"torch", "mlflow", "sklearn", "optuna", "numba", "pandas", "pyarrow", "scipy", "scapy", "matplotlib"}
+HEAVY = {"torch", "mlflow", "sklearn", "optuna", "numba", "pandas", "pyarrow", "scipy", "scapy", "matplotlib", "pooch"}
 
 
 def functions(path):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from bench.cli.base import check_classes, cli, emit, json_option, opened, pairs, scheme_of, split_options
+from bench.errors import InputError
 from bench.text import brief, columns, outline, without_classes
 
 
@@ -42,6 +43,7 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
 @cli.command()
 @click.argument("dataset")
 @click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures.")
+@click.option("--download", is_flag=True, help="Fetch the captures that the card names, as far as they are not there.")
 @click.option(
     "--idle-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -58,12 +60,14 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
 @click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Captures read at once; one a core by default.")
 @json_option
-def prepare(dataset: str, source: Path | None, idle_timeout: float | None, switch: dict[str, str], strict: bool,
-            jobs: int | None, as_json: bool) -> None:  # fmt: skip
+def prepare(dataset: str, source: Path | None, download: bool, idle_timeout: float | None, switch: dict[str, str],
+            strict: bool, jobs: int | None, as_json: bool) -> None:  # fmt: skip
     """Check captures against the card, read them once, write the session store."""
     from bench.prepare import prepare_dataset
     from bench.progress import PrepareProgress
 
+    if download:
+        source = _downloaded(dataset, source)
     with PrepareProgress() as progress:
         prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, switches=switch, strict=strict,
                                    jobs=jobs, progress=progress)  # fmt: skip
@@ -72,6 +76,18 @@ def prepare(dataset: str, source: Path | None, idle_timeout: float | None, switc
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.report))}")
     for line in without_classes(prepared.report):
         click.echo(line, err=True)
+
+
+def _downloaded(dataset: str, source: Path | None) -> Path:
+    """The folder of a data set's downloads."""
+    from bench.cards import find_card
+    from bench.download import fetch
+    from bench.progress import DownloadProgress
+
+    if source is not None:
+        raise InputError("--download and --source exclude each other; give one")
+    with DownloadProgress() as progress:
+        return fetch(find_card(dataset), progress=progress)
 
 
 @cli.command()

@@ -1,0 +1,409 @@
+"""Downloads from a server on the loopback address: whole, broken off, wrong, not there."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import struct
+import sys
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import cli, demo
+from bench.cards import Card, Download, Task, find_card
+from bench.download import CHUNK, fetch
+from bench.errors import InputError
+
+DATA = np.random.default_rng(0).bytes(3 * CHUNK + 1000)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves ``files``; counts what it sends; may know no Range, or break off."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = {}
+        self.ranges = True
+        self.break_after = None  # bytes of the next body, once
+        self.wrong_range = False
+        self.asked = []  # path and Range of each request
+        self.sent = 0
+
+    def url(self, name):
+        return f"http://127.0.0.1:{self.server_port}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server, name, asked = self.server, self.path[1:], self.headers["Range"]
+        server.asked.append((name, asked))
+        if name not in server.files:
+            return self.send_error(404)
+        data, start = server.files[name], 0
+        if asked and server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(data):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(data)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            self.send_response(206)
+            begin = start + server.wrong_range
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        body = data[start:][: server.break_after]
+        server.break_after = None
+        self.wfile.write(body)
+        server.sent += len(body)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def card_of(server, files, **changed):
+    """A card whose downloads are these files of the server: name -> (data, path, unpack)."""
+    server.files |= {name: data for name, (data, _, _) in files.items()}
+    downloads = tuple(Download(server.url(n), sha256(d), path, unpack) for n, (d, path, unpack) in files.items())
+    home = "https://example.org/data"
+    card = Card("mine", "Mine", {"label": Task()}, licence="CC0", home=home, downloads=downloads)
+    return dataclasses.replace(card, **changed)
+
+
+def whole(server):
+    return card_of(server, {"data.bin": (DATA, "a/data.pcap", "")})
+
+
+def left_over(home):
+    """Everything below the hidden folder but its lock."""
+    return sorted(path.name for path in (home / "downloads" / ".mine").iterdir() if path.name != "lock")
+
+
+def test_a_whole_download_is_fetched_once(server, tmp_path):
+    told = []
+    card = whole(server)
+    folder = fetch(card, home=tmp_path, progress=lambda *now: told.append(now))
+    assert folder == tmp_path / "downloads" / "mine"
+    assert (folder / "a" / "data.pcap").read_bytes() == DATA
+    assert told[-1] == ("a/data.pcap", 1, 1, len(DATA), len(DATA))
+    assert len(told) >= 4
+    assert left_over(tmp_path) == []
+    fetch(card, home=tmp_path)
+    assert server.asked == [("data.bin", None)]
+
+    (folder / "a" / "data.pcap").write_bytes(DATA[:-1])  # no longer what it was
+    fetch(card, home=tmp_path)
+    assert (folder / "a" / "data.pcap").read_bytes() == DATA
+    assert len(server.asked) == 2
+
+
+def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+    card = whole(server)
+    server.files["data.bin"] = DATA[:-1] + b"?"
+    with pytest.raises(InputError, match=f"data.bin: has SHA-256 {sha256(server.files['data.bin'])}.*publisher"):
+        fetch(card, home=tmp_path)
+    assert left_over(tmp_path) == []
+    assert list((tmp_path / "downloads" / "mine").rglob("*.pcap")) == []
+
+
+def broken_off(server, card, home, after):
+    """A download that ends some bytes later than that, which do not fill another chunk."""
+    server.break_after = after + 17
+    with pytest.raises(InputError, match=rf"data\.bin: the connection failed \(.*\); run .* after {after} bytes"):
+        fetch(card, home=home)
+    assert left_over(home) == [f"{card.downloads[0].sha256}.part"]
+    assert list((home / "downloads" / "mine").rglob("*.pcap")) == []
+
+
+def test_a_download_that_broke_off_goes_on(server, tmp_path):
+    card = whole(server)
+    broken_off(server, card, tmp_path, after=2 * CHUNK)
+    told = []
+    folder = fetch(card, home=tmp_path, progress=lambda *now: told.append(now[-2:]))
+    assert (folder / "a" / "data.pcap").read_bytes() == DATA
+    assert server.asked == [("data.bin", None), ("data.bin", f"bytes={2 * CHUNK}-")]
+    assert server.sent == len(DATA) + 17  # no chunk twice
+    assert told[-1] == (len(DATA), len(DATA))
+    assert min(done for done, _ in told) > 2 * CHUNK
+    assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["no ranges", "another range"])
+def test_a_server_that_cannot_go_on_starts_again(server, tmp_path, way):
+    server.ranges = way != "no ranges"
+    card = whole(server)
+    broken_off(server, card, tmp_path, after=CHUNK)
+    server.wrong_range = way == "another range"
+    folder = fetch(card, home=tmp_path)
+    assert (folder / "a" / "data.pcap").read_bytes() == DATA
+    assert server.asked[1] == ("data.bin", f"bytes={CHUNK}-")
+    assert len(server.asked) == (2 if way == "no ranges" else 3)
+
+
+@pytest.mark.parametrize("more", [b"", b"x"], ids=["whole", "too long"])
+def test_a_part_that_is_whole_or_longer(server, tmp_path, more):
+    """Killed while it was verified; or not a part of this file at all."""
+    card = whole(server)
+    work = tmp_path / "downloads" / ".mine"
+    work.mkdir(parents=True)
+    (work / f"{card.downloads[0].sha256}.part").write_bytes(DATA + more)
+    (work / "tmpkilled").write_bytes(b"pooch's")
+    folder = fetch(card, home=tmp_path)
+    assert (folder / "a" / "data.pcap").read_bytes() == DATA
+    assert server.sent == (len(DATA) if more else 0)
+    assert left_over(tmp_path) == []
+
+
+def test_a_part_of_another_file_is_not_gone_on_with(server, tmp_path):
+    broken_off(server, whole(server), tmp_path, after=CHUNK)
+    other = DATA[::-1]
+    folder = fetch(card_of(server, {"data.bin": (other, "a/data.pcap", "")}), home=tmp_path)
+    assert (folder / "a" / "data.pcap").read_bytes() == other
+    assert server.asked[1] == ("data.bin", None)
+
+
+def test_a_file_that_is_not_there(server, tmp_path):
+    card = whole(server)
+    del server.files["data.bin"]
+    with pytest.raises(InputError, match=r"data\.bin: the server answers 404 Not Found; check the address"):
+        fetch(card, home=tmp_path)
+    assert left_over(tmp_path) == []
+
+
+def test_no_server(server, tmp_path):
+    card = whole(server)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(
+        InputError, match=r"data\.bin: the connection failed \(Connection refused\); run the same"
+    ) as error:
+        fetch(card, home=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_full_disk(server, tmp_path):
+    card = whole(server)
+    work = tmp_path / "downloads" / ".mine"
+    work.mkdir(parents=True)
+    (work / f"{card.downloads[0].sha256}.part").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"downloads/mine: cannot be written \(No space left.*make room"):
+        fetch(card, home=tmp_path)
+    assert list((tmp_path / "downloads" / "mine").rglob("*.pcap")) == []
+
+
+def zipped(files):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def tarred(files, mode="w:xz"):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode=mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(("pack", "unpack"), [(zipped, "zip"), (tarred, "tar")])
+def test_archives_are_unpacked_once_and_again_where_a_file_is_gone(server, tmp_path, pack, unpack):
+    files = {"x/1.pcap": DATA[:100], "2.pcap": DATA[:50]}
+    card = card_of(server, {"data": (pack(files), "part one", unpack)})
+    place = fetch(card, home=tmp_path) / "part one"
+    assert {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*.pcap")} == files
+    assert [name[64:] for name in left_over(tmp_path)] == [".json"]  # what is in it; the archive is gone
+    fetch(card, home=tmp_path)
+    assert len(server.asked) == 1
+    (place / "2.pcap").unlink()
+    fetch(card, home=tmp_path)
+    assert (place / "2.pcap").read_bytes() == files["2.pcap"]
+
+    newer = card_of(server, {"data": (pack({"3.pcap": b"3"}), "part one", unpack)})
+    fetch(newer, home=tmp_path)
+    assert [path.name for path in place.iterdir()] == ["3.pcap"]
+    assert len(server.asked) == 3
+
+
+def deflate64(files):
+    """A zip file that says of its first member that it has compression method 9."""
+    data = bytearray(zipped(files))
+    central = data.index(b"PK\1\2")
+    struct.pack_into("<H", data, 8, 9)
+    struct.pack_into("<H", data, central + 10, 9)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "unpack"),
+    [
+        (b"not an archive", "zip"),
+        (b"not an archive", "tar"),
+        (deflate64({"a": b"a"}), "zip"),
+        (tarred({"a": DATA[:5000]})[:-2000], "tar"),
+        (tarred({"../a": b"a"}), "tar"),
+    ],
+    ids=["no zip", "no tar", "Deflate64", "cut", "outside"],
+)
+def test_an_archive_that_cannot_be_unpacked(server, tmp_path, data, unpack):
+    card = card_of(server, {"data": (data, "part", unpack)})
+    with pytest.raises(InputError, match=rf"part cannot be unpacked as {unpack} \(.*\); unpack it by hand"):
+        fetch(card, home=tmp_path)
+    assert left_over(tmp_path) == [sha256(data)]  # whole, for the hand
+    assert list((tmp_path / "downloads" / "mine").iterdir()) == []
+    assert not (tmp_path / "downloads" / "a").exists()
+
+
+def test_a_file_that_no_download_put_there_is_refused(server, tmp_path):
+    folder = fetch(whole(server), home=tmp_path)
+    (folder / ".DS_Store").write_bytes(b"")
+    fetch(whole(server), home=tmp_path)
+    (folder / "old.pcap").write_bytes(b"")
+    with pytest.raises(InputError, match=r"old\.pcap: is none of the downloads of mine; move it away"):
+        fetch(whole(server), home=tmp_path)
+
+
+# --- cards ---
+
+GOOD = f"""
+name = "mine"
+title = "Mine"
+licence = "CC0"
+home = "https://example.org/data"
+[tasks.label]
+[[downloads]]
+url = "https://example.org/a.zip"
+sha256 = "{"0" * 64}"
+path = "a"
+unpack = "zip"
+[[downloads]]
+url = "https://example.org/b.csv"
+sha256 = "{"1" * 64}"
+path = "b/labels.csv"
+"""
+
+
+def card_file(folder, text):
+    (folder / "mine.toml").write_text(text)
+    return str(folder / "mine.toml")
+
+
+def test_downloads_do_not_decide_what_a_store_holds(tmp_path):
+    card = find_card(card_file(tmp_path, GOOD))
+    assert [(one.path, one.unpack) for one in card.downloads] == [("a", "zip"), ("b/labels.csv", "")]
+    assert dataclasses.replace(card, downloads=()).digest == card.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "reason"),
+    [
+        ("https://example.org/a.zip", "ftp://example.org/a.zip", r"downloads\[0\]\.url", "http"),
+        ("0" * 64, "0" * 63, r"downloads\[0\]\.sha256", "64 hexadecimal"),
+        ('path = "a"', 'path = "../a"', r"downloads\[0\]\.path", "relative"),
+        ('path = "a"', 'path = "/a"', r"downloads\[0\]\.path", "relative"),
+        ('"zip"', '"7z"', r"downloads\[0\]\.unpack", "zip, tar"),
+        ('"b/labels.csv"', '"A/labels.csv"', "downloads", "place of another: a"),
+        ('licence = "CC0"', "", "licence", "must allow"),
+        ('licence = "CC0"', 'licence = "CC0"\nsource = "x"', "downloads", "beside source"),
+    ],
+)
+def test_a_wrong_download_is_refused(tmp_path, old, new, place, reason):
+    with pytest.raises(InputError, match=f"{place} = .*{reason}"):
+        find_card(card_file(tmp_path, GOOD.replace(old, new)))
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out = capsys.readouterr()
+        return end.value.code, out.out, out.err
+
+    return call
+
+
+def test_prepare_from_downloads_by_the_command_line(server, bench, tmp_path):
+    demo.write(tmp_path / "made", sessions=3, captures=1, classes=2)
+    one, two = sorted((tmp_path / "made").rglob("*.pcap"))
+    server.files = {"one.pcap": one.read_bytes(), "two.zip": zipped({two.name: two.read_bytes()})}
+    text = "".join(
+        f'[[downloads]]\nurl = "{server.url(name)}"\nsha256 = "{sha256(server.files[name])}"\n{rest}\n'
+        for name, rest in [("one.pcap", 'path = "first/1.pcap"'), ("two.zip", 'path = "second"\nunpack = "zip"')]
+    )
+    head = 'name = "mine"\ntitle = "Mine"\nlicence = "CC0"\nhome = "https://example.org"\n[tasks.label]\n'
+    card = card_file(tmp_path, head + text)
+
+    status, _, err = bench("prepare", card)
+    assert status == 2 and "--source DIR, or --download" in err
+
+    server.break_after = 200
+    status, out, err = bench("prepare", card, "--download")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"bench: {server.url('one.pcap')}: the connection failed")
+    assert not (tmp_path / "home" / "stores" / "mine").exists()
+
+    status, out, err = bench("prepare", card, "--download", "--json", "--strict")
+    report = json.loads(out)
+    assert status == 0
+    assert report["captures"] == 2 and report["ignored"] == {}
+    assert report["tasks"]["label"]["classes"] == ["first", "second"]
+    size = one.stat().st_size
+    assert f"[1/2] first/1.pcap: {size / 1e6:.1f}/{size / 1e6:.1f} MB" in err and "[2/2] second: " in err
+    assert "INFO" not in err and "Downloading" not in err  # pooch's own words
+
+    asked = len(server.asked)
+    status, out, _ = bench("prepare", card, "--download", "--json")
+    assert status == 0 and json.loads(out)["unchanged"]
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["iot-sentinel"], "iot-sentinel: its card has no downloads; ask for the captures at https://"),
+        (["demo"], "demo: its card has no downloads; leave out --download"),
+        (["iot-sentinel", "--source", "."], "--download and --source exclude each other"),
+    ],
+)
+def test_what_download_cannot_do_is_one_line(bench, words, said):
+    status, out, err = bench("prepare", *words, "--download")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"bench: {said}") and err.count("\n") == 1
