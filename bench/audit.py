@@ -53,6 +53,7 @@ def audit(
         "seed": seed,
         "sessions": len(samples),
         "classes": composition(store, samples, labels, classes),
+        "of_several_classes": several(store, samples, labels),
         "content": content(store, samples),
         "duplicates": {"packets": PAYLOAD[0], "bytes": PAYLOAD[1], **duplicates(keys, labels)},
         "ceilings": {name: ceiling_of(store, samples, labels, name, {}) for name in methods},
@@ -94,6 +95,16 @@ def composition(store: Store, samples: Samples, labels: NDArray[np.int64], class
         counts[name] |= {kind: len(np.unique(values[mine])) for kind, values in columns.items()}
         counts[name]["few"] = counts[name]["captures"] < FEW_GROUPS
     return counts
+
+
+def several(store: Store, samples: Samples, labels: NDArray[np.int64]) -> dict[str, int]:
+    """How many conversations and capture groups have sessions of more than one class."""
+    columns = {"conversations": np.asarray(store.session("conversation")), "captures": store.capture_group()}
+    found = {}
+    for kind, values in columns.items():
+        pairs = np.unique(np.stack([values[samples.session].astype(np.int64), labels]), axis=1)
+        found[kind] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    return found
 
 
 def content(store: Store, samples: Samples) -> dict[str, float]:
@@ -237,6 +248,7 @@ def audit_text(found: Mapping[str, Any]) -> str:
     lines += _classes_text(found["classes"])
     shares = ", ".join(f"{name} {share:.1%}" for name, share in found["content"].items())
     same = found["duplicates"]
+    lines += [f"of several classes: {', '.join(f'{n} {kind}' for kind, n in found['of_several_classes'].items())}"]
     lines += ["", f"first payload bytes: {shares}"]
     lines.append(
         f"equal payload ({same['packets']} packets x {same['bytes']} bytes): {same['repeated']:.1%} of sessions equal "

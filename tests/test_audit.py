@@ -8,6 +8,7 @@ import pytest
 from bench import audit
 from bench.cli import cli
 from bench.readers import Ragged
+from bench.schema import Samples
 
 
 def test_rows_are_equal_where_all_their_arrays_are():
@@ -28,6 +29,13 @@ def test_the_ceiling_is_the_best_rule_of_equal_answers():
     assert audit.duplicates(np.arange(4), np.zeros(4, int)) == {"repeated": 0, "of_several_classes": 0, "ceiling": 1}
 
 
+def test_conversations_under_two_labels_are_counted(make_store):
+    store = make_store({"conversation": [5, 5, 6, 6, 7], "capture": [0, 1, 1, 1, 2]}, labels=[0, 1, 1, 1, 0])
+    samples = Samples(np.arange(5), np.zeros(5, int), np.ones(5, int))
+    found = audit.several(store, samples, store.label.astype(np.int64))
+    assert found == {"conversations": 1, "captures": 0}
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -42,6 +50,7 @@ def test_the_demo_through_the_command_line(home, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["sessions"] == sum(c["sessions"] for c in found["classes"].values())
     assert all(c["few"] and c["captures"] == 6 for c in found["classes"].values())
+    assert found["of_several_classes"] == {"conversations": 0, "captures": 0}
     assert sum(found["content"].values()) == pytest.approx(1)
     assert found["duplicates"]["ceiling"] == found["ceilings"]["atvitsc"] == 1  # payload is random
     assert found["ceilings"]["ports"] < 0.5  # one service port for all
