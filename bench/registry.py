@@ -61,6 +61,17 @@ def names() -> list[str]:
     return sorted({_name(path) for path in _files()} | set(_entries()))
 
 
+def summary(name: str) -> tuple[str, str, str]:
+    """A method's name, family and title, for listings: of the source no more is evaluated than that.
+
+    Raises :class:`InputError` as :func:`describe` does for unknown names.
+    """
+    path, wanted = _locate(name)
+    source = _Source(path)
+    wanted = wanted or source.method_class()
+    return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0]
+
+
 @functools.cache
 def describe(name: str) -> Outline:
     """The declarations of a method, read from its source.
@@ -198,6 +209,22 @@ class _Source:
         """Of a class of the file."""
         statement = self.statements.get(name)
         return (ast.get_docstring(statement) if isinstance(statement, ast.ClassDef) else None) or ""
+
+    def constant(self, name: str, member: str) -> str:
+        """A text that a class assigns to a member, or the first of its bases that does; empty where none does."""
+        statement = self.statements.get(name)
+        if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] in OWN:
+            spec = importlib.util.find_spec(statement.module or "")
+            if spec is not None and spec.origin is not None:
+                original = next(a.name for a in statement.names if (a.asname or a.name) == name)
+                return _foundation(Path(spec.origin), statement.module or "").constant(original, member)
+        if not isinstance(statement, ast.ClassDef):
+            return ""
+        for line in statement.body:
+            if member in _defined(line) and isinstance(getattr(line, "value", None), ast.Constant):
+                return str(line.value.value)  # type: ignore[attr-defined]
+        found = (self.constant(base.id, member) for base in statement.bases if isinstance(base, ast.Name))
+        return next(filter(None, found), "")
 
     def value(self, name: str, *, declarations: bool = False) -> Any:
         """What a top-level name stands for; with ``declarations``, a class and its bases without their functions."""

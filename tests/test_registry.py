@@ -163,3 +163,9 @@ def test_a_method_changes_with_the_method_it_is_built_from(tmp_path, monkeypatch
     (tmp_path / "flowpic.py").write_text((tmp_path / "flowpic.py").read_text() + "# changed\n")
     after = {name: registry.describe(name).digest for name in before}
     assert [name for name in before if before[name] != after[name]] == ["flowpic", "mini-flowpic"]
+
+
+def test_a_summary_says_what_the_outline_says():
+    for name in registry.names():
+        outline = registry.describe(name)
+        assert registry.summary(name) == (outline.name, outline.family, outline.title)

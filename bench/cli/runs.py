@@ -30,9 +30,8 @@ def methods(name: str | None, as_json: bool) -> None:
     from bench import registry
 
     if name is None:
-        rows = [registry.describe(n) for n in registry.names()]
-        text = columns([(row.name, row.family, row.title) for row in rows])
-        emit(as_json, {"methods": [row.to_dict() for row in rows]}, text)
+        text = columns([registry.summary(n) for n in registry.names()])
+        emit(as_json, {"methods": [registry.describe(n).to_dict() for n in registry.names()]} if as_json else {}, text)
     else:
         method = registry.describe(name).to_dict()
         head = {key: value for key, value in method.items() if key != "parameters"}
