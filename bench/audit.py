@@ -23,7 +23,7 @@ from bench.store import Store
 from bench.tracking import Tracker
 
 FEW_GROUPS: Final = 10  # classes with fewer capture groups are named
-PAYLOAD: Final = (16, 256)  # packets and bytes by which sessions are compared: ATVITSC's input
+PAYLOAD: Final = (16, 256)  # packets and bytes by which sessions are compared: the payload that ATVITSC sees
 
 
 def audit(
@@ -252,7 +252,8 @@ def audit_text(found: Mapping[str, Any]) -> str:
     lines += ["", f"first payload bytes: {shares}"]
     lines.append(
         f"equal payload ({same['packets']} packets x {same['bytes']} bytes): {same['repeated']:.1%} of sessions equal "
-        f"another, {same['of_several_classes']:.1%} one of another class; accuracy at most {same['ceiling']:.4f}"
+        f"another, {same['of_several_classes']:.1%} one of another class; accuracy from this alone at most "
+        f"{same['ceiling']:.4f}"
     )
     lines += [f"ceiling of {name}: {value:.4f}" for name, value in found["ceilings"].items()]
     for scheme, split in found["splits"].items():

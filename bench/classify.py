@@ -44,7 +44,7 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     with tempfile.TemporaryDirectory() as home:
         store = Store.open(prepare(card, capture.absolute().parent, home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
-        learned = parse_sampling(record.spec.get("sampling", "session"))
+        learned = parse_sampling(record.result()["split"].get("sampling", "session"))
         samples = windows(dataclasses.replace(learned, per_session=1), rows, store)  # as it learned; a session's first
         answers = method.predict_proba(method.represent(View(store, samples, method.reads)))
         return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]

@@ -71,14 +71,14 @@ def _prove_groups(scheme: str, groups: dict[str, Rows]) -> str:
     """Check that no group is in two parts, and say so."""
     name = attribute_of(scheme)
     kind = "capture groups" if scheme == "capture" else "conversations"
-    statement = "each of {} " + (f"values of {name} is learned or tested" if name else f"{kind} is in one part")
+    promise = f"values of {name} is learned or tested" if name else f"{kind} is in one part"
     if name:  # validation is of the values that were learned
         groups = {"learned": np.concatenate([groups["train"], groups["validation"]]), "test": groups["test"]}
     in_parts = np.concatenate([np.unique(numbers) for numbers in groups.values()])
     distinct, times = np.unique(in_parts, return_counts=True)
     if len(in_parts) != len(distinct):
         raise BrokenSplit(f"split {scheme}: group {distinct[times > 1][0]} is in two parts; make the split again")
-    return statement.format(len(distinct))
+    return f"each of {len(distinct)} {promise}"
 
 
 def attribute_of(scheme: str) -> str:

@@ -26,6 +26,7 @@ from bench.figures import draw_confusion, draw_curves
 from bench.filters import parse_filter
 from bench.method import Method, Monitor, Part, make_parameters
 from bench.metrics import MACRO, Scores, decide, evaluate, intervals
+from bench.proof import attribute_of
 from bench.readers import View
 from bench.sampling import parse_sampling
 from bench.splits import LEAKY, Split, balance_of, check_scheme, is_reduced, make_split
@@ -145,6 +146,8 @@ def expand(
     file_digest = _file_digest(split_file) if split_file is not None else None
     for store in stores:  # what cannot be for any run is told before the first
         store.classes(task or store.default_task)
+        if attribute := attribute_of(split):
+            store.capture_attribute(attribute)
         if split_file is not None:
             make_split(store, task or store.default_task, split, file=split_file, **asked)
     return [

@@ -65,6 +65,9 @@ class Sampling:
         return ",".join(words + (["payload=no"] if not self.payload and self.stride == 1 else []))
 
 
+LARGEST: Final = 1_000_000  # packets of a window, a step or a stride
+
+
 def parse_sampling(text: str) -> Sampling:
     """Read what the command line says.  Raises :class:`InputError` with the syntax for anything else."""
     if text == "session":
@@ -72,9 +75,13 @@ def parse_sampling(text: str) -> Sampling:
     words = [word.partition("=")[::2] for word in text.split(",")]
     given = dict(words)
     flag = given.pop("payload", None)
-    numbers = {name: int(value) if value.isascii() and value.isdigit() else 0 for name, value in given.items()}
+    digits = {
+        name: value if value.isascii() and value.isdigit() and len(value) < 8 else "0" for name, value in given.items()
+    }
+    numbers = {name: int(value) for name, value in digits.items()}
     known = "window" in numbers and set(numbers) <= set(_KEYS) and len(words) == len(dict(words))
-    if not known or flag not in (None, "yes", "no") or min(numbers.values()) < 1:
+    sane = known and 1 <= min(numbers.values()) and max(numbers.values()) <= LARGEST
+    if not sane or flag not in (None, "yes", "no"):
         raise InputError(f"sampling {text!r}: expected {SYNTAX}")
     strides = numbers.get("stride", 1) > 1
     if strides and flag == "yes":

@@ -73,16 +73,20 @@ def hide_server_names(streams: NDArray[np.uint8]) -> None:
         return value
 
     hello = (number(1) == 0x16) & (number(1) == 3)
-    at = at + 3
+    at = at + 1
+    size_of_record = number(2)
+    record = at + size_of_record
     hello &= number(1) == 1
     at = at + 3 + 2 + 32
     for size in (1, 2, 1):
         length = number(size)  # apart: `at += number(size)` would add to the place before the step
         at = at + length
-    number(2)
+    size_of_all = number(2)
+    end = np.minimum(at + size_of_all, record)  # extensions end with their block, at the latest with the record
     place = np.arange(width)
     for _ in range(EXTENSIONS):
-        if not (hello & (at < width)).any():
+        hello &= at < np.minimum(end, width)
+        if not hello.any():
             break
         kind, length = number(2), number(2)
         found = np.flatnonzero(hello & (kind == SERVER_NAME) & (length > 0))

@@ -23,8 +23,8 @@ class Majority(Method):
     frequencies: NDArray[np.float64]  # [classes], sums to 1
 
     def represent(self, view: View) -> Inputs:
-        """``packets`` int32 ``[samples]``: read only to know how many samples there are."""
-        return {"packets": view.counts()}
+        """``nothing`` uint8 ``[samples]``, all zero: it only says how many samples there are."""
+        return {"nothing": np.zeros(len(view), np.uint8)}
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Count the classes."""
@@ -34,7 +34,7 @@ class Majority(Method):
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
         """Float32 ``[samples, classes]``, every row the same."""
-        return np.tile(self.frequencies.astype(np.float32), (len(inputs["packets"]), 1))
+        return np.tile(self.frequencies.astype(np.float32), (len(inputs["nothing"]), 1))
 
     def save_state(self, folder: Path) -> None:
         """Write ``frequencies.json``."""

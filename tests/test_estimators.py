@@ -139,7 +139,7 @@ def test_majority_answers_the_training_frequencies(data):
     view, _ = data
     labels = np.repeat([0, 2], [60, 30])
     method = fitted(Majority, view, labels)
-    np.testing.assert_allclose(method.predict_proba({"packets": np.zeros(2)}), [[2 / 3, 0, 1 / 3]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(method.predict_proba({"nothing": np.zeros(2)}), [[2 / 3, 0, 1 / 3]] * 2, rtol=1e-6)
 
 
 def test_ports_fall_back_to_the_frequencies_and_tell_protocols_apart():

@@ -30,15 +30,25 @@ def streams(*texts, width=400):
     before=st.lists(st.tuples(st.integers(1, 60), st.binary(max_size=30)), max_size=5),
     session=st.binary(max_size=32),
     width=st.integers(1, 500),
+    following=st.binary(max_size=80),
 )
-def test_a_server_name_is_hidden_and_nothing_else(name, before, session, width):
+def test_a_server_name_is_hidden_and_nothing_else(name, before, session, width, following):
     extensions = b"".join(struct.pack(">HH", kind, len(data)) + data for kind, data in before)
     hello, content = client_hello(name, extensions, struct.pack(">HH", 43, 3) + b"\x02\x03\x04", session)
     begin = hello.index(struct.pack(">HH", 0, len(content)) + content) + 4
-    expected = hello[:begin] + b"\0" * len(content) + hello[begin + len(content) :]
-    found = streams(hello, width=width)
+    expected = hello[:begin] + b"\0" * len(content) + hello[begin + len(content) :] + following
+    found = streams(hello + following, width=width)
     hide_server_names(found)
     assert found[0].tobytes() == expected[:width].ljust(width, b"\0")
+
+
+def test_what_follows_a_hello_without_extensions_stays():
+    body = b"\x03\x03" + b"r" * 32 + b"\0" + b"\0\2\x13\1" + b"\1\0"
+    hello = b"\x16\x03\x01" + struct.pack(">H", len(body) + 4) + b"\1" + len(body).to_bytes(3, "big") + body
+    found = streams(hello + b"\0\0\0\x10" + b"A" * 40, width=120)
+    before = found.copy()
+    hide_server_names(found)
+    assert np.array_equal(found, before)
 
 
 @given(st.lists(st.binary(max_size=80), min_size=1, max_size=5))

@@ -582,6 +582,13 @@ def test_a_value_on_both_sides_is_caught(table_store, simple):
         prove("attribute:person", split.parts, groups, simple["labels"], simple["start"])
 
 
+def test_an_attribute_may_be_a_pattern_with_braces(table_store, simple):
+    store = table_store(simple)
+    store.attributes["x=^(.{1,2})"] = simple["capture"]
+    split = make_split(store, "task", "attribute:x=^(.{1,2})")
+    assert "each of 4 values of x=^(.{1,2}) is learned or tested" in split.proof
+
+
 def test_an_attribute_needs_two_values(table_store, simple):
     store = table_store(simple)
     store.attributes["person"] = simple["capture"] * 0
