@@ -5,6 +5,7 @@ much as it has samples; a part is a number.
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +49,12 @@ def balanced(labels: NDArray[Any], mode: str, most: int | None, seed: int) -> Ro
 
 def _shuffled(labels: NDArray[Any], seed: int) -> tuple[Rows, Rows, Rows]:
     """Positions in ``labels`` by class and at random within it, the place of each in its class, the classes' sizes."""
-    order = np.lexsort((_raw(len(labels), seed), labels))
+    return ranked(labels, np.argsort(_raw(len(labels), seed), kind="stable"))
+
+
+def ranked(labels: NDArray[Any], order: Rows) -> tuple[Rows, Rows, Rows]:
+    """``order``, positions in ``labels``, by class; the place of each in its class; the classes' sizes."""
+    order = order[np.argsort(labels[order], kind="stable")]
     sizes = np.unique(labels, return_counts=True)[1]
     return order, np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes), sizes
 
@@ -71,11 +77,9 @@ def by_chance(
     """Part of each row, at random within its class, which has its shares to one row.  Nothing stays together."""
     if fold is None or folds is None:
         return _cut(labels, shares, named_seed(*names))
-    part = np.full(len(labels), PARTS.index("test"))
-    rest = np.flatnonzero(_cut(labels, (1 / folds,) * folds, named_seed(*names, folds)) != fold)
-    learn = shares[0] + shares[1]
-    part[rest] = _cut(labels[rest], (shares[0] / learn, shares[1] / learn), named_seed(*names, folds, fold))
-    return part
+    tested = _cut(labels, (1 / folds,) * folds, named_seed(*names, folds)) == fold
+    seed = named_seed(*names, folds, fold)
+    return _with_validation(tested, shares, lambda rest, learning: _cut(labels[rest], learning, seed))
 
 
 def _cut(labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
@@ -99,7 +103,8 @@ def by_groups(
     if fold is None or folds is None:
         return deal(groups, labels, shares, named_seed(*names))
     of_fold = deal(groups, labels, (1 / folds,) * folds, named_seed(*names, folds))
-    return _with_validation(of_fold == fold, groups, labels, shares, named_seed(*names, folds, fold))
+    seed = named_seed(*names, folds, fold)
+    return _with_validation(of_fold == fold, shares, lambda rest, part: deal(groups[rest], labels[rest], part, seed))
 
 
 def by_value(
@@ -114,17 +119,16 @@ def by_value(
     """Part of each row; the values of the test part are of no other, a conversation is in one part of the rest."""
     sides = (1 / folds,) * folds if folds else (shares[2], shares[0] + shares[1])
     tested = deal(value, labels, sides, named_seed(*names, folds)) == (fold or 0)
-    return _with_validation(tested, conversation, labels, shares, named_seed(*names, folds, fold))
+    seed = named_seed(*names, folds, fold)
+    return _with_validation(tested, shares, lambda rest, part: deal(conversation[rest], labels[rest], part, seed))
 
 
-def _with_validation(
-    tested: NDArray[np.bool_], groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int
-) -> Rows:
-    """Part of each row: the test part as given, of the rest validation its share, by whole groups."""
-    part = np.full(len(groups), PARTS.index("test"))
+def _with_validation(tested: NDArray[np.bool_], shares: Shares, divide: Callable[[Rows, Shares], Rows]) -> Rows:
+    """Part of each row: the test part as given, the rest divided into training and validation."""
+    part = np.full(len(tested), PARTS.index("test"))
     rest = np.flatnonzero(~tested)
     learn = shares[0] + shares[1]
-    part[rest] = deal(groups[rest], labels[rest], (shares[0] / learn, shares[1] / learn), seed)
+    part[rest] = divide(rest, (shares[0] / learn, shares[1] / learn))
     return part
 
 

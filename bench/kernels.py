@@ -63,29 +63,7 @@ def count_payload(
 @numba.njit(nogil=True, cache=True)
 def copy_payload(
     data: NDArray[np.uint8],
-    samples: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    record: NDArray[np.int64],
-    ip: NDArray[np.uint16],
-    captured: NDArray[np.uint32],
-    payload: NDArray[np.uint16],
-    payload_length: NDArray[np.uint32],
-    out: NDArray[np.uint8],
-) -> None:
-    """Copy the captured payload of ``rows [S, P]`` of ``samples``, all of one capture, to ``out [S, P, B]``."""
-    for s in samples:
-        for p in range(out.shape[1]):
-            row = rows[s, p]
-            if row < 0:
-                break
-            size = _payload_size(captured[row], payload[row], payload_length[row])
-            _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[s, p])
-
-
-@numba.njit(nogil=True, cache=True)
-def stream_payload(
-    data: NDArray[np.uint8],
-    samples: NDArray[np.int64],
+    places: NDArray[np.int64],
     rows: NDArray[np.int64],
     offsets: NDArray[np.int64],
     record: NDArray[np.int64],
@@ -95,12 +73,17 @@ def stream_payload(
     payload_length: NDArray[np.uint32],
     out: NDArray[np.uint8],
 ) -> None:
-    """Copy the captured payload of ``rows[offsets[s]:offsets[s + 1]]``, packet after packet, to ``out[s]``."""
-    for s in samples:
+    """Copy the captured payload of ``rows[offsets[p]:offsets[p + 1]]``, packet after packet, to ``out[p]``.
+
+    ``places`` are those of one capture; a row below 0 is none.
+    """
+    for p in places:
         at = 0
-        for row in rows[offsets[s] : offsets[s + 1]]:
+        for row in rows[offsets[p] : offsets[p + 1]]:
+            if row < 0:
+                break
             size = _payload_size(captured[row], payload[row], payload_length[row])
-            at += _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[s, at:])
+            at += _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[p, at:])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -113,32 +96,7 @@ def _payload_size(captured: int, payload: int, payload_length: int) -> int:
 @numba.njit(nogil=True, cache=True)
 def copy_ip(
     data: NDArray[np.uint8],
-    samples: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    record: NDArray[np.int64],
-    ip: NDArray[np.uint16],
-    captured: NDArray[np.uint32],
-    protocol: NDArray[np.uint8],
-    hide: tuple[bool, bool, bool],
-    out: NDArray[np.uint8],
-) -> None:
-    """Copy the captured IP packets of ``rows`` and set hidden fields (addresses, ports, checksums) to zero."""
-    for s in samples:
-        for p in range(out.shape[1]):
-            row = rows[s, p]
-            if row < 0:
-                break
-            begin = record[row] + np.int64(ip[row])
-            held = min(np.int64(captured[row]), len(data) - begin)
-            _copy(data, begin, held, out[s, p])
-            if held > 0:
-                _hide(data, begin, held, protocol[s], hide, out[s, p])
-
-
-@numba.njit(nogil=True, cache=True)
-def stream_ip(
-    data: NDArray[np.uint8],
-    samples: NDArray[np.int64],
+    places: NDArray[np.int64],
     rows: NDArray[np.int64],
     offsets: NDArray[np.int64],
     record: NDArray[np.int64],
@@ -148,15 +106,17 @@ def stream_ip(
     hide: tuple[bool, bool, bool],
     out: NDArray[np.uint8],
 ) -> None:
-    """Copy the captured IP packets of ``rows[offsets[s]:offsets[s + 1]]`` one after the other, hiding fields."""
-    for s in samples:
+    """As `copy_payload`, the captured IP packets; hidden fields (addresses, ports, checksums) become zero."""
+    for p in places:
         at = 0
-        for row in rows[offsets[s] : offsets[s + 1]]:
+        for row in rows[offsets[p] : offsets[p + 1]]:
+            if row < 0:
+                break
             begin = record[row] + np.int64(ip[row])
             held = min(np.int64(captured[row]), len(data) - begin)
-            size = _copy(data, begin, held, out[s, at:])
+            size = _copy(data, begin, held, out[p, at:])
             if size > 0:
-                _hide(data, begin, held, protocol[s], hide, out[s, at : at + size])
+                _hide(data, begin, held, protocol[p], hide, out[p, at : at + size])
             at += size
 
 

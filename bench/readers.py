@@ -130,12 +130,8 @@ class View:
     def payload(self, packets: int, bytes: int) -> NDArray[np.uint8]:
         """First captured payload bytes of the first packets with payload: uint8 ``[S, packets, bytes]``."""
         self._declare("payload")
-        from bench import kernels
-
-        rows, out = self._rows(packets, payload_only=True), _zeros((len(self), packets, _positive("bytes", bytes)))
-        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
-        self._each_capture(lambda data, samples: kernels.copy_payload(data, samples, rows, *columns, out))
-        return out
+        out = self._copied_payload(self._apart(packets, payload_only=True), _positive("bytes", bytes), packets)
+        return out.reshape(len(self), packets, bytes)
 
     def ip_bytes(
         self, packets: int, bytes: int, *, mask: Iterable[str] = MASKS, payload_only: bool = False
@@ -146,13 +142,8 @@ class View:
         routing headers are not masked.
         """
         hide = self._masked(mask)
-        from bench import kernels
-
-        rows, out = self._rows(packets, payload_only), _zeros((len(self), packets, _positive("bytes", bytes)))
-        columns = [self._packet(c) for c in ("record", "ip", "captured")]
-        protocol = _constant(self._of_session("protocol"))
-        self._each_capture(lambda data, samples: kernels.copy_ip(data, samples, rows, *columns, protocol, hide, out))
-        return out
+        out = self._copied_ip(self._apart(packets, payload_only), _positive("bytes", bytes), hide, packets)
+        return out.reshape(len(self), packets, bytes)
 
     def payload_stream(self, bytes: int, packets: int | None = None) -> NDArray[np.uint8]:
         """First captured payload bytes, packet after packet: uint8 ``[S, bytes]``, of the first ``packets`` if given.
@@ -160,25 +151,12 @@ class View:
         Packets are those with payload; at most ``bytes`` of them are looked at.
         """
         self._declare("payload")
-        from bench import kernels
-
-        rows, offsets, out = self._stream(bytes, packets, payload_only=True)
-        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
-        self._each_capture(lambda data, samples: kernels.stream_payload(data, samples, rows, offsets, *columns, out))
-        return out
+        return self._copied_payload(self._stream(bytes, packets, payload_only=True), bytes)
 
     def ip_stream(self, bytes: int, packets: int | None = None, *, mask: Iterable[str] = MASKS) -> NDArray[np.uint8]:
         """First captured bytes from the IP headers on, one packet after the other: uint8 ``[S, bytes]``."""
         hide = self._masked(mask)
-        from bench import kernels
-
-        rows, offsets, out = self._stream(bytes, packets, payload_only=False)
-        columns = [self._packet(c) for c in ("record", "ip", "captured")]
-        protocol = _constant(self._of_session("protocol"))
-        self._each_capture(
-            lambda data, samples: kernels.stream_ip(data, samples, rows, offsets, *columns, protocol, hide, out)
-        )
-        return out
+        return self._copied_ip(self._stream(bytes, packets, payload_only=False), bytes, hide)
 
     def payload_lengths(self, packets: int, *, payload_only: bool = True) -> NDArray[np.int32]:
         """Declared payload lengths, bytes: int32 ``[S, packets]``, at most 2**31 - 1."""
@@ -242,13 +220,39 @@ class View:
         self._declare("ip_bytes", *(name for name in MASKS if name not in mask))
         return "addresses" in mask, "ports" in mask, "checksums" in mask
 
-    def _stream(
-        self, bytes: int, packets: int | None, payload_only: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]:
-        """Packet rows with their offsets, and zeros ``[S, bytes]`` to fill."""
+    def _stream(self, bytes: int, packets: int | None, payload_only: bool) -> Ragged:
+        """Packet rows of each sample, for one place a sample."""
         limit = min(_positive("bytes", bytes), bytes if packets is None else _positive("packets", packets))
         offsets = offsets_of(np.minimum(self._kept(payload_only), limit))
-        return self._select(offsets, payload_only), offsets, _zeros((len(self), bytes))
+        return Ragged(self._select(offsets, payload_only), offsets)
+
+    def _apart(self, packets: int, payload_only: bool) -> Ragged:
+        """Packet rows of each sample, -1 beyond the window, for a place of its own each."""
+        rows = self._rows(packets, payload_only).reshape(-1)
+        return Ragged(rows, np.arange(len(rows) + 1))
+
+    def _copied_payload(self, rows: Ragged, bytes: int, each: int = 1) -> NDArray[np.uint8]:
+        """Captured payload at the places of ``rows``, ``each`` of them a sample: uint8 ``[places, bytes]``."""
+        from bench import kernels
+
+        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
+        out = _zeros((len(rows), bytes))
+        self._each_capture(
+            lambda data, places: kernels.copy_payload(data, places, rows.values, rows.offsets, *columns, out), each
+        )
+        return out
+
+    def _copied_ip(self, rows: Ragged, bytes: int, hide: tuple[bool, bool, bool], each: int = 1) -> NDArray[np.uint8]:
+        """As `_copied_payload`, from the IP header on, with hidden fields."""
+        from bench import kernels
+
+        columns = [self._packet(c) for c in ("record", "ip", "captured")]
+        columns.append(_constant(np.repeat(self._of_session("protocol"), each)))
+        out = _zeros((len(rows), bytes))
+        self._each_capture(
+            lambda data, places: kernels.copy_ip(data, places, rows.values, rows.offsets, *columns, hide, out), each
+        )
+        return out
 
     def _packet(self, column: str) -> NDArray[Any]:
         return _constant(self._store.packet(column))
@@ -299,8 +303,8 @@ class View:
             out[kept] = taken
         return out
 
-    def _each_capture(self, copy: Callable[[NDArray[np.uint8], NDArray[np.int64]], None]) -> None:
-        """Call ``copy(capture's bytes, positions of its samples)`` for each capture.
+    def _each_capture(self, copy: Callable[[NDArray[np.uint8], NDArray[np.int64]], None], each: int) -> None:
+        """Call ``copy(capture's bytes, places of its samples)`` for each capture; a sample has ``each`` places.
 
         One after the other: memory decides the speed, and threads gained nothing in measurements (two cores).
         """
@@ -308,7 +312,8 @@ class View:
         order = np.argsort(capture, kind="stable")
         numbers, begins = np.unique(capture[order], return_index=True)
         for number, samples in zip(numbers, np.split(order, begins[1:]), strict=False):  # no capture: one empty part
-            copy(_constant(self._store.capture_bytes(int(number))), samples)
+            places = (samples[:, None] * each + np.arange(each)).reshape(-1)
+            copy(_constant(self._store.capture_bytes(int(number))), places)
 
 
 def _positive(name: str, value: int) -> int:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.dealing import ranked
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, count, parameter, take
 from bench.metrics import ABSTAINED, decide, macro_f1
@@ -326,10 +327,7 @@ def lift(logits: Tensor, eligible: Tensor) -> Tensor:
 def undersample(labels: NDArray[np.int64], draw: np.random.Generator, times: float = 1.0) -> NDArray[np.int64]:
     """Rows of ``labels [N]``, sorted, at most ``times`` the smallest class's number of each class, at random."""
     most = max(1, round(times * np.unique(labels, return_counts=True)[1].min(initial=len(labels))))
-    order = draw.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    sizes = np.unique(labels, return_counts=True)[1]
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, rank, _ = ranked(labels, draw.permutation(len(labels)))
     return np.sort(order[rank < most])
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.dealing import ranked
 from bench.errors import InputError
 from bench.estimator import EstimatorMethod
 from bench.method import COUNT, POSITIVE, Inputs, Monitor, NoParameters, Part, Range, parameter, take
@@ -211,10 +212,7 @@ def columns_of(codes: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[n
 
 def drawn(labels: NDArray[np.int64], most: int, draw: np.random.Generator) -> NDArray[np.int64]:
     """Rows of ``labels [N]``, sorted: ``most`` of them, each class its share and at least one if there is room."""
-    order = draw.permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    sizes = np.unique(labels, return_counts=True)[1]
-    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    order, rank, sizes = ranked(labels, draw.permutation(len(labels)))
     return np.sort(order[np.argsort(rank / np.repeat(sizes, sizes), kind="stable")[:most]])
 
 
