@@ -23,6 +23,7 @@ from pathlib import Path
 
 import dpkt
 import numpy as np
+from processes import in_new_process
 
 from bench.ingest import CaptureIndex, read_capture
 
@@ -168,17 +169,6 @@ def peak_memory(path: Path, warm: Path, answer: "multiprocessing.Queue[int]") ->
 def first_run(path: Path, answer: "multiprocessing.Queue[float]") -> None:
     """Put into ``answer`` the seconds that a new process's first capture takes."""
     answer.put(timed(read_capture, path)[0])
-
-
-def in_new_process(job: Callable[..., None], *arguments: object) -> float:
-    """What `job` puts into its queue, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=job, args=(*arguments, answer))
-    process.start()
-    value = answer.get()
-    process.join()
-    return value
 
 
 def main() -> None:

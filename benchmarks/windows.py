@@ -17,12 +17,13 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import in_new_process
 
 from bench.prepare import prepare_dataset
 from bench.readers import View
@@ -106,17 +107,6 @@ def once(name: str, sampling: str, answer: "multiprocessing.Queue[Any]") -> None
         arrays = [View(store, part, {"payload"}).payload(PACKETS, BYTES) for part in split.parts.values()]
     assert sum(map(len, arrays)) == len(made) == sum(map(len, leaky.parts.values()))
     answer.put((len(made), found))
-
-
-def in_new_process(job: Callable[..., None], *arguments: object) -> Any:
-    """What `job` puts into its queue, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    process = context.Process(target=job, args=(*arguments, answer))
-    process.start()
-    value = answer.get()
-    process.join()
-    return value
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,3 +98,46 @@ def make_store():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def table_store(make_store):
+    def make(table, **changes):
+        sessions = {name: table[name] for name in ("conversation", "capture", "start")}
+        names = [f"class {c}" for c in range(max(table["labels"].max() + 1, 1))]
+        return make_store(sessions, labels=table["labels"], classes=names, **changes)
+
+    return make
+
+
+@pytest.fixture
+def simple(table_store):
+    """Two classes, ten conversations each of two sessions, in four captures."""
+    row = np.arange(40)
+    return {"labels": row % 4 // 2, "conversation": row // 2, "capture": row % 4, "start": row}
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Call `bench` with words; gives exit status, standard output and standard error."""
+    from bench import cli
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out = capsys.readouterr()
+        return end.value.code, out.out, out.err
+
+    return call
+
+
+@pytest.fixture
+def torch_seeded():
+    """Torch's generator at a known place, and put back afterwards."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli, demo
+from bench import demo
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -26,21 +26,12 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(place, monkeypatch, capsys):
+def bench(place, monkeypatch, command_line):
     """Call `bench` with words; gives exit status, standard output and standard error."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("BENCH_HOME", str(place / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out = capsys.readouterr()
-        return end.value.code, out.out, out.err
-
-    return call
+    return command_line
 
 
 def run_forest(bench, *more):

@@ -11,12 +11,7 @@ from bench.method import Monitor, Part, make_parameters
 from methods import cmtsnn
 from methods.cmtsnn import Cmtsnn, Network, Parameters, class_costs
 
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 
 def small(classes=3, **values):

@@ -13,6 +13,7 @@ from bench.schema import Samples
 from methods.deeppacket import BLOCK, DeepPacket, convolutions, lengthen_udp, votes
 from methods.deeppacket_sae import DeepPacketSae
 
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 TCP, UDP = 6, 17
 SMALL = {"packets": 3, "bytes": 64, "filters": 8, "batch_size": 16, "epochs": 2, "patience": None}
 SMALL_SAE = {"packets": 3, "bytes": 64, "batch_size": 16, "epochs": 1, "pretraining_epochs": 2}
@@ -24,13 +25,6 @@ def make(method, classes=3, seed=0, **values):
 
 def size(network):
     return sum(weights.numel() for weights in network.parameters())
-
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 # --- sizes ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import struct
-import sys
 import tarfile
 import threading
 import zipfile
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import cli, demo
+from bench import demo
 from bench.cards import Card, Download, Task, find_card
 from bench.download import CHUNK, fetch
 from bench.errors import InputError
@@ -346,18 +345,9 @@ def test_a_wrong_download_is_refused(tmp_path, old, new, place, reason):
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
+def bench(tmp_path, monkeypatch, command_line):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["bench", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out = capsys.readouterr()
-        return end.value.code, out.out, out.err
-
-    return call
+    return command_line
 
 
 def test_prepare_from_downloads_by_the_command_line(server, bench, tmp_path):

@@ -17,12 +17,7 @@ from bench.training import undersample
 from methods.flowpic import CellConvolution, FlowPic, cells, pictures
 from methods.mini_flowpic import MiniFlowPic
 
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 
 def make(kind=FlowPic, classes=12, **values):

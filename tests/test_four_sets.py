@@ -3,14 +3,12 @@
 import csv
 import json
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench import cli
 from bench.cards import find_card, read_card
 from bench.errors import InputError
 from bench.filelist import capture_key
@@ -62,19 +60,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, capsys):
+def bench(tmp_path, monkeypatch, command_line):
     """Call `bench` with words in a place of its own; gives exit status, standard output and standard error."""
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out = capsys.readouterr()
-        return end.value.code, out.out, out.err
-
-    return call
+    return command_line
 
 
 @pytest.fixture

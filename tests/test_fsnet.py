@@ -14,12 +14,7 @@ from bench.readers import View
 from bench.schema import Samples
 from methods.fsnet import END, PAD, START, FSNet
 
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 
 def make(classes=12, **values):

@@ -14,14 +14,8 @@ from methods import attlstm, han
 from methods.attlstm import Attlstm
 from methods.han import Attention, Han, one_sided_regression
 
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 METHODS = pytest.mark.parametrize("method", [Han, Attlstm], ids=lambda m: m.name)
-
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 def make(method, classes=12, **values):

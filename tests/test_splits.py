@@ -7,57 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from split_tables import QUIET, attempt, part_of_row, tables
 
-from bench.dealing import PARTS, balanced, named_seed
+from bench.dealing import PARTS, named_seed
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
 from bench.splits import BrokenSplit, Split, make_split, prove
-
-QUIET = settings(max_examples=60, deadline=None)
-
-
-@st.composite
-def tables(draw, sizes=(3, 200)):
-    """Labels, conversations, capture groups and starts of random sessions."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    size = draw(st.integers(*sizes))
-    return {
-        "labels": rng.integers(NO_CLASS if draw(st.booleans()) else 0, draw(st.integers(1, 6)), size),
-        "conversation": rng.integers(0, draw(st.integers(3, size)), size) * 7,
-        "capture": rng.integers(0, draw(st.integers(3, size)), size) + 11,
-        "start": rng.integers(0, draw(st.integers(3, 1000)), size),
-    }
-
-
-@pytest.fixture(scope="session")
-def table_store(make_store):
-    def make(table, **changes):
-        sessions = {name: table[name] for name in ("conversation", "capture", "start")}
-        names = [f"class {c}" for c in range(max(table["labels"].max() + 1, 1))]
-        return make_store(sessions, labels=table["labels"], classes=names, **changes)
-
-    return make
-
-
-def part_of_row(split, size):
-    """Part number of each session of the store, -1 for none; asserts that no session is in two parts."""
-    out = np.full(size, -1)
-    for p, part in enumerate(split.parts.values()):
-        assert (np.diff(part.session) > 0).all(), "sorted by row, none twice"
-        assert (out[part.session] == -1).all()
-        assert (part.first == 0).all() and (part.count == 1).all()
-        out[part.session] = p
-    return out
-
-
-def attempt(*args, **kwargs):
-    """A split, where the random store allows one."""
-    try:
-        return make_split(*args, **kwargs)
-    except InputError:
-        assume(False)
 
 
 def groups_of(table, scheme):
@@ -234,13 +191,6 @@ def test_cap_is_nested_and_the_same_for_all_folds(table_store, table, most):
     assert set(np.concatenate(folds)) == kept
 
 
-@pytest.fixture
-def simple(table_store):
-    """Two classes, ten conversations each of two sessions, in four captures."""
-    row = np.arange(40)
-    return {"labels": row % 4 // 2, "conversation": row // 2, "capture": row % 4, "start": row}
-
-
 def test_digests_of_splits_without_the_later_options_stay(table_store, simple):
     """As they were before there were filters, windows and balances: finished runs and saved splits hang on them."""
     store = table_store(simple)
@@ -258,146 +208,6 @@ def test_digests_of_splits_without_the_later_options_stay(table_store, simple):
         assert split.digest == digest
         usual = {"filter": "none", "sampling": "session", "balance": "keep", "min_per_class": None}
         assert make_split(store, "task", scheme, **options, **usual).digest == digest
-
-
-@pytest.fixture(scope="session")
-def window_store(make_store):
-    """Sessions of many sizes, all packets with payload, of a table's columns."""
-
-    def make(table, seed=0):
-        sizes = np.random.default_rng(seed).integers(1, 40, len(table["labels"]))
-        sessions = {name: table[name] for name in ("conversation", "capture", "start")}
-        sessions |= {"packets": sizes, "payload_packets": sizes, "first_packet": np.cumsum(sizes) - sizes}
-        names = [f"class {c}" for c in range(max(table["labels"].max() + 1, 1))]
-        packets = {"payload_length": np.ones(sizes.sum())}
-        return make_store(sessions, packets, labels=table["labels"], classes=names, attributes={"a": table["capture"]})
-
-    return make
-
-
-WINDOWS = "window=4,step=2"
-
-
-@QUIET
-@given(
-    table=tables(),
-    scheme=st.sampled_from(["session", "capture", "time", "attribute:a"]),
-    balance=st.sampled_from(["keep", "undersample", "resample"]),
-    least=st.none() | st.integers(1, 40),
-    seed=st.integers(0, 5),
-)
-def test_windows_of_a_session_stay_in_one_part(window_store, table, scheme, balance, least, seed):
-    store = window_store(table)
-    options = {"sampling": WINDOWS, "min_per_class": least}
-    split = attempt(store, "task", scheme, seed=seed, balance=balance, **options)
-    plain = make_split(store, "task", scheme, seed=seed, **options)
-    sessions = [set(part.session.tolist()) for part in split.parts.values()]
-    assert not (sessions[0] & sessions[1] or sessions[0] & sessions[2] or sessions[1] & sessions[2])
-    for name in ("validation", "test"):  # balancing is training's alone
-        for column in ("session", "first", "count"):
-            assert (getattr(split.parts[name], column) == getattr(plain.parts[name], column)).all()
-    made = [n for counts in plain.counts.values() if (n := sum(counts.values()))]
-    assert scheme in ("time", "attribute:a") or min(made) >= (least or 1)
-    trained = [counts["train"] for counts in plain.counts.values() if counts["train"]]
-    wanted = {"keep": trained, "undersample": [min(trained)], "resample": [max(trained)]}[balance]
-    now = [counts["train"] for counts in split.counts.values() if counts["train"]]
-    assert now == trained if balance == "keep" else set(now) == set(wanted)
-    assert split.scored == tuple(c for c, n in enumerate(plain.counts.values()) if sum(n.values()))
-
-
-@QUIET
-@given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), most=st.none() | st.integers(1, 40))
-def test_resampling_repeats_all_rows_equally(labels, most):
-    labels = np.array(labels)
-    sizes = np.bincount(labels)[np.unique(labels)]
-    rows = balanced(labels, "resample", most, 7)
-    assert (np.diff(rows) >= 0).all()
-    for c in np.unique(labels):
-        times = np.bincount(rows, minlength=len(labels))[labels == c]
-        assert times.sum() == (most or sizes.max()) and times.max() - times.min() <= 1
-    fewer = balanced(labels, "undersample", None, 7)
-    assert len(np.unique(fewer)) == len(fewer)
-    assert (np.bincount(labels[fewer])[np.unique(labels)] == sizes.min()).all()
-    assert (balanced(labels, "keep", None, 7) == np.arange(len(labels))).all()
-
-
-def test_windows_are_saved_and_loaded(window_store, simple, tmp_path):
-    store, path = window_store(simple), tmp_path / "split.json"
-    for options in (
-        {"scheme": "session", "sampling": WINDOWS, "balance": "resample", "min_per_class": 3},
-        {"scheme": "paper", "sampling": "window=3,stride=2", "max_per_class": 70},
-    ):
-        split = make_split(store, "task", **options)
-        split.save(path)
-        loaded = make_split(store, "task", "file", file=path)
-        assert loaded.digest == split.digest and loaded.summary() == split.summary()
-        assert [part.stride for part in loaded.parts.values()] == [split.test.stride] * 3
-        assert split.head.items() >= options.items()
-    content = json.loads(path.read_text()) | {"sampling": "window"}
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="expected session, or"):
-        Split.load(path, store)
-
-
-def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store, simple):
-    store = window_store(simple)
-    split = make_split(store, "task", "paper", sampling=WINDOWS, max_per_class=300)
-    assert split.counts == {f"class {c}": {"train": 210, "validation": 30, "test": 60} for c in range(2)}
-    assert split.balance == "resample" and split.proof == (
-        "nothing: windows are dealt at random, and parts share sessions on purpose",
-    )
-    windows = {
-        name: list(zip(p.session.tolist(), p.first.tolist(), p.count.tolist(), strict=True))
-        for name, p in split.parts.items()
-    }
-    every = sorted({window for part in windows.values() for window in part})
-    held = {(s, packet) for s, first, count in windows["train"] for packet in range(first, first + count)}
-    train, sessions = set(windows["train"]), {s for s, _, _ in windows["train"]}
-    overlaps = [any((s, p) in held for p in range(f, f + n)) for s, f, n in windows["test"]]
-    beside = [
-        any(w in train and w[0] == window[0] for w in every[max(at - 1, 0) : at + 2])
-        for window in windows["test"]
-        for at in [every.index(window)]
-    ]
-    conversations = {simple["conversation"][s] for s in sessions}
-    summary = split.summary()
-    counted = {
-        "windows": sum(w in train for w in windows["test"]),
-        "overlapping_windows": sum(overlaps),
-        "neighbours": sum(map(max, overlaps, beside)),
-        "sessions": sum(s in sessions for s, _, _ in windows["test"]),
-        "conversations": sum(simple["conversation"][s] in conversations for s, _, _ in windows["test"]),
-    }
-    assert {name: summary[f"test_in_training_{name}"] for name in counted} == counted
-    assert summary["repeated"] == 600 - len(every) and min(counted.values()) > 0
-    assert summary["reduced_scale"]
-    assert not make_split(store, "task", "paper", max_per_class=10_000).summary()["reduced_scale"]
-    assert (split.groups["test"] == simple["conversation"][split.test.session]).all()
-
-
-def test_folds_of_the_paper_s_split_test_every_window_once(window_store, simple):
-    store = window_store(simple)
-    parts = [make_split(store, "task", "paper", sampling=WINDOWS, balance="keep", fold=f, folds=4) for f in range(4)]
-    tested = sorted((s, f) for split in parts for s, f in zip(split.test.session, split.test.first, strict=True))
-    whole = make_split(store, "task", "session", sampling=WINDOWS)
-    made = sorted((s, f) for p in whole.parts.values() for s, f in zip(p.session, p.first, strict=True))
-    assert tested == made
-
-
-def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store, simple, monkeypatch):
-    """The paper's dealing behind the scheme `session`: the proof does not believe the name."""
-    store = window_store(simple)
-    monkeypatch.setattr("bench.splits._groups", lambda store, scheme: np.asarray(store.session("conversation")))
-    monkeypatch.setattr("bench.splits.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
-    with pytest.raises(BrokenSplit, match="a session is twice in the split, in two parts"):
-        make_split(store, "task", "session", sampling=WINDOWS)
-    broken = {"train": Samples(*np.array([[0, 0], [0, 0], [4, 4]]))} | {
-        name: Samples(*np.array([[row], [0], [4]])) for row, name in ((2, "validation"), (4, "test"))
-    }
-    groups = {name: part.session // 2 for name, part in broken.items()}
-    with pytest.raises(BrokenSplit, match="a window is twice in the train part"):
-        prove("session", broken, groups, simple["labels"], simple["start"])
-    assert prove("session", broken, groups, simple["labels"], simple["start"], repeats=True)
 
 
 def test_sharing_is_measured(table_store, simple):

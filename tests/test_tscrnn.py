@@ -8,12 +8,7 @@ from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from methods.tscrnn import Network, Parameters, Tscrnn
 
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 
 def network(classes=16, **values):

@@ -13,6 +13,7 @@ from bench.schema import Samples
 from methods.wang1d import Wang1D, pooled, pooling
 from methods.wang2d import Wang2D
 
+pytestmark = pytest.mark.usefixtures("torch_seeded")
 TCP, UDP = 6, 17
 SMALL = {"bytes": 36, "kernel": 3, "hidden": 32, "batch_size": 8}
 
@@ -24,13 +25,6 @@ def make(method, classes=3, seed=0, **values):
 def size(method, classes, **values):
     with torch.device("meta"):  # counts alone: no weight is drawn
         return sum(weights.numel() for weights in make(method, classes, **values).network().parameters())
-
-
-@pytest.fixture(autouse=True)
-def _random_state():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
 
 
 # --- networks -------------------------------------------------------------------------------------------------
