@@ -18,7 +18,7 @@ from bench.method import Inputs, make_parameters
 from bench.readers import Ragged, View
 from bench.runs import LATER, expand, run_matrix
 from bench.schema import NO_CLASS, Samples
-from bench.splits import Split, make_split
+from bench.splits import Split, check_scheme, make_split
 from bench.store import Store
 from bench.tracking import Tracker
 
@@ -41,6 +41,8 @@ def audit(
     ``methods`` are those whose representations are compared for the ceiling, with their default parameters; with a
     ``tracker`` the methods of the floor run on every split, and finished runs are set against their ceilings.
     """
+    for scheme in schemes:
+        check_scheme(scheme)
     samples = every_sample(store, task)
     labels = store.labels(task)[samples.session].astype(np.int64)
     classes = store.classes(task)

@@ -7,6 +7,7 @@ import pytest
 
 from bench import audit
 from bench.cli import cli
+from bench.errors import InputError
 from bench.readers import Ragged
 from bench.schema import Samples
 
@@ -78,3 +79,8 @@ def test_the_floor_is_what_methods_declare():
     found = audit.floor_methods()
     assert ("majority", {}) in found and ("first-bytes", {"mask_server_name": True}) in found
     assert ("forest", {"leave_out": "times"}) in found and not any("packets" in values for _, values in found)
+
+
+def test_a_split_that_there_is_not_is_bad_input(home):
+    with pytest.raises(InputError, match="unknown split 'nonsense'"):
+        cli.main(["audit", "demo", "--split", "session,nonsense", "--no-runs"], standalone_mode=False)

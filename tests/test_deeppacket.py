@@ -260,6 +260,19 @@ def test_only_training_packets_are_under_sampled():
     assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
     assert make(DeepPacket, balance="keep").select(labels, draw).tolist() == list(range(77))
 
+    class Watching(DeepPacket):
+        def _validate(self, part):
+            self.validated = len(part)
+            return super()._validate(part)
+
+        def begin(self, network, train, rows):
+            self.trained = np.bincount(train.labels[rows]).tolist()
+
+    packets = np.random.default_rng(1).integers(1, 256, (77, 3, 64), dtype=np.uint8)
+    part = Part({"bytes": packets, "eligible": np.ones((77, 3), bool)}, labels)
+    fit = make(Watching, **SMALL).fit(part, part, Monitor())
+    assert fit.trained == [21, 21, 21] and fit.validated == 77  # three packets a session; validation is whole
+
 
 # --- pre-training ---------------------------------------------------------------------------------------------
 
