@@ -418,7 +418,6 @@ def _finish(
     proof = prove(scheme, parts, groups, labels, start, repeats=request["balance"] == "resample")
     classes = store.classes(task)
     counts = {name: np.bincount(labels[part.session], minlength=len(classes)) for name, part in parts.items()}
-    usual = all(request[name] == value for name, value in OPTIONS.items())
     return Split(
         dataset=store.name,
         store=store.digest,
@@ -437,7 +436,7 @@ def _finish(
         | _shared("capture_groups", np.asarray(store.capture_group()), parts)
         | (leaks(parts, packets) if scheme in LEAKY else {})
         | ({"repeated": _repeated(parts, packets)} if request["balance"] == "resample" else {}),
-        scored=tuple(range(len(classes)) if usual else np.flatnonzero(sum(counts.values())).tolist()),
+        scored=tuple(np.flatnonzero(sum(counts.values())).tolist()),
     )
 
 

@@ -24,6 +24,8 @@ from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 2
+#: keys of a manifest that tell how the captures met what was expected: files that are no captures change nothing
+REPORTED: Final = {"unexpected", "ignored", "unreadable", "files"}
 _KEYS: Final = {"name", "card", "options", "packets", "sessions", "tasks", "default_task", "captures", "unreadable"}
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 
@@ -52,7 +54,7 @@ class Store:
 
     path: Path
     manifest: dict[str, Any]
-    digest: str  # SHA-256 (hex) of the manifest's text: the same content gives the same digest anywhere
+    digest: str  # SHA-256 (hex) of the manifest but `REPORTED`: the same content gives the same digest anywhere
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -65,7 +67,8 @@ class Store:
         written = manifest.get("format") if isinstance(manifest, dict) else None
         if written != FORMAT or not _KEYS <= manifest.keys():
             raise InputError(f"{path}: store format {written}, this version reads {FORMAT}; run `bench prepare` again")
-        return cls(path, manifest, hashlib.sha256(text).hexdigest())
+        content = {name: value for name, value in manifest.items() if name not in REPORTED}
+        return cls(path, manifest, hashlib.sha256(json.dumps(content).encode()).hexdigest())
 
     @classmethod
     def find(cls, name: str, home: Path | None = None) -> Self:
