@@ -17,10 +17,10 @@ from bench.errors import InputError
 from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
 from bench.registry import describe
 from bench.runs import LATER, samples_asked
+from bench.sheets import Sheet
 from bench.splits import LEAKY
 from bench.tracking import Predictions, Record
 
-FORMATS: Final = ("text", "md", "csv", "json")
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
 COUNTS: Final = ("abstentions", "training_samples", "model_parameters")  # whole numbers
@@ -177,33 +177,24 @@ def table(
     *,
     metrics: Sequence[str] = COLUMNS,
     columns: str | None = None,
-    format: str = "text",
     footnotes: bool = False,
-) -> str:
-    """Records as a table, in one of `FORMATS`.
+) -> Sheet:
+    """Records as a table.
 
     ``columns`` names a field of the specification ("dataset", "task" or "split") to spread over columns, which
-    then hold the first metric (text and Markdown only: CSV and JSON stay tidy).  ``footnotes`` adds every
+    then hold the first metric (for people only: CSV and JSON stay tidy).  ``footnotes`` adds every
     method's deviations from its paper.
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown table format {format!r}; there are: {', '.join(FORMATS)}")
     if columns is not None and columns not in PLACE:
         raise InputError(f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")
     rows = group(records)
     if any(row.value("abstentions").get("abstentions") for row in rows):
         metrics = [*metrics, "abstentions"]
-    if format == "json":
-        return json.dumps({"rows": [row.to_dict(metrics) for row in rows], "notes": _notes(rows, footnotes)}, indent=1)
-    if format == "csv":
-        return _csv(rows, metrics)
+    numbers, empty = [row.to_dict(metrics) for row in rows], "no runs; `bench run` makes some"
     if not rows:
-        return "no runs; `bench run` makes some"
-    caption, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
-    head = [caption, ""] if caption else []
-    return "\n".join(
-        [*head, (_markdown if format == "md" else _text)(cells), *_closing(_notes(rows, footnotes), format)]
-    )
+        return Sheet("", [], [], empty=empty)
+    title, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
+    return Sheet(title, cells[0], cells[1:], _notes(rows, footnotes), numbers, empty)
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -307,34 +298,9 @@ def _notes(rows: Sequence[Row], footnotes: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _closing(notes: Sequence[str], format: str) -> list[str]:
-    """Notes below a table: a list in Markdown, plain lines in text."""
-    return ["", *(f"- {note}" for note in notes)] if notes and format == "md" else list(notes)
-
-
 def _numbers(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:
     """Records by seed and fold."""
     return {(record.spec["seed"], record.spec["fold"]): record for record in records}
-
-
-def _text(cells: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
-
-
-def _csv(rows: Sequence[Row], metrics: Sequence[str]) -> str:
-    """One line a row; lists and parameters as JSON texts."""
-    import pandas
-
-    lines = [row.to_dict(metrics) for row in rows]
-    cells = [{k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in line.items()} for line in lines]
-    return str(pandas.DataFrame(cells, dtype=object).to_csv(index=False, lineterminator="\n")).rstrip("\n")
 
 
 def _who(records: Sequence[Record]) -> dict[str, Any]:

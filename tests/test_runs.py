@@ -16,6 +16,7 @@ from bench.method import Monitor
 from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.store import FORMAT, Store, write_columns
+from bench.sheets import render
 from bench.tables import group, table
 from bench.tracking import Tracker
 
@@ -189,7 +190,7 @@ def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
     paper = "paper, window=1,payload=no, max_per_class=100"
     assert set(rows) == {"session, window=1,payload=no", paper}
     assert rows[paper].marks == ["leaky", "reduced"]
-    (line,) = [line for line in table(records, columns="split").splitlines() if line.startswith("majority")]
+    (line,) = [line for line in render(table(records, columns="split")).splitlines() if line.startswith("majority")]
     assert line.count("[") == 2 and "] *†" in line  # one line for the method, the leak in its cell
 
 

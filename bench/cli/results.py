@@ -25,7 +25,7 @@ from bench.text import columns
     help="Columns; accuracy, macro precision, recall and F1, and seconds by default.",
 )
 @click.option("--columns", "spread", help="Spread the first metric over dataset, task or split.")
-@click.option("--format", "form", default="text", show_default=True, help="text, md, csv or json.")
+@click.option("--format", "form", default="text", show_default=True, help="text, md, csv, tex, html or json.")
 @click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper.")
 @results_option
 @json_option
@@ -33,6 +33,7 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
           spread: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
     from bench import tables
+    from bench.sheets import render
     from bench.tracking import Tracker
 
     records = Tracker(results).search(method=methods or None, dataset=datasets or None, task=task, split=split)
@@ -40,8 +41,8 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
     if unknown := [name for name in metrics if name not in known]:
         raise InputError(f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}")
     form = "json" if as_json else form
-    click.echo(tables.table(records, metrics=metrics or tables.COLUMNS, columns=spread, format=form,
-                            footnotes=deviations))  # fmt: skip
+    sheet = tables.table(records, metrics=metrics or tables.COLUMNS, columns=spread, footnotes=deviations)
+    click.echo(render(sheet, form))
 
 
 @cli.command()
