@@ -15,8 +15,8 @@ from bench.errors import InputError
 from bench.method import Monitor
 from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
-from bench.store import FORMAT, Store, write_columns
 from bench.sheets import render
+from bench.store import FORMAT, Store, write_columns
 from bench.tables import group, table
 from bench.tracking import Tracker
 
