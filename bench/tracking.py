@@ -290,6 +290,12 @@ class Tracker:
             )
         return _record(found[0], self._folder(found[0]))
 
+    def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
+        points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return np.array(steps, np.int64), np.array(values, np.float64)
+
     def _whole(self, run_id: str) -> list[Any]:
         """The run of ours with that whole id, found without reading all others; or none."""
         from mlflow.exceptions import MlflowException

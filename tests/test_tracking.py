@@ -145,3 +145,13 @@ def test_artefacts_lie_beside_a_database_that_is_given(tracker, tmp_path):
         (folder / "note.txt").write_text("here")
     run.end("done")
     assert list((tmp_path / "artifacts").rglob("note.txt")) and not (tmp_path / "results").exists()
+
+
+def test_a_curve_comes_back_in_the_order_of_its_steps(tracker):
+    _, run = begin(tracker, seed=77)
+    run.curve(2, {"step/loss": 0.5})
+    run.curve(1, {"step/loss": 1.0, "epoch/accuracy": 0.25})
+    run.end("done")
+    steps, values = tracker.curve(run.run_id, "step/loss")
+    assert steps.tolist() == [1, 2] and values.tolist() == [1.0, 0.5]
+    assert len(tracker.curve(run.run_id, "step/none")[0]) == 0
