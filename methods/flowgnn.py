@@ -86,6 +86,7 @@ class Flowgnn(GraphMethod):
             "icf": "global",
             "learning_rate": 3.5e-4,
         },
+        "small": {"packets": 8},  # our choice: reduced, for machines without a GPU
         "shared": {"packets": 16, "global_packets": "kept", **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
