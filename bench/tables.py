@@ -6,6 +6,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -76,6 +77,11 @@ class Row:
         expected = len({record.spec["seed"] for record in self.done}) * (self.head.spec["folds"] or 1)
         return f"{len(self.done)}" + (f" of {expected}" if len(self.done) != expected else "")
 
+    @property
+    def command(self) -> str:
+        """The command line that computes its runs, those that are not done too."""
+        return command_of(self.head.spec, [record.spec["seed"] for record in (*self.done, *self.other)])
+
     def value(self, metric: str) -> dict[str, float]:
         """`metric`, with ``_sd`` of several runs or ``_low`` and ``_high`` of one; empty where no run has it."""
         found = [record.metrics[metric] for record in self.done if metric in record.metrics]
@@ -118,6 +124,25 @@ class Row:
             "run_ids": [record.run_id for record in self.done],
             "not_done": [{"run_id": r.run_id, "status": r.status, "reason": r.reason} for r in self.other],
         }
+
+
+def command_of(spec: Mapping[str, Any], seeds: Sequence[int] | None = None) -> str:
+    """The `bench run` line of a specification (fields of a RunSpec), over all its folds, for a shell.
+
+    ``seeds`` are the specification's own where not given; others than 0 to N-1 take a line each.  What a line cannot
+    name is the store: it means the data set as it is prepared.
+    """
+    numbers = sorted({spec["seed"]} if seeds is None else set(seeds))
+    if len(numbers) > 1 and numbers != list(range(len(numbers))):
+        return "\n".join(command_of(spec, [seed]) for seed in numbers)
+    file = spec["split_file"]
+    options = {name: spec[name] for name in ("method", "dataset", "task")}
+    options |= {"split": f"file:{file}" if file else spec["split"], "folds": spec["folds"]}
+    options |= {"seeds": len(numbers)} if len(numbers) > 1 else {"seed": numbers[0]}
+    options |= {name: spec.get(name) for name in ("max_per_class", *LATER) if spec.get(name) != LATER.get(name)}
+    words = [w for name, v in options.items() if v is not None for w in (f"--{name.replace('_', '-')}", str(v))]
+    words += [w for name, value in spec["parameters"].items() for w in ("--set", f"{name}={value}")]
+    return shlex.join(["bench", "run", *words])
 
 
 def _settings(method: str, parameters: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,5 @@
 """Commands on what runs found."""
 
-import os
-import sys
 from pathlib import Path
 
 import click
@@ -118,15 +116,3 @@ def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], 
         progress=lambda line: click.echo(line, err=True),
     )
     emit(as_json, found, audit_text(found))
-
-
-@cli.command()
-@click.option("--port", default=5000, show_default=True)
-@results_option
-def ui(port: int, results: Path) -> None:
-    """Serve the MLflow page of all runs on the loopback address."""
-    from bench.tracking import Tracker
-
-    command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
-    click.echo(f"http://127.0.0.1:{port}", err=True)
-    os.execv(sys.executable, [sys.executable, *command, "--port", str(port)])

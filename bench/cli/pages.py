@@ -1,0 +1,35 @@
+"""Commands that make or serve pages."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from bench.cli.base import cli, listed, results_option
+
+
+@cli.command()
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
+@click.option("--dataset", "datasets", multiple=True, callback=listed, metavar="D,...", help="Only these data sets.")
+@results_option
+def report(output: Path | None, datasets: list[str], results: Path) -> None:
+    """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    from bench.report import write
+    from bench.tracking import Tracker
+
+    output = output or results / "report.html"
+    number = write(Tracker(results), output, datasets=datasets)
+    click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True)
+@results_option
+def ui(port: int, results: Path) -> None:
+    """Serve the MLflow page of all runs on the loopback address."""
+    from bench.tracking import Tracker
+
+    command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
+    click.echo(f"http://127.0.0.1:{port}", err=True)
+    os.execv(sys.executable, [sys.executable, *command, "--port", str(port)])

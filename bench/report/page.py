@@ -1,0 +1,290 @@
+"""The page: its sections, from the store of runs and the files of the results folder."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count, groupby
+from pathlib import Path
+from typing import Any, Final
+
+from bench import __version__
+from bench.environment import environment
+from bench.errors import InputError
+from bench.report.charts import Curve, confusion, dots, lines
+from bench.report.elements import Html, el, facts, joined, picture, table
+from bench.sheets import Sheet
+from bench.tables import MARKS, MEANING, Row, group
+from bench.tables import table as run_table
+from bench.tracking import Record, Tracker
+
+STYLE: Final = Path(__file__).with_name("style.css")
+SHARED: Final = ("test_in_training", "shared_")  # how counts of what parts share begin, in a split's summary
+
+
+def write(tracker: Tracker, output: Path, *, datasets: Sequence[str] = ()) -> int:
+    """Write the page of all runs (or of some data sets), aside and then renamed; the number of runs in it.
+
+    Reads ``reproduced/*/sheet.json`` and ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a
+    file there that is not what it should be.
+    """
+    records = tracker.search(dataset=list(datasets) or None)
+    text = _Page(tracker, datasets).markup(records)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f".{output.name}.part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(output)
+    return len(records)
+
+
+class _Page:
+    """A page on its way: where things come from, and the numbers that make names in it unique."""
+
+    def __init__(self, tracker: Tracker, datasets: Sequence[str]) -> None:
+        self.tracker = tracker
+        self.datasets = datasets
+        self.numbers = count(1)
+
+    def markup(self, records: Sequence[Record]) -> str:
+        """The whole page."""
+        sections = [*self.places(group(records)), *self.reproduced(), *self.audits()]
+        style = STYLE.read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+        head = el(
+            "head",
+            el("meta", charset="utf-8"),
+            el("meta", http_equiv="Content-Security-Policy", content=policy),
+            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            el("meta", name="color-scheme", content="light dark"),
+            el("title", "etc-bench: results"),
+            el("style", Html(style)),
+        )
+        contents = [link for link, _ in sections] + [el("li", el("a", "Environment", href="#environment"))]
+        body = el(
+            "body",
+            el("a", "Skip to the results", href="#results", class_="skip"),
+            _header(records),
+            el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
+            el("main", *([markup for _, markup in sections] or [_nothing()]), id="results"),
+            _footer(),
+        )
+        return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
+
+    def name(self, text: str) -> str:
+        """A name for links that says what it is and is unique in the page."""
+        return f"{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'part'}-{next(self.numbers)}"
+
+    def places(self, rows: Sequence[Row]) -> Iterator[tuple[Html, Html]]:
+        """Entry of the contents and section of each data set's task."""
+        for (dataset, task), here in groupby(rows, lambda r: (str(r.head.spec["dataset"]), str(r.head.spec["task"]))):
+            title, links, parts = f"{dataset} · {task}", [], []
+            for split, alike in groupby(here, lambda r: r.split):
+                name = self.name(f"{title} {split}")
+                links.append(el("li", el("a", split, href=f"#{name}")))
+                parts.append(el("section", el("h3", f"Split {split}", id=name), *self.results(title, list(alike))))
+            name = self.name(title)
+            entry = el("li", el("a", title, href=f"#{name}"), el("ul", *links))
+            yield entry, el("section", el("h2", title, id=name), *parts)
+
+    def results(self, place: str, rows: Sequence[Row]) -> Iterator[Html]:
+        """Table, chart and details of the rows of one split."""
+        records = [record for row in rows for record in (*row.done, *row.other)]
+        yield table(run_table(records))
+        if scored := [row for row in rows if row.value("macro_f1")]:
+            told = "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
+            found = [(_marked(row, 42), *_ends(row.value("macro_f1"))) for row in scored]
+            listed = "; ".join(f"{name} {value:.3f}" for name, value, *_ in found)
+            name = self.name("chart")
+            yield el("figure", dots(found, name, f"macro-F1 on {place}", listed), el("figcaption", told))
+            yield from (self.details(row) for row in scored)
+
+    def details(self, row: Row) -> Html:
+        """What one run of a row found, unfolded on demand."""
+        summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
+        first = min(row.done, key=lambda r: (r.spec["seed"], r.spec["fold"] or 0))
+        run = self.tracker.load(first.run_id)
+        if run.folder is None or not (run.folder / "result.json").is_file():
+            return el(
+                "details", summary, el("p", "The run's files are gone; run it again with --rerun."), _command(row)
+            )
+        result = run.result()
+        scores, fold = result["scores"], run.spec["fold"]
+        which = f"run {run.run_id[:8]}, seed {run.spec['seed']}" + ("" if fold is None else f", fold {fold}")
+        more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
+        return el(
+            "details",
+            summary,
+            _command(row),
+            el("p", f"Below: {which}{more}; {scores['sessions']} test samples.", class_="muted"),
+            confusion(scores["classes"], scores["confusion"], "Confusion matrix: test samples, rows are the truth"),
+            el("div", el("div", table(_per_class(scores))), el("div", *self.curves(run)), class_="beside"),
+            _deviations(result["deviations"]),
+            el(
+                "div",
+                facts("Timings and sizes", _timings(result["metrics"])),
+                facts("Samples and what parts share", _samples(result["split"])),
+                facts("Parameters", result["parameters"]) if result["parameters"] else None,
+                facts("Environment", _flat(result["environment"])),
+                class_="beside",
+            ),
+        )
+
+    def curves(self, run: Record) -> Iterator[Html]:
+        """Loss and scores over the epochs, where the run has any."""
+        known = sorted(name for name in run.metrics if name.startswith("epoch/"))
+        for title, ends, top in (("Loss", ("loss",), None), ("Scores", ("accuracy", "f1"), 1.0)):
+            found: dict[str, Curve] = {}
+            for metric in (name for name in known if name.endswith(ends)):
+                curve = self.tracker.curve(run.run_id, metric)
+                if len(curve[0]):
+                    found[metric.removeprefix("epoch/").replace("_", " ")] = curve
+            if found:
+                yield lines(found, self.name("curve"), f"{title} by epoch", top)
+
+    def reproduced(self) -> Iterator[tuple[Html, Html]]:
+        """The paper's tables and figures, published against ours, as `bench reproduce --save` left them."""
+        parts, links = [], []
+        for path in sorted(self.tracker.results.glob("reproduced/*/sheet.json")):
+            sheet, command = _saved(path)
+            title = sheet.title or path.parent.name
+            name, figure = self.name(path.parent.name), path.with_name("figure.svg")
+            links.append(el("li", el("a", path.parent.name, href=f"#{name}")))
+            drawn = picture(figure.read_bytes(), "image/svg+xml", f"Picture of: {title}") if figure.is_file() else None
+            shown = el("pre", el("code", command)) if command else None
+            parts.append(el("section", el("h3", path.parent.name, id=name), table(sheet), drawn, shown))
+        if parts:
+            entry = el("li", el("a", "Published against ours", href="#published"), el("ul", *links))
+            yield entry, el("section", el("h2", "Published against ours", id="published"), *parts)
+
+    def audits(self) -> Iterator[tuple[Html, Html]]:
+        """What data sets give away, as `bench audit` left it."""
+        parts = []
+        for path in sorted(self.tracker.results.glob("audits/*.json")):
+            found = _read(path, "an audit; run `bench audit` again")
+            from bench.audit import audit_sheets
+
+            try:
+                if self.datasets and found["dataset"] not in self.datasets:
+                    continue
+                sheets, title = audit_sheets(found), f"{found['dataset']} · {found['task']}"
+            except (KeyError, TypeError, AttributeError, ValueError):
+                raise InputError(f"{path}: not an audit; run `bench audit` again or remove the file") from None
+            parts.append(el("section", el("h3", title, id=self.name(f"audit {title}")), *map(table, sheets)))
+        if parts:
+            entry = el("li", el("a", "What data sets give away", href="#audits"))
+            yield entry, el("section", el("h2", "What data sets give away", id="audits"), *parts)
+
+
+def _header(records: Sequence[Record]) -> Html:
+    done = sum(record.status == "done" for record in records)
+    other = f", {len(records) - done} failed, skipped, killed or under way" if done < len(records) else ""
+    marks = {MARKS[key]: meaning for key, meaning in MEANING.items()}
+    return el(
+        "header",
+        el("h1", "Encrypted-traffic classification: results"),
+        el("p", "How well published classifiers do on the same traffic under the same split. Made by etc-bench "
+           f"{__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {done} finished runs{other}."),
+        el("p", "Several runs: mean ± standard deviation over seeds and folds. One run: its value with a 95 % "
+           "interval, resampling groups of sessions that belong together. Marks: "
+           + "; ".join(f"{sign} {meaning}" for sign, meaning in marks.items()) + "."),
+    )  # fmt: skip
+
+
+def _nothing() -> Html:
+    return el("p", "No runs yet: `bench run --method forest --dataset demo` makes the first.")
+
+
+def _footer() -> Html:
+    steps = (
+        "Each result names the command that computes it. In the same results folder it answers from the store of "
+        "runs; elsewhere, with the data set prepared (bench prepare), it computes the numbers again. Seeds and "
+        "versions are below; a processor of another kind may change the last digits of trained networks."
+    )
+    return el(
+        "footer",
+        el("h2", "Environment", id="environment"),
+        el("p", steps),
+        facts("Where this page was made", _flat(environment("cpu"))),
+    )
+
+
+def _command(row: Row) -> Html:
+    """The command, with no more of a split file's place than its name: the page may be published."""
+    file = row.head.spec["split_file"]
+    return el("pre", el("code", row.command.replace(f"{Path(file).parent}/", "") if file else row.command))
+
+
+def _marked(row: Row, most: int = 10_000) -> str:
+    """The method, cut to that many characters, and its marks, which are never cut."""
+    method = row.method if len(row.method) <= most else row.method[: most - 1] + "…"
+    return " ".join([method, "".join(MARKS[mark] for mark in row.marks)]).strip()
+
+
+def _ends(value: Mapping[str, float]) -> tuple[float, float, float]:
+    """Macro-F1 and the ends of its line."""
+    middle, spread = value["macro_f1"], value.get("macro_f1_sd", 0.0)
+    return middle, value.get("macro_f1_low", middle - spread), value.get("macro_f1_high", middle + spread)
+
+
+def _per_class(scores: Mapping[str, Any]) -> Sheet:
+    rows = [
+        (name, *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['support']:.0f}")
+        for name, row in scores["per_class"].items()
+    ]
+    return Sheet("Per class", ("class", "precision", "recall", "F1", "test samples"), rows)
+
+
+def _deviations(texts: Sequence[str]) -> Html | None:
+    if not texts:
+        return None
+    return joined(el("p", el("strong", "Where it deviates from its paper")), el("ul", *(el("li", t) for t in texts)))
+
+
+def _timings(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Seconds by stage, memory and sizes, of a run's metrics."""
+    found = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in ("split", "represent", "fit", "predict")
+             if (key := f"seconds_{name}") in metrics}  # fmt: skip
+    if "peak_memory_bytes" in metrics:
+        found["peak memory"] = f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB"
+    plain = ("model_parameters", "training_samples", "abstentions")
+    return found | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
+
+
+def _samples(split: Mapping[str, Any]) -> dict[str, str]:
+    """Sizes of the parts and every count of what they share, of a split's summary."""
+    parts = {f"{kind}: {part}": size for kind in ("samples", "groups") for part, size in split[kind].items()}
+    shared = {key.replace("_", " "): value for key, value in split.items() if key.startswith(SHARED)}
+    return {name: f"{value:,}" for name, value in (parts | shared).items()}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, str]:
+    """Without one level of nesting, and without what is not known."""
+    packages = values.get("packages", {})
+    return {k: str(v) for k, v in (dict(values) | packages).items() if k != "packages" and v is not None}
+
+
+def _saved(path: Path) -> tuple[Sheet, str]:
+    """A sheet and its command as `bench reproduce --save` wrote them."""
+    content, wrong = _read(path, "a sheet"), f"{path}: not a sheet; run `bench reproduce` with --save again"
+    try:
+        head, rows = [str(c) for c in content["head"]], [[str(c) for c in row] for row in content["rows"]]
+        notes = [str(note) for note in content["notes"]]
+        sheet = Sheet(str(content["title"]), head, rows, notes, empty=str(content.get("empty") or "nothing to show"))
+    except (KeyError, TypeError):
+        raise InputError(wrong) from None
+    if any(len(row) != len(head) for row in rows):
+        raise InputError(wrong)
+    return sheet, str(content.get("command") or "")
+
+
+def _read(path: Path, what: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not {what} ({error}); make it again or remove the file") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not {what}; make it again or remove the file")
+    return content

@@ -1,0 +1,75 @@
+"""A small store of runs for the tests of pages: two methods, seeds and folds, one name that tries to be markup."""
+
+import json
+
+import numpy as np
+
+from bench.metrics import evaluate, intervals
+from bench.runs import RunSpec
+from bench.tracking import Tracker
+
+EVIL = '<script>alert(1)</script>&"x'
+CLASSES = ["chat", "<b>mail</b>", "a name that is rather long, as folders of captures may have"]
+
+
+def results_folder(tmp_path_factory):
+    """The folder with the store and what other commands left in it, made once for all test files."""
+    results = tmp_path_factory.getbasetemp() / "reported"
+    if not results.exists():
+        tracker = Tracker(results, f"sqlite:///{results / 'mlflow.db'}")
+        for fold in range(3):
+            record(tracker, RunSpec("forest", "traffic", "app", "capture", fold=fold, folds=3), fold)
+            record(tracker, RunSpec("majority", "traffic", "app", "capture", fold=fold, folds=3), fold + 9)
+        for seed in (0, 1):
+            record(tracker, RunSpec("atvitsc", "traffic", "app", seed=seed, parameters={"epochs": 2}), seed, epochs=4)
+        record(tracker, RunSpec("forest", EVIL, EVIL, "paper", max_per_class=9), 5, leaky="true")
+        record(tracker, RunSpec("knn", "traffic", "app"), 6, status="failed")
+        write_others(results)
+    return results
+
+
+def record(tracker, spec, seed, epochs=0, leaky="false", status="done"):
+    """One run with all that a page reads, of random answers."""
+    random = np.random.default_rng(seed)
+    run = tracker.start(spec.to_dict(), spec.name, {"leaky": leaky, "scale": "epochs=2" if epochs else "full"})
+    if status != "done":
+        run.end(status, "ValueError: <i>nothing</i>")
+        return
+    truth = random.integers(0, len(CLASSES), 60)
+    answers = random.dirichlet(np.ones(len(CLASSES)), 60).astype(np.float32)
+    answers[0] = np.nan
+    scores = evaluate(truth, answers, CLASSES)
+    ends = intervals(truth, answers.argmax(axis=1), np.arange(60), classes=len(CLASSES))
+    metrics = scores.metrics() | {"seconds": 1.5, "seconds_fit": 1.25, "peak_memory_bytes": 2e8}
+    for number, side in enumerate(("low", "high")):
+        metrics |= {f"{name}_{side}": pair[number] for name, pair in ends.items()}
+    run.metrics(metrics)
+    for epoch in range(epochs):
+        run.curve(epoch + 1, {"epoch/loss": 1 / (epoch + 1), "epoch/validation_macro_f1": epoch / epochs})
+    result = {
+        "spec": spec.to_dict(),
+        "metrics": metrics,
+        "scores": scores.to_dict(),
+        "parameters": dict(spec.parameters),
+        "deviations": ["<em>silent</em> about everything"],
+        "environment": {"python": "3", "packages": {"torch": "2"}, "commit": None},
+        "split": {"samples": {"train": 200, "test": 60}, "groups": {"train": 9, "test": 4}, "shared_conversations": 3},
+    }
+    with run.artefacts() as folder:
+        (folder / "result.json").write_text(json.dumps(result))
+    run.end("done")
+
+
+def write_others(results):
+    """What `bench reproduce --save` leaves."""
+    folder = results / "reproduced" / "table-VI"
+    folder.mkdir(parents=True)
+    sheet = {
+        "title": "Table VI", "head": ["method", "published"], "rows": [["atvitsc", "0.9 <u>"]], "notes": ["<u>one</u>"],
+        "records": [], "empty": "nothing", "more": {}, "id": "table-VI", "command": "bench reproduce table-VI",
+    }  # fmt: skip
+    (folder / "sheet.json").write_text(json.dumps(sheet))
+    (folder / "figure.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><script>alert(2)</script>'
+        '<rect width="40" height="20" fill="red"/></svg>'
+    )

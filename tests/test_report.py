@@ -1,0 +1,225 @@
+"""The page of all results, read as a program reads it; `test_browser.py` looks at it."""
+
+import html
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from reported import CLASSES, EVIL, results_folder
+
+from bench.cli import base, cli
+from bench.errors import InputError
+from bench.report import write
+from bench.report.charts import confusion, dots, lines
+from bench.report.elements import Html, el
+from bench.runs import expand
+from bench.splits import make_split
+from bench.tables import command_of
+from bench.tracking import Tracker
+
+VOID = {"meta", "img"}
+
+
+class Outline(HTMLParser):
+    """Checks that elements close in order; keeps what tests ask for."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.found, self.ids, self.links = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self.ids += [value for name, value in attributes if name == "id"]
+        self.links += [value for name, value in attributes if name in ("href", "src")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return results_folder(tmp_path_factory)
+
+
+@pytest.fixture
+def tracker(results, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Tracker(results)
+
+
+def outline(text):
+    parser = Outline()
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(tracker, tmp_path):
+    assert write(tracker, tmp_path / "deep" / "report.html") == 10
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
+    text = (tmp_path / "deep" / "report.html").read_text()
+    page = outline(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") or link.startswith("data:image/") for link in page.links)
+    assert {link[1:] for link in page.links if link[0] == "#"} <= set(page.ids)
+    assert {tag for tag, _ in page.found} & {"script", "link", "iframe", "object", "b", "i", "u"} == set()
+    assert not re.search(r"@import|url\(", text) and str(tracker.results) not in text
+
+
+def test_text_of_the_data_stays_text(tracker, tmp_path):
+    write(tracker, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    for told in (EVIL, CLASSES[1], "<em>silent</em>", "0.9 <u>", "<u>one</u>", "<i>nothing</i>"):
+        assert told not in text and html.escape(told) in text
+    assert "alert(2)" not in text  # the figure is an encoded image
+
+
+def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
+    write(tracker, tmp_path / "report.html")
+    text = html.unescape((tmp_path / "report.html").read_text())
+    for told in (
+        "9 finished runs, 1 failed",
+        "bench run --method forest --dataset traffic --task app --split capture --folds 3 --seed 0",
+        "bench run --method atvitsc --dataset traffic --task app --split session --seeds 2 --set epochs=2",
+        "atvitsc (epochs=2) †",
+        "forest *",
+        "seed 0, fold 0, the first of 3",
+        "Loss by epoch",
+        "validation macro f1 from 0 to 0.75",
+        "Published against ours",
+        "bench reproduce table-VI",
+        "abstained",
+    ):
+        assert told in text
+
+
+def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
+    write(tracker, tmp_path / "report.html")
+    captions = re.findall(r"<caption>(.*?)</caption>", (tmp_path / "report.html").read_text())
+    tables = [html.unescape(text) for text in captions if "·" in text]
+    assert tables == [
+        f"{EVIL} · {EVIL} · paper, max_per_class=9",
+        "traffic · app · capture, 3 folds",
+        "traffic · app · session",
+    ]
+
+
+def test_one_data_set_alone_and_no_runs_at_all(results, command_line, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    status, out, _ = command_line(
+        "report", "--results", results, "--dataset", "traffic", "--output", tmp_path / "r.html"
+    )
+    assert status == 0 and "9 runs" in out
+    assert "alert(1)" not in (tmp_path / "r.html").read_text()
+    shutil.copy(results / "mlflow.db", tmp_path / "mlflow.db")  # without what lies beside it
+    status, out, _ = command_line("report", "--results", tmp_path, "--dataset", "nowhere")
+    assert (status, out.partition(",")[0]) == (0, f"{tmp_path / 'report.html'}: 0 runs")
+    text = (tmp_path / "report.html").read_text()
+    assert "No runs yet" in text and outline(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("reproduced/x/sheet.json", "{"),
+        ("reproduced/x/sheet.json", "[]"),
+        ("reproduced/x/sheet.json", '{"title": "", "head": ["a"], "rows": [["1", "2"]], "notes": []}'),
+        ("reproduced/x/sheet.json", '{"title": "", "head": ["a"]}'),
+        ("audits/x.json", "nothing"),
+        ("audits/x.json", "{}"),
+    ],
+)
+def test_a_broken_file_is_named(name, content, tmp_path, tracker):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    there = Tracker(tmp_path, tracker.uri)
+    with pytest.raises(InputError, match=re.escape(str(path))) as refused:
+        write(there, tmp_path / "report.html")
+    assert "\n" not in str(refused.value) and not (tmp_path / "report.html").exists()
+
+
+def test_a_run_without_files_keeps_its_numbers(tracker, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tracker, "_folder", lambda *_: tmp_path / "gone")
+    write(tracker, tmp_path / "report.html", datasets=["traffic"])
+    assert "files are gone" in (tmp_path / "report.html").read_text()
+
+
+def test_markup_is_escaped_by_construction():
+    assert el("p", '<&"', class_='"') == '<p class="&quot;">&lt;&amp;&quot;</p>'
+    assert el("p", el("b", "x"), None, Html("&amp;"), aria_label=None) == "<p><b>x</b>&amp;</p>"
+    assert el("img", src="a") == '<img src="a">'
+
+
+def test_a_confusion_matrix_is_shaded_by_the_share_of_its_row():
+    text = confusion(["a", "b"], [[9, 0, 0], [1, 8, 0]], "t")
+    assert re.findall(r"<td.*?</td>", text) == [
+        '<td class="s9">9</td>',
+        "<td></td>",
+        '<td class="s1">1</td>',
+        '<td class="s8">8</td>',
+    ]
+    assert "abstained" in confusion(["a"], [[1, 1]], "t")
+
+
+def test_charts_stay_inside_their_frame_whatever_the_numbers():
+    text = dots([("m", 0.5, -3.0, 7.0)], "n", "title", "told")
+    assert [float(x) for x in re.findall(r'x[12]="([\d.]+)"', text)][-2:] == [350, 750]
+    steps = np.arange(500)
+    curve = lines({"a": (steps, np.where(steps == 3, np.nan, steps / 500))}, "n", "title")
+    points = re.search(r'points="(.*?)"', curve).group(1).split()
+    assert len(points) == 60 and points[0] == "52.0,158.0" and points[-1] == "432.0,8.0"
+    lines({"flat": (steps[:1], np.zeros(1)), "none": (steps[:2], np.full(2, np.nan))}, "n", "title")
+
+
+ASKED = [
+    {},
+    {"seeds": range(3), "folds": 2},
+    {"seeds": [4]},
+    {"seeds": [1, 4]},
+    {"values": {"trees": "7", "max_features": "0.5"}},
+    {"split": "capture", "max_per_class": 9, "min_per_class": 2, "balance": "undersample"},
+    {"split": "paper", "max_per_class": 9, "sampling": "window=4,step=2", "filter": "dns,sugar"},
+    {"split": "attribute:version=a'(\\d+) $x"},
+    {"split": "file"},
+]
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, simple, tmp_path, monkeypatch):
+    store = table_store(simple, attributes={"version=a'(\\d+) $x": np.arange(4)})
+    monkeypatch.setattr(base, "opened", lambda dataset: store)
+    monkeypatch.setattr(base, "check_classes", lambda *_: None)
+    if asked.get("split") == "file":
+        make_split(store, "task", "session").save(tmp_path / "a split.json")
+        asked = asked | {"split_file": tmp_path / "a split.json"}
+    specs = expand(["forest"], [store], **asked)
+    command = command_of(specs[0].to_dict(), [spec.seed for spec in specs])
+    found = []
+    for line in command.splitlines():
+        bench, run, *words = shlex.split(line)
+        assert (bench, run) == ("bench", "run")
+        options = cli.commands["run"].make_context("run", words).params
+        seeds = range(options.pop("seeds")) if options["seeds"] else [options["seed"]]
+        found += base.specs_of(options["names"], options["dataset_names"], options["scheme"], seeds, options)
+    assert [spec.digest for spec in found] == [spec.digest for spec in specs]
+
+
+def test_making_a_page_imports_no_training(results, tmp_path):
+    code = (
+        f"import sys; sys.argv = ['bench', 'report', '--results', {str(results)!r},"
+        f"'--output', {str(tmp_path / 'r')!r}]\n"
+        "from bench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print({'torch', 'matplotlib', 'optuna', 'sklearn'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
