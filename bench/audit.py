@@ -4,197 +4,103 @@ All of it holds before any deep method is trained.  Identical inputs with differ
 accuracy that any classifier can have on them, since it must answer alike.  It depends on what a method reads.
 """
 
-import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import registry
+from bench.contents import FEW_GROUPS, PAYLOAD, SEEN, Pool, ceiling, content_keys, contents, split_row
 from bench.errors import InputError
-from bench.method import Inputs, make_parameters
-from bench.readers import Ragged, View
+from bench.filters import parse_filter
+from bench.method import make_parameters
+from bench.readers import View
 from bench.runs import LATER, expand, run_matrix
-from bench.schema import NO_CLASS, Samples
-from bench.splits import Split, check_scheme, make_split
+from bench.sampling import parse_sampling
+from bench.sheets import Sheet, render
+from bench.splits import Split, balance_of, check_scheme, make_split
 from bench.store import Store
-from bench.tracking import Tracker
+from bench.tracking import Record, Tracker
 
-FEW_GROUPS: Final = 10  # classes with fewer capture groups are named
-PAYLOAD: Final = (16, 256)  # packets and bytes by which sessions are compared: the payload that ATVITSC sees
+ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
+SCORES: Final = tuple(f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high"))
+MARKS: Final = {
+    "*": "the split lets parts share sessions or captures, on purpose",
+    "†": "reduced scale",
+    "‡": "reconstructed where the paper is silent",
+}
+Progress = Callable[[str], None]
 
 
 def audit(
     store: Store,
     task: str,
+    tracker: Tracker,
     *,
     schemes: Sequence[str] = ("session", "capture", "paper"),
     methods: Sequence[str] = (),
-    tracker: Tracker | None = None,
+    run_floor: bool = True,
     seed: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Every finding as JSON types.
+    """Every finding as JSON types; :func:`audit_sheets` makes tables of it.  Raises :class:`InputError`.
 
-    ``methods`` are those whose representations are compared for the ceiling, with their default parameters; with a
-    ``tracker`` the methods of the floor run on every split, and finished runs are set against their ceilings.
+    Ceilings are told of ``methods``, with default parameters, and of finished runs; ``run_floor`` runs the methods of
+    the floor on every split first.  ``options`` of `make_split`: ``filter``, ``sampling``, ``balance``,
+    ``max_per_class``, ``min_per_class``.  A run is one of a split if it agrees in them, seed and store, and is no fold.
+    Keys besides what was asked; those with "one a" hold lists of mappings:
+
+    ``samples`` that filter and sampling leave; the next five keys are about these, before any split
+    ``classes``: one a ``class``: ``samples``, ``sessions``, ``conversations``, ``captures`` (groups), ``few`` of these
+    ``of_several_classes``: how many ``conversations`` and ``captures`` have sessions of several classes
+    ``content``: shares of sessions by their first payload bytes: ``empty``, ``tls``, ``text``, ``other``
+    ``duplicates``: one a set ``of`` samples ("all", "with payload"): ``samples``, shares that are ``repeated`` (payload
+    equals another's) and ``of_several_classes`` (one's of another class), ``ceiling`` from payload alone
+    ``ceilings``: one a ``method`` and ``parameters``: best accuracy on ``all`` samples, on those ``with_payload``, on
+    each split's ``test`` part (a mapping); null where there is none, with a ``reason``
+    ``splits``: one a ``split``: only ``impossible`` (why), or that empty and ``train``, ``validation``, ``test``
+    (samples), ``leaky``, ``reduced``, ``proof``, ``repeated_train``, ``repeated_test`` (equal payload within), and
+    ``test_in_training_...``: test samples whose sessions, conversations, neighbours, payload ... training holds
+    ``scores``: one a run: ``split``, ``method``, ``parameters``, ``preset`` (that these are, or ""), ``family``,
+    ``sees``, ``without`` (what is taken away), ``status`` (`ENDED`), ``reason``, ``run_id``, ``scale``, ``leaky``,
+    ``reconstructed``; of those done `SCORES`, ``abstentions``, ``ceiling`` of the test part and ``gap`` to it
     """
-    for scheme in schemes:
-        check_scheme(scheme)
-    samples = every_sample(store, task)
-    labels = store.labels(task)[samples.session].astype(np.int64)
-    classes = store.classes(task)
-    keys = content_keys({"payload": View(store, samples, {"payload"}).payload(*PAYLOAD)})
-    progress("ceilings")
-    found: dict[str, Any] = {
-        "dataset": store.name,
-        "task": task,
-        "store": store.digest,
-        "seed": seed,
-        "sessions": len(samples),
-        "classes": composition(store, samples, labels, classes),
-        "of_several_classes": several(store, samples, labels),
-        "content": content(store, samples),
-        "duplicates": {"packets": PAYLOAD[0], "bytes": PAYLOAD[1], **duplicates(keys, labels)},
-        "ceilings": {name: ceiling_of(store, samples, labels, name, {}) for name in methods},
-        "splits": {},
-        "impossible": {},
-    }
+    asked = _asked(schemes, methods, options)
+    pool = Pool.of(store, task, asked["filter"], asked["sampling"])
+    splits, tests, runs = [], {}, []
     for scheme in schemes:
         progress(f"split {scheme}")
         try:
-            split = make_split(store, task, scheme, seed=seed)
+            split = make_split(store, task, scheme, seed=seed, **asked)
         except InputError as error:
-            found["impossible"][scheme] = str(error)
+            splits.append({"split": scheme, "impossible": str(error)})
             continue
-        found["splits"][scheme] = shared(store, split)
-        if tracker is not None:
-            found["splits"][scheme]["floor"] = floor(store, task, scheme, seed, tracker, progress)
-            found["splits"][scheme]["gaps"] = gaps(store, split, tracker)
-    return found
+        splits.append(split_row(pool, split))
+        tests[scheme] = pool.rows(split.test)
+        if run_floor:
+            floor(store, split, asked, tracker, progress)
+        runs += runs_of(split, tracker)
+    ceilings = ceilings_of(pool, tests, methods, runs, progress)
+    head = {"dataset": store.name, "task": task, "store": store.digest, "seed": seed, **asked, **contents(pool)}
+    scores = [score_row(run, ceilings.get(_key(**run.spec))) for run in runs]
+    return head | {"ceilings": list(ceilings.values()), "splits": splits, "scores": scores}
 
 
-def every_sample(store: Store, task: str) -> Samples:
-    """All sessions of a task, whole."""
-    session = np.flatnonzero(store.labels(task) != NO_CLASS)
-    if not len(session):
-        raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
-    return Samples(session, np.zeros_like(session), np.asarray(store.session("packets"), np.int64)[session])
-
-
-def composition(store: Store, samples: Samples, labels: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
-    """Sessions, conversations and capture groups of each class; ``few``: with too few groups to part by capture."""
-    counts: dict[str, Any] = {}
-    columns = {
-        "conversations": np.asarray(store.session("conversation"))[samples.session],
-        "captures": store.capture_group()[samples.session],
-    }
-    for number, name in enumerate(classes):
-        mine = labels == number
-        counts[name] = {"sessions": int(mine.sum())}
-        counts[name] |= {kind: len(np.unique(values[mine])) for kind, values in columns.items()}
-        counts[name]["few"] = counts[name]["captures"] < FEW_GROUPS
-    return counts
-
-
-def several(store: Store, samples: Samples, labels: NDArray[np.int64]) -> dict[str, int]:
-    """How many conversations and capture groups have sessions of more than one class."""
-    columns = {"conversations": np.asarray(store.session("conversation")), "captures": store.capture_group()}
-    found = {}
-    for kind, values in columns.items():
-        pairs = np.unique(np.stack([values[samples.session].astype(np.int64), labels]), axis=1)
-        found[kind] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-    return found
-
-
-def content(store: Store, samples: Samples) -> dict[str, float]:
-    """Share of sessions by what their first 64 payload bytes look like: our choice of rules.
-
-    ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
-    """
-    stream = View(store, samples, {"payload"}).payload_stream(64)
-    held = np.asarray(store.session("payload_bytes"))[samples.session]
-    size = np.minimum(np.maximum(held, 1), 64)
-    printable = ((stream >= 0x20) & (stream < 0x7F)) | np.isin(stream, (9, 10, 13))
-    inside = np.arange(64) < size[:, None]
-    text = (printable & inside).sum(axis=1) >= 0.9 * size
-    tls = (stream[:, 0] >= 20) & (stream[:, 0] <= 23) & (stream[:, 1] == 3)
-    kinds = {"empty": held == 0, "tls": tls, "text": text & ~tls}
-    shares = {name: float((marks & ((held > 0) | (name == "empty"))).mean()) for name, marks in kinds.items()}
-    return shares | {"other": max(0.0, 1 - sum(shares.values()))}
-
-
-def content_keys(inputs: Inputs) -> NDArray[np.int64]:
-    """Int64 ``[samples]``: equal where all arrays of two samples are."""
-    numbers: dict[bytes, int] = {}
-    return np.array([numbers.setdefault(digest, len(numbers)) for digest in _row_digests(inputs)], np.int64)
-
-
-def _row_digests(inputs: Inputs) -> Iterator[bytes]:
-    """SHA-256 of each sample's arrays."""
-    arrays = [inputs[name] for name in sorted(inputs)]
-    for row in range(len(arrays[0])):
-        state = hashlib.sha256()
-        for values in arrays:
-            inside = values.values[slice(*values.offsets[row : row + 2])] if isinstance(values, Ragged) else values[row]
-            state.update(len(np.atleast_1d(inside)).to_bytes(8, "little") + np.ascontiguousarray(inside).tobytes())
-        yield state.digest()
-
-
-def ceiling(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
-    """The best accuracy of any rule that answers alike for equal keys: each group's most frequent class."""
-    pairs, counts = np.unique(np.stack([keys, labels]), axis=1, return_counts=True)
-    most = np.zeros(keys.max(initial=-1) + 1, np.int64)
-    np.maximum.at(most, pairs[0], counts)
-    return float(most.sum() / len(keys))
-
-
-def duplicates(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Shares of samples: those that equal another one, those that equal one of another class; and the ceiling."""
-    _, group, size = np.unique(keys, return_inverse=True, return_counts=True)
-    pairs = np.unique(np.stack([keys, labels]), axis=1)
-    kinds = np.bincount(pairs[0], minlength=keys.max(initial=-1) + 1)
-    return {
-        "repeated": float((size[group] > 1).mean()),
-        "of_several_classes": float((kinds[keys] > 1).mean()),
-        "ceiling": ceiling(keys, labels),
-    }
-
-
-def ceiling_of(
-    store: Store, samples: Samples, labels: NDArray[np.int64], method: str, values: Mapping[str, Any]
-) -> float:
-    """The ceiling of a method's representation of these samples."""
-    kind = registry.load(method)
-    made = kind(make_parameters(kind, values), classes=1)
-    return ceiling(content_keys(made.represent(View(store, samples, kind.reads))), labels)
-
-
-def shared(store: Store, split: Split) -> dict[str, Any]:
-    """What training and test part share: groups, and equal payload under the same or another label."""
-    summary = split.summary()
-    samples = _joined(split.train, split.test)
-    keys = content_keys({"payload": View(store, samples, {"payload"}).payload(*PAYLOAD)})
-    labels = store.labels(split.task)[samples.session].astype(np.int64)
-    border = len(split.train)
-    same = np.isin(keys[border:] * len(summary["classes"]) + labels[border:],
-                   keys[:border] * len(summary["classes"]) + labels[:border])  # fmt: skip
-    told = {name: value for name, value in summary.items() if name.startswith(("shared_", "test_"))}
-    return {
-        "samples": summary["samples"],
-        "proof": summary["proof"],
-        **told,
-        "test_equal_in_training": float(np.isin(keys[border:], keys[:border]).mean()),
-        "test_equal_in_training_same_class": float(same.mean()),
-    }
-
-
-def _joined(one: Samples, two: Samples) -> Samples:
-    arrays = ("session", "first", "count")
-    joined: dict[str, Any] = {name: np.concatenate([getattr(one, name), getattr(two, name)]) for name in arrays}
-    return dataclasses.replace(one, **joined)
+def _asked(schemes: Sequence[str], methods: Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in their one spelling, those not given as ever; bad ones are refused before any work."""
+    asked = {**LATER, "max_per_class": None, **options}
+    asked |= {"filter": parse_filter(asked["filter"]), "sampling": str(parse_sampling(asked["sampling"]))}
+    for scheme in schemes:
+        check_scheme(scheme)
+        balance_of(scheme, asked["balance"])
+    for method in methods:
+        registry.describe(method)
+    return asked
 
 
 def floor_methods() -> list[tuple[str, Mapping[str, Any]]]:
@@ -208,86 +114,245 @@ def floor_methods() -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def floor(
-    store: Store, task: str, scheme: str, seed: int, tracker: Tracker, progress: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Scores of the methods of the floor; finished runs are not run again."""
-    rows = []
+def floor(store: Store, split: Split, asked: Mapping[str, Any], tracker: Tracker, progress: Progress) -> None:
+    """Run the methods of the floor on a split that was ``asked`` for so; finished runs are not run again."""
     for method, values in floor_methods():
-        progress(f"split {scheme}: {method} {' '.join(f'{k}={v}' for k, v in values.items())}")
-        (spec,) = expand([method], [store], task=task, split=scheme, seeds=[seed], values=values)
-        for outcome in run_matrix([spec], tracker):
-            told = ("accuracy", "macro_f1", "macro_f1_low", "macro_f1_high", "abstentions")
-            metrics = {name: outcome.metrics[name] for name in told if name in outcome.metrics}
-            rows.append({"method": method, "parameters": dict(values), "status": outcome.status, **metrics})
-    return rows
+        progress(f"split {split.scheme}: {method} {' '.join(f'{k}={v}' for k, v in values.items())}".rstrip())
+        place: dict[str, Any] = {"task": split.task, "split": split.scheme, "seeds": [split.seed]}
+        for outcome in run_matrix(expand([method], [store], values=values, **place, **asked), tracker):
+            if outcome.status not in ("done", "cached"):
+                progress(f"  {outcome.status}: {outcome.reason}")
 
 
-def gaps(store: Store, split: Split, tracker: Tracker) -> list[dict[str, Any]]:
-    """Every finished run of this very split: its accuracy, and the ceiling of what it saw of the test part."""
-    labels = store.labels(split.task)[split.test.session].astype(np.int64)
-    wanted: dict[str, Any] = {"dataset": store.name, "task": split.task, "split": split.scheme, "seed": split.seed}
-    rows = []
-    for record in tracker.search(**wanted):
-        spec = record.spec
-        same = spec["store"] == store.digest and spec["fold"] is None and spec["max_per_class"] is None
-        same &= all(spec.get(name, usual) == usual for name, usual in LATER.items())
-        if record.status != "done" or not same:
-            continue
-        try:
-            best = ceiling_of(store, split.test, labels, spec["method"], spec["parameters"])
-        except InputError:  # a method of somebody's that is not here any more
-            continue
-        accuracy = record.metrics["accuracy"]
-        row = {"method": spec["method"], "parameters": spec["parameters"], "accuracy": accuracy, "ceiling": best}
-        rows.append(row | {"gap": best - accuracy})
-    return rows
+def runs_of(split: Split, tracker: Tracker) -> list[Record]:
+    """Every run of this very split that ended, the best first."""
+    found = []
+    for record in tracker.search(dataset=split.dataset, task=split.task, split=split.scheme, seed=split.seed):
+        spec = {**LATER, **record.spec}
+        spec["balance"] = balance_of(split.scheme, spec["balance"])
+        same = all(spec[name] == getattr(split, name) for name in ("store", "fold", "max_per_class", *LATER))
+        if same and record.status in ENDED:
+            found.append(record)
+    return sorted(found, key=lambda record: -record.metrics.get("macro_f1", -1))
+
+
+def ceilings_of(
+    pool: Pool,
+    tests: Mapping[str, NDArray[np.int64]],
+    methods: Sequence[str],
+    runs: Sequence[Record],
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Ceilings of methods as they are and of what is done, by method and parameters; each is represented once."""
+    wanted: list[Mapping[str, Any]] = [{"method": name, "parameters": {}} for name in methods]
+    wanted += [run.spec for run in runs if run.status == "done"]
+    found: dict[str, dict[str, Any]] = {}
+    for spec in wanted:
+        if (key := _key(**spec)) not in found:
+            progress(f"ceiling of {key}")
+            found[key] = ceiling_row(pool, tests, spec["method"], spec["parameters"])
+    return found
+
+
+def _key(method: str, parameters: Mapping[str, Any], **other: Any) -> str:
+    """A method with parameters, in one spelling."""
+    return " ".join([method, *(f"{name}={value}" for name, value in sorted(parameters.items()))])
+
+
+def ceiling_row(
+    pool: Pool, tests: Mapping[str, NDArray[np.int64]], method: str, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The ceilings of a method's representation of all samples, of those with payload, and of the test parts."""
+    row: dict[str, Any] = {"method": method, "parameters": dict(parameters), "reason": ""}
+    row |= {"all": None, "with_payload": None, "test": dict.fromkeys(tests)}
+    try:
+        kind = registry.load(method)
+        if reason := kind.skip(pool.store.manifest):
+            return row | {"reason": reason}
+        made = kind(make_parameters(kind, parameters), classes=1)
+        keys = content_keys(made.represent(View(pool.store, pool.samples, kind.reads)))
+    except InputError as error:  # a method of somebody's that is not here any more, a package that is not
+        return row | {"reason": str(error)}
+    full = pool.has_payload
+    whole = {"all": ceiling(keys, pool.labels), "with_payload": ceiling(keys[full], pool.labels[full])}
+    return row | whole | {"test": {name: ceiling(keys[rows], pool.labels[rows]) for name, rows in tests.items()}}
+
+
+def score_row(run: Record, ceilings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a run saw, what became of it, and how far it is from the ceiling of its test part."""
+    row = {name: run.spec[name] for name in ("split", "method", "parameters")} | _seen(**run.spec)
+    row |= {"status": run.status, "reason": run.reason, "run_id": run.run_id, "scale": run.scale, "leaky": run.leaky}
+    row["reconstructed"] = any(text.startswith("reconstructed") for text in run.deviations)
+    if run.status != "done":
+        return row
+    row |= {name: run.metrics[name] for name in (*SCORES, "abstentions") if name in run.metrics}
+    best = ceilings["test"][run.spec["split"]] if ceilings else None
+    return row | {"ceiling": best, "gap": None if best is None else best - run.metrics["accuracy"]}
+
+
+def _seen(method: str, parameters: Mapping[str, Any], **other: Any) -> dict[str, Any]:
+    """The preset that parameters are, the method's family, what it sees, and what is taken away.
+
+    A preset ``no-lengths`` takes lengths away; a method of the floor that opens no packet goes without payload.
+    """
+    try:
+        outline = registry.describe(method)
+    except InputError:  # not here any more
+        return {"preset": "", "family": "", "sees": [], "without": []}
+    values = outline.defaults | dict(parameters)
+    alike = [name for name, changes in outline.presets.items() if outline.defaults | dict(changes) == values]
+    preset = alike[0] if alike and parameters else ""
+    away = [preset.removeprefix("no-").replace("-", " ")] if preset.startswith("no-") else []
+    if outline.family == "floor" and outline.reads and not outline.reads & {"payload", "ip_bytes"}:
+        away.insert(0, "payload")
+    return {"preset": preset, "family": outline.family, "sees": sorted(outline.reads - set(away)), "without": away}
+
+
+def save(found: Mapping[str, Any], results: Path) -> Path:
+    """Write what :func:`audit` found, over what was found before.  Raises :class:`InputError` where that cannot be."""
+    path = results / "audits" / f"{found['dataset']}-{found['task']}.json"
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(found, indent=1) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another folder as --results") from None
+    return path
 
 
 def audit_text(found: Mapping[str, Any]) -> str:
-    """The findings for people."""
-    lines = [f"{found['dataset']} · {found['task']} · {found['sessions']} sessions · seed {found['seed']}", ""]
-    lines += _classes_text(found["classes"])
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in found["content"].items())
-    same = found["duplicates"]
-    lines += [f"of several classes: {', '.join(f'{n} {kind}' for kind, n in found['of_several_classes'].items())}"]
-    lines += ["", f"first payload bytes: {shares}"]
-    lines.append(
-        f"equal payload ({same['packets']} packets x {same['bytes']} bytes): {same['repeated']:.1%} of sessions equal "
-        f"another, {same['of_several_classes']:.1%} one of another class; accuracy from this alone at most "
-        f"{same['ceiling']:.4f}"
+    """The findings for people: all sheets."""
+    return "\n\n".join(render(sheet) for sheet in audit_sheets(found))
+
+
+def audit_sheets(found: Mapping[str, Any]) -> list[Sheet]:
+    """What :func:`audit` found as tables: classes, content and duplicates, ceilings, splits, scores."""
+    made = (_classes_sheet, _content_sheet, _ceilings_sheet, _splits_sheet, _scores_sheet)
+    return [sheet(found) for sheet in made]
+
+
+def _title(found: Mapping[str, Any], what: str, split: bool = False) -> str:
+    """What it is of: data set, task and the options that are not as ever; those of splits and the seed if ``split``."""
+    options = ("filter", "sampling", *(("balance", "min_per_class", "max_per_class") if split else ()))
+    usual: Mapping[str, Any] = {**LATER, "max_per_class": None}
+    words = [f"{name} {found[name]}" for name in options if found[name] != usual[name]]
+    words += [f"seed {found['seed']}"] if split else []
+    return " · ".join([f"{found['dataset']}, task {found['task']}: {what}", *words])
+
+
+def _classes_sheet(found: Mapping[str, Any]) -> Sheet:
+    kinds = ("samples", "sessions", "conversations", "captures")
+    few = [row["class"] for row in found["classes"] if row["few"]]
+    notes = [f"fewer than {FEW_GROUPS} capture groups: {', '.join(few)}"] if few else []
+    return Sheet(
+        title=_title(found, "classes"),
+        head=("class", "samples", "sessions", "conversations", "capture groups"),
+        rows=[(row["class"], *(str(row[kind]) for kind in kinds)) for row in found["classes"]],
+        notes=notes,
+        records=found["classes"],
     )
-    lines += [f"ceiling of {name}: {value:.4f}" for name, value in found["ceilings"].items()]
-    for scheme, split in found["splits"].items():
-        lines += ["", *_split_text(scheme, split)]
-    lines += [f"split {scheme}: {reason}" for scheme, reason in found["impossible"].items()]
-    return "\n".join(lines)
 
 
-def _classes_text(classes: Mapping[str, Any]) -> list[str]:
-    few = [name for name, counts in classes.items() if counts["few"]]
-    lines = [
-        f"{name}: {c['sessions']} sessions, {c['conversations']} conversations, {c['captures']} capture groups"
-        for name, c in classes.items()
+def _content_sheet(found: Mapping[str, Any]) -> Sheet:
+    names = {"empty": "none", "tls": "a TLS record", "text": "readable text", "other": "anything else"}
+    whole, full = found["duplicates"]
+    lines: list[tuple[str, Any, Any]] = [
+        (f"share of sessions whose first payload bytes are {names[kind]}", share, None)
+        for kind, share in found["content"].items()
     ]
-    return lines + ([f"fewer than {FEW_GROUPS} capture groups: {', '.join(few)}"] if few else [])
+    told = {
+        "repeated": "share of samples whose payload equals another's",
+        "of_several_classes": "share of samples whose payload equals one's of another class",
+        "ceiling": "best accuracy from payload alone",
+    }
+    lines += [(text, whole[name], full[name] if full["samples"] else None) for name, text in told.items()]
+    kinds = {"conversations": "conversations (5-tuples)", "captures": "capture groups"}
+    lines += [(f"{kinds[kind]} of several classes", n, None) for kind, n in found["of_several_classes"].items()]
+    return Sheet(
+        title=_title(found, "content and duplicates"),
+        head=("", f"all {whole['samples']} samples", f"{full['samples']} with payload"),
+        rows=[(text, _number(one), _number(other)) for text, one, other in lines],
+        notes=[f"payload: the first {PAYLOAD[1]} bytes of the first {PAYLOAD[0]} packets that have any"],
+        records=[{"finding": text, "all": one, "with_payload": other} for text, one, other in lines],
+    )
 
 
-def _split_text(scheme: str, split: Mapping[str, Any]) -> list[str]:
-    tested = split["samples"]["test"]
-    lines = [f"split {scheme}: {', '.join(f'{k} {v}' for k, v in split['samples'].items())}"]
-    for name in (key for key in split if key.startswith("test_in_training")):
-        share = split[name] / max(tested, 1)
-        lines.append(f"  test samples whose {name.removeprefix('test_in_training_')} are in training: {share:.1%}")
-    equal, alike = split["test_equal_in_training"], split["test_equal_in_training_same_class"]
-    lines.append(f"  test samples whose payload is in training: {equal:.1%}, of the same class {alike:.1%}")
-    for row in split.get("floor", []):
-        what = " ".join([row["method"], *(f"{k}={v}" for k, v in row["parameters"].items())])
-        score = "failed" if "macro_f1" not in row else (
-            f"macro-F1 {row['macro_f1']:.3f} [{row.get('macro_f1_low', 0):.3f}, {row.get('macro_f1_high', 0):.3f}]"
-        )  # fmt: skip
-        lines.append(f"  {what}: {score}")
-    for row in split.get("gaps", []):
-        what = " ".join([row["method"], *(f"{k}={v}" for k, v in row["parameters"].items())])
-        lines.append(f"  {what}: accuracy {row['accuracy']:.4f}, ceiling {row['ceiling']:.4f}, gap {row['gap']:.4f}")
-    return lines
+def _ceilings_sheet(found: Mapping[str, Any]) -> Sheet:
+    rows, splits = found["ceilings"], [row["split"] for row in found["splits"] if not row["impossible"]]
+    cells = [
+        (_key(row["method"], row["parameters"]), _number(row["all"]), _number(row["with_payload"]),
+         *(_number(row["test"][split]) for split in splits))
+        for row in rows
+    ]  # fmt: skip
+    return Sheet(
+        title=_title(found, "ceilings, the best accuracy that any classifier can have on what a method sees", True),
+        head=("method", "all samples", "with payload", *(f"{split}: test part" for split in splits)),
+        rows=cells,
+        notes=[f"{_key(row['method'], row['parameters'])}: {row['reason']}" for row in rows if row["reason"]],
+        records=rows,
+        empty="no ceilings: name methods with --method, or run some",
+    )
+
+
+def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
+    made = [row for row in found["splits"] if not row["impossible"]]
+    parts = ("train", "validation", "test")
+    rows = []
+    for row in made:
+        shares = [f"{row[f'test_in_training_{kind}'] / max(row['test'], 1):.1%}" for kind in SEEN.values()]
+        within = [f"{row[f'repeated_{part}'] / max(row[part], 1):.1%}" for part in ("train", "test")]
+        name = row["split"] + ("*" if row["leaky"] else "") + ("†" if row["reduced"] else "")
+        rows.append((name, *(str(row[part]) for part in parts), *shares, *within))
+    notes = [
+        "window to capture: share of test samples whose window, one over it, one beside it, session, 5-tuple or "
+        "capture group is in training",
+        "payload, and class: share of test samples whose payload is in training, and under the same class",
+        "twice: share of the part's samples whose payload another one of it has",
+    ]
+    notes += [f"split {row['split']}: {row['impossible']}" for row in found["splits"] if row["impossible"]]
+    return Sheet(
+        title=_title(found, "what test parts share with training", True),
+        head=("split", *parts, *SEEN, "twice in train", "in test"),
+        rows=rows,
+        notes=notes + _marks(rows),
+        records=found["splits"],
+        empty="no split is possible",
+    )
+
+
+def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
+    rows = [_score_cells(row) for row in found["scores"]]
+    told = "taken away: from all samples alike, to see what the rest tells; [95 % interval]; abstentions are errors"
+    return Sheet(
+        title=_title(found, "the floor and finished runs, and the gap to the ceiling of their test part", True),
+        head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
+        rows=rows,
+        notes=[told, *_marks(rows)] if rows else (),
+        records=found["scores"],
+        empty="no runs of these splits",
+    )
+
+
+def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A run's line; of one that is not done, why."""
+    label = f"{row['method']} {row['preset']}" if row["preset"] else _key(row["method"], row["parameters"])
+    label += ("†" if row["scale"] != "full" else "") + ("‡" if row["reconstructed"] else "")
+    head = (row["split"] + ("*" if row["leaky"] else ""), label, ", ".join(row["sees"]) or "nothing",
+            ", ".join(row["without"]) or "–")  # fmt: skip
+    if row["status"] != "done":
+        return (*head, *("–" for _ in range(5)), f"{row['status']}: {row['reason']}")
+    scores = [f"{row[n]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("macro_f1", "accuracy")]
+    abstained = int(row.get("abstentions", 0))
+    return (*head, *scores, _number(row["ceiling"]), _number(row["gap"]), str(abstained) if abstained else "–", "done")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _marks(rows: Sequence[Sequence[str]]) -> list[str]:
+    """What the marks in the first two columns mean."""
+    used = "".join(cell for row in rows for cell in row[:2])
+    return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]

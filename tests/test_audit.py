@@ -1,40 +1,62 @@
 """What the audit finds, counted by hand on small tables and read off the demo through the command line."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bench import audit
+from bench import audit, contents
 from bench.cli import cli
 from bench.errors import InputError
 from bench.readers import Ragged
-from bench.schema import Samples
+from bench.runs import Outcome
+from bench.sheets import FORMATS, render
+from bench.splits import make_split
+from bench.tracking import Record
 
 
 def test_rows_are_equal_where_all_their_arrays_are():
     ragged = Ragged(np.array([1, 2, 3, 1, 2, 3, 1, 2]), np.array([0, 3, 5, 6, 8]))  # 123 12 3 12
     same = np.array([[5, 6], [7, 8], [5, 6], [7, 8]])
-    keys = audit.content_keys({"a": ragged, "b": same})
+    keys = contents.content_keys({"a": ragged, "b": same})
     assert keys[1] == keys[3] and len(set(keys)) == 3
-    assert len(set(audit.content_keys({"a": ragged, "b": same + np.arange(4)[:, None]}))) == 4
+    assert len(set(contents.content_keys({"a": ragged, "b": same + np.arange(4)[:, None]}))) == 4
     shifted = Ragged(np.array([1, 2, 3]), np.array([0, 1, 3]))  # 1 | 23 is not 12 | 3
-    assert len(set(audit.content_keys({"a": shifted, "b": np.array([[2], [2]])}))) == 2
+    assert len(set(contents.content_keys({"a": shifted, "b": np.array([[2], [2]])}))) == 2
 
 
 def test_the_ceiling_is_the_best_rule_of_equal_answers():
     keys, labels = np.array([0, 0, 0, 1, 1, 2]), np.array([4, 4, 1, 0, 2, 3])
-    assert audit.ceiling(keys, labels) == (2 + 1 + 1) / 6
-    found = audit.duplicates(keys, labels)
-    assert found == {"repeated": 5 / 6, "of_several_classes": 5 / 6, "ceiling": 4 / 6}
-    assert audit.duplicates(np.arange(4), np.zeros(4, int)) == {"repeated": 0, "of_several_classes": 0, "ceiling": 1}
+    assert contents.ceiling(keys, labels) == (2 + 1 + 1) / 6
+    found = contents.duplicates(keys, labels)
+    assert found == {"samples": 6, "repeated": 5 / 6, "of_several_classes": 5 / 6, "ceiling": 4 / 6}
+    found = contents.duplicates(np.arange(4), np.zeros(4, int))
+    assert found == {"samples": 4, "repeated": 0, "of_several_classes": 0, "ceiling": 1}
+    nothing = contents.duplicates(np.zeros(0, int), np.zeros(0, int))
+    assert nothing == {"samples": 0, "repeated": 0, "of_several_classes": 0, "ceiling": None}
 
 
 def test_conversations_under_two_labels_are_counted(make_store):
     store = make_store({"conversation": [5, 5, 6, 6, 7], "capture": [0, 1, 1, 1, 2]}, labels=[0, 1, 1, 1, 0])
-    samples = Samples(np.arange(5), np.zeros(5, int), np.ones(5, int))
-    found = audit.several(store, samples, store.label.astype(np.int64))
-    assert found == {"conversations": 1, "captures": 0}
+    assert contents.several(contents.Pool.of(store, "task")) == {"conversations": 1, "captures": 0}
+
+
+def test_parts_stand_in_the_pool_window_for_window(make_store):
+    packets = [9, 4, 9, 6, 5, 9, 7, 3, 8, 9, 9, 9]
+    store = make_store(
+        {"packets": packets, "first_packet": np.cumsum([0, *packets[:-1]]), "conversation": np.arange(12)},
+        {"payload_length": np.ones(sum(packets))},
+        labels=[0, 0, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+        classes=["a", "b"],
+    )
+    asked = {"sampling": "window=3,step=2", "max_per_class": 9}
+    split = make_split(store, "task", "paper", **asked)
+    pool = contents.Pool.of(store, "task", sampling=asked["sampling"])
+    assert len(pool.samples) > 12
+    for part in split.parts.values():
+        there = pool.samples.take(pool.rows(part))
+        assert (there.session == part.session).all() and (there.first == part.first).all()
 
 
 @pytest.fixture(scope="module")
@@ -45,34 +67,146 @@ def home(tmp_path_factory):
         yield tmp_path_factory.getbasetemp() / "results"  # that of other tests: making one takes seconds
 
 
+def asked(home, capsys, *words):
+    """What `bench audit demo` finds, as JSON."""
+    cli.main(["audit", "demo", *words, "--results", str(home), "--json"], standalone_mode=False)
+    told = capsys.readouterr()
+    saved = home / "audits" / "demo-service.json"
+    assert f"saved as {saved}" in told.err and json.loads(saved.read_text()) == json.loads(told.out)
+    return json.loads(told.out)
+
+
 def test_the_demo_through_the_command_line(home, capsys):
-    asked = ["--split", "session,capture", "--method", "atvitsc,graphdapp,ports", "--no-runs", "--json"]
-    cli.main(["audit", "demo", *asked], standalone_mode=False)
-    found = json.loads(capsys.readouterr().out)
-    assert found["sessions"] == sum(c["sessions"] for c in found["classes"].values())
-    assert all(c["few"] and c["captures"] == 6 for c in found["classes"].values())
+    found = asked(home, capsys, "--split", "session,capture", "--method", "atvitsc,graphdapp,ports", "--no-runs")
+    assert found["samples"] == sum(row["sessions"] for row in found["classes"])
+    assert all(row["few"] and row["captures"] == 6 for row in found["classes"])
     assert found["of_several_classes"] == {"conversations": 0, "captures": 0}
     assert sum(found["content"].values()) == pytest.approx(1)
-    assert found["duplicates"]["ceiling"] == found["ceilings"]["atvitsc"] == 1  # payload is random
-    assert found["ceilings"]["ports"] < 0.5  # one service port for all
-    for scheme, kind in (("session", "conversations"), ("capture", "capture_groups")):
-        assert found["splits"][scheme][f"test_in_training_{kind}"] == 0
-        assert found["splits"][scheme]["test_equal_in_training"] == 0
-    cli.main(["audit", "demo", "--split", "time,file", "--no-runs"], standalone_mode=False)
-    told = capsys.readouterr().out
-    assert "split time: train" in told and "split file: split file and a split's file belong together" in told
+    ceilings = {row["method"]: row for row in found["ceilings"] if not row["parameters"]}
+    assert found["duplicates"][0]["ceiling"] == ceilings["atvitsc"]["all"] == 1  # payload is random
+    assert ceilings["ports"]["all"] < 0.5  # one service port for all
+    assert all(0 < ceilings["ports"]["test"][split] < 1 for split in ("session", "capture"))
+    for row, kind in zip(found["splits"], ("conversations", "capture_groups"), strict=True):
+        assert row["test_in_training_sessions"] == row[f"test_in_training_{kind}"] == 0
+        assert row["test_in_training_payload"] == row["repeated_test"] == 0 and row["proof"] and not row["leaky"]
+
+
+def test_windows_under_the_papers_order_show_what_they_leak(home, capsys):
+    words = ["--split", "paper", "--sampling", "window=4,step=1,per_session=5", "--max-per-class", "40", "--no-runs"]
+    found = asked(home, capsys, *words, "--min-per-class", "2", "--filter", "dns", "--balance", "undersample")
+    (row,) = found["splits"]
+    assert row["leaky"] and row["reduced"] and row["train"] + row["validation"] + row["test"] <= 40 * 20
+    leaked = [row[f"test_in_training_{kind}"] for kind in ("windows", "overlapping_windows", "neighbours", "sessions")]
+    assert leaked == sorted(leaked) and 0 < leaked[1] and leaked[3] <= row["test"]
+    assert found["sampling"] == "window=4,step=1,per_session=5" and found["filter"] == "dns"
+    text = audit.audit_text(found)
+    assert "paper*†" in text and "max_per_class 40" in text and f"{leaked[3] / row['test']:.1%}" in text
+
+
+def test_what_cannot_be_is_told_beside_what_can(home, capsys):
+    found = asked(home, capsys, "--split", "time,file", "--no-runs")
+    assert [row["split"] for row in found["splits"] if not row["impossible"]] == ["time"]
+    assert "split file: split file and a split's file belong together" in audit.audit_text(found)
+
+
+def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
+    schemes = []
+    found = asked(home, capsys, "--split", "session", "--no-runs")
+    monkeypatch.setattr(audit, "audit", lambda *given, **options: schemes.extend(options["schemes"]) or found)
+    asked(
+        home,
+        capsys,
+        "--split",
+        "session,attribute:v=a(\\d{1,2})",
+        "--split",
+        "attribute:w=b,c",
+        "--split",
+        "paper, time",
+    )
+    assert schemes == ["session", "attribute:v=a(\\d{1,2})", "attribute:w=b,c", "paper", "time"]
 
 
 def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
     monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {}), ("ports", {})])
-    arguments = ["audit", "demo", "--split", "session", "--results", str(home), "--json"]
-    cli.main(arguments, standalone_mode=False)
-    split = json.loads(capsys.readouterr().out)["splits"]["session"]
-    assert [(row["method"], row["status"]) for row in split["floor"]] == [("majority", "done"), ("ports", "done")]
-    gaps = {row["method"]: row for row in split["gaps"]}
-    assert {"majority", "ports"} <= gaps.keys()
-    for row in gaps.values():
-        assert row["accuracy"] <= row["ceiling"] and row["gap"] == row["ceiling"] - row["accuracy"]
+    wide = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20")
+    for scheme in ("session", "capture"):
+        scores = {row["method"]: row for row in wide["scores"] if row["split"] == scheme}
+        assert scores.keys() == {"majority", "ports"}  # nobody else's: of another scale
+        for row in scores.values():
+            assert row["status"] == "done" and row["scale"] == "max_per_class=20"
+            assert row["accuracy_low"] <= row["accuracy"] <= row["ceiling"]
+            assert row["gap"] == row["ceiling"] - row["accuracy"]
+            (known,) = (c for c in wide["ceilings"] if c["method"] == row["method"])
+            assert known["test"][scheme] == row["ceiling"]
+    again = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20", "--no-runs")
+    assert again["scores"] == wide["scores"]  # finished runs are told without any new one
+    for other in (["--max-per-class", "21"], ["--max-per-class", "20", "--min-per-class", "3"]):
+        assert asked(home, capsys, "--split", "session", "--no-runs", *other)["scores"] == []
+
+
+@pytest.fixture
+def record():
+    def make(method, parameters=None, status="done", split="session", **other):
+        scores = {name: 0.5 for name in audit.SCORES} | {"abstentions": 3.0} if status == "done" else {}
+        spec = {"method": method, "parameters": parameters or {}, "split": split}
+        return Record("f00", status, metrics=scores, spec=spec, **{"reason": "", **other})
+
+    return make
+
+
+def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
+    best = {"test": {"session": 0.75}}
+    rows = [
+        audit.score_row(record("forest"), best),
+        audit.score_row(record("forest", {"leave_out": "lengths"}), best),
+        audit.score_row(record("forest", {"leave_out": "times"}), best),
+        audit.score_row(record("first-bytes", {"mask_server_name": True}), best),
+        audit.score_row(record("first-bytes", status="skipped", reason="no payload here"), None),
+        audit.score_row(record("gone.py:Gone", status="failed", reason="OSError: no"), None),
+        audit.score_row(record("majority", scale="epochs=3", deviations=("reconstructed: all",), leaky=True), best),
+    ]
+    cells = [audit._score_cells(row) for row in rows]
+    assert [line[1:4] for line in cells] == [
+        ("forest", "directions, lengths, times", "payload"),
+        ("forest no-lengths", "directions, times", "payload, lengths"),
+        ("forest no-times", "directions, lengths", "payload, times"),
+        ("first-bytes no-server-name", "payload", "server name"),
+        ("first-bytes", "payload", "–"),
+        ("gone.py:Gone", "nothing", "–"),
+        ("majority†‡", "nothing", "–"),
+    ]
+    assert cells[0][4:] == ("0.500 [0.500, 0.500]", "0.500 [0.500, 0.500]", "0.7500", "0.2500", "3", "done")
+    assert cells[4][4:] == ("–", "–", "–", "–", "–", "skipped: no payload here")
+    assert cells[5][-1] == "failed: OSError: no" and cells[6][0] == "session*"
+
+
+def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
+    def refuse(specs, tracker):
+        return (Outcome(spec, "skipped", "no packets here") for spec in specs)
+
+    monkeypatch.setattr(audit, "run_matrix", refuse)
+    monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {})])
+    store, told = make_store({"conversation": [0, 1]}, labels=[0, 0]), []
+    split = SimpleNamespace(task="task", scheme="session", seed=0)
+    audit.floor(store, split, audit._asked(["session"], [], {}), None, told.append)
+    assert told == ["split session: majority", "  skipped: no packets here"]
+
+
+def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):
+    store = make_store({"conversation": [0, 1]}, labels=[0, 0])
+    pool = contents.Pool.of(store, "task")
+    row = audit.ceiling_row(pool, {"session": np.array([0])}, "gone.py:Gone", {})
+    assert row["all"] is None and row["test"] == {"session": None} and "gone.py" in row["reason"]
+
+
+def test_every_sheet_prints_in_every_format(home, capsys):
+    found = asked(home, capsys, "--split", "session,paper,file", "--method", "ports", "--no-runs")
+    sheets = audit.audit_sheets(found)
+    assert len(sheets) == 5 and all(sheet.title.startswith("demo, task service: ") for sheet in sheets)
+    for sheet in sheets:
+        assert all(len(row) == len(sheet.head) for row in sheet.rows)
+        assert not sheet.rows or all(render(sheet, form) for form in FORMATS)
+    assert all(sheet.title in audit.audit_text(found) for sheet in sheets if sheet.rows)
 
 
 def test_the_floor_is_what_methods_declare():

@@ -52,11 +52,7 @@ results_option = click.option(
     help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
 SAMPLES = ("filter", "sampling", "balance", "min_per_class")  # options that make samples of sessions
-split_options = option_group(
-    click.option("--task", help="The data set's task; its default one where not given."),
-    click.option("--split", "scheme", default="session", show_default=True, metavar="S",
-                 help="session, capture, time, attribute:NAME, paper (leaky on purpose), or file:PATH."),
-    click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
+sample_options = option_group(
     click.option("--max-per-class", type=click.IntRange(min=1),
                  help="Reduced scale: at most N samples a class; under paper, N samples of each."),
     click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
@@ -65,6 +61,13 @@ split_options = option_group(
     click.option("--sampling", default="session", show_default=True,
                  help="Whole sessions, or window=16[,step=2][,stride=1][,per_session=10][,payload=no]."),
     click.option("--balance", help="Training part: keep, undersample, resample; paper resamples before its split."),
+)  # fmt: skip
+split_options = option_group(
+    click.option("--task", help="The data set's task; its default one where not given."),
+    click.option("--split", "scheme", default="session", show_default=True, metavar="S",
+                 help="session, capture, time, attribute:NAME, paper (leaky on purpose), or file:PATH."),
+    click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
+    sample_options,
     click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
 )  # fmt: skip
 training_options = option_group(

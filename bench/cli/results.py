@@ -1,10 +1,12 @@
 """Commands on what runs found."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench.cli.base import cli, emit, json_option, listed, opened, results_option
+from bench.cli.base import check_classes, cli, emit, json_option, listed, opened, results_option, sample_options
 from bench.errors import InputError
 from bench.text import columns
 
@@ -76,6 +78,16 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
 
 
+def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """`-x a,b -x c,d:e,f` as [a, b, c, "d:e,f"], each once: from a colon on, all belongs to one split."""
+    found = []
+    for value in values:
+        plain, colon, pattern = value.partition(":")
+        *names, last = plain.split(",")
+        found += [*names, last + colon + pattern]
+    return list(dict.fromkeys(name.strip() for name in found if name.strip()))
+
+
 @cli.command()
 @click.argument("dataset")
 @click.option("--task", help="The data set's task; its default one where not given.")
@@ -83,9 +95,9 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     "--split",
     "schemes",
     multiple=True,
-    callback=listed,
+    callback=schemes_listed,
     metavar="S,...",
-    help="Splits to look at: session, capture and paper by default.",
+    help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a --split of its own.",
 )
 @click.option(
     "--method",
@@ -93,26 +105,31 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     multiple=True,
     callback=listed,
     metavar="M,...",
-    help="Tell the ceilings of these methods' inputs.",
+    help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway.",
 )
+@sample_options
 @click.option("--seed", default=0, show_default=True)
-@click.option("--no-runs", is_flag=True, help="Leave the methods of the floor out.")
+@click.option("--no-runs", is_flag=True, help="Do not run the methods of the floor; tell only what has run.")
 @results_option
 @json_option
 def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], seed: int, no_runs: bool,
-          results: Path, as_json: bool) -> None:  # fmt: skip
+          results: Path, as_json: bool, **options: Any) -> None:  # fmt: skip
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    from bench.audit import audit, audit_text
+    from bench.audit import audit, audit_text, save
     from bench.tracking import Tracker
 
     store = opened(dataset)
+    check_classes(store, task, options["filter"], options["sampling"], strict=False)
     found = audit(
         store,
         task or store.default_task,
+        Tracker(results),
         schemes=schemes or ("session", "capture", "paper"),
         methods=names,
-        tracker=None if no_runs else Tracker(results),
+        run_floor=not no_runs,
         seed=seed,
         progress=lambda line: click.echo(line, err=True),
+        **options,
     )
+    click.echo(f"saved as {save(found, results)}", err=True)
     emit(as_json, found, audit_text(found))
