@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
 import sys
 import tomllib
@@ -132,8 +133,8 @@ class Switch:
                     raise _FieldError(f"choices.{choice}.{column}", f"can be set: {known}, and file to ''")
 
     def concerns(self, listed: Listed) -> bool:
-        """Whether it is a question about that capture."""
-        return re.search(self.files, listed.file.lower()) is not None
+        """Whether it is a question about that capture or the one of which it is a copy."""
+        return any(re.search(self.files, name.lower()) for name in (listed.file, listed.copy_of) if name)
 
 
 @dataclass(frozen=True)
@@ -319,16 +320,22 @@ def card_names() -> list[str]:
     return sorted(path.stem for path in card_folder().glob("*.toml"))
 
 
+def card_file(name_or_path: str | Path) -> Path | None:
+    """The file of a card, by a shipped name or the path of a ``.toml`` file; None where there is none."""
+    path = Path(name_or_path)
+    if str(name_or_path) in card_names():
+        return card_folder() / f"{name_or_path}.toml"
+    return path if path.suffix == ".toml" and path.is_file() else None
+
+
 def find_card(name_or_path: str | Path) -> Card:
     """The card of a shipped name, of a ``.toml`` file, or of a folder with one sub-folder per class.
 
     Raises :class:`InputError` where there is none or the card is wrong.
     """
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in (names := card_names()):
-        return read_card(card_folder() / f"{name}.toml")
-    if path.suffix == ".toml" and path.is_file():
-        return read_card(path)
+    if file := card_file(name_or_path):
+        return read_card(file)
+    name, path, names = str(name_or_path), Path(name_or_path), card_names()
     if path.is_dir():
         return folder_card(path)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
@@ -345,7 +352,7 @@ def read_card(path: Path) -> Card:
     card: Card = _Reader(path).read(Card, raw, "")
     if card.name != path.stem:
         raise InputError(f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
-    return dataclasses.replace(card, source=str((path.parent / card.source).resolve()) if card.source else "")
+    return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
 
 
 def describe_card(card: Card) -> dict[str, Any]:

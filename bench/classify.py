@@ -1,7 +1,6 @@
 """Labels for the sessions of a new capture, by the model of a finished run."""
 
 import dataclasses
-import glob
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import registry
-from bench.cards import Captures, Card, Task
+from bench.cards import Card, Task
 from bench.errors import InputError
 from bench.ingest import inspect
 from bench.prepare import prepare
@@ -30,19 +29,19 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     ``class`` is None where the method abstains.  The session rules are those of the run's store without an
     idle timeout.  Raises :class:`InputError` for a run without a model.
     """
-    inspect(capture)  # says it better than a preparation does where this is no capture
+    seen = inspect(capture)  # says it better than a preparation does where this is no capture
+    if not seen["conversations_with_payload"]:
+        raise InputError(f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture")
     if record.folder is None or not (record.folder / "model" / "method.json").is_file():
         raise InputError(f"run {record.run_id[:8]} ({record.status}) has no model; run it again with --rerun")
     method = registry.load(record.spec["method"]).load(record.folder / "model", device=device)
     classes = record.predictions().classes
-    card = Card(
-        name="capture",
-        title="a capture to classify",
-        tasks={_SESSIONS: Task(label="label")},
-        captures=Captures(include=(glob.escape(capture.name),)),
-    )
+    card = Card(name="capture", title="a capture to classify", tasks={_SESSIONS: Task(label="label")})
     with tempfile.TemporaryDirectory() as home:
-        store = Store.open(prepare(card, capture.absolute().parent, home=Path(home)).store_path)
+        source = Path(home) / "source"  # of this capture alone, whatever lies beside it; its bytes tell what it is
+        source.mkdir()
+        (source / "capture.pcap").symlink_to(capture.absolute())
+        store = Store.open(prepare(card, source, home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
         learned = parse_sampling(record.result()["split"].get("sampling", "session"))
         samples = windows(dataclasses.replace(learned, per_session=1), rows, store)  # as it learned; a session's first

@@ -6,6 +6,7 @@ others are label columns.  Only the standard library is imported here, as cards 
 
 import collections
 import csv
+import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,37 +72,75 @@ def read_file_list(path: Path) -> FileList:
     """Read and check a list.  Raises :class:`InputError` naming the file, the row and the reason."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head, *rows = (row for row in csv.reader(file) if row)
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]  # with empty lines a row's number is not its place
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a list of captures: {error}") from error
-    if "file" not in head or not rows:
-        raise InputError(f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head)}")
-    files: list[Listed] = []
-    lines: dict[Key, int] = {}
-    for line, row in enumerate(rows, 2):
+        raise InputError(f"{path}: cannot be read as a list of captures: {error}; give a CSV file in UTF-8") from error
+    head = rows.pop(0)[1] if rows else []
+    _check_head(path, head)
+    if not rows:
+        raise InputError(f"{path}: has a head and no row; write a row for each capture")
+    files: dict[Key, tuple[int, Listed]] = {}
+    for line, row in rows:
         if len(row) != len(head):
-            raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
-        listed = _listed(path, line, dict(zip(head, row, strict=True)))
-        if (first := lines.setdefault(capture_key(listed.file), line)) != line:
-            raise InputError(f"{path}: row {line}: file = {listed.file!r} stands in row {first} already")
-        files.append(listed)
-    for line, listed in enumerate(files, 2):
-        if listed.copy_of and capture_key(listed.copy_of) not in lines:
-            raise InputError(f"{path}: row {line}: copy_of = {listed.copy_of!r} is no file of the list")
-    return FileList(path.name, tuple(files))
+            raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}; quote its commas")
+        key, listed = _listed(path, line, dict(zip(head, row, strict=True)))
+        if key in files:
+            first = files[key][0]
+            raise InputError(f"{path}: row {line}: file = {listed.file!r} stands in row {first} already; keep one")
+        files[key] = line, listed
+    _check_copies(path, files)
+    return FileList(path.name, tuple(listed for _, listed in files.values()))
 
 
-def _listed(path: Path, line: int, cells: dict[str, str]) -> Listed:
+def _check_head(path: Path, head: Sequence[str]) -> None:
+    """Refuse columns that cannot be, are there twice, or are one of `RESERVED` but for a slip of the pen."""
+    if "file" not in head:
+        raise InputError(f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head) or '-'}")
+    for place, name in enumerate(head, 1):
+        if not name.strip():
+            raise InputError(f"{path}: row 1: column {place} has no name; name it or take it out")
+        if name in head[: place - 1]:
+            raise InputError(f"{path}: row 1: column {name!r} is there twice; keep one")
+        near = difflib.get_close_matches(name.lower().strip(), RESERVED, n=1, cutoff=0.85)
+        if near and name not in RESERVED:
+            raise InputError(
+                f"{path}: row 1: column {name!r} is nearly {near[0]!r}; write it so, or give labels another name"
+            )
+
+
+def _check_copies(path: Path, files: Mapping[Key, tuple[int, Listed]]) -> None:
+    """Refuse a copy whose original is not listed, is itself, or is a copy of another."""
+    for key, (line, listed) in files.items():
+        if not listed.copy_of:
+            continue
+        place = f"{path}: row {line}: copy_of = {listed.copy_of!r}"
+        of = capture_key(listed.copy_of)
+        if of not in files:
+            raise InputError(f"{place} is no file of the list; add it or empty the cell")
+        if of == key:
+            raise InputError(f"{place} is the row's own file; name another or empty the cell")
+        if files[of][1].copy_of:
+            raise InputError(f"{place} is a copy itself, by row {files[of][0]}; name its original")
+
+
+def _listed(path: Path, line: int, cells: dict[str, str]) -> tuple[Key, Listed]:
+    """A row, checked, by its key."""
     texts = {name: cells.get(name, "") for name in RESERVED}
     packets, damaged = texts.pop("packets"), texts["damaged"]
-    if not texts["file"]:
-        raise InputError(f"{path}: row {line}: file is empty; name the capture")
-    if packets and not packets.isdecimal():
-        raise InputError(f"{path}: row {line}: packets = {packets!r} is no number")
+    name, place = texts["file"], f"{path}: row {line}"
+    key = capture_key(name)
+    if not key[-1]:
+        what = f"= {name!r} names no file" if name else "is empty"
+        raise InputError(f"{place}: file {what}; name the capture")
+    if "/" in key or ".." in key:
+        raise InputError(f"{place}: file = {name!r} must be a name, or folders and a name, without '..'; shorten it")
+    if packets and not (packets.isdecimal() and len(packets) < 19):
+        raise InputError(f"{place}: packets = {packets!r} is no number; give digits alone or leave it empty")
     if damaged not in DAMAGED:
-        raise InputError(f"{path}: row {line}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
+        raise InputError(f"{place}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
     labels = {name: value for name, value in cells.items() if name not in RESERVED}
-    return Listed(labels=labels, packets=int(packets) if packets else None, **texts)
+    return key, Listed(labels=labels, packets=int(packets) if packets else None, **texts)
 
 
 def capture_key(path: str) -> Key:
@@ -109,7 +148,7 @@ def capture_key(path: str) -> Key:
 
     The suffix tells nothing: publishers and users convert captures and keep the name, or rename and keep the bytes.
     """
-    *folders, name = PurePosixPath("".join(path.lower().split())).parts
+    *folders, name = PurePosixPath("".join(path.lower().split())).parts or ("",)
     for suffixes in (COMPRESSED, SUFFIXES):
         name = next((name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix)), name)
     return (*folders, name)
@@ -174,14 +213,15 @@ def _without_copies(
     skipped: dict[str, str] = {}
     used: dict[str, str] = {}
     rows = [key for key in taken if not wanted[key].copy_of]
+    read = {key: taken[key] for key in rows}  # by the original's key, however a copy's row writes its name
     for key in taken:
         if not (original := wanted[key].copy_of):
             continue
         of = capture_key(original)
-        if of in taken or original in used:
-            skipped[taken[key]] = taken.get(of) or used[original]
+        if of in read:
+            skipped[taken[key]] = read[of]
         else:
-            used[original] = taken[key]
+            used[original] = read[of] = taken[key]
             rows.append(key)
     return rows, skipped, used
 

@@ -29,7 +29,7 @@ from bench.metrics import MACRO, Scores, decide, evaluate, intervals
 from bench.proof import attribute_of
 from bench.readers import View
 from bench.sampling import parse_sampling
-from bench.splits import LEAKY, Split, balance_of, check_scheme, is_reduced, make_split
+from bench.splits import LEAKY, Split, balance_of, check_most, check_scheme, is_reduced, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
 
@@ -146,6 +146,7 @@ def expand(
     file_digest = _file_digest(split_file) if split_file is not None else None
     for store in stores:  # what cannot be for any run is told before the first
         store.classes(task or store.default_task)
+        check_most(store, task or store.default_task, split, balance, max_per_class)
         if attribute := attribute_of(split):
             store.capture_attribute(attribute)
         if split_file is not None:

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,10 +50,17 @@ def source_folder(card: Card, source: Path | None, home: Path) -> Path:
     if source is None and not card.source:
         how = "--source DIR, or --download" if card.downloads else "--source DIR"
         raise InputError(f"{card.name}: say where its captures lie ({how}); they are published at {card.home}")
-    folder = Path(source or card.source).absolute()
+    folder = _straight(Path(source or card.source).absolute())
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --source must name the folder of the captures of {card.name}")
     return folder
+
+
+def _straight(folder: Path) -> Path:
+    """The folder without "..".  Links behind the last one stay: the names of folders may tell a listed capture."""
+    parts = folder.parts
+    last = max((place for place, name in enumerate(parts, 1) if name == ".."), default=0)
+    return Path(os.path.realpath(Path(*parts[:last])), *parts[last:]) if last else folder
 
 
 def _generated(home: Path) -> Path:

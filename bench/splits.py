@@ -55,10 +55,21 @@ from bench.filters import COLUMNS, apply_filter, parse_filter
 from bench.proof import LEAKY, BrokenSplit, attribute_of, check_windows, prove
 from bench.sampling import leaks, parse_sampling, window_keys, windows
 from bench.schema import NO_CLASS, Samples
-from bench.splitfile import OPTIONS, read_samples, read_split_file, write_split_file
+from bench.splitfile import OPTIONS, naming, read_samples, read_split_file, write_split_file
 
-__all__ = ["LEAKY", "BrokenSplit", "LabelledStore", "Split", "check_scheme", "emptied", "make_split", "prove"]
+__all__ = [
+    "LEAKY",
+    "BrokenSplit",
+    "LabelledStore",
+    "Split",
+    "check_most",
+    "check_scheme",
+    "emptied",
+    "make_split",
+    "prove",
+]
 SCHEMES: Final = ("session", "capture", "time", "attribute", "paper", "file")  # "attribute" is followed by ":", a name
+MOST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
 
 
@@ -179,19 +190,26 @@ class Split:
     @classmethod
     def load(cls, path: Path, store: LabelledStore) -> "Split":
         """Read a saved split and prove it again.  Raises :class:`InputError` for one of another store."""
+        with naming(path):
+            return cls._load(path, store)
+
+    @classmethod
+    def _load(cls, path: Path, store: LabelledStore) -> "Split":
         content = read_split_file(path)
         check_scheme(content["scheme"])
         if content["store"] != store.digest:
             here = f"store {store.name} has digest {store.digest[:12]}"
-            raise InputError(f"{path}: made for another store of {content['dataset']}, {here}; make the split again")
+            raise InputError(f"made for another store of {content['dataset']}, {here}; make the split again")
         _check_task(store, content["task"])
-        stride = parse_sampling(content["sampling"]).stride
-        parts = {name: read_samples(path, content[name], stride) for name in PARTS}
+        content["filter"] = parse_filter(content["filter"])
+        sampling = parse_sampling(content["sampling"])
+        content["sampling"], content["balance"] = str(sampling), balance_of(content["scheme"], content["balance"])
+        parts = {name: read_samples(name, content[name], sampling.stride) for name in PARTS}
         request = {name: content[name] for name in ("seed", "fold", "folds", "max_per_class", *OPTIONS)}
         dropped, shares = content["dropped"], tuple(content["shares"])
         split = _finish(store, content["task"], content["scheme"], parts, dropped, shares, request)
         if content.get("digest", split.digest) != split.digest:
-            raise InputError(f"{path}: changed after it was saved; set its scheme to file and drop digest")
+            raise InputError("changed after it was saved; set its scheme to file and drop digest")
         return split
 
 
@@ -226,6 +244,7 @@ def make_split(
     options |= {"balance": balance_of(scheme, balance), "min_per_class": min_per_class}
     request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class, **options}
     _check_request(scheme, request, file)
+    check_most(store, task, scheme, balance, max_per_class)
     if file is not None:
         split = Split.load(file, store)
         if split.task != task:
@@ -243,6 +262,17 @@ def balance_of(scheme: str, asked: str | None) -> str:
     if asked is not None and asked not in BALANCES:
         raise InputError(f"unknown balance {asked!r}; there are: {', '.join(BALANCES)}")
     return asked or ("resample" if scheme in LEAKY else "keep")
+
+
+def check_most(store: LabelledStore, task: str, scheme: str, balance: str | None, max_per_class: int | None) -> None:
+    """Raises :class:`InputError` where re-sampling to so many samples of each class would make more than `MOST`."""
+    if max_per_class is None or scheme not in LEAKY or balance_of(scheme, balance) != "resample":
+        return
+    if max_per_class * (number := len(store.classes(task))) > MOST:
+        raise InputError(
+            f"max-per-class {max_per_class}: split {scheme} makes so many samples of each of {number} classes, more "
+            f"than {MOST} in all; give {MOST // number} or less"
+        )
 
 
 def is_reduced(scheme: str, max_per_class: int | None) -> bool:
@@ -385,6 +415,8 @@ def _deal(
             np.asarray(store.session("start"))[rows], conversation, shares
         ), "conversation in an earlier part"
     if scheme in LEAKY:
+        if folds and folds > len(rows):
+            raise InputError(f"{store.name}: {len(rows)} samples are too few for {folds} folds; use fewer")
         return by_chance(labels, shares, fold, folds, names), ""
     groups = _groups(store, scheme)[rows]
     if not (name := attribute_of(scheme)):
@@ -393,7 +425,8 @@ def _deal(
     kept = np.flatnonzero(groups >= 0)
     number, needed = len(np.unique(groups[kept])), folds or 2
     if number < needed:
-        raise InputError(f"{store.name}: {name} has {number} values in this task, split {scheme} needs {needed}")
+        what = f"{name} has {number} values in this task, split {scheme} needs {needed}"
+        raise InputError(f"{store.name}: {what}; use another attribute" + (" or fewer folds" if folds else ""))
     part = np.full(len(rows), DROPPED)
     part[kept] = by_value(groups[kept], conversation[kept], labels[kept], shares, fold, folds, names)
     return part, f"no {name}"
@@ -415,7 +448,8 @@ def _finish(
     for name, part in parts.items():
         check_windows(name, part, packets)
     groups = {name: of_session[part.session].astype(np.int64) for name, part in parts.items()}
-    proof = prove(scheme, parts, groups, labels, start, repeats=request["balance"] == "resample")
+    conversation = np.asarray(store.session("conversation"))
+    proof = prove(scheme, parts, groups, labels, start, conversation, repeats=request["balance"] == "resample")
     classes = store.classes(task)
     counts = {name: np.bincount(labels[part.session], minlength=len(classes)) for name, part in parts.items()}
     return Split(
@@ -432,7 +466,7 @@ def _finish(
         dropped={name: int(number) for name, number in dropped.items()},
         counts={name: {part: int(counts[part][c]) for part in PARTS} for c, name in enumerate(classes)},
         proof=proof,
-        shared=_shared("conversations", np.asarray(store.session("conversation")), parts)
+        shared=_shared("conversations", conversation, parts)
         | _shared("capture_groups", np.asarray(store.capture_group()), parts)
         | (leaks(parts, packets) if scheme in LEAKY else {})
         | ({"repeated": _repeated(parts, packets)} if request["balance"] == "resample" else {}),

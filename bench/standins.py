@@ -10,14 +10,15 @@ import hashlib
 import re
 import shutil
 import struct
+import tomllib
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from bench.cards import Card, FileLabels, card_folder
+from bench.cards import FileLabels, card_file, find_card
 from bench.errors import InputError
-from bench.filelist import RESERVED, Listed
+from bench.filelist import RESERVED, Listed, capture_key
 
 ETHERNET: Final = 1  # link types of pcap
 RAW_IP: Final = 101
@@ -27,20 +28,29 @@ START: Final = 1_430_000_000  # seconds since 1970
 Record = tuple[int, bytes]  # µs since 1970, IP packet
 
 
-def write_standins(card: Card, folder: Path, *, pcapng: str | None = None, raw: str | None = None) -> Path:
-    """Write all captures of a card's list into ``folder / "captures"``, and a copy of the card whose list has their
-    numbers of packets into ``folder``; returns that copy's path.
+def write_standins(
+    name_or_path: str | Path, folder: Path, *, pcapng: str | None = None, raw: str | None = None
+) -> Path:
+    """Write all captures of a card's list into ``folder / "captures"``, and a copy of the card, given by its name or
+    path, whose list has their numbers of packets into ``folder``; returns that copy's path.
 
     ``pcapng`` and ``raw`` are regular expressions over a listed file's name: captures that are pcapng whatever their
     name says, and captures of bare IP packets.  A name that ends in ``.pcapng`` is one anyway.  Of a capture that is
-    listed as damaged the last record is cut.  Raises :class:`InputError` for a card without a list.
+    listed as damaged the last record is cut.  Raises :class:`InputError` for a card without a list
+    and for the folder of the card itself.
     """
-    if not isinstance(card.labels, FileLabels):
-        raise InputError(f"{card.name}: its card has no list of captures; stand-ins need one")
+    card, file = find_card(name_or_path), card_file(name_or_path)
+    if file is None or not isinstance(card.labels, FileLabels):
+        raise InputError(f"{name_or_path}: its card has no list of captures; stand-ins need one")
+    if (copy := folder / file.name).resolve() == file.resolve():
+        raise InputError(f"{folder}: holds the card itself, whose list stand-ins would replace; give another folder")
+    table = folder / tomllib.loads(file.read_text(encoding="utf-8"))["labels"]["table"]
+    if not table.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{file}: its list does not lie beside it or below; stand-ins of both need one folder")
     files, packets = card.labels.table.files, {}
-    originals = {listed.file: listed for listed in files if not listed.copy_of}
+    originals = {capture_key(listed.file): listed for listed in files if not listed.copy_of}
     for listed in files:
-        one = originals.get(listed.copy_of, listed)
+        one = originals.get(capture_key(listed.copy_of), listed)
         records = _records(one)
         packets[listed.file] = len(records) - (one.damaged == "yes")
         new = one.file.endswith(".pcapng") or (pcapng is not None and re.search(pcapng, one.file))
@@ -49,10 +59,9 @@ def write_standins(card: Card, folder: Path, *, pcapng: str | None = None, raw: 
         path = folder / "captures" / listed.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data[:-7] if one.damaged == "yes" else data)
-    copy = folder / f"{card.name}.toml"
-    shutil.copyfile(card_folder() / copy.name, copy)
-    _write_list(folder / card.labels.table.name, files, packets)
-    return copy
+    table.parent.mkdir(parents=True, exist_ok=True)
+    _write_list(table, files, packets)
+    return Path(shutil.copyfile(file, copy))
 
 
 def _write_list(path: Path, files: tuple[Listed, ...], packets: dict[str, int]) -> None:

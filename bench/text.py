@@ -96,7 +96,8 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
             interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
             scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
         asked = [f"{name}={value}" for name, value in spec.parameters.items()]
-        asked += [f"max_per_class={spec.max_per_class}"] if spec.max_per_class else []
+        most = f"max_per_class={spec.max_per_class}"
+        asked += [most] if spec.max_per_class and most not in spec.name else []  # under paper it is in the name
         run_id = (outcome.run_id or "")[:8]
         status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
         name = spec.name + (f" ({', '.join(asked)})" if asked else "")

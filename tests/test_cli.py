@@ -88,6 +88,41 @@ def test_classify_labels_a_new_capture(bench, place):
     assert text.count("\n") == len(rows) + 1
 
 
+def test_classify_looks_at_its_capture_alone(bench, place, monkeypatch):
+    run_id = json.loads(run_forest(bench, "--json")[1])["runs"][1]["run_id"]
+    folder = place / "crowded"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "flow*.pcap").write_text("no capture")
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if folder in (path, *path.parents):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    capture = next((place / "traffic").glob("*/*.pcap"))
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    rows = []
+    for name in ("flow*.pcap", ".hidden", "plain.txt.gz"):  # the bytes tell what it is
+        (folder / name).write_bytes(capture.read_bytes())
+        status, out, _ = bench("classify", folder / name, "--run", run_id, "--json")
+        assert status == 0
+        rows.append(json.loads(out)["sessions"])
+    assert rows[0] and rows[0] == rows[1] == rows[2]
+    (folder / "empty.pcap").write_bytes(capture.read_bytes()[:24])
+    status, out, err = bench("classify", folder / "empty.pcap", "--run", run_id)
+    assert (status, out) == (2, "")
+    assert "empty.pcap: no TCP or UDP session with payload" in err
+
+
+def test_a_bound_under_paper_is_told_before_any_run(bench):
+    words = ("--dataset", "traffic", "--split", "paper", "--sampling", "window=2", "--max-per-class")
+    status, out, err = bench("run", "--method", "majority", *words, 10**12)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    status, out, _ = bench("run", "--method", "majority", *words, 30)
+    assert (status, out.count("max_per_class=30")) == (0, 1)
+
+
 def test_folds_and_seeds_multiply_the_matrix(bench):
     status, out, _ = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "capture", "--folds", 2,
                            "--seeds", 2, "--json")  # fmt: skip

@@ -66,14 +66,39 @@ def test_a_list_is_read(listed):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (LIST, "", "cannot be read"),
+        (LIST, "", "needs a column 'file' and a row for each capture; it has: -"),
+        (LIST, "\n\n", "needs a column 'file'"),
+        (LIST, LIST.splitlines()[0], "has a head and no row"),
+        (LIST, "x" * 200_000, "cannot be read as a list"),
         ("file,", "name,", "needs a column 'file'"),
+        ("side,app", "app,app", "row 1: column 'app' is there twice"),
+        ("side,app", "file,app", "row 1: column 'file' is there twice"),
+        ("side,app", "side,", "row 1: column 9 has no name"),
+        ("packets", "Packets", "row 1: column 'Packets' is nearly 'packets'"),
+        ("damaged", "damage", "row 1: column 'damage' is nearly 'damaged'"),
+        ("copy_of", "copy of", "row 1: column 'copy of' is nearly 'copy_of'"),
         ("left,One\na/One2", "left\na/One2", "row 2 has 8 columns, the head has 9"),
         (",10,", ",ten,", "row 2: packets = 'ten' is no number"),
         ("possible", "perhaps", "row 6: damaged = 'perhaps'"),
         ("copy.pcap,7,b/one1.pcap", "copy.pcap,7,b/one3.pcap", "row 5: copy_of = 'b/one3.pcap' is no file"),
         ("b/one1.pcap,7", "A/one 1.cap,7", "row 4: file = 'A/one 1.cap' stands in row 2 already"),
         ("two.pcap", "", "row 6: file is empty"),
+        ("two.pcap", ".pcap", "row 6: file = '.pcap' names no file"),
+        ("two.pcap", "   ", "row 6: file = '   ' names no file"),
+        ("two.pcap", "../two.pcap", "row 6: file = '../two.pcap' must be a name"),
+        ("two.pcap", "/two.pcap", "row 6: file = '/two.pcap' must be a name"),
+        ("two.pcap", "\n\nB/One1.pcapng", "row 8: file = 'B/One1.pcapng' stands in row 4 already"),
+        (",10,", f",{'9' * 5000},", "row 2: packets = '999"),
+        (
+            "copy.pcap,7,b/one1.pcap",
+            "copy.pcap,7,B/One1-copy.cap",
+            "row 5: copy_of = 'B/One1-copy.cap' is the row's own",
+        ),
+        (
+            ",3,,possible",
+            ",3,b/one1-copy.pcap,possible",
+            "row 6: copy_of = 'b/one1-copy.pcap' is a copy itself, by row 5",
+        ),
     ],
 )
 def test_a_wrong_list_is_refused_in_one_line(tmp_path, old, new, reason):
@@ -136,6 +161,20 @@ def test_a_copy_is_read_only_in_place_of_its_original(listed):
     assert copy.report["copies_used"] == {"b/one1.pcap": "b/one1-copy.pcap"}
     for report in (both.report, copy.report):
         assert not {"b/one1.pcap", "b/one1-copy.pcap"} & {one["file"] for one in report["missing"]}
+
+
+def test_copies_are_one_however_their_rows_write_the_original(tmp_path):
+    (tmp_path / "l.csv").write_text("file,copy_of,app\na,,x\nb,A.pcap,x\nc,a,x\n")
+    report = met(read_file_list(tmp_path / "l.csv"), "b", "c").report
+    assert (report["copies_used"], report["copies_skipped"], report["missing"]) == ({"A.pcap": "b"}, {"c": "b"}, [])
+
+
+def test_a_switch_is_a_question_about_copies_too(tmp_path):
+    (tmp_path / "mine.csv").write_text("file,copy_of,app,side\none,,x,l\nother,,x,l\nsame,Two.pcap,x,l\ntwo,,y,l\n")
+    (tmp_path / "mine.toml").write_text(CARD)
+    mine = find_card(tmp_path / "mine.toml")
+    kept, out = mine.listed(mine.choose({"two": "out"}))
+    assert [[one.file for one in files] for files in (kept, out)] == [["one", "other"], ["same", "two"]]
 
 
 def test_packets_and_damage_against_the_list(listed):

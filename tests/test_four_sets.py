@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     def make(name):
         if name not in known:
             folder = tmp_path_factory.mktemp(name)
-            card = write_standins(find_card(name), folder, **SETS[name][1])
+            card = write_standins(name, folder, **SETS[name][1])
             known[name] = Standins(card, folder / "captures", folder / "home")
             prepare(read_card(card), known[name].captures, home=known[name].home, strict=True)
         return known[name]
@@ -204,11 +204,11 @@ def test_split_by_day_uses_the_list(made):
     ("name", "switch", "choice", "files", "label"),
     [
         ("iscx-vpn", "gmailchat", "email", ["gmailchat1", "gmailchat2", "gmailchat3"], {"Mail"}),
-        ("iscx-vpn", "gmailchat", "drop", ["gmailchat1", "gmailchat2", "gmailchat3"], set()),
+        ("iscx-vpn", "gmailchat", "drop", ["gmailchat1", "gmailchat2", "gmailchat3"], None),
         ("iscx-vpn", "video_calls", "voip", 11, {"Voip"}),
-        ("iscx-vpn", "video_calls", "drop", 11, set()),
-        ("iscx-vpn", "netflix_spotify", "drop", 10, set()),
-        ("iscx-vpn", "voipbuster", "drop", 7, set()),
+        ("iscx-vpn", "video_calls", "drop", 11, None),
+        ("iscx-vpn", "netflix_spotify", "drop", 10, None),
+        ("iscx-vpn", "voipbuster", "drop", 7, None),
         ("iscx-vpn", "torrent01", "no", ["Torrent01"], None),
         ("iscx-vpn", "sides", "a", 31, None),
         ("iscx-tor", "unprefixed_tor", "service", 10, {"TorBROWSING", "TorVIDEO", "TorP2P"}),
@@ -368,6 +368,39 @@ def test_wrong_switches_are_one_line(bench, own):
     for word in ("gmailchat=email", "gmailchat"):
         status, out, err = bench("prepare", place.card, "--source", place.captures, "--switch", word)
         assert (status, out, len(err.splitlines())) == (2, "", 1)
+
+
+def test_stand_ins_of_a_card_given_by_its_path(tmp_path):
+    card = tmp_path / "mine.toml"
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "all.csv").write_text("file,copy_of,kind\na/x.pcap,,one\nb/y.pcapng,,two\nz,A/X.cap,one\n")
+    card.write_text(
+        'name = "mine"\ntitle = "t"\nlabels = {kind = "files", table = "lists/all.csv"}\ntasks.k = {label = "kind"}\n'
+    )
+    copy = write_standins(card, tmp_path / "made")
+    done = prepare(read_card(copy), tmp_path / "made" / "captures", home=tmp_path / "home", strict=True)
+    assert class_map(Store.open(done.store_path), "k") == {"a/x.pcap": {"one"}, "b/y.pcapng": {"two"}}
+    assert done.report["files"]["copies_skipped"] == {"z": "a/x.pcap"}
+    with pytest.raises(InputError, match="holds the card itself"):
+        write_standins(card, tmp_path)
+    (tmp_path / "sub").mkdir()
+    away = tmp_path / "sub" / "mine.toml"
+    away.write_text(card.read_text().replace("lists/all", "../lists/all"))
+    with pytest.raises(InputError, match="does not lie beside it or below"):
+        write_standins(away, tmp_path / "other")
+    for name in ("demo", tmp_path):
+        with pytest.raises(InputError, match="no list of captures"):
+            write_standins(name, tmp_path / "other")
+
+
+@pytest.mark.parametrize("switch", ["gmailchat", "video_calls", "netflix_spotify", "voipbuster"])
+def test_what_is_dropped_is_in_no_task(switch):
+    """Neither for what it is, nor for its application or its tunnel."""
+    card = find_card("iscx-vpn")
+    kept, out = card.listed(card.choose({switch: "drop"}))
+    assert out and {one.file for one in out} == {
+        one.file for one in (*kept, *out) if card.switches[switch].concerns(one)
+    }
 
 
 @pytest.mark.skipif(not NDPI.is_dir(), reason="needs the shared captures, which are not in the project")

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import bench.ingest
 from bench.cards import find_card
 from bench.errors import InputError
 from bench.prepare import open_dataset, prepare, prepare_dataset
-from bench.sources import _matches
+from bench.sources import _matches, source_folder
 from bench.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -287,6 +288,24 @@ def test_a_full_disk_ends_the_preparation(source, home, monkeypatch):
         made(source, home)
     monkeypatch.undo()
     assert not made(source, home).unchanged
+
+
+def test_a_source_is_kept_without_points_but_with_its_links(source, tmp_path):
+    card = replace(find_card(source), source="")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    (tmp_path / "deep" / "apps").symlink_to(source)
+    for given, kept in {
+        source: source,
+        tmp_path / "deep" / ".." / "apps": source,
+        tmp_path / "link" / ".." / "apps": tmp_path / "deep" / "apps",  # as the system goes, not as the text reads
+        tmp_path / "deep" / "apps": tmp_path / "deep" / "apps",
+        tmp_path / "deep" / "apps" / "x" / "..": source,
+    }.items():
+        assert source_folder(card, given, tmp_path) == kept
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="no such folder"):
+        source_folder(card, tmp_path / "loop" / ".." / "x", tmp_path)
 
 
 def test_links_that_lead_back_are_not_followed_and_others_are(source, home, tmp_path):

@@ -143,12 +143,12 @@ def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store
     store = window_store(simple)
     monkeypatch.setattr("bench.splits._groups", lambda store, scheme: np.asarray(store.session("conversation")))
     monkeypatch.setattr("bench.splits.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
-    with pytest.raises(BrokenSplit, match="a session is twice in the split, in two parts"):
+    with pytest.raises(BrokenSplit, match="session 0 is twice in the split, in two parts"):
         make_split(store, "task", "session", sampling=WINDOWS)
     broken = {"train": Samples(*np.array([[0, 0], [0, 0], [4, 4]]))} | {
         name: Samples(*np.array([[row], [0], [4]])) for row, name in ((2, "validation"), (4, "test"))
     }
     groups = {name: part.session // 2 for name, part in broken.items()}
-    with pytest.raises(BrokenSplit, match="a window is twice in the train part"):
-        prove("session", broken, groups, simple["labels"], simple["start"])
-    assert prove("session", broken, groups, simple["labels"], simple["start"], repeats=True)
+    with pytest.raises(BrokenSplit, match="the window from packet 0 of session 0 is twice in the train part"):
+        prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"])
+    assert prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"], repeats=True)

@@ -244,7 +244,7 @@ def test_a_broken_assignment_is_caught(table_store, simple, scheme):
 
     def again(parts):
         groups = {name: simple["conversation"][part.session] for name, part in parts.items()}
-        return prove(scheme, parts, groups, store.labels("task"), store.session("start"))
+        return prove(scheme, parts, groups, store.labels("task"), store.session("start"), store.session("conversation"))
 
     assert again(split.parts) == split.proof
     train, test = move(split.train, split.test, split.train.session[0])
@@ -285,26 +285,48 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
         path.write_text(json.dumps(good | changes))
         return Split.load(path, store)
 
-    leak = good | {"digest": None}
-    leak["train"] = {k: [*v, leak["test"][k][0]] for k, v in good["train"].items()}
+    def doubled(name, other):
+        return {name: {k: [*v, good[other][k][0]] for k, v in good[name].items()}}
+
+    one = {"session": [0], "first": [0], "count": [1]}
     for match, changes in {
-        "twice": {"train": leak["train"]},
+        "session 0 is twice in the split, in two parts": {"test": one, "train": one},
+        "the window from packet 0 of session .* is twice in the train": doubled("train", "train"),
+        "is twice in the split, in two parts": doubled("train", "test"),
         "changed after": {"seed": 5},
         "no task": {"task": "other"},
-        "outside": {"test": {"session": [40], "first": [0], "count": [1]}},
-        "lacks its lists": {"test": {"session": [1]}},
-        "lists session": {"test": {"session": [1, 2], "first": [0], "count": [1]}},
-        "not a split file": {"format": "x"},
-        "window outside": {"test": {"session": [1], "first": [0], "count": [2]}},
+        "names session 40, outside the store's 40": {"test": one | {"session": [40]}},
+        "names session -1, outside": {"test": one | {"session": [-1]}},
+        "the test part lacks its lists": {"test": {"session": [1]}},
+        "of one length": {"test": {"session": [1, 2], "first": [0], "count": [1]}},
+        "lacks its lists session": {"test": []},
+        "unknown key 'weight' in the test part": {"test": one | {"weight": [1]}},
+        "unknown key 'note'": {"note": "mine"},
+        "has 'x'": {"format": "x"},
+        "1 packets from packet -1 of session 0": {"test": one | {"first": [-1]}},
+        "window outside its session, 2 packets from packet 0": {"test": one | {"count": [2]}},
+        "window outside its session, 0 packets": {"test": one | {"count": [0]}},
+        "window outside its session, 9223372036854775807": {"test": one | {"count": [2**63 - 1]}},
+        "the test part is empty": {"test": {"session": [], "first": [], "count": []}},
+        "seed = True cannot be": {"seed": True},
+        "fold 3 of 3 cannot be": {"fold": 3, "folds": 3},
+        "fold 0 of None cannot be": {"fold": 0},
+        "max_per_class = 0 must be": {"max_per_class": 0},
+        "must be three numbers": {"shares": [0.5, 0.5]},
+        "must hold counts": {"dropped": {"x": -1}},
+        "unknown filter 'x'": {"filter": "x"},
+        "unknown balance 'x'": {"balance": "x"},
+        "sampling 'x'": {"sampling": "x"},
     }.items():
-        with pytest.raises(InputError, match=match):
+        with pytest.raises(InputError, match=match) as caught:
             load(**changes)
-    for number in (1.5, "1", None, 2**70):
-        with pytest.raises(InputError, match="lacks its lists"):
-            load(test={"session": [number], "first": [0], "count": [1]})
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    for number in (1.5, "1", None, True, [1], 2**70):
+        with pytest.raises(InputError, match=r"the test part's session holds .*, where only whole numbers can be"):
+            load(test=one | {"session": [number]})
     with pytest.raises(InputError, match="cannot be written"):
         make_split(store, "task", "session").save(tmp_path / "none" / "split.json")
-    for text in ("", "[]", "{}", "\0"):
+    for text in ("", "[]", "{}", "\0", "[" * 100_000, "1" * 5000):
         path.write_text(text)
         with pytest.raises(InputError, match="not a split file"):
             Split.load(path, store)
@@ -389,7 +411,44 @@ def test_a_value_on_both_sides_is_caught(table_store, simple):
     split = make_split(store, "task", "attribute:person")
     groups = dict(split.groups, test=split.groups["train"][:1])
     with pytest.raises(BrokenSplit, match="split attribute:person: group"):
-        prove("attribute:person", split.parts, groups, simple["labels"], simple["start"])
+        prove("attribute:person", split.parts, groups, simple["labels"], simple["start"], simple["conversation"])
+
+
+def test_an_attribute_keeps_conversations_of_training_out_of_validation(table_store, simple, tmp_path):
+    """Test may share one with training, as it is of another value: that is counted."""
+    store, path = table_store(simple), tmp_path / "split.json"
+    store.attributes["person"] = simple["start"] % 3
+    split = make_split(store, "task", "attribute:person")
+    assert "conversations of training and validation is in one of them" in split.proof[-1]
+    assert split.summary()["test_in_training_conversations"] > 0
+    both = np.sort(np.concatenate([split.train.session, split.validation.session]))
+    parts = {"train": both[::2], "validation": both[1::2], "test": split.test.session}
+    assert set(simple["conversation"][parts["train"]]) & set(simple["conversation"][parts["validation"]])
+    split.save(path)
+    content = json.loads(path.read_text())
+    for name, rows in parts.items():
+        content[name] = {"session": rows.tolist(), "first": [0] * len(rows), "count": [1] * len(rows)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(BrokenSplit, match=r"split.json: split attribute:person: conversation .* is in two parts"):
+        Split.load(path, store)
+    store.attributes["person"] = np.full(40, -1)
+    split.save(path)
+    with pytest.raises(BrokenSplit, match="capture has no value of person"):
+        Split.load(path, store)
+
+
+def test_resampling_to_a_number_has_a_bound_and_so_have_folds(table_store, simple):
+    store = table_store(simple)
+    assert make_split(store, "task", "paper", max_per_class=5_000).counts["class 0"]["train"] == 3_500
+    for most in (5_000_001, 10**12, 10**30):
+        with pytest.raises(
+            InputError, match=f"max-per-class {most}: split paper .* of each of 2 classes.*5000000 or less"
+        ):
+            make_split(store, "task", "paper", max_per_class=most)
+        for scheme, balance in (("paper", "undersample"), ("session", "resample")):  # which make no more of it
+            make_split(store, "task", scheme, balance=balance, max_per_class=most)
+    with pytest.raises(InputError, match="40 samples are too few for 1000000000 folds"):
+        make_split(store, "task", "paper", fold=0, folds=10**9)
 
 
 def test_an_attribute_may_be_a_pattern_with_braces(table_store, simple):
