@@ -116,8 +116,23 @@ def interval(
 
     ``predictions`` come from `decide`; ``groups``, int64 ``[sessions]``, are any labels.
     """
-    totals = _resample(_by_group(truth, [predictions], groups, classes), draws, seed)
-    return _percentiles(_metric(metric, totals[:, 0], np.bincount(truth, minlength=classes) > 0))
+    drawn = bootstrap(truth, [predictions], groups, classes=classes, metric=metric, draws=draws, seed=seed)
+    return percentiles(drawn[:, 0])
+
+
+def bootstrap(
+    truth: Ints,
+    predictions: Sequence[Ints],
+    groups: Ints,
+    *,
+    classes: int,
+    metric: str = "macro_f1",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Floats:
+    """A metric of `MACRO` under resampled groups, float64 ``[draws, methods]``: the same groups for all in a draw."""
+    totals = _resample(_by_group(truth, predictions, groups, classes), draws, seed)
+    return _metric(metric, totals, np.bincount(truth, minlength=classes) > 0)
 
 
 def difference(
@@ -139,7 +154,7 @@ def difference(
     present = np.bincount(truth, minlength=classes) > 0
     observed = _metric(metric, table.sum(axis=0)[None], present)[0]
     drawn = _metric(metric, _resample(table, draws, seed), present)
-    return float(observed[0] - observed[1]), *_percentiles(drawn[:, 0] - drawn[:, 1])
+    return float(observed[0] - observed[1]), *percentiles(drawn[:, 0] - drawn[:, 1])
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> dict[str, float]:
@@ -158,7 +173,7 @@ def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int, see
     """`interval` of every metric of `MACRO`, by its name."""
     totals = _resample(_by_group(truth, [predictions], groups, classes), 1000, seed)
     present = np.bincount(truth, minlength=classes) > 0
-    return {name: _percentiles(_metric(name, totals[:, 0], present)) for name in MACRO}
+    return {name: percentiles(_metric(name, totals[:, 0], present)) for name in MACRO}
 
 
 def _precision_recall_f1(hits: Ints, predicted: Ints, support: Ints) -> tuple[Floats, Floats, Floats]:
@@ -207,7 +222,8 @@ def _metric(name: str, totals: Ints, present: NDArray[np.bool_]) -> Floats:
     return (values * drawn).sum(axis=-1) / drawn.sum(axis=-1) * present.mean()
 
 
-def _percentiles(drawn: Floats) -> tuple[float, float]:
+def percentiles(drawn: Floats) -> tuple[float, float]:
+    """The middle 95 % of ``drawn``, ``[draws]``."""
     low, high = np.percentile(drawn, (2.5, 97.5))
     return float(low), float(high)
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
-import numpy as np
-
 from bench.errors import InputError
-from bench.metrics import MACRO, decide, difference, macro_f1, mcnemar
+from bench.metrics import MACRO
 from bench.registry import describe
 from bench.runs import LATER, samples_asked
 from bench.sheets import Sheet
 from bench.splits import LEAKY
-from bench.tracking import Predictions, Record
+from bench.tracking import Record
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
@@ -219,55 +217,7 @@ def table(
     if not rows:
         return Sheet("", [], [], empty=empty)
     title, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
-    return Sheet(title, cells[0], cells[1:], _notes(rows, footnotes), numbers, empty)
-
-
-def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Two runs, or two sets of runs over the same seeds and folds, on the same test sessions.
-
-    Differences are a - b, on the pooled sessions, with paired 95 % bootstrap intervals over groups.  ``mcnemar`` is
-    None where a session was tested more than once (several seeds): its sessions would not be independent.
-    Records come from ``Tracker.load``.  Raises :class:`InputError` where the test sessions differ.
-    """
-    pairs = _pairs(a, b)
-    first, second = (_pooled([pair[i] for pair in pairs]) for i in (0, 1))
-    truth, groups, classes = first.truth, first.groups, len(first.classes)
-    answers = decide(first.probabilities), decide(second.probabilities)
-    result: dict[str, Any] = {
-        "a": _who(a),
-        "b": _who(b),
-        "sessions": len(truth),
-        "groups": len(np.unique(groups)),
-    }
-    for metric in ("accuracy", "macro_f1"):
-        apart, low, high = difference(truth, answers, groups, classes=classes, metric=metric, draws=draws, seed=seed)
-        values = [_score(metric, truth, answer, classes) for answer in answers]
-        result[metric] = {"a": values[0], "b": values[1], "difference": apart, "low": low, "high": high}
-    windows = np.unique(np.stack((first.session, first.first)), axis=1).shape[1]
-    once = windows == len(truth)
-    result["mcnemar"] = mcnemar(answers[0] == truth, answers[1] == truth) if once else None
-    return result
-
-
-def compare_text(result: dict[str, Any]) -> str:
-    """What `compare` found, for people."""
-    lines = [
-        f"{side}: {result[side]['method']}  ({', '.join(run[:8] for run in result[side]['runs'])})" for side in "ab"
-    ]
-    lines.append(f"{result['sessions']} test sessions in {result['groups']} groups")
-    for metric in ("accuracy", "macro_f1"):
-        value = result[metric]
-        lines.append(
-            f"{metric:9} a {value['a']:.3f}  b {value['b']:.3f}  a - b {value['difference']:+.3f} "
-            f"[{value['low']:+.3f}, {value['high']:+.3f}]  (95 %, resampling groups)"
-        )
-    test = result["mcnemar"]
-    if test is None:
-        lines.append("McNemar: not for sessions that were tested more than once")
-    else:
-        counts = f"only a right {test['only_a']}, only b right {test['only_b']}"
-        lines.append(f"McNemar: {counts}, p = {test['p']:.3g}  (takes sessions as independent)")
-    return "\n".join(lines)
+    return Sheet(title, cells[0], cells[1:], notes_of(rows, footnotes), numbers, empty)
 
 
 def _but_seed_and_fold(record: Record) -> str:
@@ -310,11 +260,11 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
     return caption, [[*varying, "method", *across], *cells]
 
 
-def _notes(rows: Sequence[Row], footnotes: bool) -> list[str]:
+def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
     notes = [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if any(mark in row.marks for row in rows)]
     for row in rows:
-        missing = [r for r in row.other if (r.spec["seed"], r.spec["fold"]) not in _numbers(row.done)]
+        missing = [r for r in row.other if (r.spec["seed"], r.spec["fold"]) not in numbered(row.done)]
         notes += [
             f"{row.method}: {record.status}" + (f", {record.reason}" if record.reason else "") for record in missing
         ]
@@ -323,49 +273,6 @@ def _notes(rows: Sequence[Row], footnotes: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _numbers(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:
+def numbered(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:
     """Records by seed and fold."""
     return {(record.spec["seed"], record.spec["fold"]): record for record in records}
-
-
-def _who(records: Sequence[Record]) -> dict[str, Any]:
-    row = Row(list(records), [])
-    names = ("dataset", "task", "split", "folds", "parameters")
-    return {"method": row.method, **{n: row.head.spec[n] for n in names}, "runs": [r.run_id for r in records]}
-
-
-def _pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Predictions, Predictions]]:
-    """Predictions of both for each seed and fold, proved to be of the same test sessions."""
-    by_number = _numbers(a), _numbers(b)
-    if len(a) == len(b) == 1:
-        pairs = [(a[0], b[0])]
-    elif by_number[0].keys() != by_number[1].keys() or not a:
-        odd = sorted(by_number[0].keys() ^ by_number[1].keys(), key=str)
-        shown = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in odd)
-        raise InputError(f"compare: only one side has {shown or 'runs'}; run both with the same --seeds and --folds")
-    else:
-        pairs = [(by_number[0][number], by_number[1][number]) for number in sorted(by_number[0], key=str)]
-    loaded = []
-    for one, other in pairs:
-        first, second = one.predictions(), other.predictions()
-        same = one.spec["store"] == other.spec["store"] and first.classes == second.classes
-        if not (
-            same and all(np.array_equal(getattr(first, n), getattr(second, n)) for n in ("session", "first", "truth"))
-        ):
-            raise InputError(
-                f"compare: {one.run_id[:8]} and {other.run_id[:8]} were tested on different sessions; run both with "
-                "the same --dataset, --task, --split, --seed, --folds and --max-per-class"
-            )
-        loaded.append((first, second))
-    return loaded
-
-
-def _pooled(parts: Sequence[Predictions]) -> Predictions:
-    """Test parts one after the other; group numbers mean the same in all, they are of the store."""
-    arrays = ("session", "first", "truth", "groups", "probabilities")
-    return Predictions(parts[0].classes, *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays))
-
-
-def _score(metric: str, truth: Any, answers: Any, classes: int) -> float:
-    """Accuracy or macro-F1 of decided answers."""
-    return float((truth == answers).mean()) if metric == "accuracy" else macro_f1(truth, answers, classes)

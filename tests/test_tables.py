@@ -4,30 +4,12 @@ import csv
 import io
 import json
 
-import numpy as np
 import pytest
+from records import record
 
 from bench.errors import InputError
 from bench.sheets import render
-from bench.tables import compare, compare_text, group, siblings, table
-from bench.tracking import Predictions, Record
-
-
-def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="", interval=None, folder=None, **more):
-    spec = {
-        "method": method, "dataset": "demo", "task": "service", "split": "session", "seed": seed, "fold": fold,
-        "folds": folds, "parameters": more.pop("parameters", {}), "max_per_class": more.pop("max_per_class", None),
-        "store": "0f", "split_file": None, "split_digest": None, "source": None,
-    }  # fmt: skip
-    spec |= {key: more.pop(key) for key in ("dataset", "task", "split") if key in more}
-    metrics = {} if f1 is None else {n: f1 for n in ("accuracy", "macro_precision", "macro_recall", "macro_f1")}
-    metrics |= {"abstentions": more.pop("abstentions", 0.0), "seconds": 12.34} if metrics else {}
-    if interval:
-        metrics |= {"macro_f1_low": interval[0], "macro_f1_high": interval[1]}
-    run_id = f"{method}-{seed}-{fold}"
-    spec["digest"] = run_id
-    return Record(run_id, status, reason, spec, metrics, folder=folder, **more)
-
+from bench.tables import group, siblings, table
 
 RECORDS = [
     record("majority", 0.05, interval=(0.04, 0.06)),
@@ -133,77 +115,6 @@ def test_no_runs_and_unknown_formats():
         render(table([]), "latex")
     with pytest.raises(InputError, match="cannot spread a table over 'seed'"):
         table([], columns="seed")
-
-
-def answered(folder, correct, *, truth=None, session=None):
-    """A run's folder whose predictions are right where ``correct``."""
-    truth = np.arange(len(correct)) % 2 if truth is None else truth
-    answers = np.where(correct, truth, 1 - truth)
-    session = np.arange(len(correct)) if session is None else session
-    folder.mkdir()
-    made = Predictions(["a", "b"], session, 0 * session, truth, session // 2, np.eye(2, dtype=np.float32)[answers])
-    made.save(folder / "predictions.npz")
-    return folder
-
-
-def test_comparison_by_hand(tmp_path):
-    right = np.ones(40, bool)
-    a, b = right.copy(), right.copy()
-    a[[3]], b[10:19] = False, False  # a alone is right 9 times, b alone once
-    first = record("forest", 0.9, folder=answered(tmp_path / "a", a))
-    second = record("knn", 0.9, folder=answered(tmp_path / "b", b))
-    found = compare([first], [second])
-    assert found["mcnemar"] == {"only_a": 9, "only_b": 1, "p": pytest.approx(22 / 1024)}
-    assert (found["sessions"], found["groups"]) == (40, 20)
-    accuracy = found["accuracy"]
-    assert (accuracy["a"], accuracy["b"], accuracy["difference"]) == (39 / 40, 31 / 40, pytest.approx(8 / 40))
-    assert accuracy["low"] < 8 / 40 < accuracy["high"]
-    text = compare_text(found).splitlines()
-    assert text[0].startswith("a: forest") and text[1].startswith("b: knn")
-    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215  (takes sessions as independent)"
-    json.dumps(found)
-
-
-def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
-    def runs(method, wrong, **field):
-        return [
-            record(
-                method,
-                0.5,
-                folder=answered(tmp_path / f"{method}{n}", np.arange(20) >= wrong, session=20 * n * by + np.arange(20)),
-                **{key: n},
-            )
-            for n in range(2)
-            for key, by in field.items()
-        ]
-
-    a, b = runs("forest", 2, fold=1), runs("knn", 4, fold=1)
-    found = compare(a, b[::-1])
-    assert found["sessions"] == 40 and found["mcnemar"]["only_a"] == 4
-    again = compare(runs("tree", 2, seed=0), runs("rule", 4, seed=0))
-    assert again["sessions"] == 40 and again["mcnemar"] is None and again["groups"] == 10
-    with pytest.raises(InputError, match="only one side has seed 0 fold 1"):
-        compare(a, b[:1])
-
-
-@pytest.mark.parametrize("change", ["session", "truth", "store", "missing"])
-def test_only_equal_test_sessions_are_compared(tmp_path, change):
-    right = np.ones(10, bool)
-    a = record("forest", 0.9, folder=answered(tmp_path / "a", right))
-    session = np.arange(10) + (change == "session")
-    truth = np.arange(10) % 2 if change != "truth" else np.zeros(10, int)
-    b = record("knn", 0.9, folder=answered(tmp_path / "b", right, truth=truth, session=session))
-    if change == "store":
-        b.spec["store"] = "other"
-    if change == "missing":
-        (b.folder / "predictions.npz").unlink()
-    said = (
-        "has no predictions; run it again"
-        if change == "missing"
-        else "different sessions; run both with the same --dataset"
-    )
-    with pytest.raises(InputError, match=said):
-        compare([a], [b])
 
 
 def test_siblings_share_all_but_seed_and_fold():

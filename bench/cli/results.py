@@ -46,22 +46,50 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
 
 
 @cli.command()
-@click.argument("runs", nargs=2, metavar="RUN RUN")
-@click.option("--pool", is_flag=True, help="Take in all seeds and folds of each.")
+@click.argument("runs", nargs=-1, metavar="[RUN RUN]")
+@click.option("--pool", is_flag=True, help="Two runs: take in all seeds and folds of each.")
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    callback=listed,
+    metavar="D,...",
+    help="Rank the methods with finished runs on these data sets.",
+)
+@click.option("--task", help="Rank on this task.")
+@click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'.")
+@click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Rank only these methods.")
+@click.option("--metric", default="macro_f1", show_default=True, help="Rank by this one.")
+@click.option("--format", "form", help="A ranking as text, md, csv, tex, html or json.")
+@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
+              help="Draw the ranking's critical-difference diagram (.svg or .png).")  # fmt: skip
 @results_option
 @json_option
-def compare(runs: tuple[str, str], pool: bool, results: Path, as_json: bool) -> None:
-    """Two runs on the same test sessions: paired bootstrap over groups, and McNemar's test."""
-    from bench import tables
+def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool, metric: str,
+            **asked: Any) -> None:  # fmt: skip
+    """Two runs on the same test sessions (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
+    from bench import comparison, ranking
+    from bench.sheets import render
+    from bench.tables import siblings
     from bench.tracking import Tracker
 
+    if len(runs) != (0 if datasets else 2) or (runs and any(asked.values())):
+        raise InputError("compare takes two runs, or --dataset (with its options) to rank the methods")
     tracker = Tracker(results)
+    if datasets:
+        records = tracker.search(dataset=datasets, task=asked["task"])
+        entries, notes = comparison.contestants(records, datasets, split=asked["split"], methods=asked["methods"])
+        ranked = ranking.rank(entries, tracker.load, metric=metric, notes=notes)
+        if asked["figure"] is not None:
+            ranking.draw(ranked, asked["figure"])
+        click.echo(render(ranking.sheet(ranked), "json" if as_json else asked["form"] or "text"))
+        return
     sides = [[tracker.load(run)] for run in runs]
     if pool:
         everything = tracker.search()
-        sides = [[tracker.load(r.run_id) for r in tables.siblings(side[0], everything)] for side in sides]
-    found = tables.compare(*sides)
-    emit(as_json, found, tables.compare_text(found))
+        sides = [[tracker.load(r.run_id) for r in siblings(side[0], everything)] for side in sides]
+    found = comparison.compare(*sides)
+    emit(as_json, found, comparison.compare_text(found))
 
 
 @cli.command()

@@ -1,0 +1,143 @@
+"""Tests for methods that were scored on the same blocks; pure functions of ``scores``, float64 [blocks, methods].
+
+A block is what all methods were measured on alike: a fold, a seed, a data set.  docs/statistics.md tells what each
+number means and when not to use it.  A higher score is better; rank 1 is the best.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LEVEL: Final = 0.05  # of significance, everywhere
+FEWEST: Final = 3  # blocks for any test: with fewer, a deviation over them means nothing (our choice)
+WILCOXON: Final = 6  # blocks from which a two-sided signed-rank test can reach 0.05 at all: 2 / 2**5 = 0.0625
+
+
+def corrected_t(differences: Floats, ratios: Floats, strata: Ints | None = None) -> Floats:
+    """Two-sided p-values, [pairs], of the corrected resampled t-test for paired ``differences``, [blocks, pairs].
+
+    Folds and seeds share training data, so their differences vary less than those of fresh data would: the
+    variance of the mean of J differences is (1/J + test/train) times their sample variance instead of 1/J times
+    (Nadeau and Bengio, Machine Learning 52, 2003).  ``ratios``, [strata], are the test/train ratios.  ``strata``, int
+    [blocks], numbers each block's data set: the mean over data sets is tested, their variances are added (our
+    extension; a single data set gives the test of the paper).  Raises ValueError where a stratum has one block.
+    """
+    from scipy.stats import t
+
+    strata = np.zeros(len(differences), np.int64) if strata is None else strata
+    parts = [differences[strata == number] for number in range(len(ratios))]
+    if min(map(len, parts)) < 2:
+        raise ValueError("a deviation needs two blocks of each data set")
+    mean = np.mean([part.mean(axis=0) for part in parts], axis=0)
+    variances = [(1 / len(part) + ratio) * part.var(axis=0, ddof=1) for part, ratio in zip(parts, ratios, strict=True)]
+    error = np.sqrt(np.sum(variances, axis=0)) / len(parts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
+    return np.asarray(2 * t.sf(statistic, len(differences) - len(parts)), np.float64)
+
+
+def holm(p: Floats) -> Floats:
+    """p-values, [comparisons], corrected for their number: Holm, Scandinavian Journal of Statistics 6, 1979."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected
+
+
+def cohens_dz(differences: Floats) -> Floats:
+    """Mean over standard deviation of paired ``differences``, [blocks, pairs]: float64 [pairs].
+
+    0 where all are 0, NaN where all are equal but not 0 (no deviation to measure by).
+    """
+    mean, deviation = differences.mean(axis=0), differences.std(axis=0, ddof=1)
+    flat = deviation <= 1e-12 * np.abs(mean)
+    return np.where(flat, np.where(mean == 0, 0.0, np.nan), mean / np.where(flat, 1.0, deviation))
+
+
+def dominance(differences: Floats) -> Floats:
+    """Cliff's delta for paired data, [pairs]: share of blocks won less share lost, in [-1, 1].
+
+    Cliff's d_w (Psychological Bulletin 114, 1993); within blocks, as hard and easy blocks are no matter of the method.
+    """
+    return np.sign(differences).mean(axis=0)
+
+
+def ranks(scores: Floats) -> Floats:
+    """Rank of each method in each block, [blocks, methods], 1 for the highest score; equals share their mean rank."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-scores, axis=1), np.float64)
+
+
+def friedman(scores: Floats) -> tuple[float, float]:
+    """Statistic (chi-squared, methods - 1 degrees of freedom) and p-value of the hypothesis that all rank alike.
+
+    Takes at least `FEWEST` methods, and blocks as independent.  (0, 1) where all methods are equal in all blocks.
+    """
+    from scipy.stats import friedmanchisquare
+
+    if (scores == scores[:, :1]).all():
+        return 0.0, 1.0
+    found = friedmanchisquare(*scores.T)
+    return float(found.statistic), float(found.pvalue)
+
+
+def nemenyi(scores: Floats) -> Floats:
+    """p-value of each pair, [methods, methods], by their mean ranks, corrected for all pairs (Demšar 2006, 3.2.2)."""
+    from scikit_posthocs import posthoc_nemenyi_friedman
+
+    return np.asarray(posthoc_nemenyi_friedman(ranks(scores)), np.float64)
+
+
+def critical_difference(methods: int, blocks: int, level: float = LEVEL) -> float:
+    """Mean ranks further apart than this differ by Nemenyi's test (Demšar, JMLR 7, 2006, section 3.2.2)."""
+    from scipy.stats import studentized_range
+
+    quantile = studentized_range.ppf(1 - level, methods, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks)))
+
+
+def draw_critical_difference(scores: Floats, labels: list[str], title: str, path: Path) -> None:
+    """The critical-difference diagram of Demšar 2006, written as SVG or PNG by the suffix of ``path``.
+
+    A bar joins methods whose mean ranks do not differ by Nemenyi's test.  ``labels``, one a method, are all different.
+    matplotlib's state is left alone.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import ScaledTranslation
+    from pandas import DataFrame
+    from scikit_posthocs import critical_difference_diagram
+
+    figure = Figure((8.0, 1.6 + 0.14 * len(labels)))
+    axes = figure.subplots()
+    places = ranks(scores).mean(axis=0)
+    critical_difference_diagram(
+        dict(zip(labels, places, strict=True)),
+        DataFrame(nemenyi(scores), index=labels, columns=labels),
+        alpha=LEVEL,
+        ax=axes,
+        label_fmt_left="{label} ({rank:.1f})",
+        label_fmt_right="({rank:.1f}) {label}",
+        label_props={"fontsize": 8, "parse_math": False},
+        elbow_props={"color": "0.25", "linewidth": 0.8},
+    )
+    apart = critical_difference(scores.shape[1], len(scores))
+    above = axes.get_xaxis_transform() + ScaledTranslation(0, 24 / 72, figure.dpi_scale_trans)  # free of tick labels
+    start = float(places.min())
+    axes.plot([start, start + apart], [1, 1], color="black", linewidth=2, transform=above, clip_on=False)
+    axes.text(start, 1, f"critical difference {apart:.2f}\n", fontsize=8, transform=above, va="center")
+    told = "mean rank, 1 is the best; a bar joins what Nemenyi's test cannot tell apart"
+    axes.set_title(f"{title}\n{told}", fontsize=9, pad=46, parse_math=False)
+    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
+    quiet: Mapping[str, None] = {"Date": None} if path.suffix == ".svg" else {}  # the same data, the same file
+    with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
+        figure.savefig(aside, dpi=120, bbox_inches="tight", metadata=quiet)
+    aside.replace(path)

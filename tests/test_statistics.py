@@ -1,0 +1,140 @@
+"""Tests for methods on blocks, against hand-worked examples, SciPy and a small simulation."""
+
+import struct
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.metrics import difference, interval
+from bench.statistics import (
+    cohens_dz,
+    corrected_t,
+    critical_difference,
+    dominance,
+    draw_critical_difference,
+    friedman,
+    holm,
+    nemenyi,
+    ranks,
+)
+
+# Demšar 2006, table 6: AUC of C4.5, with m, with cf, with both, on 14 data sets; his ranks part the two 0.975
+DEMSAR = np.array(
+    [
+        [0.763, 0.768, 0.771, 0.798], [0.599, 0.591, 0.590, 0.569], [0.954, 0.971, 0.968, 0.967],
+        [0.628, 0.661, 0.654, 0.657], [0.882, 0.888, 0.886, 0.898], [0.936, 0.931, 0.916, 0.931],
+        [0.661, 0.668, 0.609, 0.685], [0.583, 0.583, 0.563, 0.625], [0.775, 0.838, 0.866, 0.875],
+        [1.000, 1.000, 1.000, 1.000], [0.940, 0.962, 0.965, 0.962], [0.619, 0.666, 0.614, 0.669],
+        [0.972, 0.981, 0.9751, 0.975], [0.957, 0.978, 0.946, 0.970],
+    ]
+)  # fmt: skip
+
+
+def test_the_corrected_t_test_by_hand():
+    """d = 1, 2, 3, 4, 5: mean 3, variance 2.5; test/train 1/4: error = sqrt((1/5 + 1/4) 2.5) = 1.0607, t = 2.8284."""
+    differences = np.arange(1.0, 6)[:, None]
+    assert corrected_t(differences, np.array([0.25])) == pytest.approx([2 * stats.t.sf(2.8284271, 4)])
+    assert corrected_t(differences, np.array([0.25])) == pytest.approx([0.04742065558], rel=1e-6)
+    assert corrected_t(differences, np.zeros(1)) == pytest.approx([stats.ttest_1samp(differences[:, 0], 0).pvalue])
+    assert corrected_t(-differences, np.array([0.25])) == corrected_t(differences, np.array([0.25]))
+
+
+def test_of_several_data_sets_the_variances_of_their_means_are_added():
+    """Sets (0, 2) and (1, 3, 5): means 1, 3, variances 2, 4; error = sqrt(2 (1/2 + 1/2) + 4 (1/3 + 1/6)) / 2 = 1."""
+    differences, strata = np.array([[0.0], [2], [1], [3], [5]]), np.array([0, 0, 1, 1, 1])
+    assert corrected_t(differences, np.array([0.5, 1 / 6]), strata) == pytest.approx([2 * stats.t.sf(2.0, 3)])
+    with pytest.raises(ValueError, match="two blocks of each"):
+        corrected_t(differences[:4], np.array([0.5, 0.5]), np.array([0, 0, 0, 1]))
+
+
+def test_equal_methods_differ_with_p_1():
+    assert corrected_t(np.zeros((4, 1)), np.array([0.2])).tolist() == [1.0]
+    assert corrected_t(np.full((4, 1), 0.5), np.array([0.2])).tolist() == [0.0]
+
+
+def test_holm_by_hand():
+    """0.01 · 4, 0.015 · 3 = 0.045, 0.02 · 2 = 0.04 (not below its forerunner: 0.045), 0.8 · 1; never above 1."""
+    assert holm(np.array([0.02, 0.01, 0.8, 0.015])) == pytest.approx([0.045, 0.04, 0.8, 0.045])
+    assert holm(np.array([0.6, 0.7])).tolist() == [1.0, 1.0]
+
+
+def test_effects_by_hand():
+    apart = np.array([[1.0, -1, 0, 2], [2, 1, 0, 2], [3, -1, 0, 2], [2, 0, 0, 2]])
+    assert cohens_dz(apart)[:3] == pytest.approx([2 / np.sqrt(2 / 3), -0.25 / np.sqrt(2.75 / 3), 0])
+    assert np.isnan(cohens_dz(apart)[3])
+    assert dominance(apart).tolist() == [1.0, -0.25, 0.0, 1.0]
+
+
+def test_ranks_share_ties_and_the_highest_is_first():
+    assert ranks(np.array([[0.9, 0.5, 0.9, 0.1]])).tolist() == [[1.5, 3, 1.5, 4]]
+
+
+def test_demsars_example():
+    """Average ranks 3.143, 2.000, 2.893, 1.964; Friedman 9.28 (without SciPy's correction for ties); CD 1.25."""
+    assert ranks(DEMSAR).mean(axis=0) == pytest.approx([3.143, 2.000, 2.893, 1.964], abs=5e-4)
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=5e-3)
+    assert critical_difference(4, 14, 0.10) == pytest.approx(1.12, abs=5e-3)  # q = 2.291
+    statistic, p = friedman(DEMSAR)
+    ties = 1 - sum(float((n**3 - n).sum()) for row in DEMSAR for n in [np.unique(row, return_counts=True)[1]]) / (
+        14 * 4 * 15
+    )
+    assert statistic * ties == pytest.approx(9.28, abs=0.02) and p == pytest.approx(stats.chi2.sf(statistic, 3))
+    assert (nemenyi(DEMSAR) > 0.05).all()  # his 3.2.4: the largest difference, 1.18, is below 1.25
+    assert nemenyi(DEMSAR)[0, 3] < 0.10  # and above 1.12
+
+
+def test_nemenyi_and_the_critical_difference_agree():
+    scores = np.random.default_rng(0).normal(size=(12, 6)) + np.linspace(0, 2.5, 6)
+    mean = ranks(scores).mean(axis=0)
+    apart = np.abs(mean[:, None] - mean) > critical_difference(6, 12)
+    assert np.array_equal(nemenyi(scores) < 0.05, apart) and apart.any() and not apart.all()
+
+
+def test_friedman_is_scipys_and_bears_equal_methods():
+    scores = np.random.default_rng(1).normal(size=(7, 4))
+    found = stats.friedmanchisquare(*scores.T)
+    assert friedman(scores) == pytest.approx((found.statistic, found.pvalue))
+    assert friedman(np.ones((5, 3))) == (0.0, 1.0)
+
+
+def test_the_correction_keeps_the_level_where_folds_share_their_noise():
+    """Differences of equal correlation r, as of folds with test/(test + train) = r: without it half are found."""
+    generator, blocks, share = np.random.default_rng(2), 10, 0.3
+    noise = generator.normal(size=(blocks, 4000)) * np.sqrt(1 - share) + generator.normal(size=4000) * np.sqrt(share)
+    found = (corrected_t(noise, np.array([share / (1 - share)])) < 0.05).mean()
+    plain = (corrected_t(noise, np.zeros(1)) < 0.05).mean()
+    assert found == pytest.approx(0.05, abs=0.015) and plain > 0.3
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Sessions of a group are right or wrong together: 120 groups of 5, accuracy 0.7 against 0.6, in 200 worlds."""
+    generator, groups = np.random.default_rng(3), np.repeat(np.arange(120), 5)
+    truth = np.zeros(600, np.int64)
+    held, held_apart, held_naive = [], [], []
+    for world in range(200):
+        wrong = [np.repeat(generator.random(120) > rate, 5).astype(np.int64) for rate in (0.7, 0.6)]
+        options = {"classes": 2, "metric": "accuracy", "draws": 300, "seed": world}
+        low, high = interval(truth, wrong[0], groups, **options)
+        held.append(low <= 0.7 <= high)
+        low, high = interval(truth, wrong[0], np.arange(600), **options)
+        held_naive.append(low <= 0.7 <= high)
+        _, low, high = difference(truth, (wrong[0], wrong[1]), groups, **options)
+        held_apart.append(low <= 0.1 <= high)
+    assert 0.90 <= np.mean(held) <= 0.98 and 0.90 <= np.mean(held_apart) <= 0.98
+    assert np.mean(held_naive) < 0.75  # sessions one by one feign certainty
+
+
+def test_the_diagram_is_drawn_as_svg_and_png_and_leaves_pyplot_alone(tmp_path):
+    from matplotlib import pyplot
+
+    labels = ["forest", "a_b $x$ (c=1) †", "<knn>", "majority"]
+    for name in ("a.svg", "b.svg", "c.png"):
+        draw_critical_difference(DEMSAR, labels, "macro_f1 · demo", tmp_path / name)
+    text = (tmp_path / "a.svg").read_text()
+    assert all(word in text for word in ("a_b $x$ (c=1) † (2.0)", "&lt;knn&gt;", "critical difference 1.25"))
+    assert text == (tmp_path / "b.svg").read_text()
+    head = (tmp_path / "c.png").read_bytes()[:24]
+    assert min(struct.unpack(">II", head[16:24])) > 100
+    assert pyplot.get_fignums() == [] and len(list(tmp_path.iterdir())) == 3
