@@ -61,14 +61,14 @@ def audit(
     ``content``: shares of sessions by their first payload bytes: ``empty``, ``tls``, ``text``, ``other``
     ``duplicates``: one a set ``of`` samples ("all", "with payload"): ``samples``, shares that are ``repeated`` (payload
     equals another's) and ``of_several_classes`` (one's of another class), ``ceiling`` from payload alone
-    ``ceilings``: one a ``method`` and ``parameters``: best accuracy on ``all`` samples, on those ``with_payload``, on
-    each split's ``test`` part (a mapping); null where there is none, with a ``reason``
+    ``ceilings``: one a ``method`` and ``parameters`` (``preset``: that these are, or ""): best accuracy on ``all``
+    samples, on those ``with_payload``, on each split's ``test`` part (a mapping); null where none, with a ``reason``
     ``splits``: one a ``split``: only ``impossible`` (why), or that empty and ``train``, ``validation``, ``test``
     (samples), ``leaky``, ``reduced``, ``proof``, ``repeated_train``, ``repeated_test`` (equal payload within), and
     ``test_in_training_...``: test samples whose sessions, conversations, neighbours, payload ... training holds
-    ``scores``: one a run: ``split``, ``method``, ``parameters``, ``preset`` (that these are, or ""), ``family``,
-    ``sees``, ``without`` (what is taken away), ``status`` (`ENDED`), ``reason``, ``run_id``, ``scale``, ``leaky``,
-    ``reconstructed``; of those done `SCORES`, ``abstentions``, ``ceiling`` of the test part and ``gap`` to it
+    ``scores``: one a run: ``split``, ``method``, ``parameters``, ``preset``, ``family``, ``sees``, ``without`` (what is
+    taken away), ``status`` (`ENDED`), ``reason``, ``run_id``, ``scale``, ``leaky``, ``reconstructed``; of those done
+    `SCORES`, ``abstentions``, ``ceiling`` of the test part and ``gap`` to it
     """
     asked = _asked(schemes, methods, options)
     pool = Pool.of(store, task, asked["filter"], asked["sampling"])
@@ -164,6 +164,7 @@ def ceiling_row(
 ) -> dict[str, Any]:
     """The ceilings of a method's representation of all samples, of those with payload, and of the test parts."""
     row: dict[str, Any] = {"method": method, "parameters": dict(parameters), "reason": ""}
+    row["preset"] = _seen(method, parameters)["preset"]
     row |= {"all": None, "with_payload": None, "test": dict.fromkeys(tests)}
     try:
         kind = registry.load(method)
@@ -282,7 +283,7 @@ def _content_sheet(found: Mapping[str, Any]) -> Sheet:
 def _ceilings_sheet(found: Mapping[str, Any]) -> Sheet:
     rows, splits = found["ceilings"], [row["split"] for row in found["splits"] if not row["impossible"]]
     cells = [
-        (_key(row["method"], row["parameters"]), _number(row["all"]), _number(row["with_payload"]),
+        (_label(row), _number(row["all"]), _number(row["with_payload"]),
          *(_number(row["test"][split]) for split in splits))
         for row in rows
     ]  # fmt: skip
@@ -290,7 +291,7 @@ def _ceilings_sheet(found: Mapping[str, Any]) -> Sheet:
         title=_title(found, "ceilings, the best accuracy that any classifier can have on what a method sees", True),
         head=("method", "all samples", "with payload", *(f"{split}: test part" for split in splits)),
         rows=cells,
-        notes=[f"{_key(row['method'], row['parameters'])}: {row['reason']}" for row in rows if row["reason"]],
+        notes=[f"{_label(row)}: {row['reason']}" for row in rows if row["reason"]],
         records=rows,
         empty="no ceilings: name methods with --method, or run some",
     )
@@ -337,8 +338,7 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
 
 def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A run's line; of one that is not done, why."""
-    label = f"{row['method']} {row['preset']}" if row["preset"] else _key(row["method"], row["parameters"])
-    label += ("†" if row["scale"] != "full" else "") + ("‡" if row["reconstructed"] else "")
+    label = _label(row) + ("†" if row["scale"] != "full" else "") + ("‡" if row["reconstructed"] else "")
     head = (row["split"] + ("*" if row["leaky"] else ""), label, ", ".join(row["sees"]) or "nothing",
             ", ".join(row["without"]) or "–")  # fmt: skip
     if row["status"] != "done":
@@ -346,6 +346,11 @@ def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     scores = [f"{row[n]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("macro_f1", "accuracy")]
     abstained = int(row.get("abstentions", 0))
     return (*head, *scores, _number(row["ceiling"]), _number(row["gap"]), str(abstained) if abstained else "–", "done")
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """A method with its preset or its parameters."""
+    return f"{row['method']} {row['preset']}" if row["preset"] else _key(row["method"], row["parameters"])
 
 
 def _number(value: float | None) -> str:
