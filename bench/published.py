@@ -81,7 +81,7 @@ _PROVENANCE: Final = {
     "likely-copied:cmtsnn": "three digits, as other papers print it: probably CMTSNN's own table",
     "likely-copied:flowgnn": "fits Flow-GNN's own study of 6 classes, split 60/40",
     "own": "the paper's own measurement",
-    "unknown": "no source found; measured by the paper or not, it does not say",
+    "unknown": "no source found; whether the paper measured it, it does not say",
 }
 
 
@@ -144,22 +144,20 @@ def sheet(name: str) -> Sheet:
     """
     rows, (title, *notes) = published(name), _EXHIBITS[name]
     head = [column for column in rows[0] if column not in ("id", "note")]
-    noted = {_label(row): row["note"] for row in rows if row.get("note")}
+    wrong = [one for one in faults() if one.exhibit == name]
+    known = {one.where for one in wrong}  # recomputed, which says more than a row's note
+    noted = [f"{_label(row)}: {row['note']}" for row in rows if row.get("note") and _label(row) not in known]
     sources = [
         f"{source}: {_PROVENANCE.get(source, 'see results/paper/README.md')}"
         for source in dict.fromkeys(row["provenance"] for row in rows if "provenance" in row)
     ]
-    wrong = [
-        f"{one.where}: {one.check}: {one.printed}; {one.expected}: {one.verdict}"
-        for one in faults()
-        if one.exhibit == name and one.where not in noted
-    ]
+    recomputed = [f"{one.where}: {one.check}: {one.printed}; {one.expected}: {one.verdict}" for one in wrong]
     kind, numeral = name.split("-")
     return Sheet(
         f"{'Table' if kind == 'table' else 'Figure'} {numeral} of the paper: {title}",
         head,
         [[row[column] for column in head] for row in rows],
-        [*notes, *sources, *(f"{row}: {note}" for row, note in noted.items()), *wrong],
+        [*notes, *sources, *noted, *recomputed],
         [{key: text if (value := number(text)) is None else value for key, text in row.items()} for row in rows],
     )
 
