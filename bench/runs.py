@@ -436,6 +436,8 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     epochs = spec.parameters.get("epochs")
     if epochs is not None and epochs < outline.defaults["epochs"]:
         reduced.append(f"epochs={epochs}")
+    if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
+        reduced.append("preset small")
     tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": _code(outline)}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 
@@ -444,17 +446,8 @@ def _tags(spec: RunSpec) -> dict[str, str]:
 def _shared_code() -> str:
     """Digest of what all methods stand on: a change there can change any result."""
     names = (
-        "training",
-        "graphs",
-        "estimator",
-        "readers",
-        "kernels",
-        "dealing",
-        "filters",
-        "sampling",
-        "splits",
-        "metrics",
-    )
+        "training graphs estimator method readers kernels dealing filters sampling splits splitfile proof metrics schema"
+    ).split()
     text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:16]
 

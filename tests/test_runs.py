@@ -382,3 +382,9 @@ def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, 
     )
     assert answer.stdout.split("\n")[:2] == ["['cached']", "[]"]
     assert answer.stderr == ""
+
+
+def test_a_small_preset_is_a_reduced_scale():
+    spec = RunSpec("tscrnn", "demo", "service", parameters={"bytes": 500, "learning_rate": 0.1})
+    assert runs._tags(spec)["scale"] == "preset small"
+    assert runs._tags(dataclasses.replace(spec, parameters={"bytes": 400}))["scale"] == "full"
