@@ -32,6 +32,7 @@ from bench.sampling import parse_sampling
 from bench.splits import LEAKY, Split, balance_of, check_most, check_scheme, is_reduced, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
+from bench.words import method_words, sample_words, split_words
 
 #: fields that came later, and the values that digests leave out, so that what was run before them stays done
 LATER: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": None, "min_per_class": None}
@@ -77,7 +78,7 @@ class RunSpec:
     def name(self) -> str:
         """For people; not unique."""
         fold = "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
-        asked = "".join(f"-{word}" for word in samples_asked(self._fields()))
+        asked = "".join(f"-{word}" for word in sample_words(self._fields()))
         return f"{Path(self.method).name}-{self.split}{asked}-seed{self.seed}{fold}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,13 +88,6 @@ class RunSpec:
     def _fields(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in LATER or value != LATER[name]}
-
-
-def samples_asked(spec: Mapping[str, Any]) -> list[str]:
-    """What decides the samples besides split and task, where it is not as ever: one word each, for people."""
-    words = [f"{name}={spec[name]}" for name in ("filter", "balance", "min_per_class") if name in spec]
-    words += [f"max_per_class={most}"] if (most := spec["max_per_class"]) and spec["split"] in LEAKY else []
-    return [*([spec["sampling"]] if "sampling" in spec else []), *words]
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,7 @@ def execute(
     if not rerun and (known := tracker.finished(spec.digest)) is not None:
         return _cached(spec, known)
     started = time.perf_counter()
-    run = tracker.start(spec.to_dict(), spec.name, _tags(spec))
+    run = tracker.start(spec.to_dict(), _title(spec), _tags(spec))
     status, reason, metrics = "done", "", {}
     try:
         method_class, store = registry.load(spec.method), _store(spec)
@@ -439,14 +433,27 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
         reduced.append("preset small")
     tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": _code(outline)}
+    tags |= {"row": _row(spec), "settings": method_words(spec.to_dict()).removeprefix(spec.method).strip(" ()")}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
+
+
+def _row(spec: RunSpec) -> str:
+    """What the runs of one row of a table share: MLflow's page groups them by it."""
+    return f"{method_words(spec.to_dict())} · {split_words(spec.to_dict())}"
+
+
+def _title(spec: RunSpec) -> str:
+    """A run's name on MLflow's page, what tells it from others first: its column is narrow."""
+    fold = "" if spec.fold is None else f" fold {spec.fold}"
+    return f"{method_words(spec.to_dict())} · seed {spec.seed}{fold} · {split_words(spec.to_dict())}"
 
 
 @cache
 def _shared_code() -> str:
     """Digest of what all methods stand on: a change there can change any result."""
     names = (
-        "training graphs estimator method readers kernels dealing filters sampling splits splitfile proof metrics schema"
+        "dealing estimator filters graphs kernels method metrics "
+        "proof readers sampling schema splitfile splits training"
     ).split()
     text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:16]
