@@ -32,7 +32,7 @@ from bench.sampling import parse_sampling
 from bench.splits import LEAKY, Split, balance_of, check_most, check_scheme, is_reduced, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
-from bench.words import method_words, sample_words, split_words
+from bench.words import method_words, sample_words, settings, split_words
 
 #: fields that came later, and the values that digests leave out, so that what was run before them stays done
 LATER: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": None, "min_per_class": None}
@@ -433,7 +433,7 @@ def _tags(spec: RunSpec) -> dict[str, str]:
     if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
         reduced.append("preset small")
     tags = {"leaky": str(spec.split in LEAKY).lower(), "scale": ", ".join(reduced) or "full", "source": _code(outline)}
-    tags |= {"row": _row(spec), "settings": method_words(spec.to_dict()).removeprefix(spec.method).strip(" ()")}
+    tags |= {"row": _row(spec), "settings": ", ".join(settings(spec.to_dict())) or "default"}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 
 

@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.metrics import MACRO
-from bench.registry import describe
-from bench.runs import LATER, samples_asked
+from bench.runs import LATER
 from bench.sheets import Sheet
-from bench.splits import LEAKY
 from bench.tracking import Record
+from bench.words import method_words, split_words
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
@@ -47,20 +46,12 @@ class Row:
     @property
     def split(self) -> str:
         """The scheme, with the number of folds, and how sessions become samples where they are not whole."""
-        spec = self.head.spec
-        folds = [f"{spec['folds']} folds"] if spec["folds"] else []
-        return ", ".join([spec["split"], *folds, *samples_asked(spec)])
+        return split_words(self.head.spec)
 
     @property
     def method(self) -> str:
         """The method with the preset and the parameters that tell it from its defaults."""
-        spec = self.head.spec
-        values = _settings(spec["method"], spec["parameters"])
-        if spec["max_per_class"] and spec["split"] not in LEAKY:  # there it is the split's own
-            values.append(f"max_per_class={spec['max_per_class']}")
-        if self.apart:
-            values.append(self.apart)
-        return spec["method"] + (f" ({', '.join(values)})" if values else "")
+        return method_words(self.head.spec, *([self.apart] if self.apart else []))
 
     @property
     def marks(self) -> list[str]:
@@ -141,21 +132,6 @@ def command_of(spec: Mapping[str, Any], seeds: Sequence[int] | None = None) -> s
     words = [w for name, v in options.items() if v is not None for w in (f"--{name.replace('_', '-')}", str(v))]
     words += [w for name, value in spec["parameters"].items() for w in ("--set", f"{name}={value}")]
     return shlex.join(["bench", "run", *words])
-
-
-def _settings(method: str, parameters: Mapping[str, Any]) -> list[str]:
-    """The shortest words for parameters that differ from the defaults: a preset and what differs from that."""
-    try:
-        outline = describe(method)
-    except InputError:  # a method of somebody's that is not here any more
-        return [f"{name}={value}" for name, value in sorted(parameters.items())]
-    values = outline.defaults | dict(parameters)
-    found = []
-    for preset, changes in {**outline.presets, "": {}}.items():  # of two that are as short, the preset
-        start = outline.defaults | dict(changes)
-        different = [f"{name}={value}" for name, value in sorted(values.items()) if start.get(name) != value]
-        found.append([preset, *different] if preset else different)
-    return min(found, key=len)
 
 
 def group(records: Sequence[Record]) -> list[Row]:

@@ -32,6 +32,12 @@ STUDY: Final = "bench.study"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
 TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
+PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
+    "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
+    "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
+}
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
 
 
@@ -150,15 +156,17 @@ class Run:
 class Study(Run):
     """A hyper-parameter study: a run whose trials are runs nested under it."""
 
-    def __init__(self, client: Any, run_id: str, experiment: str) -> None:
+    def __init__(self, client: Any, run_id: str, experiment: str, tags: Mapping[str, str]) -> None:
         super().__init__(client, run_id)
         self._experiment = experiment
+        self._shared = tags
 
     @contextmanager
     def trial(self, number: int, parameters: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, float]], None]]:
         """A nested run; yields what records its metrics.  An exception ends it as failed and goes on its way."""
-        tags = {"mlflow.parentRunId": self.run_id, "trial": str(number)}
-        info = self._client.create_run(self._experiment, run_name=f"trial-{number}", tags=tags).info
+        tags = {"mlflow.parentRunId": self.run_id, "trial": str(number), **self._shared}
+        name = f"{self._shared['method']} · trial {number}"
+        info = self._client.create_run(self._experiment, run_name=name, tags=tags).info
         with closing(Run(self._client, info.run_id)) as run:
             run.parameters(parameters)
             yield run.metrics
@@ -256,13 +264,14 @@ class Tracker:
         """A hyper-parameter study by its name, taken up again where it exists; ``spec`` is a RunSpec."""
         experiment = self._experiment({"dataset": spec.dataset, "task": spec.task})
         known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
+        plain = {key: str(getattr(spec, key)) for key in ("method", "dataset", "task", "split", "seed")}
+        plain["row"] = f"study {name}"
         if known:
             run_id = known[0].info.run_id
             self._client.update_run(run_id, status="RUNNING")
         else:
-            tags = {STUDY: name, "method": spec.method, "dataset": spec.dataset, "task": spec.task}
-            run_id = self._client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        study = Study(self._client, run_id, experiment)
+            run_id = self._client.create_run(experiment, run_name=name, tags={STUDY: name, **plain}).info.run_id
+        study = Study(self._client, run_id, experiment, plain)
         with closing(study):
             yield study
 
@@ -326,7 +335,7 @@ class Tracker:
             return str(found.experiment_id)
         place = (self._beside / "artifacts").as_uri() if self._beside else None
         try:
-            return str(self._client.create_experiment(name, artifact_location=place))
+            return str(self._client.create_experiment(name, artifact_location=place, tags=PAGE))
         except MlflowException:  # another process was quicker
             return str(self._client.get_experiment_by_name(name).experiment_id)
 

@@ -30,6 +30,8 @@ def ui(port: int, results: Path) -> None:
     """Serve the MLflow page of all runs on the loopback address."""
     from bench.tracking import Tracker
 
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
     command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
     click.echo(f"http://127.0.0.1:{port}", err=True)
     os.execv(sys.executable, [sys.executable, *command, "--port", str(port)])

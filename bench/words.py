@@ -1,0 +1,50 @@
+"""What tells one run from another, in the shortest words: for tables, and for MLflow's page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.errors import InputError
+from bench.registry import describe
+from bench.splits import LEAKY
+
+
+def method_words(spec: Mapping[str, Any], *more: str) -> str:
+    """The method with its `settings` and ``more``; fields of a RunSpec."""
+    words = [*settings(spec), *more]
+    return spec["method"] + (f" ({', '.join(words)})" if words else "")
+
+
+def settings(spec: Mapping[str, Any]) -> list[str]:
+    """The preset and the parameters that tell a method from its defaults, and how many samples a class it may have."""
+    words = _parameters(spec["method"], spec["parameters"])
+    if spec["max_per_class"] and spec["split"] not in LEAKY:  # there it is the split's own
+        words.append(f"max_per_class={spec['max_per_class']}")
+    return words
+
+
+def split_words(spec: Mapping[str, Any]) -> str:
+    """The scheme, with the number of folds, and how sessions become samples where they are not whole."""
+    folds = [f"{spec['folds']} folds"] if spec["folds"] else []
+    return ", ".join([spec["split"], *folds, *sample_words(spec)])
+
+
+def sample_words(spec: Mapping[str, Any]) -> list[str]:
+    """What decides the samples besides split and task, where it is not as ever: one word each."""
+    words = [f"{name}={spec[name]}" for name in ("filter", "balance", "min_per_class") if name in spec]
+    words += [f"max_per_class={most}"] if (most := spec["max_per_class"]) and spec["split"] in LEAKY else []
+    return [*([spec["sampling"]] if "sampling" in spec else []), *words]
+
+
+def _parameters(method: str, parameters: Mapping[str, Any]) -> list[str]:
+    """The shortest words for parameters that differ from the defaults: a preset and what differs from that."""
+    try:
+        outline = describe(method)
+    except InputError:  # a method of somebody's that is not here any more
+        return [f"{name}={value}" for name, value in sorted(parameters.items())]
+    values = outline.defaults | dict(parameters)
+    found = []
+    for preset, changes in {**outline.presets, "": {}}.items():  # of two that are as short, the preset
+        start = outline.defaults | dict(changes)
+        different = [f"{name}={value}" for name, value in sorted(values.items()) if start.get(name) != value]
+        found.append([preset, *different] if preset else different)
+    return min(found, key=len)
