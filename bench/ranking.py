@@ -256,7 +256,7 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
     rows = [row for entry in entries for row in entry.rows]
     notes = notes_of(rows, False)
     if len(scales := sorted({row.head.scale for row in rows})) > 1:
-        notes.append(f"scales differ ({', '.join(scales)}): a difference may be the scale's")
+        notes.append(f"scales differ ({'; '.join(scales)}): a difference may be the scale's")
     if unused := sum(len(entry.runs) > blocks for entry in entries):
         notes.append(f"{unused} methods have more runs than the {blocks} blocks that all have; those are not counted")
     return notes

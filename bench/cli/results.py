@@ -59,13 +59,13 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
 @click.option("--task", help="Rank on this task.")
 @click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'.")
 @click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Rank only these methods.")
-@click.option("--metric", default="macro_f1", show_default=True, help="Rank by this one.")
+@click.option("--metric", help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall.")
 @click.option("--format", "form", help="A ranking as text, md, csv, tex, html or json.")
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
               help="Draw the ranking's critical-difference diagram (.svg or .png).")  # fmt: skip
 @results_option
 @json_option
-def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool, metric: str,
+def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool,
             **asked: Any) -> None:  # fmt: skip
     """Two runs on the same test sessions (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
     from bench import comparison, ranking
@@ -79,7 +79,7 @@ def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Pat
     if datasets:
         records = tracker.search(dataset=datasets, task=asked["task"])
         entries, notes = comparison.contestants(records, datasets, split=asked["split"], methods=asked["methods"])
-        ranked = ranking.rank(entries, tracker.load, metric=metric, notes=notes)
+        ranked = ranking.rank(entries, tracker.load, metric=asked["metric"] or "macro_f1", notes=notes)
         if asked["figure"] is not None:
             ranking.draw(ranked, asked["figure"])
         click.echo(render(ranking.sheet(ranked), "json" if as_json else asked["form"] or "text"))
