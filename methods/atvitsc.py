@@ -10,7 +10,7 @@ are one packet image.  That convolution is a linear map of each packet's bytes, 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -166,6 +166,19 @@ class Atvitsc(TorchMethod):
         """A fresh :class:`Network`."""
         return Network(self.parameters, self.classes)
 
+    def attention(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Weights of the last encoder layer, mean over heads (Fig. 8): float32 ``[samples, 1 + packets, 1 + packets]``.
+
+        Row: the token that looks; column: the one looked at; the class token first.  A row adds up to 1.  Raises
+        :class:`InputError` without the global branch.
+        """
+        branch = cast(Network, self._fitted().eval()).pvt
+        if branch is None:
+            raise InputError(f"{self.name}: branches={self.parameters.branches} has no attention; take both or global")
+        with torch.inference_mode():
+            tensors = self.batch(inputs)
+            return branch.attention(tensors["payload"].float() / 255, tensors["lengths"]).cpu().numpy()
+
 
 class Network(nn.Module):
     """Both branches, or one, and the classifier (Fig. 1)."""
@@ -222,6 +235,15 @@ class PacketVisionTransformer(nn.Module):
 
     def forward(self, packets: Tensor, lengths: Tensor) -> Tensor:
         """Global features ``[samples, width]``: the class token after the last layer."""
+        tokens, mask = self._before_last(packets, lengths)
+        return self.norm(self.encoder[-1](tokens, mask, outputs=1)[:, 0])
+
+    def attention(self, packets: Tensor, lengths: Tensor) -> Tensor:
+        """Weights of the last layer, ``[samples, 1 + packets, 1 + packets]``."""
+        return cast(EncoderLayer, self.encoder[-1]).weights(*self._before_last(packets, lengths))
+
+    def _before_last(self, packets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the last layer gets: tokens ``[samples, 1 + packets, width]`` and the mask of padding."""
         embedded = self.packet(packets) + self.position + self.length(lengths.clamp(0, LENGTHS - 1))
         tokens = torch.cat([self.token.expand(len(packets), 1, -1).to(embedded), embedded], dim=1)
         mask = None
@@ -229,7 +251,7 @@ class PacketVisionTransformer(nn.Module):
             mask = F.pad(lengths > 0, (1, 0), value=True)[:, None, None]
         for layer in self.encoder[:-1]:
             tokens = layer(tokens, mask)
-        return self.norm(self.encoder[-1](tokens, mask, outputs=1)[:, 0])
+        return tokens, mask
 
 
 class EncoderLayer(nn.Module):
@@ -255,12 +277,25 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None, outputs: int | None = None) -> Tensor:
         """Tokens ``[samples, tokens, width]``; ``outputs`` asks for the first tokens alone, which saves the rest."""
-        normed = self.attention_norm(tokens)
-        query = self.query(normed[:, :outputs]).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        key, value = self.key_value(normed).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self._projected(tokens, outputs)
         attended = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
         tokens = tokens[:, :outputs] + self.dropout(self.out(attended))
         return tokens + self.feedforward(tokens)
+
+    def weights(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention ``[samples, tokens, tokens]``, mean over heads; :meth:`forward` has none of it at hand."""
+        query, key, _ = self._projected(tokens, None)
+        scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(3).mean(1)
+
+    def _projected(self, tokens: Tensor, outputs: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, ``[samples, heads, tokens, head width]``; queries of the first ``outputs`` tokens."""
+        normed = self.attention_norm(tokens)
+        query = self.query(normed[:, :outputs]).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(normed).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return query, key, value
 
 
 class SpatiotemporalFeatures(nn.Module):

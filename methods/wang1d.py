@@ -21,6 +21,8 @@ from bench.training import SHARED, TorchMethod, TrainingParameters
 
 SPREAD: Final = 0.1  # of initial weights, and the initial bias
 
+ADAM: Final = {"optimiser": "adam", "learning_rate": 1e-3}
+
 #: of both networks
 DEVIATIONS: Final[tuple[str, ...]] = (
     "all layers begin with the IP header; the paper's are capture files, whose first 784 bytes also hold record "
@@ -84,16 +86,12 @@ class Wang1D(TorchMethod):
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "l7": {"layers": "payload"},  # the paper's other input
-        # ATVITSC's Table XI: four packets of 256 bytes against the session's first 1600 bytes
-        "packet-level": {
-            "layers": "payload",
-            "packets": 4,
-            "packet_bytes": 256,
-            "bytes": 1024,
-            "optimiser": "adam",
-            "learning_rate": 1e-3,
-        },
-        "session-level": {"layers": "payload", "bytes": 1600, "optimiser": "adam", "learning_rate": 1e-3},
+        # ATVITSC's Table XI, four packets of 256 bytes against the session's first 1600; and what sets the two apart:
+        # as many bytes (session-1024), headers (session-raw)
+        "packet-level": {"layers": "payload", "packets": 4, "packet_bytes": 256, "bytes": 1024, **ADAM},
+        "session-level": {"layers": "payload", "bytes": 1600, **ADAM},
+        "session-1024": {"layers": "payload", "bytes": 1024, **ADAM},
+        "session-raw": {"bytes": 1600, **ADAM},
         "shared": {"packets": 16, "mask_ports": True, **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
