@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from bench.metrics import evaluate, intervals
-from bench.runs import RunSpec
+from bench.runs import RunSpec, _tags, _title
 from bench.tracking import Tracker
 
 EVIL = '<script>alert(1)</script>&"x'
@@ -22,16 +22,16 @@ def results_folder(tmp_path_factory):
             record(tracker, RunSpec("majority", "traffic", "app", "capture", fold=fold, folds=3), fold + 9)
         for seed in (0, 1):
             record(tracker, RunSpec("atvitsc", "traffic", "app", seed=seed, parameters={"epochs": 2}), seed, epochs=4)
-        record(tracker, RunSpec("forest", EVIL, EVIL, "paper", max_per_class=9), 5, leaky="true")
+        record(tracker, RunSpec("forest", EVIL, EVIL, "paper", max_per_class=9), 5)
         record(tracker, RunSpec("knn", "traffic", "app"), 6, status="failed")
         write_others(results)
     return results
 
 
-def record(tracker, spec, seed, epochs=0, leaky="false", status="done"):
+def record(tracker, spec, seed, epochs=0, status="done"):
     """One run with all that a page reads, of random answers."""
     random = np.random.default_rng(seed)
-    run = tracker.start(spec.to_dict(), spec.name, {"leaky": leaky, "scale": "epochs=2" if epochs else "full"})
+    run = tracker.start(spec.to_dict(), _title(spec), _tags(spec))
     if status != "done":
         run.end(status, "ValueError: <i>nothing</i>")
         return

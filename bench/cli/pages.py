@@ -34,4 +34,4 @@ def ui(port: int, results: Path) -> None:
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
     command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
     click.echo(f"http://127.0.0.1:{port}", err=True)
-    os.execv(sys.executable, [sys.executable, *command, "--port", str(port)])
+    os.execv(sys.executable, [sys.executable, *command, "--port", str(port), "--workers", "1"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
+from bench.audit import audit_sheets
 from bench.environment import environment
 from bench.errors import InputError
 from bench.report.charts import Curve, confusion, dots, lines
@@ -164,8 +165,6 @@ class _Page:
         parts = []
         for path in sorted(self.tracker.results.glob("audits/*.json")):
             found = _read(path, "an audit; run `bench audit` again")
-            from bench.audit import audit_sheets
-
             try:
                 if self.datasets and found["dataset"] not in self.datasets:
                     continue
