@@ -29,7 +29,7 @@ from bench.metrics import MACRO, Scores, decide, evaluate, intervals
 from bench.proof import attribute_of
 from bench.readers import View
 from bench.sampling import parse_sampling
-from bench.splits import LEAKY, Split, balance_of, check_most, check_scheme, is_reduced, make_split
+from bench.splits import LEAKY, Split, balance_of, check_request, check_scheme, is_reduced, make_split
 from bench.store import Store
 from bench.tracking import DEVIATION, Predictions, Record, Run, Tracker
 from bench.words import method_words, sample_words, settings, split_words
@@ -138,9 +138,11 @@ def expand(
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
     numbers: Sequence[int | None] = (None,) if folds is None else range(folds)
     file_digest = _file_digest(split_file) if split_file is not None else None
+    request = asked | {"fold": None if folds is None else 0, "folds": folds, "max_per_class": max_per_class}
+    request["balance"] = balance_of(split, balance)
     for store in stores:  # what cannot be for any run is told before the first
         store.classes(task or store.default_task)
-        check_most(store, task or store.default_task, split, balance, max_per_class)
+        check_request(store, task or store.default_task, split, request, split_file)
         if attribute := attribute_of(split):
             store.capture_attribute(attribute)
         if split_file is not None:

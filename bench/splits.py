@@ -1,7 +1,7 @@
 """Which session is in which part.
 
-A split is made from (store, task, scheme, seed, fold) alone, never from the method, and proves itself when
-it is made or loaded: :func:`prove`.  Schemes and what they promise:
+A split is made from the store, task, scheme, seed, fold and the options below alone, never from the method, and proves
+itself when it is made or loaded: :func:`prove`.  Schemes and what they promise:
 
 ``session``
     No conversation (unordered 5-tuple, over all captures) in two parts.
@@ -29,6 +29,7 @@ together with the digest of the store: the same digest means the same rows.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,7 @@ __all__ = [
     "BrokenSplit",
     "LabelledStore",
     "Split",
-    "check_most",
+    "check_request",
     "check_scheme",
     "emptied",
     "make_split",
@@ -243,8 +244,7 @@ def make_split(
     options: dict[str, Any] = {"filter": parse_filter(filter), "sampling": str(parse_sampling(sampling))}
     options |= {"balance": balance_of(scheme, balance), "min_per_class": min_per_class}
     request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class, **options}
-    _check_request(scheme, request, file)
-    check_most(store, task, scheme, balance, max_per_class)
+    check_request(store, task, scheme, request, file)
     if file is not None:
         split = Split.load(file, store)
         if split.task != task:
@@ -262,17 +262,6 @@ def balance_of(scheme: str, asked: str | None) -> str:
     if asked is not None and asked not in BALANCES:
         raise InputError(f"unknown balance {asked!r}; there are: {', '.join(BALANCES)}")
     return asked or ("resample" if scheme in LEAKY else "keep")
-
-
-def check_most(store: LabelledStore, task: str, scheme: str, balance: str | None, max_per_class: int | None) -> None:
-    """Raises :class:`InputError` where re-sampling to so many samples of each class would make more than `MOST`."""
-    if max_per_class is None or scheme not in LEAKY or balance_of(scheme, balance) != "resample":
-        return
-    if max_per_class * (number := len(store.classes(task))) > MOST:
-        raise InputError(
-            f"max-per-class {max_per_class}: split {scheme} makes so many samples of each of {number} classes, more "
-            f"than {MOST} in all; give {MOST // number} or less"
-        )
 
 
 def is_reduced(scheme: str, max_per_class: int | None) -> bool:
@@ -363,10 +352,7 @@ def _check_task(store: LabelledStore, task: str) -> None:
         raise InputError(f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
 
 
-def _check_request(scheme: str, request: dict[str, Any], file: Path | None) -> None:
-    fold, folds = request["fold"], request["folds"]
-    if (scheme == "file") != (file is not None):
-        raise InputError("split file and a split's file belong together; give both or neither")
+def _check_folds(store: LabelledStore, task: str, scheme: str, fold: int | None, folds: int | None) -> None:
     if (fold is None) != (folds is None):
         raise InputError("a fold needs the number of folds and the other way round; give both or neither")
     if fold is not None and folds is not None:
@@ -374,11 +360,29 @@ def _check_request(scheme: str, request: dict[str, Any], file: Path | None) -> N
             raise InputError(f"split {scheme} has no folds; leave --folds out or take session or capture")
         if folds < 2 or not 0 <= fold < folds:
             raise InputError(f"fold {fold} of {folds} does not exist; folds are 2 or more, counted from 0")
+        if folds > (number := int((np.asarray(store.labels(task)) != NO_CLASS).sum())):
+            raise InputError(f"{store.name}: {number} sessions of task {task} are too few for {folds} folds; use fewer")
+
+
+def check_request(store: LabelledStore, task: str, scheme: str, request: Mapping[str, Any], file: Path | None) -> None:
+    """Raises :class:`InputError` for what no split of that scheme can be, as far as that is told without making one.
+
+    ``request`` has the fold, its number, the least and the most samples of a class and all of `OPTIONS`.
+    """
+    if (scheme == "file") != (file is not None):
+        raise InputError("split file and a split's file belong together; give both or neither")
+    _check_folds(store, task, scheme, request["fold"], request["folds"])
     for name in ("max_per_class", "min_per_class"):
         if request[name] is not None and (request[name] < 1 or file is not None):
             raise InputError(f"{name.replace('_', '-')} is 1 or more, and does not go with a split from a file")
     if file is not None and any(request[name] != usual for name, usual in OPTIONS.items()):
         raise InputError(f"a split from a file has its own {', '.join(OPTIONS)}; leave these options out")
+    most, number = request["max_per_class"] or 0, len(store.classes(task))
+    if scheme in LEAKY and request["balance"] == "resample" and most * number > MOST:
+        raise InputError(
+            f"max-per-class {most}: split {scheme} makes so many samples of each of {number} classes, more than {MOST} "
+            f"in all; give {MOST // number} or less"
+        )
 
 
 def _check_groups(name: str, scheme: str, groups: NDArray[Any], labels: NDArray[Any], folds: int | None) -> None:
@@ -415,8 +419,6 @@ def _deal(
             np.asarray(store.session("start"))[rows], conversation, shares
         ), "conversation in an earlier part"
     if scheme in LEAKY:
-        if folds and folds > len(rows):
-            raise InputError(f"{store.name}: {len(rows)} samples are too few for {folds} folds; use fewer")
         return by_chance(labels, shares, fold, folds, names), ""
     groups = _groups(store, scheme)[rows]
     if not (name := attribute_of(scheme)):

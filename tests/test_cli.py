@@ -115,6 +115,23 @@ def test_classify_looks_at_its_capture_alone(bench, place, monkeypatch):
     assert "empty.pcap: no TCP or UDP session with payload" in err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--split", "time", "--folds", 3),
+        ("--split", "file"),
+        ("--folds", 10**12),
+        ("--split", "paper", "--folds", 10**12),
+        ("--split", "file:nowhere.json"),
+        ("--split", "attribute:day"),
+        ("--split", "attribute:x=("),
+    ],
+)
+def test_what_no_run_can_be_is_told_before_any(bench, words):
+    status, out, err = bench("run", "--method", "majority", "--dataset", "traffic", *words)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+
+
 def test_a_bound_under_paper_is_told_before_any_run(bench):
     words = ("--dataset", "traffic", "--split", "paper", "--sampling", "window=2", "--max-per-class")
     status, out, err = bench("run", "--method", "majority", *words, 10**12)

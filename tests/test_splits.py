@@ -447,7 +447,7 @@ def test_resampling_to_a_number_has_a_bound_and_so_have_folds(table_store, simpl
             make_split(store, "task", "paper", max_per_class=most)
         for scheme, balance in (("paper", "undersample"), ("session", "resample")):  # which make no more of it
             make_split(store, "task", scheme, balance=balance, max_per_class=most)
-    with pytest.raises(InputError, match="40 samples are too few for 1000000000 folds"):
+    with pytest.raises(InputError, match="40 sessions of task task are too few for 1000000000 folds"):
         make_split(store, "task", "paper", fold=0, folds=10**9)
 
 
