@@ -139,6 +139,30 @@ def test_attention_is_that_of_the_equations():
     assert torch.allclose(layer(tokens, None), attended + layer.feedforward(attended), atol=1e-5)
 
 
+def test_told_weights_are_those_that_the_layer_uses():
+    layer = small(heads=1).eval().pvt.encoder[0]
+    tokens = torch.randn(2, 5, 32)
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    for hidden in (None, mask):
+        weights = layer.weights(tokens, hidden)
+        value = layer.key_value(layer.attention_norm(tokens)).chunk(2, dim=-1)[1]
+        attended = tokens + layer.out(weights @ value)
+        assert torch.allclose(layer(tokens, hidden), attended + layer.feedforward(attended), atol=1e-5)
+        assert torch.allclose(weights.sum(2), torch.ones(2, 5))
+    assert (weights[1, :, 3:] == 0).all() and (weights[0] > 0).all()
+
+
+def test_asking_for_attention_changes_no_prediction():
+    method = Atvitsc(make_parameters(Atvitsc, dict(Atvitsc.tiny)), classes=3)
+    method.model = method.network()
+    payload, lengths = traffic(5, 9, 64)
+    inputs = {"payload": payload.numpy(), "lengths": lengths.numpy()}
+    before = method.predict_proba(inputs)
+    assert method.attention(inputs).shape == (5, 10, 10)
+    assert np.array_equal(method.predict_proba(inputs), before)
+
+
 def test_mask_padding_hides_empty_packets_from_attention():
     payload, lengths = traffic(2)
     lengths[:, 2:] = 0

@@ -34,7 +34,27 @@ def test_parameter_counts_are_those_of_the_specification():
     assert size(Wang1D, 12) == 5_832_588
     assert size(Wang2D, 20) == 3_284_884
     assert size(Wang1D, 12, **Wang1D.presets["packet-level"]) == 7_536_524
-    assert size(Wang1D, 12, **Wang1D.presets["session-level"]) == 11_730_828
+    for name in ("session-level", "session-raw"):
+        assert size(Wang1D, 12, **Wang1D.presets[name]) == 11_730_828
+    assert size(Wang1D, 12, **Wang1D.presets["session-1024"]) == 7_536_524  # as packet-level: the input alone differs
+
+
+def test_table_xis_arms_differ_in_what_they_read_alone(traffic):
+    store, samples, _ = traffic(1, 3)
+    arms = {name: make(Wang1D, **Wang1D.presets[name]) for name in Wang1D.presets if "-" in name}
+    assert set(arms) == {"packet-level", "session-level", "session-1024", "session-raw"}
+    rest = [
+        {k: v for k, v in vars(arm.parameters).items() if k not in ("layers", "bytes", "packets", "packet_bytes")}
+        for arm in arms.values()
+    ]
+    assert all(values == rest[0] for values in rest)
+    views = {name: View(store, samples, Wang1D.reads) for name in arms}
+    read = {name: arm.represent(views[name])["bytes"] for name, arm in arms.items()}
+    assert {name: view.used for name, view in views.items()} == {
+        name: {"ip_bytes", "ports"} if name == "session-raw" else {"payload"} for name in arms
+    }
+    assert np.array_equal(read["session-level"][:, :1024], read["session-1024"])
+    assert not np.array_equal(read["packet-level"], read["session-1024"])
 
 
 def test_places_behind_each_pooling():
