@@ -64,8 +64,8 @@ def draw_grid(
                 continue
             x, mean, low, high = np.array(found).T
             shade = str(0.95 - 0.45 * bar / max(len(sizes) - 1, 1))
-            look = {"color": shade, "edgecolor": INK, "hatch": HATCHES[bar % len(HATCHES)], "linewidth": 0.6}
-            axes.bar(x, mean, width, label=f"{m} bytes", yerr=_bars(mean, low, high), ecolor=INK, **look)
+            look = {"color": shade, "edgecolor": "black", "hatch": HATCHES[bar % len(HATCHES)], "linewidth": 0.6}
+            axes.bar(x, mean, width, label=f"{m} bytes", yerr=_bars(mean, low, high), ecolor=COLOURS[1], **look)
         if published:
             axes.plot(
                 *zip(*((place[key], share) for key, share in published.items()), strict=True), markersize=4, **PAPER
