@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -258,6 +258,25 @@ def tune(
             write_plots(study, folder)
             (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def keep_runs(search: Search, found: Sequence[tuple[Mapping[str, Any], float, str]], storage: str) -> str:
+    """Put finished runs into the search's study as trials, each once; returns the study's name.
+
+    ``found`` has for each run its drawn parameters, its validation macro-F1 and its id.  A later `bench tune` of the
+    same question finds these trials done.
+    """
+    study = open_study(search, storage)
+    known = [trial.params for trial in study.get_trials(deepcopy=False, states=_DONE)]
+    choices = {name: optuna.distributions.CategoricalDistribution(v) for name, v in grid_values(search.spaces).items()}
+    for drawn, value, run_id in found:
+        if drawn not in known:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=dict(drawn), distributions=choices, value=value, user_attrs={"run": run_id}
+                )
+            )
+    return study.study_name
 
 
 def _objective(trial: optuna.Trial, search: Search, run: Any, device: str, progress: Callable[[str], None]) -> float:

@@ -59,11 +59,14 @@ def test_listing_commands_import_nothing_heavy(command):
 
 
 def test_no_method_or_data_set_is_named_in_the_harness():
-    """A branch for the sake of one method or data set is the sign of a missing hook (demo is the harness's own)."""
+    """A branch for the sake of one method or data set is the sign of a missing hook (demo is the harness's own).
+
+    The paper's experiments are about its systems and its data: their declaration is the one place that names them.
+    """
     names = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     names |= {p.stem for p in (ROOT / "datasets").glob("*.toml")} - {"demo"}
     found = []
-    for path in (ROOT / "bench").rglob("*.py"):
+    for path in set((ROOT / "bench").rglob("*.py")) - {ROOT / "bench" / "experiments.py"}:
         texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
         found += [f"{path.name}: {t}" for t in texts if isinstance(t, str) and t in names]
     assert [f for f in found if not f.endswith(": ports")] == []  # `ports` is also a reader's word

@@ -10,11 +10,11 @@ import sys
 
 import click
 
-from bench.cli import data, pages, results, runs
+from bench.cli import data, pages, paper, results, runs
 from bench.cli.base import cli
 from bench.errors import InputError
 
-__all__ = ["cli", "data", "main", "pages", "results", "runs"]
+__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs"]
 
 
 def main() -> None:

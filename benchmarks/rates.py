@@ -1,0 +1,65 @@
+"""How many samples a second each method trains on, at its default size: what `bench reproduce --list` reckons with.
+
+    python benchmarks/rates.py [--dataset demo] [--seconds 5] [--method a,b] [--output results/rates.csv]
+
+Windows of 16 packets with payload, as the paper samples them.  One epoch over twice as many samples each time, until
+it takes --seconds; the last epoch counts, without its validation.  Methods without epochs: their whole fit.
+"""
+
+import argparse
+import csv
+import dataclasses
+import time
+from pathlib import Path
+
+from bench import registry
+from bench.method import Monitor, make_parameters
+from bench.prepare import open_dataset
+from bench.runs import represent_parts
+from bench.splits import make_split
+from bench.store import Store
+
+QUICK = {"epochs": 1, "pretraining_epochs": 1}
+
+
+def rate(name: str, store: Store, seconds: float) -> tuple[int, float]:
+    """Samples of the last epoch, and samples a second."""
+    kind = registry.load(name)
+    known = {field.name for field in dataclasses.fields(kind.Parameters)}
+    parameters = make_parameters(kind, {key: value for key, value in QUICK.items() if key in known})
+    classes = len(store.classes(store.default_task))
+    for per_class in (10 * 2**doubling for doubling in range(9)):
+        split = make_split(store, store.default_task, "paper", max_per_class=per_class, sampling="window=16")
+        method = kind(parameters, classes=classes)
+        train = represent_parts(method, store, split, ("train", "validation"))
+        nothing = dataclasses.replace(train["validation"], labels=train["validation"].labels[:0],
+                                      inputs={k: v[:0] for k, v in train["validation"].inputs.items()})  # fmt: skip
+        started = time.perf_counter()
+        method.fit(train["train"], nothing, Monitor())
+        taken = time.perf_counter() - started
+        if taken >= seconds:
+            break
+    return len(train["train"]), len(train["train"]) / taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--method", help="names, by comma; default: all")
+    parser.add_argument("--output", type=Path, default=Path("results/rates.csv"))
+    options = parser.parse_args()
+    store = open_dataset(options.dataset)
+    lines = []
+    for name in options.method.split(",") if options.method else registry.names():
+        samples, speed = rate(name, store, options.seconds)
+        lines.append({"method": name, "samples_a_second": f"{speed:.3g}", "samples": samples})
+        print(f"{name:16} {speed:10.3g} samples/s over {samples}", flush=True)
+    with options.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["method", "samples_a_second", "samples"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+if __name__ == "__main__":
+    main()

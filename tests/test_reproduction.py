@@ -1,0 +1,185 @@
+"""Every table and figure of the paper, at a small scale on the demo."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from bench.published import names
+
+from bench.costs import overview, rates_of
+from bench.errors import InputError
+from bench.experiments import BYTES, EXPERIMENTS, PACKETS, TEMPERATURES, Scale, chosen, find, plan
+from bench.prepare import open_dataset
+from bench.reproduction import Request, printed_by_key
+from bench.runs import RunSpec
+from bench.tracking import Tracker
+
+#: ten samples a class and one epoch: it shows that everything runs, the numbers mean nothing
+TINY = ("--max-per-class", 10, "--epochs", 1, "--seeds", 1, "--preset", "small", "--every", 5)
+DEMO = ("--dataset", "demo", *TINY)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One home and one folder of results for all: experiments share runs."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENCH_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def demo(place):
+    return open_dataset("demo")
+
+
+def test_the_list_of_the_paper_is_whole():
+    tables = ["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
+    assert list(EXPERIMENTS) == [f"table-{n}" for n in tables] + [f"fig-{n}" for n in range(6, 14)]
+    assert len(find("table-II").arms) == 11 and len(find("table-X").arms) == 9
+    assert len(find("fig-6").arms) == 48 and len(find("fig-7").arms) == 40
+    assert (TEMPERATURES[0], TEMPERATURES[-1]) == (1.0, 781.0)
+
+
+def test_every_published_number_has_an_arm():
+    """The keys of the CSV files are those by which arms look for them."""
+    for experiment in EXPERIMENTS.values():
+        if experiment.id in names() and experiment.kind not in ("classes", "single"):
+            assert {arm.published for arm in experiment.arms} >= set(printed_by_key(experiment)), experiment.id
+
+
+def test_the_paper_order_makes_windows_first(demo):
+    (one,) = plan(find("fig-8"), "paper", demo, Scale(seeds=1))
+    (spec,) = one.specs
+    assert (spec.split, spec.sampling, spec.max_per_class, spec.parameters) == ("paper", "window=16", 10_000, {})
+    (one,) = plan(find("fig-8"), "clean", demo, Scale(seeds=2, split="capture", folds=5))
+    assert len(one.specs) == 10
+    assert {(s.split, s.sampling, s.max_per_class) for s in one.specs} == {("capture", "session", None)}
+
+
+def test_a_window_holds_the_packets_that_its_arm_reads(demo):
+    grid = plan(find("fig-6"), "paper", demo, Scale(seeds=1, every=3))
+    assert [(one.arm.values["packets"], one.specs[0].sampling) for one in grid[::3]] == [
+        (4, "window=4"),
+        (25, "window=25"),
+    ]
+
+
+def test_the_temperature_sweep_has_its_own_protocol(demo):
+    sweep = plan(find("fig-7"), "paper", demo, Scale(seeds=1))
+    assert len(sweep) == 40 and {one.specs[0].max_per_class for one in sweep} == {500}
+    assert {one.specs[0].parameters["epochs"] for one in sweep} == {20}
+
+
+def test_scales_thin_grids_and_choose_methods():
+    assert len(chosen(find("fig-6"), Scale(every=2))) == 3 * 4
+    assert [arm.values["temperature"] for arm in chosen(find("fig-7"), Scale(every=10))] == [1, 201, 401, 601]
+    assert [arm.label for arm in chosen(find("table-IV"), Scale(methods=("han", "bind")))] == ["BIND", "HAN"]
+    with pytest.raises(InputError, match="table-XII has no method 'forest'; it has: atvitsc"):
+        chosen(find("table-XII"), Scale(methods=("forest",)))
+    assert len(PACKETS) * len(BYTES) == 48
+
+
+def test_a_preset_goes_to_the_methods_that_have_it(demo):
+    runs = {
+        one.arm.method: one.specs[0] for one in plan(find("table-VI"), "clean", demo, Scale(seeds=1, preset="small"))
+    }
+    assert runs["han"].parameters["bytes"] == 64 and runs["atvitsc"].parameters == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "table-X"])
+def test_every_experiment_runs_on_the_demo(name, place, demo, command_line):
+    status, out, err = command_line("reproduce", name, *DEMO, "--format", "json", "--results", place / "results")
+    assert status == 0, err
+    shown = json.loads(out)
+    assert shown["title"].startswith(f"{name}: ") and "demo/service instead of the paper's data" in shown["title"]
+    assert "samples a class 10, epochs 1, preset small" in shown["title"] and shown["rows"]
+    folder = place / "results" / "reproduced" / f"{name}-on-demo"
+    kept = json.loads((folder / "sheet.json").read_text())
+    assert kept["command"].startswith(f"bench reproduce {name} --dataset demo") and kept["rows"]
+    assert all(len(row) == len(kept["head"]) for row in kept["rows"])
+    drawn = name.startswith("fig-")
+    assert (folder / "figure.svg").is_file() == drawn
+    if EXPERIMENTS[name].kind in ("systems", "arms"):
+        for row in shown["rows"]:
+            assert row["paper_runs"] == row["clean_runs"] == 1, (row["system"], shown["notes"])
+
+
+def test_table_x_is_timed(place, demo, command_line):
+    words = ("reproduce", "table-X", "--dataset", "demo", "--methods", "fsnet,graphdapp", "--format", "json")
+    status, out, err = command_line(*words, "--results", place / "results")
+    assert status == 0, err
+    assert len(json.loads(out)["rows"]) == 2
+
+
+def test_published_numbers_need_no_data(tmp_path, monkeypatch, command_line):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "nothing"))
+    words = ("--mode", "published", "--results", tmp_path, "--format", "csv")
+    status, out, _ = command_line("reproduce", "table-VI", *words)
+    rows = list(csv.DictReader(out.splitlines()))
+    assert status == 0 and len(rows) == 11
+    assert (rows[-1]["name"], rows[-1]["accuracy"], rows[-1]["f1"]) == ("ATVITSC", "97.89", "97.88")
+    assert rows[0]["provenance"] == "copied:et-bert"
+
+
+def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(tmp_path, monkeypatch, command_line):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "nothing"))
+    status, out, _ = command_line("reproduce", "table-XII", "--results", tmp_path)
+    assert status == 0 and "98.79 ± 0.19" in out
+    assert "not run: data set 'iscx-tor' is not prepared" in out and "or give --dataset demo" in out
+    status, _, err = command_line("reproduce", "table-XII", "--mode", "clean", "--results", tmp_path)
+    assert status == 2 and "not prepared" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((), "name a table or figure"),
+        (("table-XIII",), "the paper has no 'table-XIII'"),
+        (("table-VI", "--mode", "honest"), "--mode honest: choose of published, paper, clean"),
+        (("table-VI", "--dataset", "demo", "--methods", "forest"), "table-VI has no method 'forest'"),
+        (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
+        (("fig-7", "--dataset", "demo", "--task", "none"), "has no task 'none'"),
+        (("fig-7", "--dataset", "demo", "--sampling", "window=x"), "window"),
+        (("table-VI", "--mode", "published", "--format", "pdf"), "unknown table format 'pdf'"),
+    ],
+)
+def test_bad_words_are_one_line(words, told, place, demo, command_line):
+    status, _, err = command_line("reproduce", *words, "--results", place / "bad")
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and told in last and "Traceback" not in err
+
+
+def test_the_list_tells_what_is_done_and_what_is_left(tmp_path, demo, command_line):
+    status, out, _ = command_line("reproduce", "--list", "--results", tmp_path, "--format", "json")
+    rows = {row["id"]: row for row in json.loads(out)["rows"]}
+    assert status == 0 and list(rows) == list(EXPERIMENTS)
+    assert rows["table-VI"]["paper_runs"] == 55 and rows["fig-6"]["clean_runs"] == 240
+    assert rows["table-VI"]["dataset"] == "iscx-vpn" and not rows["table-VI"]["prepared"]
+
+
+def test_the_time_left_is_work_over_rate(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "nothing"))
+    sheet = overview(Tracker(tmp_path), Scale(seeds=2, epochs=3), {"atvitsc": 100.0})
+    row = next(row for row in sheet.records if row["id"] == "table-XII")
+    assert row["paper_hours"] == pytest.approx(4 * 2 * 0.7 * 16 * 10_000 * 3 / 100 / 3600)
+    assert next(row for row in sheet.records if row["id"] == "table-VI")["paper_hours"] is None
+
+
+def test_rates_were_measured_for_every_system():
+    rates = rates_of(Path(__file__).parents[1] / "results" / "rates.csv")
+    assert {arm.method for e in EXPERIMENTS.values() for arm in e.arms} <= rates.keys()
+    assert all(rate > 0 for rate in rates.values()) and rates_of(Path("none.csv")) == {}
+
+
+def test_a_request_names_its_scale_and_its_data(demo):
+    request = Request(find("fig-7"), scale=Scale(epochs=2, seeds=1, every=4), store=demo)
+    assert request.title == (
+        "fig-7: Temperature · demo/service instead of the paper's data · epochs 2, every 4. value, 1 seed"
+    )
+    assert request.name == "fig-7-on-demo" and not request.original
+    assert Request(find("fig-7")).title == "fig-7: Temperature"
+    assert isinstance(request.plan()[0].specs[0], RunSpec)
