@@ -25,14 +25,10 @@ from bench.sheets import Sheet, render
 from bench.splits import Split, balance_of, check_scheme, make_split
 from bench.store import Store
 from bench.tracking import Record, Tracker
+from bench.words import MARKS, MEANING
 
 ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
 SCORES: Final = tuple(f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high"))
-MARKS: Final = {
-    "*": "the split lets parts share sessions or captures, on purpose",
-    "†": "reduced scale",
-    "‡": "reconstructed where the paper is silent",
-}
 Progress = Callable[[str], None]
 
 
@@ -304,7 +300,7 @@ def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
     for row in made:
         shares = [f"{row[f'test_in_training_{kind}'] / max(row['test'], 1):.1%}" for kind in SEEN.values()]
         within = [f"{row[f'repeated_{part}'] / max(row[part], 1):.1%}" for part in ("train", "test")]
-        name = row["split"] + ("*" if row["leaky"] else "") + ("†" if row["reduced"] else "")
+        name = row["split"] + MARKS["leaky"] * row["leaky"] + MARKS["reduced"] * row["reduced"]
         rows.append((name, *(str(row[part]) for part in parts), *shares, *within))
     notes = [
         "window to capture: share of test samples whose window, one over it, one beside it, session, 5-tuple or "
@@ -338,8 +334,8 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
 
 def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A run's line; of one that is not done, why."""
-    label = _label(row) + ("†" if row["scale"] != "full" else "") + ("‡" if row["reconstructed"] else "")
-    head = (row["split"] + ("*" if row["leaky"] else ""), label, ", ".join(row["sees"]) or "nothing",
+    label = _label(row) + MARKS["reduced"] * (row["scale"] != "full") + MARKS["reconstructed"] * row["reconstructed"]
+    head = (row["split"] + MARKS["leaky"] * row["leaky"], label, ", ".join(row["sees"]) or "nothing",
             ", ".join(row["without"]) or "–")  # fmt: skip
     if row["status"] != "done":
         return (*head, *("–" for _ in range(5)), f"{row['status']}: {row['reason']}")
@@ -360,4 +356,4 @@ def _number(value: float | None) -> str:
 def _marks(rows: Sequence[Sequence[str]]) -> list[str]:
     """What the marks in the first two columns mean."""
     used = "".join(cell for row in rows for cell in row[:2])
-    return [f"{mark} {meaning}" for mark, meaning in MARKS.items() if mark in used]
+    return [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if sign in used]

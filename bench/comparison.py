@@ -13,8 +13,9 @@ from bench.errors import InputError
 from bench.metrics import decide, difference, macro_f1, mcnemar
 from bench.splits import LEAKY
 from bench.statistics import FEWEST
-from bench.tables import MARKS, Row, group, numbered
+from bench.tables import Row, group, numbered
 from bench.tracking import Predictions, Record
+from bench.words import MARKS
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 
@@ -33,7 +34,7 @@ class Entry:
 
     @property
     def signs(self) -> str:
-        """Signs of `bench.tables.MARKS` that hold for any of its rows."""
+        """Signs of `bench.words.MARKS` that hold for any of its rows."""
         return "".join(sign for mark, sign in MARKS.items() if any(mark in row.marks for row in self.rows))
 
 

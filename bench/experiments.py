@@ -207,7 +207,12 @@ _ALL: Final = (
             Arm("packet-level: 4 packets of 256 payload bytes", "wang1d", preset="packet-level", sampling="session"),
             Arm("session-level: first 1600 bytes of the session", "wang1d", preset="session-level", sampling="session"),
             Arm("session-level: first 1024 bytes", "wang1d", preset="session-1024", sampling="session"),
-            Arm("session-level: first 1600 bytes of all layers", "wang1d", preset="session-raw", sampling="session"),
+            Arm(
+                "session-level: first 1600 bytes of all layers, ports shown",
+                "wang1d",
+                preset="session-raw",
+                sampling="session",
+            ),
         ),
         per_class=1000,
         limit=1000,

@@ -19,8 +19,9 @@ from bench.published import sheet as published_sheet
 from bench.sheets import Sheet
 from bench.statistics import FEWEST, LEVEL, corrected_t, holm
 from bench.store import Store
-from bench.tables import MARKS, MEANING, Row
+from bench.tables import Row
 from bench.tracking import Record, Tracker
+from bench.words import MARKS, MEANING
 
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}
 
@@ -41,7 +42,7 @@ class Found:
 
     @property
     def marks(self) -> str:
-        """Signs of `bench.tables.MARKS` that hold, with a space before; empty without runs."""
+        """Signs of `bench.words.MARKS` that hold, with a space before; empty without runs."""
         signs = "".join(MARKS[mark] for mark in self.row.marks) if self.records else ""
         return f" {signs}" if signs else ""
 

@@ -17,17 +17,11 @@ from bench.metrics import MACRO
 from bench.runs import LATER
 from bench.sheets import Sheet
 from bench.tracking import Record
-from bench.words import method_words, split_words
+from bench.words import MARKS, MEANING, method_words, split_words
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
 COUNTS: Final = ("abstentions", "training_samples", "model_parameters")  # whole numbers
-MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
-MEANING: Final = {
-    "leaky": "the split lets parts share sessions or captures, on purpose",
-    "reduced": "reduced scale",
-    "reconstructed": "reconstructed where the paper is silent",
-}
 
 
 @dataclass(frozen=True)

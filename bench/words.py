@@ -1,11 +1,18 @@
 """What tells one run from another, in the shortest words: for tables, and for MLflow's page."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from bench.errors import InputError
 from bench.registry import describe
 from bench.splits import LEAKY
+
+MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
+MEANING: Final = {
+    "leaky": "the split lets parts share sessions or captures, on purpose",
+    "reduced": "reduced scale",
+    "reconstructed": "reconstructed where the paper is silent",
+}
 
 
 def method_words(spec: Mapping[str, Any], *more: str) -> str:

@@ -17,9 +17,10 @@ from bench.errors import InputError
 from bench.report.charts import Curve, confusion, dots, lines
 from bench.report.elements import Html, el, facts, joined, picture, table
 from bench.sheets import Sheet
-from bench.tables import MARKS, MEANING, Row, group
+from bench.tables import Row, group
 from bench.tables import table as run_table
 from bench.tracking import Record, Tracker
+from bench.words import MARKS, MEANING
 
 STYLE: Final = Path(__file__).with_name("style.css")
 SHARED: Final = ("test_in_training", "shared_")  # how counts of what parts share begin, in a split's summary
