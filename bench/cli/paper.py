@@ -14,6 +14,7 @@ from bench.errors import InputError
 @cli.command()
 @click.argument("ids", nargs=-1, metavar="TABLE|FIGURE...")
 @click.option("--list", "overview", is_flag=True, help="All of them: data, runs, what is done, time left.")
+@click.option("--check", is_flag=True, help="Recompute what the paper's own numbers imply: impossible, copied.")
 @click.option("--mode", "modes", multiple=True, callback=listed, metavar="MODE,...",
               help="published, paper (its order of operations, leaky), clean; all three by default.")  # fmt: skip
 @click.option("--dataset", help="Other data than the paper's, named in all output.")
@@ -32,7 +33,7 @@ from bench.errors import InputError
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 @click.option("--format", "form", default="text", show_default=True, help="text, md, csv, tex, html or json.")
 @results_option
-def reproduce(ids: tuple[str, ...], overview: bool, modes: list[str], dataset: str | None, task: str | None,
+def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str], dataset: str | None, task: str | None,
               split: str, folds: int | None, sampling: str | None, max_per_class: int | None, epochs: int | None,
               seeds: int, methods: list[str], preset: str | None, every: int, jobs: int, device: str, form: str,
               results: Path) -> int:  # fmt: skip
@@ -50,6 +51,11 @@ def reproduce(ids: tuple[str, ...], overview: bool, modes: list[str], dataset: s
         from bench.published import folder
 
         click.echo(render(listing(Tracker(results), scale, rates_of(folder().parent / "rates.csv")), form))
+        return 0
+    if check:
+        from bench.published import faults_sheet
+
+        click.echo(render(faults_sheet(), form))
         return 0
     if not ids:
         raise InputError("name a table or figure, table-VI for instance; `bench reproduce --list` shows all")
