@@ -121,8 +121,8 @@ class DeepPacket(PacketMethod):
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "applications": {"first_kernel": 4, "first_stride": 3, "second_kernel": 5, "second_stride": 1},
-        "small": {"packets": 8},  # our choice: reduced, for machines without a GPU
         "shared": {"packets": 16, "mask_ports": True, **SHARED},
+        "small": {"packets": 8},  # our choice: reduced, for machines without a GPU
     }
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 4,

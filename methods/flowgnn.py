@@ -86,8 +86,8 @@ class Flowgnn(GraphMethod):
             "icf": "global",
             "learning_rate": 3.5e-4,
         },
-        "small": {"packets": 8},  # our choice: reduced, for machines without a GPU
         "shared": {"packets": 16, "global_packets": "kept", **SHARED},
+        "small": {"packets": 8},  # our choice: reduced, for machines without a GPU
     }
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 8,

@@ -76,8 +76,8 @@ class Han(HeaderBytesMethod):
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sosr": {"loss": "sosr"},  # the paper's loss, under our costs
-        "small": {"packets": 8, "bytes": 64, "batch_size": 16},  # our choice: reduced, for machines without a GPU
         "shared": {"packets": 16, "mask_ports": True, **SHARED},
+        "small": {"packets": 8, "bytes": 64, "batch_size": 16},  # our choice: reduced, for machines without a GPU
     }
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 2,

@@ -74,8 +74,8 @@ class Tscrnn(HeaderBytesMethod):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "length": {"recurrent_axis": "length"},  # the LSTMs run along the bytes
         "final": {"read_out": "final"},
-        "small": {"bytes": 500},  # our choice: reduced, for machines without a GPU
         "shared": {"packets": 16, "mask_ports": True, **SHARED},
+        "small": {"bytes": 500},  # our choice: reduced, for machines without a GPU
     }
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 2,
