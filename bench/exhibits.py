@@ -87,7 +87,9 @@ def _point(scene: Scene, arm: Arm) -> tuple[float, float, float] | None:
 
 
 def _caption(scene: Scene) -> str:
-    return scene.title + (f", mode {scene.ours[-1]}" if scene.ours else "")
+    """A picture's heading, and below it data, scale and mode."""
+    head, _, rest = scene.title.partition(" · ")
+    return "\n".join([head, *([" · ".join([rest, f"mode {scene.ours[-1]}"])] if scene.ours else [])])
 
 
 def _grid(scene: Scene) -> Exhibit:
