@@ -2,15 +2,15 @@
 
 import csv
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from bench.cards import find_card
 from bench.errors import InputError
-from bench.experiments import EXPERIMENTS, Experiment, Scale, chosen, plan
-from bench.published import names
+from bench.experiments import EXPERIMENTS, Arm, Experiment, Scale, chosen, plan
+from bench.published import folder, names
 from bench.registry import describe
 from bench.sheets import Sheet
 from bench.store import Store
@@ -28,28 +28,42 @@ class Cost:
     hours: float | None  # None: no rate was measured for one of its methods
 
 
-def overview(tracker: Tracker, scale: Scale, rates: Mapping[str, float]) -> Sheet:
-    """Every experiment: its data, whether they are here, runs, what is done, and the estimated time of what is not."""
-    finished = _finished(tracker)
+def overview(
+    tracker: Tracker, scale: Scale, experiments: Sequence[Experiment] = (), dataset: str | None = None
+) -> Sheet:
+    """Every experiment, or those given: data, whether they are here, runs, what is done, and the estimated time left.
+
+    ``dataset`` takes the place of the paper's data.
+    """
+    finished, rates = _finished(tracker), rates_of(folder().parent / "rates.csv")
     rows, records = [], []
-    for experiment in EXPERIMENTS.values():
-        store = _store(experiment.dataset)
-        cells = [experiment.id, experiment.title, experiment.dataset + ("" if store else " (not prepared)")]
-        record: dict[str, Any] = {"id": experiment.id, "title": experiment.title, "dataset": experiment.dataset,
+    for experiment in experiments or EXPERIMENTS.values():
+        name = dataset or experiment.dataset
+        store = _store(name)
+        cells = [experiment.id, experiment.title, name + ("" if store else " (not prepared)")]
+        record: dict[str, Any] = {"id": experiment.id, "title": experiment.title, "dataset": name,
                                   "prepared": store is not None, "published": experiment.id in names()}  # fmt: skip
         for mode in ("paper", "clean"):
-            cost = _cost(experiment, mode, store, scale, rates, finished)
-            hours = "?" if cost.hours is None else _hours(cost.hours)
-            cells += [f"{cost.done} of {cost.runs}", hours]
-            record |= {f"{mode}_{name}": value for name, value in dataclasses.asdict(cost).items()}
+            cost = _cost(experiment, mode, name, store, scale, rates, finished)
+            cells += [f"{cost.done} of {cost.runs}", "?" if cost.hours is None else _hours(cost.hours)]
+            record |= {f"{mode}_{key}": value for key, value in dataclasses.asdict(cost).items()}
         rows.append(cells)
         records.append(record)
     head = ["id", "what", "data set", "paper: done", "time left", "clean: done", "time left"]
-    notes = [
-        f"at {', '.join(scale.words())}; time from the rates that benchmarks/rates.py measured on two slow cores "
-        "(results/rates.csv); clean: where the data set is not prepared, as many samples as under paper",
-    ]
-    return Sheet("", head, rows, notes, records)
+    return Sheet("", head, rows, _remarks(scale, rates), records)
+
+
+def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
+    """What the times are worth."""
+    asked = {key: value for key, value in vars(scale).items() if value and value != getattr(Scale(), key)}
+    words = [f"{key} {value}" for key, value in asked.items()]
+    how = "from the rates that benchmarks/rates.py measured on two slow cores, each method at its default size"
+    return [
+        f"scale: {', '.join(words) or 'full'}; {scale.seeds} seeds",
+        f"time left: {how}; runs that several exhibits share count in each" if rates else
+        "time left: unknown, benchmarks/rates.py has measured no rates here",
+        "clean, where the data set is not prepared: as many samples as under paper; table-X is timed, it has no runs",
+    ]  # fmt: skip
 
 
 def _finished(tracker: Tracker) -> set[str]:
@@ -73,37 +87,46 @@ def _store(name: str) -> Store | None:
 def _cost(
     experiment: Experiment,
     mode: str,
+    dataset: str,
     store: Store | None,
     scale: Scale,
     rates: Mapping[str, float],
     finished: set[str],
 ) -> Cost:
     """Runs, finished ones, and hours of the rest."""
-    arms = chosen(experiment, scale)
-    folds = scale.folds if mode == "clean" and scale.folds else 1
-    if experiment.kind == "timing":
+    kept = tuple(arm.method for arm in experiment.arms if arm.method in scale.methods)
+    if experiment.kind == "timing" or (scale.methods and not kept):
         return Cost(0, 0, 0.0)
+    scale = replace(scale, methods=kept)
+    arms = chosen(experiment, scale)
     done = [0] * len(arms)
     if store is not None and finished:
-        done = [sum(s.digest in finished for s in one.specs) for one in plan(experiment, mode, store, scale)]
-    each = scale.seeds * folds
-    samples = TRAINED * _samples(experiment, mode, store, scale)
-    seconds = 0.0
-    for arm, have in zip(arms, done, strict=True):
-        if arm.method not in rates:
-            return Cost(each * len(arms), sum(done), None)
-        defaults = describe(arm.method).defaults
-        epochs = (scale.epochs or experiment.epochs or defaults["epochs"]) if "epochs" in defaults else 1
-        seconds += (each - have) * samples * epochs / rates[arm.method]
+        planned = plan(experiment, mode, store, scale)
+        done = [sum(spec.digest in finished for spec in one.specs) for one in planned]
+    each = scale.seeds * (scale.folds if mode == "clean" and scale.folds else 1)
+    samples = _samples(experiment, mode, dataset, store, scale)
+    if samples is None or any(arm.method not in rates for arm in arms):
+        return Cost(each * len(arms), sum(done), None)
+    seconds = sum(
+        (each - have) * TRAINED * samples * _epochs(experiment, arm, scale) / rates[arm.method]
+        for arm, have in zip(arms, done, strict=True)
+    )
     return Cost(each * len(arms), sum(done), seconds / 3600)
 
 
-def _samples(experiment: Experiment, mode: str, store: Store | None, scale: Scale) -> float:
-    """Samples of a run before they are divided."""
+def _epochs(experiment: Experiment, arm: Arm, scale: Scale) -> int:
+    """Passes over the training part; one for methods without epochs."""
+    defaults = describe(arm.method).defaults
+    return int(scale.epochs or experiment.epochs or defaults["epochs"]) if "epochs" in defaults else 1
+
+
+def _samples(experiment: Experiment, mode: str, dataset: str, store: Store | None, scale: Scale) -> float | None:
+    """Samples of a run before they are divided; None where neither store nor card knows the classes."""
     most = scale.max_per_class or (experiment.per_class if mode == "paper" else experiment.limit)
     if store is None:
-        card = find_card(experiment.dataset)
-        return (card.expected.tasks[card.default_task].classes or 1) * (most or experiment.per_class)
+        card = find_card(dataset)
+        expected = card.expected.tasks.get(card.default_task)
+        return expected.classes * (most or experiment.per_class) if expected and expected.classes else None
     task = store.manifest["tasks"][store.default_task]
     if mode == "paper":
         return len(task["classes"]) * (most or experiment.per_class)

@@ -16,13 +16,14 @@ from bench import charts
 from bench.attention import attention_maps
 from bench.errors import InputError
 from bench.experiments import BYTES, PACKETS, Arm
-from bench.onepacket import one_packet
+from bench.onepacket import OnePacket, one_packet
 from bench.published import published
-from bench.scenes import Scene, notes_of, pairs, percent, printed_value, scores, spread
+from bench.scenes import TOLD, Scene, notes_of, pairs, percent, scores, spread
 from bench.sheets import Sheet
 from bench.tracking import Record
 
 Draw = Callable[[Path], None]
+FEW: Final = 10  # sessions below which an interval would feign certainty (our choice)
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,13 @@ def exhibit(scene: Scene) -> Exhibit:
 
 
 def _systems(scene: Scene) -> Exhibit:
-    return Exhibit(scores(scene, ("macro_f1", "accuracy")))
+    return Exhibit(scores(scene))
 
 
 def _arms(scene: Scene) -> Exhibit:
-    """Arms best first as the paper has them, each against the next."""
-    sheet = scores(scene, ("accuracy", "macro_f1"))
-    ordered = sorted(scene.arms, key=lambda arm: -(printed_value(scene, arm, "accuracy") or 0))
-    return Exhibit(_with_notes(sheet, pairs(scene, ordered)))
+    """Arms with the differences that the paper is about."""
+    couples = [(scene.experiment.arm(one), scene.experiment.arm(other)) for one, other in scene.experiment.pairs]
+    return Exhibit(_with_notes(scores(scene), pairs(scene, couples)))
 
 
 def _with_notes(sheet: Sheet, notes: Sequence[str]) -> Sheet:
@@ -56,40 +56,58 @@ def _with_notes(sheet: Sheet, notes: Sequence[str]) -> Sheet:
 def _classes(scene: Scene) -> Exhibit:
     """Precision, recall and F1 of each class."""
     (arm,) = scene.arms
+    kinds = ("precision", "recall", "f1")
     results = {mode: [r.result()["scores"]["per_class"] for r in scene.of(arm, mode).records] for mode in scene.ours}
-    names = list(dict.fromkeys([*(scene.printed if scene.against or not scene.ours else ()),
-                                *(name for runs in results.values() for run in runs for name in run)]))  # fmt: skip
-    head, rows, records = ["class"], [], []
-    shown = [m for m in scene.modes if m != "published" or scene.against or not scene.ours]
-    head += [f"{kind}: {mode}" for mode in shown for kind in ("precision", "recall", "f1")]
+    ours = [name for runs in results.values() for run in runs for name in run]
+    names = list(dict.fromkeys([*(scene.printed if scene.against else ()), *ours]))
+    shown = [mode for mode in scene.modes if mode != "published" or scene.against]
+    rows, records = [], []
     for name in names:
         cells, record = [name], {"class": name}
         for mode in shown:
-            for kind in ("precision", "recall", "f1"):
-                if mode == "published":
-                    cells.append(scene.printed.get(name, {}).get(kind, "–"))
-                    record[f"published_{kind}"] = cells[-1]
-                    continue
-                values = [run[name][kind] for run in results[mode] if name in run]
-                value = {kind: fmean(values)} if values else {}
-                value |= {f"{kind}_sd": stdev(values)} if len(values) > 1 else {}
-                cells.append(percent(value, kind))
-                record |= {f"{mode}_{key}": number for key, number in value.items()}
+            if mode == "published":
+                printed = [scene.printed.get(name, {}).get(kind, "–") for kind in kinds]
+                cells += printed
+                record |= {f"published_{kind}": text for kind, text in zip(kinds, printed, strict=True)}
+                continue
+            values = {
+                kind: _over_runs([run[name][kind] for run in results[mode] if name in run], kind) for kind in kinds
+            }
+            cells += [percent(value, kind) for kind, value in values.items()]
+            record |= {f"{mode}_{key}": number for value in values.values() for key, number in value.items()}
         rows.append(cells)
         records.append(record)
-    return Exhibit(Sheet(scene.title, head, rows, notes_of(scene), records))
+    head = ["class", *(f"{kind}: {scene.headed(mode)}" for mode in shown for kind in kinds)]
+    alone = any(len(runs) == 1 for runs in results.values())
+    notes = [*notes_of(scene), *(["classes: one run shows no spread"] if alone else [])]
+    return Exhibit(Sheet(scene.title, head, rows, notes, records))
+
+
+def _over_runs(values: Sequence[float], name: str) -> dict[str, float]:
+    """Mean and, of several, standard deviation, as `Row.value` has them."""
+    if not values:
+        return {}
+    return {name: fmean(values), **({f"{name}_sd": stdev(values)} if len(values) > 1 else {})}
 
 
 def _point(scene: Scene, arm: Arm) -> tuple[float, float, float] | None:
-    """Accuracy of an arm under the strictest mode shown, with its bar; None without runs."""
-    value = scene.of(arm, scene.ours[-1]).row.value(scene.experiment.metric) if scene.ours else {}
-    return spread(value, scene.experiment.metric) if value else None
+    """Accuracy of an arm under the mode that is drawn, with its bar; None without runs."""
+    metric = scene.experiment.metric
+    value = scene.of(arm, scene.drawn).row.value(metric)
+    return spread(value, metric) if value else None
 
 
-def _caption(scene: Scene) -> str:
-    """A picture's heading, and below it data, scale and mode."""
+def _caption(scene: Scene, *more: str, mode: str | None = None) -> str:
+    """A picture's heading, and below it data, scale, and the mode that is drawn with its marks."""
     head, _, rest = scene.title.partition(" · ")
-    return "\n".join([head, *([" · ".join([rest, f"mode {scene.ours[-1]}"])] if scene.ours else [])])
+    drawn = scene.drawn if mode is None else mode
+    return "\n".join([head, " · ".join([rest, *([f"mode {scene.headed(drawn)}"] if drawn else []), *more])])
+
+
+def _bars(scene: Scene) -> str:
+    """What the bars of `_point` are."""
+    several = any(len(f.records) > 1 for f in scene.found if f.mode == scene.drawn)
+    return "bars: one standard deviation over runs" if several else "bars: 95 % interval over groups"
 
 
 def _grid(scene: Scene) -> Exhibit:
@@ -99,46 +117,45 @@ def _grid(scene: Scene) -> Exhibit:
         (n, m): float(scene.printed[key]["accuracy"]) / 100
         for n in PACKETS
         for m in BYTES
-        if (key := f"{n},{m}") in scene.printed
+        if (key := f"{n},{m}") in scene.printed and "published" in scene.modes
     }
     values = {key: point for key, point in found.items() if point is not None}
-    draw = partial(charts.draw_grid, values, printed, title=_caption(scene))
-    return Exhibit(scores(scene, ("accuracy", "macro_f1")), draw)
+    draw = partial(charts.draw_grid, values, printed, title=_caption(scene, _bars(scene)))
+    return Exhibit(scores(scene, TOLD), draw if values else None)
 
 
 def _sweep(scene: Scene) -> Exhibit:
     """Fig. 7: accuracy by temperature, and what it is worth against the spread between seeds."""
     points = [(arm.values["temperature"], *point) for arm in scene.arms if (point := _point(scene, arm)) is not None]
-    printed = [(float(key), float(row["accuracy"]) / 100) for key, row in scene.printed.items()]
-    draw = partial(charts.draw_sweep, points, printed, title=_caption(scene), xlabel="temperature τ", ylabel="accuracy")
-    ends = [arm for arm in (_nearest(scene, 500), _nearest(scene, 1)) if arm is not None]
-    notes = [*pairs(scene, ends if len(set(ends)) == 2 else []), *_chosen(scene)]
-    return Exhibit(_with_notes(scores(scene, ("accuracy", "macro_f1")), notes), draw)
+    rows = scene.printed.items() if "published" in scene.modes else ()
+    printed = [(float(key), float(row["accuracy"]) / 100) for key, row in rows]
+    title = _caption(scene, _bars(scene))
+    draw = partial(charts.draw_sweep, points, printed, title=title, xlabel="temperature τ", ylabel="accuracy")
+    near, far = _nearest(scene, 500), _nearest(scene, 1)
+    notes = [*pairs(scene, [(near, far)] if near != far else []), *_chosen(scene)]
+    return Exhibit(_with_notes(scores(scene, TOLD), notes), draw if points else None)
 
 
-def _nearest(scene: Scene, temperature: float) -> Arm | None:
-    return min(scene.arms, key=lambda arm: abs(arm.values["temperature"] - temperature), default=None)
+def _nearest(scene: Scene, temperature: float) -> Arm:
+    return min(scene.arms, key=lambda arm: abs(arm.values["temperature"] - temperature))
 
 
 def _chosen(scene: Scene) -> list[str]:
-    """The arm that the validation part would choose, and how the spread over arms compares with that over seeds."""
+    """The arm that the validation part would choose, and whether arms differ more than seeds alone would make them."""
     lines = []
     for mode in scene.ours:
-        rows = [(arm, scene.of(arm, mode).row) for arm in scene.arms]
-        rows = [(arm, row) for arm, row in rows if row.done]
+        rows = [(arm, row) for arm in scene.arms if (row := scene.of(arm, mode).row).done]
         if len(rows) < 2:
             continue
         best, row = max(rows, key=lambda pair: pair[1].value("validation_macro_f1").get("validation_macro_f1", 0))
-        means = [row.value("accuracy")["accuracy"] for _, row in rows]
-        seeds = [row.value("accuracy").get("accuracy_sd") for _, row in rows]
-        within = [sd for sd in seeds if sd is not None]
-        lines.append(
-            f"{mode}: validation chooses {best.label}, with {percent(row.value('accuracy'), 'accuracy')} accuracy"
-        )
-        if within:
+        told = percent(row.value("accuracy"), "accuracy")
+        lines.append(f"{mode}: validation chooses {best.label}, whose accuracy on the test part is {told}")
+        variances = [row.value("accuracy").get("accuracy_sd", np.nan) ** 2 / len(row.done) for _, row in rows]
+        if not np.isnan(variances).any():
+            means = [row.value("accuracy")["accuracy"] for _, row in rows]
             lines.append(
-                f"{mode}: standard deviation of the {len(means)} means {100 * stdev(means):.2f} points, "
-                f"over the seeds of one value {100 * fmean(within):.2f}"
+                f"{mode}: the {len(means)} means have a standard deviation of {100 * stdev(means):.2f} points; "
+                f"seeds alone would give {100 * np.sqrt(fmean(variances)):.2f} if every value were as good"
             )
     return lines
 
@@ -146,32 +163,35 @@ def _chosen(scene: Scene) -> list[str]:
 def _attention(scene: Scene) -> Exhibit:
     """Fig. 8: which packets four packets of one session look at."""
     (arm,) = scene.arms
-    found = [record for mode in scene.ours for record in scene.of(arm, mode).records]
+    found = scene.of(arm, scene.drawn).records
     if not found or scene.store is None:
-        return Exhibit(Sheet(scene.title, ["figure"], [["no numbers are printed in the paper"]], notes_of(scene)))
-    seen = attention_maps(found[-1], scene.store)
+        return _nothing(scene)
+    seen = attention_maps(found[0], scene.store)
     packets = seen.maps.shape[1]
-    head = ["query packet", *(str(n + 1) for n in range(packets))]
-    rows = [[str(q + 1), *(f"{100 * w:.1f}" for w in line)] for q, line in zip(seen.queries, seen.maps, strict=True)]
-    records = [
-        {"query": int(q), "weights": [float(w) for w in line]} for q, line in zip(seen.queries, seen.maps, strict=True)
-    ]
+    told = list(zip(seen.queries, seen.maps, strict=True))
+    rows = [[str(query + 1), *(f"{100 * weight:.1f}" for weight in line)] for query, line in told]
+    records = [{"query": query, "weights": line.tolist()} for query, line in told]
+    run = f"run {found[0].run_id[:8]}, seed {found[0].spec['seed']}, mode {scene.headed(scene.drawn)}"
+    answer = "taken for it" if seen.predicted == seen.class_name else f"taken for {seen.predicted}"
     notes = [
         *notes_of(scene),
-        f"session {seen.session} ({seen.class_name}) of the test part, run {found[-1].run_id[:8]}; last layer, mean "
-        "over heads, percent of the attention between packets",
+        f"one session of the test part: number {seen.session}, {seen.class_name}, {answer}; {run}",
+        "percent of the attention between packets: last layer, mean over heads, class token left out; no uncertainty: "
+        "one session, one model",
     ]
     side = int(np.ceil(np.sqrt(packets)))
     grids = np.zeros((len(rows), side * side))
     grids[:, :packets] = seen.maps
-    draw = partial(
-        charts.draw_attention,
-        grids.reshape(-1, side, side),
-        list(seen.queries),
-        title=_caption(scene),
-        filled=seen.filled,
-    )
+    title = _caption(scene, f"seed {found[0].spec['seed']}", seen.class_name)
+    maps = grids.reshape(-1, side, side)
+    draw = partial(charts.draw_attention, maps, list(seen.queries), title=title, filled=seen.filled)
+    head = ["query packet", *(str(n + 1) for n in range(packets))]
     return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
+
+
+def _nothing(scene: Scene) -> Exhibit:
+    """Without a finished run."""
+    return Exhibit(Sheet(scene.title, ["result"], [["no finished run"]], notes_of(scene)))
 
 
 def _curve(scene: Scene, records: Sequence[Record], name: str) -> charts.Series | None:
@@ -188,16 +208,6 @@ def _curve(scene: Scene, records: Sequence[Record], name: str) -> charts.Series 
 def _weights(scene: Scene) -> Exhibit:
     """Figs 9 and 10: the mean weight of each branch in every step's batch."""
     (arm,) = scene.arms
-    head = [
-        "branch",
-        "mode",
-        "runs",
-        "first step",
-        "lowest",
-        "highest",
-        "mean of the last tenth",
-        "sd of that over runs",
-    ]
     rows, records, series = [], [], {}
     for mode in scene.ours:
         runs = scene.of(arm, mode).records
@@ -205,42 +215,48 @@ def _weights(scene: Scene) -> Exhibit:
             curve = _curve(scene, runs, f"step/alpha_{branch}")
             if curve is None:
                 continue
-            last = max(1, len(curve[0]) // 10)
-            ends = [scene.tracker.curve(r.run_id, f"step/alpha_{branch}")[1][-last:].mean() for r in runs]
-            sd = stdev(ends) if len(ends) > 1 else float("nan")
-            numbers = [curve[1][0], curve[2].min(), curve[3].max(), fmean(ends), sd]
-            rows.append([branch, mode, str(len(runs)), *(f"{number:.3f}" for number in numbers)])
-            names = ("first", "lowest", "highest", "last_tenth", "last_tenth_sd")
-            records.append({"branch": branch, "mode": mode, **dict(zip(names, map(float, numbers), strict=True))})
-            if mode == scene.ours[-1]:
+            if mode == scene.drawn:
                 series[f"{branch} branch"] = curve
-    draw = partial(charts.draw_series, series, title=_caption(scene), xlabel="optimiser step", ylabel="weight α")
-    rows = rows or [["no numbers are printed in the paper", *[""] * (len(head) - 1)]]
-    return Exhibit(Sheet(scene.title, head, rows, notes_of(scene), records), draw if series else None)
+            ends = [scene.tracker.curve(run.run_id, f"step/alpha_{branch}")[1] for run in runs]
+            last = _over_runs([float(values[-max(1, len(values) // 10) :].mean()) for values in ends], "last_tenth")
+            numbers = {"first": curve[1][0], "lowest": curve[2].min(), "highest": curve[3].max(), **last}
+            deviation = f"{last['last_tenth_sd']:.3f}" if "last_tenth_sd" in last else "one run"
+            told = [f"{numbers[name]:.3f}" for name in ("first", "lowest", "highest", "last_tenth")]
+            rows.append([branch, scene.headed(mode), str(len(runs)), *told, deviation])
+            records.append(
+                {"branch": branch, "mode": mode, "runs": len(runs), **{k: float(v) for k, v in numbers.items()}}
+            )
+    if not rows:
+        return _nothing(scene)
+    head = ["branch", "mode", "runs", "first step", "lowest", "highest", "mean of the last tenth", "its sd over runs"]
+    title = _caption(scene, "mean over runs, lowest to highest")
+    draw = partial(charts.draw_series, series, title=title, xlabel="optimiser step", ylabel="weight α")
+    notes = [*notes_of(scene), "a step's value is the mean over its batch; lowest and highest of all steps and runs"]
+    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
 
 
 def _training(scene: Scene) -> Exhibit:
     """Fig. 11: training accuracy by epoch."""
-    series = {}
-    for arm in scene.arms:
-        curve = _curve(scene, scene.of(arm, scene.ours[-1]).records, "epoch/accuracy") if scene.ours else None
-        if curve is not None:
-            series[arm.label] = curve
-    epochs = sorted({int(step) for curve in series.values() for step in curve[0]})
-    head = ["epoch", *(f"{name}: training accuracy (lowest, highest)" for name in series)]
+    curves = {arm.label: _curve(scene, scene.of(arm, scene.drawn).records, "epoch/accuracy") for arm in scene.arms}
+    series = {label: curve for label, curve in curves.items() if curve is not None}
+    if not series:
+        return _nothing(scene)
     rows, records = [], []
-    for epoch in epochs:
+    for epoch in sorted({int(step) for curve in series.values() for step in curve[0]}):
         cells, record = [str(epoch)], {"epoch": float(epoch)}
-        for name, (steps, mean, low, high) in series.items():
-            place = np.flatnonzero(steps == epoch)
-            cells.append(f"{mean[place[0]]:.3f} ({low[place[0]]:.3f}, {high[place[0]]:.3f})" if len(place) else "–")
-            ends = (("mean", mean), ("lowest", low), ("highest", high))
-            record |= {f"{name} {kind}": float(values[place[0]]) for kind, values in ends if len(place)}
+        for name, curve in series.items():
+            at = np.flatnonzero(curve[0] == epoch)
+            mean, low, high = (float(values[at[0]]) if len(at) else np.nan for values in curve[1:])
+            spread_of = f" ({100 * low:.1f}, {100 * high:.1f})" if low != high else ""
+            cells.append(f"{100 * mean:.1f}{spread_of}" if len(at) else "–")
+            record |= {f"{name} mean": mean, f"{name} lowest": low, f"{name} highest": high} if len(at) else {}
         rows.append(cells)
         records.append(record)
-    draw = partial(charts.draw_series, series, title=_caption(scene), xlabel="epoch", ylabel="training accuracy")
-    rows = rows or [["no numbers are printed in the paper", *[""] * (len(head) - 1)]]
-    return Exhibit(Sheet(scene.title, head, rows, notes_of(scene), records), draw if series else None)
+    head = ["epoch", *(f"{name}: {scene.headed(scene.drawn)}" for name in series)]
+    notes = [*notes_of(scene), "training accuracy, percent: mean over runs (lowest, highest)"]
+    title = _caption(scene, "mean over runs, lowest to highest")
+    draw = partial(charts.draw_series, series, title=title, xlabel="epoch", ylabel="training accuracy")
+    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
 
 
 def _single(scene: Scene) -> Exhibit:
@@ -250,44 +266,56 @@ def _single(scene: Scene) -> Exhibit:
     notes, draw = notes_of(scene), None
     for mode in scene.ours:
         for arm in scene.arms:
-            runs = scene.of(arm, mode).records
-            if not runs or scene.store is None:
-                continue
             try:
-                seen = one_packet(runs, scene.store)
+                seen = one_packet(scene.of(arm, mode).records, scene.store) if scene.store else None
             except InputError as error:
                 notes.append(f"{mode}, {arm.label}: {error}")
                 continue
-            low, high = seen.interval
-            notes.append(
-                f"{mode}, {arm.label}: accuracy {100 * seen.accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}], "
-                f"{seen.samples} test samples of one packet ({seen.sessions} sessions) in {len(runs)} runs"
-            )
-            told = zip(seen.classes, seen.shares, seen.counts.sum(1), strict=True)
-            for name, shares, count in told:
-                wrong = [(share, other) for other, share in zip(seen.columns, shares, strict=True) if other != name]
-                share, other = max(wrong, default=(0.0, ""))
-                own = shares[list(seen.columns).index(name)]
-                rows.append([mode, arm.label, name, str(int(count)), f"{own:.2f}", f"{other} {share:.2f}"])
-                records.append({"mode": mode, "arm": arm.label, "class": name, "samples": int(count),
-                                "shares": dict(zip(seen.columns, map(float, shares), strict=True))})  # fmt: skip
-            if draw is None or mode == "clean":
-                draw = _shares(scene, seen) if arm == scene.arms[0] else draw
+            if seen is None:
+                continue
+            notes.append(f"{mode}, {arm.label}: {_sure(seen)}")
+            lines, numbers = _confused(seen)
+            rows += [[scene.headed(mode), arm.label, *line] for line in lines]
+            records += [{"mode": mode, "arm": arm.label, **line} for line in numbers]
+            if draw is None or (mode == scene.drawn and arm == scene.arms[0]):
+                draw = _shares(scene, seen, mode, arm)
+    if not rows:
+        return _with_lines(_nothing(scene), notes)
     head = ["mode", "system", "class", "samples", "right", "most taken for"]
-    rows = rows or [["no run", *[""] * (len(head) - 1)]]
     return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
 
 
-def _shares(scene: Scene, seen: Any) -> Draw:
-    printed = {(row["true"], row["predicted"]): float(row["share"]) for row in published(scene.experiment.id)}
-    return partial(
-        charts.draw_shares,
-        seen.shares,
-        seen.classes,
-        seen.columns,
-        title=_caption(scene),
-        published=printed if scene.original else {},
+def _with_lines(shown: Exhibit, notes: Sequence[str]) -> Exhibit:
+    return Exhibit(Sheet(**{**shown.sheet.__dict__, "notes": list(notes)}))
+
+
+def _sure(seen: OnePacket) -> str:
+    """Mean diagonal with its interval, where there are sessions enough for one."""
+    low, high = seen.interval
+    interval = f"[{100 * low:.2f}, {100 * high:.2f}]" if seen.sessions >= FEW else "(too few sessions for an interval)"
+    return (
+        f"mean of the classes' shares {100 * seen.accuracy:.2f} {interval}, {seen.samples} test samples of one packet, "
+        f"{seen.sessions} sessions, {len(seen.classes)} classes"
     )
+
+
+def _confused(seen: OnePacket) -> tuple[list[list[str]], list[dict[str, Any]]]:
+    """A line a class: samples, share that is right, and the class that it is most often taken for."""
+    lines, records = [], []
+    for name, shares, count in zip(seen.classes, seen.shares, seen.counts.sum(axis=1), strict=True):
+        own = shares[seen.columns.index(name)]
+        share, other = max((s, o) for o, s in zip(seen.columns, shares, strict=True) if o != name)
+        lines.append([name, str(int(count)), f"{own:.2f}", f"{other} {share:.2f}" if share else "–"])
+        found = dict(zip(seen.columns, map(float, shares), strict=True))
+        records.append({"class": name, "samples": int(count), "shares": found})
+    return lines, records
+
+
+def _shares(scene: Scene, seen: OnePacket, mode: str, arm: Arm) -> Draw:
+    printed = {(row["true"], row["predicted"]): float(row["share"]) for row in published(scene.experiment.id)}
+    title = _caption(scene, arm.label, f"{seen.samples} samples of {seen.sessions} sessions", mode=mode)
+    shown = printed if scene.against else {}
+    return partial(charts.draw_shares, seen.shares, seen.classes, seen.columns, title=title, published=shown)
 
 
 KINDS: Final[dict[str, Callable[[Scene], Exhibit]]] = {

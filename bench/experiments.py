@@ -32,6 +32,7 @@ SYSTEMS: Final = {
 PACKETS: Final = (4, 9, 16, 25, 36, 49)  # Fig. 6
 BYTES: Final = (16, 36, 64, 100, 169, 256, 324, 400)  # Fig. 6
 TEMPERATURES: Final = tuple(float(value) for value in range(1, 801, 20))  # IV-C-2: 1 to 800 in steps of 20
+THINNED: Final = ("grid", "sweep")  # kinds of experiments of which `Scale.every` takes some values
 SEEDS: Final = 5  # our choice: the paper does not say
 
 
@@ -66,6 +67,11 @@ class Experiment:
     limit: int | None = None  # samples a class at most where the split is clean
     epochs: int | None = None  # None: each method's own
     metric: str = "accuracy"
+    pairs: tuple[tuple[str, str], ...] = ()  # labels of arms that are set against each other, the first less the second
+
+    def arm(self, label: str) -> Arm:
+        """The arm of that label."""
+        return next(arm for arm in self.arms if arm.label == label)
 
 
 @dataclass(frozen=True)
@@ -82,13 +88,18 @@ class Scale:
     split: str = "session"  # of mode clean
     sampling: str | None = None  # of mode paper; None: windows without overlap (methods of windows: our choice)
 
-    def words(self) -> list[str]:
-        """What differs from the full experiment, for people."""
-        told = {"samples a class": self.max_per_class, "epochs": self.epochs, "preset": self.preset}
-        words = [f"{name} {value}" for name, value in told.items() if value is not None]
-        words += [f"every {self.every}. value"] if self.every > 1 else []
-        words += [f"only {', '.join(self.methods)}"] if self.methods else []
-        return [*words, f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]
+    def words(self, experiment: Experiment) -> list[str]:
+        """What makes this experiment other than the full one, for people."""
+        known = any(self.preset in describe(arm.method).presets for arm in experiment.arms)
+        told = {
+            "samples a class": self.max_per_class if experiment.kind != "timing" else None,
+            "epochs": self.epochs if experiment.kind != "timing" else None,
+            "preset": self.preset if known and experiment.kind != "timing" else None,
+            "every so many-th value:": self.every if self.every > 1 and experiment.kind in THINNED else None,
+            "only": ", ".join(self.methods) or None,
+        }
+        seeds = [] if experiment.kind == "timing" else [f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]
+        return [*(f"{name} {value}" for name, value in told.items() if value is not None), *seeds]
 
 
 @dataclass(frozen=True)
@@ -103,24 +114,40 @@ class Planned:
 def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: str | None = None) -> list[Planned]:
     """The runs of an experiment under mode ``paper`` or ``clean``, arm by arm.
 
-    Raises :class:`InputError` for a method that the experiment has not, or one that no arm is left of.
+    Raises :class:`InputError` for a method that the experiment has not, and a preset that no system has or that would
+    change what an arm is about.
     """
-    planned = []
-    for arm in chosen(experiment, scale):
-        preset = scale.preset if scale.preset in describe(arm.method).presets else None
-        values = {**(describe(arm.method).presets[preset] if preset else {}), **arm.values}
-        specs = expand(
-            [arm.method],
-            [store],
-            task=task,
-            seeds=range(scale.seeds),
-            values=values,
-            preset=arm.preset,
-            epochs=scale.epochs or experiment.epochs,
-            **_protocol(experiment, mode, arm, scale),
+    arms = chosen(experiment, scale)
+    if scale.preset and not any(scale.preset in describe(name).presets for name in SYSTEMS):
+        raise InputError(f"no system has a preset {scale.preset!r}; `bench methods NAME` shows those of each")
+    return [
+        Planned(
+            arm,
+            mode,
+            tuple(
+                expand(
+                    [arm.method],
+                    [store],
+                    task=task,
+                    seeds=range(scale.seeds),
+                    values=_values(arm, scale.preset),
+                    epochs=scale.epochs or experiment.epochs,
+                    **_protocol(experiment, mode, arm, scale),
+                )
+            ),
         )
-        planned.append(Planned(arm, mode, tuple(specs)))
-    return planned
+        for arm in arms
+    ]
+
+
+def _values(arm: Arm, preset: str | None) -> dict[str, Any]:
+    """An arm's parameters on top of a preset, which may not touch what makes the arm what it is."""
+    presets = describe(arm.method).presets
+    own = {**(presets[arm.preset] if arm.preset else {}), **arm.values}
+    asked = presets.get(preset or "", {})
+    if common := sorted(own.keys() & asked.keys()):
+        raise InputError(f"--preset {preset} sets {common[0]}, which is what {arm.label!r} is about; leave it out")
+    return {**asked, **own}
 
 
 def chosen(experiment: Experiment, scale: Scale) -> list[Arm]:
@@ -163,9 +190,9 @@ def _classes(number: str, name: str, dataset: str, target: str) -> Experiment:
 
 
 def _single(number: str, name: str, preset: str, target: str) -> Experiment:
-    """Sessions of a single packet with payload: learned from whole sessions, and from windows of one packet."""
+    """Sessions of one packet with payload: learned from sessions, and from windows of one packet of any session."""
     arms = (
-        Arm(f"{name}, trained on whole sessions", "atvitsc", preset=preset),
+        Arm(f"{name}, trained on sessions", "atvitsc", preset=preset),
         Arm(f"{name}, trained on single packets", "atvitsc", preset=preset, sampling="window=1,per_session=10"),
     )
     return Experiment(f"fig-{number}", f"{name} on sessions of one packet", "ustc-tfc", "single", target, arms)
@@ -177,6 +204,11 @@ _VARIANTS: Final = (
     Arm("PVT+STFE", "atvitsc", preset="concat"),
     Arm("PVT+STFE+DW", "atvitsc"),
 )
+_ON_PACKETS, _ON_SESSION = (
+    "packet-level: 4 packets of 256 payload bytes",
+    "session-level: first 1600 bytes of the session",
+)
+_ON_1024, _ON_ALL = "session-level: first 1024 bytes", "session-level: first 1600 bytes of all layers, ports shown"
 _WEIGHTED, _PLAIN = Arm("with weighting", "atvitsc"), Arm("without weighting", "atvitsc", preset="concat")
 _QUARTET: Final = "precision/recall/F1/accuracy"
 
@@ -204,11 +236,11 @@ _ALL: Final = (
         "arms",
         "packet-level 89.3, session-level 82.7 (accuracy)",
         (
-            Arm("packet-level: 4 packets of 256 payload bytes", "wang1d", preset="packet-level", sampling="session"),
-            Arm("session-level: first 1600 bytes of the session", "wang1d", preset="session-level", sampling="session"),
-            Arm("session-level: first 1024 bytes", "wang1d", preset="session-1024", sampling="session"),
+            Arm(_ON_PACKETS, "wang1d", preset="packet-level", sampling="session"),
+            Arm(_ON_SESSION, "wang1d", preset="session-level", sampling="session"),
+            Arm(_ON_1024, "wang1d", preset="session-1024", sampling="session"),
             Arm(
-                "session-level: first 1600 bytes of all layers, ports shown",
+                _ON_ALL,
                 "wang1d",
                 preset="session-raw",
                 sampling="session",
@@ -216,6 +248,7 @@ _ALL: Final = (
         ),
         per_class=1000,
         limit=1000,
+        pairs=((_ON_PACKETS, _ON_SESSION), (_ON_PACKETS, _ON_1024), (_ON_SESSION, _ON_ALL)),
     ),
     Experiment(
         "table-XII",
@@ -224,6 +257,7 @@ _ALL: Final = (
         "arms",
         "weighting 98.79 ± 0.19 > concatenation 98.00 ± 0.66 > PVT 95.85 ± 1.23 > STFE 91.99 ± 2.46 (accuracy)",
         _VARIANTS,
+        pairs=(("PVT+STFE+DW", "PVT+STFE"), ("PVT+STFE", "PVT"), ("PVT", "STFE")),
     ),
     Experiment(
         "fig-6",

@@ -6,6 +6,7 @@ again, so a broken-off reproduction goes on where it stopped, and two exhibits o
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,9 @@ class Request:
     @property
     def original(self) -> bool:
         """Whether the data are the paper's."""
-        return self.store is None or self.store.name == self.experiment.dataset
+        return self.store is None or (
+            self.store.name == self.experiment.dataset and self.task in (None, self.store.default_task)
+        )
 
     @property
     def title(self) -> str:
@@ -57,12 +60,21 @@ class Request:
             return head
         place = f"{self.store.name}/{self.task or self.store.default_task}"
         swapped = "" if self.original else " instead of the paper's data"
-        return f"{head} · {place}{swapped} · {', '.join(self.scale.words())}"
+        return f"{head} · {place}{swapped} · {', '.join(self.scale.words(self.experiment))}"
 
     @property
     def name(self) -> str:
-        """The folder of what is saved."""
-        return self.experiment.id + ("" if self.original else f"-on-{self.store.name}" if self.store else "")
+        """The folder of what is saved: the experiment, and all that makes it other than the full one."""
+        if self.store is None or self.modes == ("published",):
+            return f"{self.experiment.id}-published"
+        asked = {
+            "on": self.store.name if self.store.name != self.experiment.dataset else None,
+            "task": self.task if self.task != self.store.default_task else None,
+            "modes": "+".join(mode for mode in self.modes if mode != "published") if self.modes != MODES else None,
+            **{key: value for key, value in vars(self.scale).items() if value != getattr(Scale(), key)},
+        }
+        words = [f"{key}-{value}" for key, value in asked.items() if value]
+        return re.sub(r"[^\w.,=+-]+", "-", "-".join([self.experiment.id, *words])).strip("-")[:200]
 
     def plan(self) -> list[Planned]:
         """All runs, mode by mode."""
@@ -88,7 +100,9 @@ def reproduce(
     """Run what is not done and show it all.  Table X is measured afresh each time: it has no runs."""
     planned = request.plan()
     if not planned and request.experiment.id in names():
-        return _noted(Exhibit(published_sheet(request.experiment.id)), request)
+        return _noted(
+            Exhibit(published_sheet(request.experiment.id)), request.missing and f"not run: {request.missing}"
+        )
     if request.experiment.kind == "timing":
         return Exhibit(timing(request, device))
     specs = list({spec.digest: spec for one in planned for spec in one.specs}.values())
@@ -109,15 +123,16 @@ def reproduce(
     )
     shown = exhibit(scene)
     if request.experiment.kind == "sweep":
-        keep_studies(found, tracker)
-    return _noted(shown, request)
+        studies = ", ".join(keep_studies(found, tracker))
+        return _noted(
+            shown, f"as Optuna grid studies of validation macro-F1 in optuna.db: {studies}" if studies else ""
+        )
+    return _noted(shown, request.missing and f"not run: {request.missing}")
 
 
-def _noted(shown: Exhibit, request: Request) -> Exhibit:
-    """With the reason why nothing was run, where there is one."""
-    if not request.missing:
-        return shown
-    notes = [*shown.sheet.notes, f"not run: {request.missing}"]
+def _noted(shown: Exhibit, note: str) -> Exhibit:
+    """With one more note, unless it is empty."""
+    notes = [*shown.sheet.notes, *([note] if note else [])]
     return dataclasses.replace(shown, sheet=dataclasses.replace(shown.sheet, notes=notes))
 
 
@@ -129,22 +144,24 @@ def _found(planned: Planned, outcomes: Mapping[str, Outcome], tracker: Tracker) 
     return Found(planned.arm, planned.mode, tuple(done), tuple(problems))
 
 
-def keep_studies(found: Sequence[Found], tracker: Tracker) -> None:
-    """The sweep as Optuna grid studies of validation macro-F1, one a mode, seed and fold, as `bench tune` has them."""
+def keep_studies(found: Sequence[Found], tracker: Tracker) -> list[str]:
+    """The sweep as Optuna grid studies of validation macro-F1, one a mode, seed and fold; their names."""
     from bench.tuning import Search, keep_runs
 
     runs: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Record]]] = {}
     for one in found:
         for record in one.records:
             runs.setdefault((one.mode, record.spec["seed"], record.spec["fold"]), []).append((one.arm.values, record))
-    storage = f"sqlite:///{tracker.results / 'optuna.db'}"
+    storage, studies = f"sqlite:///{tracker.results / 'optuna.db'}", []
     for trials in runs.values():
         drawn, record = trials[0]
         fixed = {name: value for name, value in record.spec["parameters"].items() if name not in drawn}
         fields = {name: value for name, value in record.spec.items() if name != "digest"}
         spaces = {name: tuple(values[name] for values, _ in trials) for name in drawn}
         search = Search(RunSpec(**{**fields, "parameters": fixed}), spaces, "grid", prune=False)
-        keep_runs(search, [(v, r.metrics["validation_macro_f1"], r.run_id) for v, r in trials], storage)
+        found_here = [(values, record.metrics["validation_macro_f1"], record.run_id) for values, record in trials]
+        studies.append(keep_runs(search, found_here, storage))
+    return studies
 
 
 def printed_by_key(experiment: Experiment) -> dict[str, dict[str, str]]:
@@ -181,7 +198,7 @@ def save(shown: Exhibit, request: Request, command: str, folder: Path) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     content = {**dataclasses.asdict(shown.sheet), "id": request.experiment.id, "command": command}
-    (aside / "sheet.json").write_text(json.dumps(content, indent=1) + "\n")
+    (aside / "sheet.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     picture = "\n\n![figure](figure.svg)" if shown.draw else ""
     (aside / "table.md").write_text(f"{render(shown.sheet, 'md')}\n\n`{command}`{picture}\n")
     if shown.draw:

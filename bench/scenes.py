@@ -1,28 +1,26 @@
 """What was found for an experiment, arm by arm and mode by mode, and the numbers that every exhibit tells.
 
-Percent, as the paper prints.  ± is the standard deviation over seeds and folds, [ ] the 95 % interval of a single run,
-resampling groups.
+Percent, as the paper prints.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import hypot
 from typing import Any, Final
 
 import numpy as np
 
 from bench.comparison import compare
 from bench.experiments import Arm, Experiment
-from bench.published import names
+from bench.published import names, published
 from bench.published import sheet as published_sheet
 from bench.sheets import Sheet
-from bench.statistics import FEWEST, LEVEL, corrected_t, holm
+from bench.statistics import FEWEST, LEVEL, corrected_t, holm, welch
 from bench.store import Store
 from bench.tables import Row
 from bench.tracking import Record, Tracker
-from bench.words import MARKS, MEANING
+from bench.words import MARKS, MEANING, split_words
 
+TOLD: Final = ("macro_f1", "accuracy")  # metrics whose differences are told
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}
 
 
@@ -59,6 +57,16 @@ class Scene:
     original: bool = True  # the data are the paper's, so that differences to it mean something
     title: str = ""
     printed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # published rows by key
+
+    @property
+    def drawn(self) -> str:
+        """The strictest mode that has finished runs; empty where none has."""
+        return next((mode for mode in reversed(self.ours) if any(f.records for f in self.found if f.mode == mode)), "")
+
+    def headed(self, mode: str) -> str:
+        """The mode with the marks that hold for any of its runs."""
+        marks = {mark for f in self.found if f.mode == mode and f.records for mark in f.row.marks}
+        return mode + (f" {signs}" if (signs := "".join(MARKS[m] for m in MARKS if m in marks)) else "")
 
     def of(self, arm: Arm, mode: str) -> Found:
         """What was found for an arm under a mode."""
@@ -100,12 +108,22 @@ def spread(value: Mapping[str, float], metric: str) -> tuple[float, float, float
     return middle, value.get(f"{metric}_low", middle), value.get(f"{metric}_high", middle)
 
 
-def minus(one: Mapping[str, float], other: Mapping[str, float], metric: str) -> str:
-    """Points between two independent values, ± the root of the sum of squares of what each is sure to."""
-    if metric not in one or metric not in other:
+def minus(one: Sequence[Record], other: Sequence[Record], metric: str) -> str:
+    """Points between runs on different test parts, with the 95 % interval over seeds and folds where both have two."""
+    if not one or not other:
         return "–"
-    halves = [(high - low) / 2 for _, low, high in (spread(one, metric), spread(other, metric))]
-    return f"{100 * (one[metric] - other[metric]):+.2f} ± {100 * hypot(*halves):.2f}"
+    scores = [np.array([record.metrics[metric] for record in records]) for records in (one, other)]
+    middle = f"{100 * (scores[0].mean() - scores[1].mean()):+.2f}"
+    if min(map(len, scores)) < 2:
+        return middle
+    low, high = (100 * end for end in welch(scores[0], scores[1], (ratio_of(one[0]), ratio_of(other[0]))))
+    return f"{middle} [{low:+.2f}, {high:+.2f}]"
+
+
+def ratio_of(record: Record) -> float:
+    """Test over training samples of a run."""
+    samples = record.result()["split"]["samples"]
+    return float(samples["test"] / samples["train"])
 
 
 def printed_value(scene: Scene, arm: Arm, metric: str) -> float | None:
@@ -114,41 +132,53 @@ def printed_value(scene: Scene, arm: Arm, metric: str) -> float | None:
     return float(text) if text else None
 
 
-def scores(scene: Scene, metrics: Sequence[str]) -> Sheet:
-    """A row an arm: the paper's value, ours under each mode, what lies between."""
-    heads, rows, records = ["system"], [], []
+def _shown(scene: Scene, arm: Arm, metric: str) -> str:
+    """The published value as it is printed."""
+    row = scene.printed.get(arm.published, {})
+    deviation = row.get(f"{NAMES[metric]}_sd")
+    return row.get(NAMES[metric], "–") + (f" ± {deviation}" if deviation else "")
+
+
+def scores(scene: Scene, metrics: Sequence[str] = tuple(NAMES), against: Sequence[str] = TOLD) -> Sheet:
+    """A row an arm: the paper's value and ours under each mode, for ``metrics``; what lies between, for ``against``."""
+    heads = ["system"]
     for metric in metrics:
-        name = NAMES[metric]
-        heads += [f"{name}: published"] if "published" in scene.modes else []
-        for mode in scene.ours:
-            heads += [f"{name}: {mode}", *([f"{mode} − published"] if scene.against else [])]
-        heads += ["paper − clean"] if {"paper", "clean"} <= set(scene.modes) else []
-    sources = any("provenance" in row for row in scene.printed.values()) and "published" in scene.modes
+        heads += [f"{NAMES[metric]}: {mode}" for mode in scene.modes]
+        if metric in against:
+            heads += [f"{mode} − published" for mode in scene.ours if scene.against]
+            heads += ["paper − clean"] if _both(scene) else []
+    sourced = any("provenance" in row for row in scene.printed.values()) and "published" in scene.modes
+    rows, records = [], []
     for arm in scene.arms:
-        cells = [arm.label]
-        for metric in metrics:
-            cells += _score_cells(scene, arm, metric)
         source = scene.printed.get(arm.published, {}).get("provenance", "")
-        rows.append(cells + ([source] if sources else []))
+        cells = [cell for metric in metrics for cell in _score_cells(scene, arm, metric, metric in against)]
+        rows.append([arm.label, *cells, *([source] if sourced else [])])
         records.append({"system": arm.label, "published_source": source, **_numbers(scene, arm)})
-    return Sheet(scene.title, heads + (["source of the published"] if sources else []), rows, notes_of(scene), records)
+    head = [*heads, *(["source of the published"] if sourced else [])]
+    how = [
+        "percent; ± standard deviation over seeds and folds; [ ] 95 % interval: of a single run over its groups, of "
+        "paper − clean over seeds (Welch, variances enlarged by test/train: runs share training data)"
+    ]
+    return Sheet(scene.title, head, rows, [*notes_of(scene), *how], records)
 
 
-def _score_cells(scene: Scene, arm: Arm, metric: str) -> list[str]:
-    """Cells of one arm and one metric, as `_scores` heads them."""
+def _both(scene: Scene) -> bool:
+    return {"paper", "clean"} <= set(scene.modes)
+
+
+def _score_cells(scene: Scene, arm: Arm, metric: str, against: bool) -> list[str]:
+    """Cells of one arm and one metric, as `scores` heads them."""
+    found = {mode: scene.of(arm, mode) for mode in scene.ours}
+    values = {mode: one.row.value(metric) for mode, one in found.items()}
+    cells = [_shown(scene, arm, metric)] if "published" in scene.modes else []
+    cells += [percent(value, metric) + found[mode].marks for mode, value in values.items()]
+    if not against:
+        return cells
     printed = printed_value(scene, arm, metric)
-    spread_of = scene.printed.get(arm.published, {}).get(f"{NAMES[metric]}_sd")
-    shown = "–" if printed is None else f"{printed:.2f}" + (f" ± {spread_of}" if spread_of else "")
-    cells = [shown] if "published" in scene.modes else []
-    values = {mode: scene.of(arm, mode).row.value(metric) for mode in scene.ours}
-    for mode, value in values.items():
-        cells.append(percent(value, metric) + scene.of(arm, mode).marks)
-        if scene.against:
-            known = metric in value and printed is not None
-            cells.append(f"{100 * value[metric] - (printed or 0):+.2f}" if known else "–")
-    if {"paper", "clean"} <= set(values):
-        cells.append(minus(values["paper"], values["clean"], metric))
-    return cells
+    for value in values.values():
+        known = metric in value and printed is not None
+        cells += [f"{100 * value[metric] - (printed or 0):+.2f}" if known else "–"] if scene.against else []
+    return cells + ([minus(found["paper"].records, found["clean"].records, metric)] if _both(scene) else [])
 
 
 def _numbers(scene: Scene, arm: Arm) -> dict[str, Any]:
@@ -166,37 +196,59 @@ def _numbers(scene: Scene, arm: Arm) -> dict[str, Any]:
 
 def notes_of(scene: Scene) -> list[str]:
     """What every sheet tells below its table."""
+    experiment = scene.experiment
     present = {mark for f in scene.found if f.records for mark in f.row.marks}
-    notes = [f"the paper: {scene.experiment.target}"]
-    if scene.ours:
-        notes.append("percent; ± standard deviation over seeds and folds, [ ] 95 % interval of a single run")
-    if scene.store is not None and not scene.original:
-        notes.append(f"run on {scene.store.name}, not on the paper's data: published numbers are there for their order")
-    if "published" in scene.modes and scene.experiment.id in names():
-        notes += published_sheet(scene.experiment.id).notes
+    notes = [f"the paper: {experiment.target}"]
+    notes += [f"mode {mode}: {protocol}" for mode in scene.ours if (protocol := _protocol(scene, mode))]
+    if not scene.original and "published" in scene.modes:
+        notes.append("published numbers are of other data: compare orders, not heights")
+    if "published" in scene.modes and experiment.id in names():
+        read_off = [
+            f"the paper's figure, {row['what']}: {row['value']}" for row in published(experiment.id) if "what" in row
+        ]
+        notes += read_off or published_sheet(experiment.id).notes
     notes += [f"{MARKS[mark]} {text}" for mark, text in MEANING.items() if mark in present]
+    if experiment.limit and "reduced" in present:
+        notes.append(f"† also marks {experiment.limit} samples a class, which are the paper's own in this experiment")
     problems = [f"{f.arm.label}, {f.mode}: {problem}" for f in scene.found for problem in f.problems]
     return notes + list(dict.fromkeys(problems))
 
 
-def pairs(scene: Scene, arms: Sequence[Arm]) -> list[str]:
-    """Each arm less the next on the same test sessions, in points, for as many seeds and folds as both have.
+def _protocol(scene: Scene, mode: str) -> str:
+    """How a mode makes its parts, in the words of tables; arms may have samplings of their own."""
+    specs = [record.spec for f in scene.found if f.mode == mode for record in f.records[:1]]
+    limits = [
+        f"at most {spec['max_per_class']} samples a class"
+        for spec in specs
+        if mode == "clean" and spec["max_per_class"]
+    ]
+    return "; ".join(dict.fromkeys([*map(split_words, specs), *limits]))
 
-    The interval of that difference resamples groups; the p-value is of the corrected resampled t-test over seeds and
-    folds, corrected for the number of pairs (Holm).
+
+def pairs(scene: Scene, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
+    """The first arm of each couple less the second on the same test sessions, seed by seed and fold by fold.
+
+    The interval is of all test samples taken as one and resamples groups; the p-value is of the corrected resampled
+    t-test on the scores of each seed and fold, corrected for the number of couples (Holm).
     """
     lines = []
     for mode in scene.ours:
-        couples = [(scene.of(one, mode), scene.of(other, mode)) for one, other in pairwise(arms)]
-        couples = [(one, other) for one, other in couples if one.records and _places(one) == _places(other)]
-        tests = [_test(one.records, other.records) for one, other in couples]
-        known = [p for p in tests if p is not None]
-        corrected = iter(holm(np.array(known)))
-        for (one, other), test in zip(couples, tests, strict=True):
+        known = [(scene.of(one, mode), scene.of(other, mode)) for one, other in couples]
+        whole = [(one, other) for one, other in known if one.records and _places(one) == _places(other)]
+        lines += [f"{mode}: {one.arm.label} − {other.arm.label}: not the same seeds and folds are done"
+                  for one, other in known if (one, other) not in whole]  # fmt: skip
+        tests = [_test(one.records, other.records) for one, other in whole]
+        corrected = iter(holm(np.array([p for p in tests if p is not None])))
+        for (one, other), test in zip(whole, tests, strict=True):
             p = None if test is None else float(next(corrected))
             lines.append(
                 f"{mode}: {one.arm.label} − {other.arm.label}: {_apart(compare(one.records, other.records), p)}"
             )
+    if lines:
+        lines.append(
+            "differences in points of all test samples taken as one [95 % over groups]; p: corrected resampled "
+            "t-test on the f1 of each seed and fold, Holm; not separable unless both agree"
+        )
     return lines
 
 
@@ -206,12 +258,11 @@ def _apart(found: Mapping[str, Any], p: float | None) -> str:
         f"{NAMES[m]} {100 * found[m]['difference']:+.2f} [{100 * found[m]['low']:+.2f}, {100 * found[m]['high']:+.2f}]"
         for m in ("accuracy", "macro_f1")
     )
-    apart = found["macro_f1"]["low"] > 0 or found["macro_f1"]["high"] < 0
     if p is None:
-        return f"{told}; no test on fewer than {FEWEST} seeds and folds" + ("" if apart else "; not separable")
-    return f"{told}; f1: p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}" + (
-        "" if apart and p < LEVEL else "; not separable"
-    )
+        return f"{told}; no test on fewer than {FEWEST} seeds and folds: not separable"
+    apart = found["macro_f1"]["low"] > 0 or found["macro_f1"]["high"] < 0
+    verdict = "separable" if apart and p < LEVEL else "not separable"
+    return f"{told}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {verdict}"
 
 
 def _test(one: Sequence[Record], other: Sequence[Record]) -> float | None:
@@ -220,8 +271,7 @@ def _test(one: Sequence[Record], other: Sequence[Record]) -> float | None:
         return None
     scores = [{_place(r): r.metrics["macro_f1"] for r in records} for records in (one, other)]
     apart = np.array([[scores[0][place] - scores[1][place]] for place in sorted(scores[0], key=str)])
-    samples = one[0].result()["split"]["samples"]
-    return float(corrected_t(apart, np.array([samples["test"] / samples["train"]]))[0])
+    return float(corrected_t(apart, np.array([ratio_of(one[0])]))[0])
 
 
 def _places(found: Found) -> set[tuple[Any, ...]]:

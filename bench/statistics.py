@@ -42,6 +42,24 @@ def corrected_t(differences: Floats, ratios: Floats, strata: Ints | None = None)
     return np.asarray(2 * t.sf(statistic, len(differences) - len(parts)), np.float64)
 
 
+def welch(one: Floats, other: Floats, ratios: tuple[float, float]) -> tuple[float, float]:
+    """95 % interval of the difference of means of two groups of runs, [runs] each, on different test parts.
+
+    Welch's interval, with each variance (1/J + test/train) times that over the J runs, as in `corrected_t`: runs of a
+    group share training data (our extension).  Needs two runs a group.
+    """
+    from scipy.stats import t
+
+    groups = (one, other)
+    variances = [(1 / len(runs) + ratio) * runs.var(ddof=1) for runs, ratio in zip(groups, ratios, strict=True)]
+    total, middle = sum(variances), one.mean() - other.mean()
+    if not total:
+        return float(middle), float(middle)
+    freedom = total**2 / sum(v**2 / (len(runs) - 1) for v, runs in zip(variances, groups, strict=True))
+    half = t.ppf(0.975, freedom) * np.sqrt(total)
+    return float(middle - half), float(middle + half)
+
+
 def holm(p: Floats) -> Floats:
     """p-values, [comparisons], corrected for their number: Holm, Scandinavian Journal of Statistics 6, 1979."""
     order = np.argsort(p, kind="stable")

@@ -14,22 +14,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
 
 from bench.sheets import Sheet, render
+from bench.statistics import welch
 from bench.tracking import Record, Tracker
 from bench.words import settings
 
 RATIO = 0.2 / 0.7  # test over training samples, of all these splits
-
-
-def apart(one: list[float], other: list[float]) -> tuple[float, float, float]:
-    """Difference of means with its 95 % interval; each variance (1/runs + test/train) times that over the runs."""
-    variances = [(1 / len(runs) + RATIO) * np.var(runs, ddof=1) for runs in (one, other)]
-    parts = [v**2 / (len(runs) - 1) for v, runs in zip(variances, (one, other), strict=True)]
-    half = t.ppf(0.975, sum(variances) ** 2 / sum(parts)) * np.sqrt(sum(variances))
-    middle = np.mean(one) - np.mean(other)
-    return float(middle), float(middle - half), float(middle + half)
 
 
 def scores_of(records: list[Record], metric: str) -> dict[tuple[str, ...], list[float]]:
@@ -63,8 +54,9 @@ def main() -> None:
             others = found.get((dataset, method, clean, kept), [])
             if split != "paper" or method == "majority" or min(len(leaky), len(others)) < 2:
                 continue
-            middle, low, high = (100 * value for value in apart(leaky, others))
+            low, high = (100 * end for end in welch(np.array(leaky), np.array(others), (RATIO, RATIO)))
             means = 100 * np.mean(leaky), 100 * np.mean(others)
+            middle = means[0] - means[1]
             rows.append([dataset, method, most, f"{means[0]:.1f} ({len(leaky)})", clean, kept,
                          f"{means[1]:.1f} ({len(others)})", f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]"])  # fmt: skip
             records.append({"dataset": dataset, "method": method, "paper_per_class": most, "paper": means[0],
