@@ -15,7 +15,7 @@ import numpy as np
 from bench import charts
 from bench.attention import attention_maps
 from bench.errors import InputError
-from bench.experiments import BYTES, PACKETS, Arm
+from bench.experiments import BYTES, PACKETS, TAKEN, Arm
 from bench.onepacket import OnePacket, one_packet
 from bench.published import published
 from bench.scenes import TOLD, Scene, notes_of, pairs, percent, scores, spread
@@ -131,13 +131,10 @@ def _sweep(scene: Scene) -> Exhibit:
     printed = [(float(key), float(row["accuracy"]) / 100) for key, row in rows]
     title = _caption(scene, _bars(scene))
     draw = partial(charts.draw_sweep, points, printed, title=title, xlabel="temperature τ", ylabel="accuracy")
-    near, far = _nearest(scene, 500), _nearest(scene, 1)
-    notes = [*pairs(scene, [(near, far)] if near != far else []), *_chosen(scene)]
+    taken = next(arm for arm in scene.arms if arm.values["temperature"] == TAKEN)
+    lowest = min(scene.arms, key=lambda arm: arm.values["temperature"])
+    notes = [*pairs(scene, [(taken, lowest)]), *_chosen(scene)]
     return Exhibit(_with_notes(scores(scene, TOLD), notes), draw if points else None)
-
-
-def _nearest(scene: Scene, temperature: float) -> Arm:
-    return min(scene.arms, key=lambda arm: abs(arm.values["temperature"] - temperature))
 
 
 def _chosen(scene: Scene) -> list[str]:

@@ -40,7 +40,7 @@ def test_the_list_of_the_paper_is_whole():
     tables = ["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
     assert list(EXPERIMENTS) == [f"table-{n}" for n in tables] + [f"fig-{n}" for n in range(6, 14)]
     assert len(find("table-II").arms) == 11 and len(find("table-X").arms) == 9
-    assert len(find("fig-6").arms) == 48 and len(find("fig-7").arms) == 40
+    assert len(find("fig-6").arms) == 48 and len(find("fig-7").arms) == 41
     assert (TEMPERATURES[0], TEMPERATURES[-1]) == (1.0, 781.0)
 
 
@@ -70,13 +70,13 @@ def test_a_window_holds_the_packets_that_its_arm_reads(demo):
 
 def test_the_temperature_sweep_has_its_own_protocol(demo):
     sweep = plan(find("fig-7"), "paper", demo, Scale(seeds=1))
-    assert len(sweep) == 40 and {one.specs[0].max_per_class for one in sweep} == {500}
+    assert len(sweep) == 41 and {one.specs[0].max_per_class for one in sweep} == {500}
     assert {one.specs[0].parameters["epochs"] for one in sweep} == {20}
 
 
 def test_scales_thin_grids_and_choose_methods():
     assert len(chosen(find("fig-6"), Scale(every=2))) == 3 * 4
-    assert [arm.values["temperature"] for arm in chosen(find("fig-7"), Scale(every=10))] == [1, 201, 401, 601]
+    assert [arm.values["temperature"] for arm in chosen(find("fig-7"), Scale(every=10))] == [1, 201, 401, 500, 601]
     assert [arm.label for arm in chosen(find("table-IV"), Scale(methods=("han", "bind")))] == ["BIND", "HAN"]
     with pytest.raises(InputError, match="table-XII has no method 'forest'; it has: atvitsc"):
         chosen(find("table-XII"), Scale(methods=("forest",)))
