@@ -208,7 +208,8 @@ def notes_of(scene: Scene) -> list[str]:
         ]
         notes += read_off or published_sheet(experiment.id).notes
     notes += [f"{MARKS[mark]} {text}" for mark, text in MEANING.items() if mark in present]
-    if experiment.limit and "reduced" in present:
+    own = (experiment.limit, experiment.per_class)[: 2 if experiment.limit else 0]
+    if any(r.spec["max_per_class"] in own for f in scene.found for r in f.records[:1]):
         notes.append(f"† also marks {experiment.limit} samples a class, which are the paper's own in this experiment")
     problems = [f"{f.arm.label}, {f.mode}: {problem}" for f in scene.found for problem in f.problems]
     return notes + list(dict.fromkeys(problems))
