@@ -133,7 +133,7 @@ def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: st
                     seeds=range(scale.seeds),
                     values=_values(arm, scale.preset),
                     epochs=scale.epochs or experiment.epochs,
-                    **_protocol(experiment, mode, arm, scale),
+                    **_protocol(experiment, mode, arm, scale, store.manifest["tasks"].get(task or store.default_task)),
                 )
             ),
         )
@@ -171,11 +171,14 @@ def thinned(values: Sequence[Any], every: int) -> list[Any]:
     return list(values[::every])
 
 
-def _protocol(experiment: Experiment, mode: str, arm: Arm, scale: Scale) -> dict[str, Any]:
-    """Split, sampling and size of one arm under one mode."""
+def _protocol(
+    experiment: Experiment, mode: str, arm: Arm, scale: Scale, task: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Split, sampling and size of one arm under one mode; a limit that no class of the ``task`` reaches is none."""
     if mode == "clean":
         sampling = arm.sampling or "session"
-        limit = scale.max_per_class or experiment.limit
+        binds = task is None or max(task["class_sessions"], default=0) > (experiment.limit or 0)
+        limit = scale.max_per_class or (experiment.limit if binds else None)
         return {"split": scale.split, "folds": scale.folds, "max_per_class": limit, "sampling": sampling}
     windows = scale.sampling or f"window={arm.values.get('packets', 16)}"
     per_class = scale.max_per_class or experiment.per_class
