@@ -4,6 +4,7 @@ import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,13 +125,20 @@ def _samples(experiment: Experiment, mode: str, dataset: str, store: Store | Non
     """Samples of a run before they are divided; None where neither store nor card knows the classes."""
     most = scale.max_per_class or (experiment.per_class if mode == "paper" else experiment.limit)
     if store is None:
-        card = find_card(dataset)
-        expected = card.expected.tasks.get(card.default_task)
-        return expected.classes * (most or experiment.per_class) if expected and expected.classes else None
+        classes = _expected(dataset)
+        return None if classes is None else classes * (most or experiment.per_class)
     task = store.manifest["tasks"][store.default_task]
     if mode == "paper":
         return len(task["classes"]) * (most or experiment.per_class)
     return sum(min(count, most or count) for count in task["class_sessions"])
+
+
+@cache
+def _expected(dataset: str) -> int | None:
+    """Classes of the default task, as the card expects them; None where it does not say."""
+    card = find_card(dataset)
+    task = card.expected.tasks.get(card.default_task)
+    return None if task is None else task.classes
 
 
 def rates_of(path: Path) -> dict[str, float]:
