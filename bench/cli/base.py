@@ -9,6 +9,7 @@ import click
 
 from bench import __version__
 from bench.errors import InputError
+from bench.sheets import FORMATS
 from bench.text import shortcomings
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+format_option = click.option(  # checked before anything is read or computed
+    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
+)
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:

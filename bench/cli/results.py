@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from bench.cli.base import check_classes, cli, emit, json_option, listed, opened, results_option, sample_options
+from bench.cli.base import (
+    check_classes,
+    cli,
+    emit,
+    format_option,
+    json_option,
+    listed,
+    opened,
+    results_option,
+    sample_options,
+)
 from bench.errors import InputError
 from bench.text import columns
 
@@ -25,7 +35,7 @@ from bench.text import columns
     help="Columns; accuracy, macro precision, recall and F1, and seconds by default.",
 )
 @click.option("--columns", "spread", help="Spread the first metric over dataset, task or split.")
-@click.option("--format", "form", default="text", show_default=True, help="text, md, csv, tex, html or json.")
+@format_option
 @click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper.")
 @results_option
 @json_option
@@ -60,13 +70,13 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
 @click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'.")
 @click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Rank only these methods.")
 @click.option("--metric", help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall.")
-@click.option("--format", "form", help="A ranking as text, md, csv, tex, html or json.")
+@format_option
 @click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
               help="Draw the ranking's critical-difference diagram (.svg or .png).")  # fmt: skip
 @results_option
 @json_option
 def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool,
-            **asked: Any) -> None:  # fmt: skip
+            form: str, **asked: Any) -> None:  # fmt: skip
     """Two runs on the same test sessions (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
     from bench import comparison, ranking
     from bench.sheets import render
@@ -82,7 +92,7 @@ def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Pat
         ranked = ranking.rank(entries, tracker.load, metric=asked["metric"] or "macro_f1", notes=notes)
         if asked["figure"] is not None:
             ranking.draw(ranked, asked["figure"])
-        click.echo(render(ranking.sheet(ranked), "json" if as_json else asked["form"] or "text"))
+        click.echo(render(ranking.sheet(ranked), "json" if as_json else form))
         return
     sides = [[tracker.load(run)] for run in runs]
     if pool:
