@@ -6,7 +6,8 @@ accuracy that any classifier can have on them, since it must answer alike.  It d
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +23,14 @@ from bench.readers import View
 from bench.runs import LATER, expand, run_matrix
 from bench.sampling import parse_sampling
 from bench.sheets import Sheet, render
-from bench.splits import Split, balance_of, check_scheme, make_split
+from bench.splits import SCHEMES, Split, balance_of, make_split
 from bench.store import Store
 from bench.tracking import Record, Tracker
-from bench.words import MARKS, MEANING
+from bench.words import MARKS, MEANING, method_words
 
 ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
 SCORES: Final = tuple(f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high"))
+OFFERED: Final = tuple(scheme for scheme in SCHEMES if scheme != "file")  # splits that it can make
 Progress = Callable[[str], None]
 
 
@@ -44,7 +46,8 @@ def audit(
     progress: Progress = lambda line: None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Every finding as JSON types; :func:`audit_sheets` makes tables of it.  Raises :class:`InputError`.
+    """Every finding as JSON types; :func:`audit_sheets` makes tables of it.  Raises :class:`InputError`, also where
+    no split is possible.
 
     Ceilings are told of ``methods``, with default parameters, and of finished runs; ``run_floor`` runs the methods of
     the floor on every split first.  ``options`` of `make_split`: ``filter``, ``sampling``, ``balance``,
@@ -81,6 +84,8 @@ def audit(
         if run_floor:
             floor(store, split, asked, tracker, progress)
         runs += runs_of(split, tracker)
+    if splits and not tests:
+        raise InputError(f"no split to audit: {splits[0]['impossible']}")
     ceilings = ceilings_of(pool, tests, methods, runs, progress)
     head = {"dataset": store.name, "task": task, "store": store.digest, "seed": seed, **asked, **contents(pool)}
     scores = [score_row(run, ceilings.get(_key(**run.spec))) for run in runs]
@@ -92,7 +97,10 @@ def _asked(schemes: Sequence[str], methods: Sequence[str], options: Mapping[str,
     asked = {**LATER, "max_per_class": None, **options}
     asked |= {"filter": parse_filter(asked["filter"]), "sampling": str(parse_sampling(asked["sampling"]))}
     for scheme in schemes:
-        check_scheme(scheme)
+        kind, colon, name = scheme.partition(":")
+        if kind not in OFFERED or (kind == "attribute") != bool(colon and name):
+            known = ", ".join("attribute:NAME" if one == "attribute" else one for one in OFFERED)
+            raise InputError(f"split {scheme!r} cannot be audited; these can: {known}")
         balance_of(scheme, asked["balance"])
     for method in methods:
         registry.describe(method)
@@ -206,8 +214,12 @@ def _seen(method: str, parameters: Mapping[str, Any], **other: Any) -> dict[str,
 
 
 def save(found: Mapping[str, Any], results: Path) -> Path:
-    """Write what :func:`audit` found, over what was found before.  Raises :class:`InputError` where that cannot be."""
-    path = results / "audits" / f"{found['dataset']}-{found['task']}.json"
+    """Write what :func:`audit` found, over what it found before under the same options but splits and methods.
+
+    The file's name has those that are not as ever.  Raises :class:`InputError` where it cannot be written.
+    """
+    asked = [re.sub(r"[^\w.,=+-]+", "_", word) for word in (*_options(found), *_seed(found))]
+    path = results / "audits" / f"{'-'.join([found['dataset'], found['task'], *asked])}.json"
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,11 +244,24 @@ def audit_sheets(found: Mapping[str, Any]) -> list[Sheet]:
 
 def _title(found: Mapping[str, Any], what: str, split: bool = False) -> str:
     """What it is of: data set, task and the options that are not as ever; those of splits and the seed if ``split``."""
-    options = ("filter", "sampling", *(("balance", "min_per_class", "max_per_class") if split else ()))
-    usual: Mapping[str, Any] = {**LATER, "max_per_class": None}
-    words = [f"{name} {found[name]}" for name in options if found[name] != usual[name]]
-    words += [f"seed {found['seed']}"] if split else []
+    words = [*_options(found, split), *([f"seed {found['seed']}"] if split else [])]
     return " · ".join([f"{found['dataset']}, task {found['task']}: {what}", *words])
+
+
+def heading(found: Mapping[str, Any]) -> str:
+    """What an audit is of, in one line: two of one name are one audit."""
+    return " · ".join([found["dataset"], found["task"], *_options(found), *_seed(found)])
+
+
+def _options(found: Mapping[str, Any], split: bool = True) -> list[str]:
+    """The options that are not as ever, one word each; those of splits, too, if ``split``."""
+    names = ("filter", *(("balance", "min_per_class", "max_per_class") if split else ()))
+    words = [f"{name}={found[name]}" for name in names if found[name] != LATER.get(name)]
+    return [*([found["sampling"]] if found["sampling"] != LATER["sampling"] else []), *words]
+
+
+def _seed(found: Mapping[str, Any]) -> list[str]:
+    return [f"seed={found['seed']}"] if found["seed"] else []
 
 
 def _classes_sheet(found: Mapping[str, Any]) -> Sheet:
@@ -296,12 +321,11 @@ def _ceilings_sheet(found: Mapping[str, Any]) -> Sheet:
 def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
     made = [row for row in found["splits"] if not row["impossible"]]
     parts = ("train", "validation", "test")
-    rows = []
-    for row in made:
+    rows, signs = [], [_signs(row) for row in made]
+    for row, sign in zip(made, signs, strict=True):
         shares = [f"{row[f'test_in_training_{kind}'] / max(row['test'], 1):.1%}" for kind in SEEN.values()]
         within = [f"{row[f'repeated_{part}'] / max(row[part], 1):.1%}" for part in ("train", "test")]
-        name = row["split"] + MARKS["leaky"] * row["leaky"] + MARKS["reduced"] * row["reduced"]
-        rows.append((name, *(str(row[part]) for part in parts), *shares, *within))
+        rows.append((_marked(row["split"], sign), *(str(row[part]) for part in parts), *shares, *within))
     notes = [
         "window to capture: share of test samples whose window, one over it, one beside it, session, 5-tuple or "
         "capture group is in training",
@@ -313,7 +337,7 @@ def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
         title=_title(found, "what test parts share with training", True),
         head=("split", *parts, *SEEN, "twice in train", "in test"),
         rows=rows,
-        notes=notes + _marks(rows),
+        notes=notes + _meanings(signs),
         records=found["splits"],
         empty="no split is possible",
     )
@@ -326,7 +350,7 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
         title=_title(found, "the floor and finished runs, and the gap to the ceiling of their test part", True),
         head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
         rows=rows,
-        notes=[told, *_marks(rows)] if rows else (),
+        notes=[told, *_meanings(map(_signs, found["scores"]))] if rows else (),
         records=found["scores"],
         empty="no runs of these splits",
     )
@@ -334,8 +358,9 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
 
 def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A run's line; of one that is not done, why."""
-    label = _label(row) + MARKS["reduced"] * (row["scale"] != "full") + MARKS["reconstructed"] * row["reconstructed"]
-    head = (row["split"] + MARKS["leaky"] * row["leaky"], label, ", ".join(row["sees"]) or "nothing",
+    signs = _signs(row)
+    split, label = _marked(row["split"], signs & {"leaky"}), _marked(_label(row), signs - {"leaky"})
+    head = (split, label, ", ".join(row["sees"]) or "nothing",
             ", ".join(row["without"]) or "–")  # fmt: skip
     if row["status"] != "done":
         return (*head, *("–" for _ in range(5)), f"{row['status']}: {row['reason']}")
@@ -345,15 +370,27 @@ def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    """A method with its preset or its parameters."""
-    return f"{row['method']} {row['preset']}" if row["preset"] else _key(row["method"], row["parameters"])
+    """A method with its preset or its parameters, as tables have it; most samples a class are in the title."""
+    return method_words({**row, "split": "", "max_per_class": None})
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _marks(rows: Sequence[Sequence[str]]) -> list[str]:
-    """What the marks in the first two columns mean."""
-    used = "".join(cell for row in rows for cell in row[:2])
-    return [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if sign in used]
+def _signs(row: Mapping[str, Any]) -> set[str]:
+    """Keys of `MARKS` that hold for a split or a run."""
+    reduced = row.get("reduced", row.get("scale", "full") != "full")
+    holds = {"leaky": row["leaky"], "reduced": reduced, "reconstructed": row.get("reconstructed", False)}
+    return {mark for mark, true in holds.items() if true}
+
+
+def _marked(text: str, marks: Set[str]) -> str:
+    signs = "".join(sign for mark, sign in MARKS.items() if mark in marks)
+    return f"{text} {signs}".strip()
+
+
+def _meanings(marks: Iterable[Set[str]]) -> list[str]:
+    """What the marks that are used mean."""
+    used = set().union(*marks)
+    return [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if mark in used]

@@ -16,6 +16,7 @@ from bench.schema import Samples
 
 FORMAT: Final = "bench-split-1"
 REMEDY: Final = "make the file with bench split"
+MOST_SEED: Final = 2**63 - 1
 #: options that came after the format, and what they are where a file does not name them
 OPTIONS: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": "keep", "min_per_class": None}
 _FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types that JSON may give
@@ -33,6 +34,7 @@ _FIELDS: Final[dict[str, tuple[type, ...]]] = {  # of a file, with the types tha
 
 def write_split_file(path: Path, head: Mapping[str, Any], parts: Mapping[str, Samples]) -> None:
     """Write a split.  Raises :class:`InputError` where that cannot be."""
+    _check_seed(head["seed"])
     lists = {
         name: {"session": part.session.tolist(), "first": part.first.tolist(), "count": part.count.tolist()}
         for name, part in parts.items()
@@ -58,7 +60,7 @@ def naming(path: Path) -> Iterator[None]:
 def read_split_file(path: Path) -> dict[str, Any]:
     """A split file's content with all keys of a split, checked for their types; the parts still as lists."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_text("utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise InputError("no such split file; make one with bench split") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -72,9 +74,19 @@ def read_split_file(path: Path) -> dict[str, Any]:
     content = {"seed": 0, "shares": [], "dropped": {}, "fold": None, "folds": None, "max_per_class": None} | content
     content = OPTIONS | content
     for key, kinds in _FIELDS.items():
-        if type(content[key]) not in kinds:
+        if type(content[key]) not in kinds or len(str(content[key]).splitlines()) > 1:
             raise InputError(f"{key} = {content[key]!r:.40} cannot be; {REMEDY}")
     _check_values(content)
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which holds every key once: of two values nobody can say which one is meant."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in content if names.count(name) > 1)
+        raise InputError(f"key {twice!r:.40} stands twice; take one out, or {REMEDY}")
     return content
 
 
@@ -85,6 +97,7 @@ def _check_keys(content: Mapping[str, Any], known: Sequence[str], where: str) ->
 
 def _check_values(content: Mapping[str, Any]) -> None:
     """Refuse numbers that no split has."""
+    _check_seed(content["seed"])
     fold, folds, shares = (content[key] for key in ("fold", "folds", "shares"))
     if any(type(n) is not int or n < 0 for n in content["dropped"].values()):
         raise InputError(f"dropped = {content['dropped']!r:.40} must hold counts; {REMEDY}")
@@ -96,6 +109,11 @@ def _check_values(content: Mapping[str, Any]) -> None:
     for key in ("max_per_class", "min_per_class"):
         if content[key] is not None and content[key] < 1:
             raise InputError(f"{key} = {content[key]} must be 1 or more, or null; {REMEDY}")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"seed = {seed!r:.40} must be from 0 to {MOST_SEED}; {REMEDY}, with such a seed")
 
 
 def read_samples(name: str, part: Any, stride: int) -> Samples:

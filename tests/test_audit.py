@@ -10,7 +10,7 @@ from bench import audit, contents
 from bench.cli import cli
 from bench.errors import InputError
 from bench.readers import Ragged
-from bench.runs import Outcome
+from bench.runs import LATER, Outcome
 from bench.sheets import FORMATS, render
 from bench.splits import make_split
 from bench.tracking import Record
@@ -67,11 +67,11 @@ def home(tmp_path_factory):
         yield tmp_path_factory.getbasetemp() / "results"  # that of other tests: making one takes seconds
 
 
-def asked(home, capsys, *words):
-    """What `bench audit demo` finds, as JSON."""
+def asked(home, capsys, *words, options=""):
+    """What `bench audit demo` finds, as JSON; ``options``: those that the file's name ends in."""
     cli.main(["audit", "demo", *words, "--results", str(home), "--json"], standalone_mode=False)
     told = capsys.readouterr()
-    saved = home / "audits" / "demo-service.json"
+    saved = home / "audits" / f"demo-service{options}.json"
     assert f"saved as {saved}" in told.err and json.loads(saved.read_text()) == json.loads(told.out)
     return json.loads(told.out)
 
@@ -93,20 +93,45 @@ def test_the_demo_through_the_command_line(home, capsys):
 
 def test_windows_under_the_papers_order_show_what_they_leak(home, capsys):
     words = ["--split", "paper", "--sampling", "window=4,step=1,per_session=5", "--max-per-class", "40", "--no-runs"]
-    found = asked(home, capsys, *words, "--min-per-class", "2", "--filter", "dns", "--balance", "undersample")
+    name = "-window=4,step=1,per_session=5-filter=dns-balance=undersample-min_per_class=2-max_per_class=40"
+    words += ["--min-per-class", "2", "--filter", "dns", "--balance", "undersample"]
+    found = asked(home, capsys, *words, options=name)
     (row,) = found["splits"]
     assert row["leaky"] and row["reduced"] and row["train"] + row["validation"] + row["test"] <= 40 * 20
     leaked = [row[f"test_in_training_{kind}"] for kind in ("windows", "overlapping_windows", "neighbours", "sessions")]
     assert leaked == sorted(leaked) and 0 < leaked[1] and leaked[3] <= row["test"]
     assert found["sampling"] == "window=4,step=1,per_session=5" and found["filter"] == "dns"
     text = audit.audit_text(found)
-    assert "paper*†" in text and "max_per_class 40" in text and f"{leaked[3] / row['test']:.1%}" in text
+    assert "paper *†" in text and "max_per_class=40" in text and f"{leaked[3] / row['test']:.1%}" in text
 
 
 def test_what_cannot_be_is_told_beside_what_can(home, capsys):
-    found = asked(home, capsys, "--split", "time,file", "--no-runs")
+    found = asked(home, capsys, "--split", "time,attribute:x", "--no-runs")
     assert [row["split"] for row in found["splits"] if not row["impossible"]] == ["time"]
-    assert "split file: split file and a split's file belong together" in audit.audit_text(found)
+    assert "split attribute:x: " in audit.audit_text(found)
+
+
+def test_no_audit_overwrites_one_of_other_samples(home, capsys):
+    words = ("--split", "session", "--no-runs")
+    files = {
+        "": (),
+        "-seed=1": ("--seed", "1"),
+        "-filter=dns-max_per_class=9": ("--max-per-class", "9", "--filter", "dns"),
+    }
+    found = [asked(home, capsys, *words, *more, options=options) for options, more in files.items()]
+    assert [audit.heading(one) for one in found] == [
+        "demo · service", "demo · service · seed=1", "demo · service · filter=dns · max_per_class=9"
+    ]  # fmt: skip
+    before = {path: path.read_bytes() for path in (home / "audits").iterdir()}
+    with pytest.raises(InputError, match=r"^no split to audit: .*nothing of task service is left") as caught:
+        asked(home, capsys, "--split", "session,time", "--no-runs", "--min-per-class", "100000")
+    assert "\n" not in str(caught.value) and before == {p: p.read_bytes() for p in (home / "audits").iterdir()}
+
+
+def test_a_file_name_is_safe_whatever_the_options_are(tmp_path):
+    found = {"dataset": "d", "task": "t", "filter": "a/b c", "sampling": "session", "balance": None, "seed": 0}
+    path = audit.save(found | {"min_per_class": None, "max_per_class": None}, tmp_path)
+    assert path == tmp_path / "audits" / "d-t-filter=a_b_c.json" and path.is_file()
 
 
 def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
@@ -128,7 +153,7 @@ def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
 
 def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
     monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {}), ("ports", {})])
-    wide = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20")
+    wide = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20", options="-max_per_class=20")
     for scheme in ("session", "capture"):
         scores = {row["method"]: row for row in wide["scores"] if row["split"] == scheme}
         assert scores.keys() == {"majority", "ports"}  # nobody else's: of another scale
@@ -138,10 +163,13 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
             assert row["gap"] == row["ceiling"] - row["accuracy"]
             (known,) = (c for c in wide["ceilings"] if c["method"] == row["method"])
             assert known["test"][scheme] == row["ceiling"]
-    again = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20", "--no-runs")
+    again = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20", "--no-runs",
+                  options="-max_per_class=20")  # fmt: skip
     assert again["scores"] == wide["scores"]  # finished runs are told without any new one
-    for other in (["--max-per-class", "21"], ["--max-per-class", "20", "--min-per-class", "3"]):
-        assert asked(home, capsys, "--split", "session", "--no-runs", *other)["scores"] == []
+    others = {"-max_per_class=21": ["--max-per-class", "21"]}
+    others["-min_per_class=3-max_per_class=20"] = ["--max-per-class", "20", "--min-per-class", "3"]
+    for options, other in others.items():
+        assert asked(home, capsys, "--split", "session", "--no-runs", *other, options=options)["scores"] == []
 
 
 @pytest.fixture
@@ -168,16 +196,25 @@ def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
     cells = [audit._score_cells(row) for row in rows]
     assert [line[1:4] for line in cells] == [
         ("forest", "directions, lengths, times", "payload"),
-        ("forest no-lengths", "directions, times", "payload, lengths"),
-        ("forest no-times", "directions, lengths", "payload, times"),
-        ("first-bytes no-server-name", "payload", "server name"),
+        ("forest (no-lengths)", "directions, times", "payload, lengths"),
+        ("forest (no-times)", "directions, lengths", "payload, times"),
+        ("first-bytes (no-server-name)", "payload", "server name"),
         ("first-bytes", "payload", "–"),
         ("gone.py:Gone", "nothing", "–"),
-        ("majority†‡", "nothing", "–"),
+        ("majority †‡", "nothing", "–"),
     ]
     assert cells[0][4:] == ("0.500 [0.500, 0.500]", "0.500 [0.500, 0.500]", "0.7500", "0.2500", "3", "done")
     assert cells[4][4:] == ("–", "–", "–", "–", "–", "skipped: no payload here")
-    assert cells[5][-1] == "failed: OSError: no" and cells[6][0] == "session*"
+    assert cells[5][-1] == "failed: OSError: no" and cells[6][0] == "session *"
+
+
+def test_marks_are_told_of_what_is_marked_and_not_of_text(record):
+    rows = [audit.score_row(record("gone.py:Gone*", {"x": "†"}, status="failed", reason="no"), None)]
+    found = {"dataset": "d", "task": "t", "seed": 0, "max_per_class": None, "scores": rows} | LATER
+    told = audit._scores_sheet(found)
+    assert told.rows[0][1] == "gone.py:Gone* (x=†)" and len(told.notes) == 1
+    rows[0] |= {"scale": "epochs=1", "leaky": True}
+    assert [note[0] for note in audit._scores_sheet(found).notes[1:]] == ["*", "†"]
 
 
 def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
@@ -200,12 +237,12 @@ def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):
 
 
 def test_every_sheet_prints_in_every_format(home, capsys):
-    found = asked(home, capsys, "--split", "session,paper,file", "--method", "ports", "--no-runs")
+    found = asked(home, capsys, "--split", "session,paper,attribute:x", "--method", "ports", "--no-runs")
     sheets = audit.audit_sheets(found)
     assert len(sheets) == 5 and all(sheet.title.startswith("demo, task service: ") for sheet in sheets)
     for sheet in sheets:
         assert all(len(row) == len(sheet.head) for row in sheet.rows)
-        assert not sheet.rows or all(render(sheet, form) for form in FORMATS)
+        assert all(render(sheet, form) for form in FORMATS if sheet.records or form != "csv")
     assert all(sheet.title in audit.audit_text(found) for sheet in sheets if sheet.rows)
 
 
@@ -215,6 +252,7 @@ def test_the_floor_is_what_methods_declare():
     assert ("forest", {"leave_out": "times"}) in found and not any("packets" in values for _, values in found)
 
 
-def test_a_split_that_there_is_not_is_bad_input(home):
-    with pytest.raises(InputError, match="unknown split 'nonsense'"):
-        cli.main(["audit", "demo", "--split", "session,nonsense", "--no-runs"], standalone_mode=False)
+@pytest.mark.parametrize("scheme", ["nonsense", "file", "file:x.json", "attribute", "time:x"])
+def test_a_split_that_cannot_be_audited_is_bad_input(home, scheme):
+    with pytest.raises(InputError, match=f"split '{scheme}' cannot be audited; these can: session.*, paper$"):
+        cli.main(["audit", "demo", "--split", f"session,{scheme}", "--no-runs"], standalone_mode=False)

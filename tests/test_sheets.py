@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from html.parser import HTMLParser
 
 from hypothesis import given
@@ -66,6 +67,35 @@ def test_html_lets_no_text_become_a_tag(text):
     assert page.tags == plain and "".join(page.texts).count(text) >= 6
 
 
+@given(st.lists(st.text(), min_size=1, max_size=3), st.lists(st.text(), min_size=1, max_size=3))
+def test_no_text_adds_a_column_or_a_line(head, line):
+    """Read as both readings of GitHub's tables have it: a backslash takes the next character, or only a bar does."""
+    line = (line * 3)[: len(head)]
+    sheet = Sheet("", head, [line, line])
+    rows = render(sheet, "md").split("\n")
+    assert len(rows) == 4 and len(render(sheet).split("\n")) == 4
+    for row in (rows[0], *rows[2:]):
+        assert re.sub(r"\\.", "", row).count("|") == len(re.findall(r"(?<!\\)\|", row)) == len(head) + 1
+    body = render(sheet, "tex").split("\n")
+    body = [row for row in body[body.index(r"\toprule") + 1 :] if not row.startswith((r"\mid", r"\bot", r"\end"))]
+    assert len(body) == 3
+    for row in body:
+        assert row.endswith(r" \\") and not row.startswith(("[", "*")) and "|" not in row
+        assert re.sub(r"\\.", "", row).count("&") == len(head) - 1
+    page = Tags()
+    page.feed(render(sheet, "html"))
+    assert page.tags.count("tr") == 3 and page.tags.count("td") + page.tags.count("th") == 3 * len(head)
+
+
+def test_latex_takes_no_cell_for_an_argument():
+    text = render(Sheet("", ["[x]", "y"], [["[1]", "[2]"], ["* a", "b|c"]]), "tex")
+    assert "{}[x] & y" in text and "{}[1] & [2]" in text and r"{}* a & b\textbar{}c" in text
+
+
 def test_an_empty_sheet_says_so():
-    assert render(Sheet("", [], [], empty="no runs")) == "no runs"
+    sheet = Sheet("of nothing", [], [], ["a note"], empty="no runs <yet>")
+    assert render(sheet) == render(sheet, "md") == "no runs <yet>\na note"
+    assert render(sheet, "tex") == "% no runs <yet>\n% a note"
+    assert render(sheet, "html") == "<p>no runs &lt;yet&gt;</p>\n<ul><li>a note</li></ul>"
+    assert render(sheet, "csv") == ""
     assert json.loads(render(Sheet("", [], []), "json")) == {"rows": [], "notes": []}

@@ -309,6 +309,10 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
         "window outside its session, 9223372036854775807": {"test": one | {"count": [2**63 - 1]}},
         "the test part is empty": {"test": {"session": [], "first": [], "count": []}},
         "seed = True cannot be": {"seed": True},
+        "seed = -5 must be from 0": {"seed": -5},
+        "seed = 1000.* must be from 0": {"seed": 10**40},
+        r"dataset = 'a\\nb' cannot be": {"dataset": "a\nb"},
+        "made for another store of other, store fake": {"dataset": "other", "store": "1" * 64},
         "fold 3 of 3 cannot be": {"fold": 3, "folds": 3},
         "fold 0 of None cannot be": {"fold": 0},
         "max_per_class = 0 must be": {"max_per_class": 0},
@@ -324,6 +328,12 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
     for number in (1.5, "1", None, True, [1], 2**70):
         with pytest.raises(InputError, match=r"the test part's session holds .*, where only whole numbers can be"):
             load(test=one | {"session": [number]})
+    for text in ('{"seed": 0, ' + json.dumps(good)[1:], json.dumps(good).replace('"first"', '"session"', 1)):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"^{path}: key '(seed|session)' stands twice; take one out"):
+            Split.load(path, store)
+    with pytest.raises(InputError, match="seed = -5 must be"):
+        make_split(store, "task", "session", seed=-5).save(path)
     with pytest.raises(InputError, match="cannot be written"):
         make_split(store, "task", "session").save(tmp_path / "none" / "split.json")
     for text in ("", "[]", "{}", "\0", "[" * 100_000, "1" * 5000):
@@ -332,6 +342,14 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
             Split.load(path, store)
     with pytest.raises(InputError, match="no such split file"):
         Split.load(tmp_path / "none", store)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(table_store, simple, tmp_path):
+    store, path = table_store(simple), tmp_path / "split.json"
+    split = make_split(store, "task", "session", seed=2**63 - 1)
+    split.save(path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert Split.load(path, store).digest == split.digest
 
 
 def test_a_hand_made_file_may_part_conversations_but_says_so(table_store, simple, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
-from bench.audit import audit_sheets
+from bench.audit import audit_sheets, heading
 from bench.environment import environment
 from bench.errors import InputError
 from bench.report.charts import Curve, confusion, dots, lines
@@ -169,7 +169,7 @@ class _Page:
             try:
                 if self.datasets and found["dataset"] not in self.datasets:
                     continue
-                sheets, title = audit_sheets(found), f"{found['dataset']} · {found['task']}"
+                sheets, title = audit_sheets(found), heading(found)
             except (KeyError, TypeError, AttributeError, ValueError):
                 raise InputError(f"{path}: not an audit; run `bench audit` again or remove the file") from None
             parts.append(el("section", el("h3", title, id=self.name(f"audit {title}")), *map(table, sheets)))
