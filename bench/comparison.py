@@ -15,7 +15,7 @@ from bench.splits import LEAKY
 from bench.statistics import FEWEST
 from bench.tables import Row, group, numbered
 from bench.tracking import Predictions, Record
-from bench.words import MARKS
+from bench.words import signs
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 
@@ -35,7 +35,7 @@ class Entry:
     @property
     def signs(self) -> str:
         """Signs of `bench.words.MARKS` that hold for any of its rows."""
-        return "".join(sign for mark, sign in MARKS.items() if any(mark in row.marks for row in self.rows))
+        return signs(mark for row in self.rows for mark in row.marks)
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from bench.schema import NO_CLASS, Samples
 from bench.sheets import Sheet
 from bench.store import Store
 from bench.training import TorchMethod
+from bench.words import marked, meanings, reconstructed
 
 ONCE: Final = {"epochs": 1, "pretraining_epochs": 1}  # weights do not change how long an answer takes
 
@@ -171,7 +172,9 @@ def timing_sheet(found: Sequence[Timed], paper: Mapping[str, float]) -> Sheet:
         times = {step: getattr(one.latency, step) for step in steps}
         told = [f"{t.median:.2f} ({t.low:.2f}, {t.high:.2f})" for t in times.values()]
         printed = f"{paper[one.name]:.2f}" if one.name in paper else "–"
-        rows.append([_marked(one.name), f"{one.parameters:,}", printed, *told, str(times["infer"].calls)])
+        rows.append(
+            [marked(one.name, _marks(one.name)), f"{one.parameters:,}", printed, *told, str(times["infer"].calls)]
+        )
         record = {"method": one.name, "parameters": one.parameters, "published_milliseconds": paper.get(one.name)}
         for step, t in times.items():
             record |= {f"{step}_{key}": value for key, value in dataclasses.asdict(t).items()}
@@ -181,14 +184,15 @@ def timing_sheet(found: Sequence[Timed], paper: Mapping[str, float]) -> Sheet:
     return Sheet("milliseconds to classify a batch of sessions", head, rows, notes, records)
 
 
-def _marked(name: str) -> str:
-    reconstructed = any(line.startswith("reconstructed") for line in registry.describe(name).deviations)
-    return f"{name} ‡" if reconstructed else name
+def _marks(name: str) -> list[str]:
+    """The only mark that a method has without a run."""
+    return ["reconstructed"] if reconstructed(registry.describe(name).deviations) else []
 
 
 def _conditions(found: Sequence[Timed]) -> list[str]:
     """What holds for all rows."""
-    notes = ["ms: median (quartiles) of repeated calls after a warm-up; ‡ reconstructed where the paper is silent"]
+    notes = ["ms: median (quartiles) of repeated calls after a warm-up"]
+    notes += meanings(mark for one in found for mark in _marks(one.name))
     for batch, packets, device in dict.fromkeys((one.sessions, one.packets, one.device) for one in found):
         where = f"{device}, torch {torch.__version__}" + f", {torch.get_num_threads()} threads" * (device == "cpu")
         notes.append(f"batch of {batch} sessions, {packets:g} packets in the median; {where}")

@@ -17,7 +17,7 @@ from bench.metrics import MACRO
 from bench.runs import LATER
 from bench.sheets import Sheet
 from bench.tracking import Record
-from bench.words import MARKS, MEANING, method_words, split_words
+from bench.words import marked, marks, meanings, method_words, split_words, with_interval
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
@@ -49,10 +49,8 @@ class Row:
 
     @property
     def marks(self) -> list[str]:
-        """Keys of `MARKS` that hold."""
-        reconstructed = any(text.startswith("reconstructed") for text in self.head.deviations)
-        holds = {"leaky": self.head.leaky, "reduced": self.head.scale != "full", "reconstructed": reconstructed}
-        return [mark for mark, true in holds.items() if true]
+        """Keys of `bench.words.MARKS` that hold."""
+        return marks(self.head)
 
     @property
     def runs(self) -> str:
@@ -87,7 +85,7 @@ class Row:
         if f"{metric}_sd" in value:
             return text + f" ± {value[f'{metric}_sd']:.{digits}f}"
         if f"{metric}_low" in value:
-            return text + f" [{value[f'{metric}_low']:.{digits}f}, {value[f'{metric}_high']:.{digits}f}]"
+            return with_interval(value[metric], value[f"{metric}_low"], value[f"{metric}_high"], f".{digits}f")
         return text
 
     def to_dict(self, metrics: Sequence[str]) -> dict[str, Any]:
@@ -200,18 +198,14 @@ def _place(row: Row, name: str) -> str:
     return row.split if name == "split" else str(row.head.spec[name])
 
 
-def _marked(text: str, row: Row) -> str:
-    marks = "".join(MARKS[mark] for mark in row.marks)
-    return text + (f" {marks}" if marks else "")
-
-
 def _cells(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[str, list[list[str]]]:
     """Caption and cells, the first row the head."""
     varying = [name for name in PLACE if len({_place(row, name) for row in rows}) > 1]
     caption = " · ".join(_place(rows[0], name) for name in PLACE if name not in varying)
     head = [*varying, "method", "runs", *metrics]
     lines = [
-        [*(_place(r, p) for p in varying), _marked(r.method, r), r.runs, *(r.cell(m) for m in metrics)] for r in rows
+        [*(_place(r, p) for p in varying), marked(r.method, r.marks), r.runs, *(r.cell(m) for m in metrics)]
+        for r in rows
     ]
     return caption, [head, *lines]
 
@@ -224,7 +218,10 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     for row in rows:
         line = lines.setdefault((*(_place(row, p) for p in varying), row.method), {})
-        line[_place(row, columns)] = _marked(row.cell(metric), row)  # one line for a method, whatever a split is worth
+        # one line for a method, whatever a split is worth
+        line[_place(row, columns)] = marked(row.cell(metric), row.marks)
+            row.cell(metric), row.marks
+        )  # one line for a method, whatever a split is worth
     caption = " · ".join([metric, *(_place(rows[0], name) for name in rest if name not in varying)])
     cells = [[*key, *(line.get(value, "–") for value in across)] for key, line in lines.items()]
     return caption, [[*varying, "method", *across], *cells]
@@ -232,7 +229,7 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
 
 def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
-    notes = [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if any(mark in row.marks for row in rows)]
+    notes = meanings(mark for row in rows for mark in row.marks)
     for row in rows:
         missing = [r for r in row.other if (r.spec["seed"], r.spec["fold"]) not in numbered(row.done)]
         notes += [

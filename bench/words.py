@@ -1,11 +1,12 @@
 """What tells one run from another, in the shortest words: for tables, and for MLflow's page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from bench.errors import InputError
 from bench.registry import describe
 from bench.splits import LEAKY
+from bench.tracking import Record
 
 MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
 MEANING: Final = {
@@ -13,6 +14,43 @@ MEANING: Final = {
     "reduced": "reduced scale",
     "reconstructed": "reconstructed where the paper is silent",
 }
+
+
+def marks(record: Record) -> list[str]:
+    """Keys of `MARKS` that hold for a run, in their order."""
+    holds = {
+        "leaky": record.leaky,
+        "reduced": record.scale != "full",
+        "reconstructed": reconstructed(record.deviations),
+    }
+    return [mark for mark in MARKS if holds[mark]]
+
+
+def reconstructed(deviations: Iterable[str]) -> bool:
+    """Whether a method that says so of itself had to be guessed in places."""
+    return any(text.startswith("reconstructed") for text in deviations)
+
+
+def signs(marks: Iterable[str]) -> str:
+    """Signs of some of `MARKS`, each once, in their order."""
+    held = set(marks)
+    return "".join(sign for mark, sign in MARKS.items() if mark in held)
+
+
+def marked(text: str, marks: Iterable[str]) -> str:
+    """The text with the `signs`, where any holds, behind a space."""
+    return f"{text} {signs(marks)}".rstrip()
+
+
+def meanings(marks: Iterable[str]) -> list[str]:
+    """What some of `MARKS` mean: a note each, once, in their order."""
+    held = set(marks)
+    return [f"{MARKS[mark]} {meaning}" for mark, meaning in MEANING.items() if mark in held]
+
+
+def with_interval(value: float, low: float, high: float, form: str = ".3f") -> str:
+    """A number with its interval in brackets, all in one format: ``+.1f`` for a difference in percent."""
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def method_words(spec: Mapping[str, Any], *more: str) -> str:
