@@ -220,8 +220,6 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
         line = lines.setdefault((*(_place(row, p) for p in varying), row.method), {})
         # one line for a method, whatever a split is worth
         line[_place(row, columns)] = marked(row.cell(metric), row.marks)
-            row.cell(metric), row.marks
-        )  # one line for a method, whatever a split is worth
     caption = " · ".join([metric, *(_place(rows[0], name) for name in rest if name not in varying)])
     cells = [[*key, *(line.get(value, "–") for value in across)] for key, line in lines.items()]
     return caption, [[*varying, "method", *across], *cells]
