@@ -7,7 +7,7 @@ accuracy that any classifier can have on them, since it must answer alike.  It d
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from bench.sheets import Sheet, render
 from bench.splits import SCHEMES, Split, balance_of, make_split
 from bench.store import Store
 from bench.tracking import Record, Tracker
-from bench.words import MARKS, MEANING, method_words
+from bench.words import MARKS, marked, meanings, method_words, reconstructed, with_interval
 
 ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
 SCORES: Final = tuple(f"{name}{end}" for name in ("accuracy", "macro_f1") for end in ("", "_low", "_high"))
@@ -187,7 +187,7 @@ def score_row(run: Record, ceilings: Mapping[str, Any] | None) -> dict[str, Any]
     """What a run saw, what became of it, and how far it is from the ceiling of its test part."""
     row = {name: run.spec[name] for name in ("split", "method", "parameters")} | _seen(**run.spec)
     row |= {"status": run.status, "reason": run.reason, "run_id": run.run_id, "scale": run.scale, "leaky": run.leaky}
-    row["reconstructed"] = any(text.startswith("reconstructed") for text in run.deviations)
+    row["reconstructed"] = reconstructed(run.deviations)
     if run.status != "done":
         return row
     row |= {name: run.metrics[name] for name in (*SCORES, "abstentions") if name in run.metrics}
@@ -321,11 +321,11 @@ def _ceilings_sheet(found: Mapping[str, Any]) -> Sheet:
 def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
     made = [row for row in found["splits"] if not row["impossible"]]
     parts = ("train", "validation", "test")
-    rows, signs = [], [_signs(row) for row in made]
-    for row, sign in zip(made, signs, strict=True):
+    rows = []
+    for row in made:
         shares = [f"{row[f'test_in_training_{kind}'] / max(row['test'], 1):.1%}" for kind in SEEN.values()]
         within = [f"{row[f'repeated_{part}'] / max(row[part], 1):.1%}" for part in ("train", "test")]
-        rows.append((_marked(row["split"], sign), *(str(row[part]) for part in parts), *shares, *within))
+        rows.append((marked(row["split"], _marks(row)), *(str(row[part]) for part in parts), *shares, *within))
     notes = [
         "window to capture: share of test samples whose window, one over it, one beside it, session, 5-tuple or "
         "capture group is in training",
@@ -337,7 +337,7 @@ def _splits_sheet(found: Mapping[str, Any]) -> Sheet:
         title=_title(found, "what test parts share with training", True),
         head=("split", *parts, *SEEN, "twice in train", "in test"),
         rows=rows,
-        notes=notes + _meanings(signs),
+        notes=notes + meanings(mark for row in made for mark in _marks(row)),
         records=found["splits"],
         empty="no split is possible",
     )
@@ -350,7 +350,7 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
         title=_title(found, "the floor and finished runs, and the gap to the ceiling of their test part", True),
         head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
         rows=rows,
-        notes=[told, *_meanings(map(_signs, found["scores"]))] if rows else (),
+        notes=[told, *meanings(mark for row in found["scores"] for mark in _marks(row))] if rows else (),
         records=found["scores"],
         empty="no runs of these splits",
     )
@@ -358,13 +358,13 @@ def _scores_sheet(found: Mapping[str, Any]) -> Sheet:
 
 def _score_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """A run's line; of one that is not done, why."""
-    signs = _signs(row)
-    split, label = _marked(row["split"], signs & {"leaky"}), _marked(_label(row), signs - {"leaky"})
+    marks = _marks(row)
+    split, label = marked(row["split"], marks & {"leaky"}), marked(_label(row), marks - {"leaky"})
     head = (split, label, ", ".join(row["sees"]) or "nothing",
             ", ".join(row["without"]) or "–")  # fmt: skip
     if row["status"] != "done":
         return (*head, *("–" for _ in range(5)), f"{row['status']}: {row['reason']}")
-    scores = [f"{row[n]:.3f} [{row[f'{n}_low']:.3f}, {row[f'{n}_high']:.3f}]" for n in ("macro_f1", "accuracy")]
+    scores = [with_interval(row[n], row[f"{n}_low"], row[f"{n}_high"]) for n in ("macro_f1", "accuracy")]
     abstained = int(row.get("abstentions", 0))
     return (*head, *scores, _number(row["ceiling"]), _number(row["gap"]), str(abstained) if abstained else "–", "done")
 
@@ -378,19 +378,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _signs(row: Mapping[str, Any]) -> set[str]:
-    """Keys of `MARKS` that hold for a split or a run."""
+def _marks(row: Mapping[str, Any]) -> set[str]:
+    """Keys of `MARKS` that hold for a line of splits or of scores."""
     reduced = row.get("reduced", row.get("scale", "full") != "full")
     holds = {"leaky": row["leaky"], "reduced": reduced, "reconstructed": row.get("reconstructed", False)}
-    return {mark for mark, true in holds.items() if true}
-
-
-def _marked(text: str, marks: Set[str]) -> str:
-    signs = "".join(sign for mark, sign in MARKS.items() if mark in marks)
-    return f"{text} {signs}".strip()
-
-
-def _meanings(marks: Iterable[Set[str]]) -> list[str]:
-    """What the marks that are used mean."""
-    used = set().union(*marks)
-    return [f"{sign} {MEANING[mark]}" for mark, sign in MARKS.items() if mark in used]
+    return {mark for mark in MARKS if holds[mark]}
