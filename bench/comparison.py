@@ -1,95 +1,117 @@
-"""What can be set against what: runs of the same test sessions, two of them or all methods of a data set.
+"""Two runs, or two sets of runs, on the same test samples; many methods are ranked by `bench.ranking`."""
 
-Two are compared here; many are ranked by `bench.ranking`.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from bench.errors import InputError
 from bench.metrics import decide, difference, macro_f1, mcnemar
-from bench.splits import LEAKY
-from bench.statistics import FEWEST
-from bench.tables import Row, group, numbered
+from bench.sheets import Sheet
+from bench.tables import Row, notes_of, numbered
 from bench.tracking import Predictions, Record
-from bench.words import signs
+from bench.words import FIVE_TUPLES, marked, resampled, with_interval
 
-Block = tuple[int, int, int | None]  # number of the data set, seed, fold
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A method with its finished runs."""
-
-    rows: Sequence[Row]  # one a data set
-    runs: Mapping[Block, Record]
-
-    @property
-    def label(self) -> str:
-        """The method and its settings."""
-        return self.rows[0].method
-
-    @property
-    def signs(self) -> str:
-        """Signs of `bench.words.MARKS` that hold for any of its rows."""
-        return signs(mark for row in self.rows for mark in row.marks)
+METRICS: Final = ("accuracy", "macro_f1")
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Two runs, or two sets of runs over the same seeds and folds, on the same test sessions.
+    """Two runs, or two sets of runs over the same seeds and folds, on the same test samples.
 
-    Differences are a - b, on the pooled sessions, with paired 95 % bootstrap intervals over groups.  ``mcnemar`` is
-    None where a session was tested more than once (several seeds): its sessions would not be independent.
-    Records come from ``Tracker.load``.  Raises :class:`InputError` where the test sessions differ.
+    Differences are a - b, on the pooled answers, with paired 95 % bootstrap intervals over the split's groups, which
+    ``resampled`` names.  ``samples`` are distinct ones, each tested up to ``times`` times.  ``mcnemar`` is None where
+    a sample was tested more than once (several seeds): its answers would not be independent.  Records come from
+    ``Tracker.load``.  Raises :class:`InputError` where the test samples differ.
     """
     pairs = _pairs(a, b)
     first, second = (pooled_parts([pair[i] for pair in pairs]) for i in (0, 1))
     truth, groups, classes = first.truth, first.groups, len(first.classes)
     answers = decide(first.probabilities), decide(second.probabilities)
+    samples, times = tested(first)
     result: dict[str, Any] = {
         "a": _who(a),
         "b": _who(b),
-        "sessions": len(truth),
+        "samples": samples,
+        "times": times,
         "groups": len(np.unique(groups)),
+        "resampled": unit_of(a[0]),
     }
-    for metric in ("accuracy", "macro_f1"):
+    for metric in METRICS:
         apart, low, high = difference(truth, answers, groups, classes=classes, metric=metric, draws=draws, seed=seed)
         values = [_score(metric, truth, answer, classes) for answer in answers]
         result[metric] = {"a": values[0], "b": values[1], "difference": apart, "low": low, "high": high}
-    windows = np.unique(np.stack((first.session, first.first)), axis=1).shape[1]
-    once = windows == len(truth)
-    result["mcnemar"] = mcnemar(answers[0] == truth, answers[1] == truth) if once else None
+    result["mcnemar"] = mcnemar(answers[0] == truth, answers[1] == truth) if times == 1 else None
+    result["notes"] = notes_of([Row(list(records), []) for records in (a, b)], False)
     return result
 
 
-def compare_text(result: dict[str, Any]) -> str:
-    """What `compare` found, for people."""
-    lines = [
-        f"{side}: {result[side]['method']}  ({', '.join(run[:8] for run in result[side]['runs'])})" for side in "ab"
-    ]
-    lines.append(f"{result['sessions']} test sessions in {result['groups']} groups")
-    for metric in ("accuracy", "macro_f1"):
+def sheet(result: dict[str, Any]) -> Sheet:
+    """What `compare` found as a table; its JSON has all that was found, too."""
+    sides = {side: {name: result[side][name] for name in ("method", "parameters", "runs")} for side in "ab"}
+    place = {name: result["a"][name] for name in ("dataset", "task", "split", "folds")}
+    of_side = {f"{side}_{name}": value for side, who in sides.items() for name, value in who.items()}
+    rows, records = [], []
+    for metric in METRICS:
         value = result[metric]
-        lines.append(
-            f"{metric:9} a {value['a']:.3f}  b {value['b']:.3f}  a - b {value['difference']:+.3f} "
-            f"[{value['low']:+.3f}, {value['high']:+.3f}]  (95 %, resampling groups)"
-        )
-    test = result["mcnemar"]
+        apart = with_interval(value["difference"], value["low"], value["high"], "+.3f")
+        rows.append([metric, f"{value['a']:.3f}", f"{value['b']:.3f}", apart])
+        records.append({"metric": metric, **value, **place, **of_side, "resampled": result["resampled"]})
+    who = [f"{side}: {_named(result[side])}" for side in "ab"]
+    often = f", each tested up to {result['times']} times" if result["times"] > 1 else ""
+    counts = f"{result['samples']} test samples{often}, in {result['groups']} {result['resampled']}"
+    title = " · ".join(str(place[name]) for name in ("dataset", "task", "split"))
+    notes = [*who, counts, f"[ ] 95 %: {bootstrap_words(result['resampled'])}", _mcnemar_words(result["mcnemar"])]
+    more = {name: value for name, value in result.items() if name != "notes"}
+    return Sheet(title, ["metric", "a", "b", "a - b [95 %]"], rows, [*notes, *result["notes"]], records, more=more)
+
+
+def bootstrap_words(unit: str) -> str:
+    """What intervals of that resampled unit stand for."""
+    words = f"bootstrap over {unit}, those of the split"
+    if FIVE_TUPLES not in unit:
+        return words
+    return f"{words}; it does not cover the choice of captures and is narrower than one that does"
+
+
+def unit_of(record: Record) -> str:
+    """What `Predictions.groups` of a run, as `Tracker.load` gives it, number: a split file keeps the scheme it had."""
+    scheme = record.spec["split"]
+    return resampled(record.result()["split"]["scheme"] if scheme == "file" else scheme)
+
+
+def tested(pooled: Predictions) -> tuple[int, int]:
+    """How many distinct samples were tested, and how often the most frequent one."""
+    times = np.unique(np.stack((pooled.session, pooled.first)), axis=1, return_counts=True)[1]
+    return len(times), int(times.max())
+
+
+def test_train_ratio(record: Record) -> float:
+    """Test samples over distinct training samples of a run, as `Tracker.load` gives it.
+
+    What re-sampling repeats says nothing new.  Under a leaky split all parts repeat alike, so counts are taken as
+    they are.
+    """
+    split = record.result()["split"]
+    again = 0 if record.leaky else split.get("repeated", 0)
+    return float(split["samples"]["test"] / (split["samples"]["train"] - again))
+
+
+def _named(who: dict[str, Any]) -> str:
+    return f"{marked(who['method'], who['marks'])}  ({', '.join(run[:8] for run in who['runs'])})"
+
+
+def _mcnemar_words(test: dict[str, float] | None) -> str:
     if test is None:
-        lines.append("McNemar: not for sessions that were tested more than once")
-    else:
-        counts = f"only a right {test['only_a']}, only b right {test['only_b']}"
-        lines.append(f"McNemar: {counts}, p = {test['p']:.3g}  (takes sessions as independent)")
-    return "\n".join(lines)
+        return "McNemar: not for samples that were tested more than once"
+    counts = f"only a right {test['only_a']}, only b right {test['only_b']}"
+    return f"McNemar: {counts}, p = {test['p']:.3g}  (takes samples as independent)"
 
 
 def _who(records: Sequence[Record]) -> dict[str, Any]:
     row = Row(list(records), [])
     names = ("dataset", "task", "split", "folds", "parameters")
-    return {"method": row.method, **{n: row.head.spec[n] for n in names}, "runs": [r.run_id for r in records]}
+    told = {name: row.head.spec[name] for name in names}
+    return {"method": row.method, "marks": row.marks, **told, "runs": [r.run_id for r in records]}
 
 
 def _pairs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Predictions, Predictions]]:
@@ -132,85 +154,3 @@ def pooled_parts(parts: Sequence[Predictions]) -> Predictions:
 def _score(metric: str, truth: Any, answers: Any, classes: int) -> float:
     """Accuracy or macro-F1 of decided answers."""
     return float((truth == answers).mean()) if metric == "accuracy" else macro_f1(truth, answers, classes)
-
-
-def contestants(
-    records: Sequence[Record], datasets: Sequence[str], *, split: str | None = None, methods: Sequence[str] = ()
-) -> tuple[list[Entry], list[str]]:
-    """The methods that can be ranked against each other on all ``datasets``, and notes on what is left out.
-
-    ``split`` is a scheme, or a split's whole text as the refusal lists it; no ``methods`` are all.  Raises
-    :class:`InputError` where runs are missing, or where several tasks or splits could be meant.
-    """
-    notes: list[str] = []
-    if missing := set(methods) - {record.spec["method"] for record in records if record.status == "done"}:
-        raise InputError(f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
-    chosen = [record for record in records if not methods or record.spec["method"] in methods]
-    found = [_rows(chosen, dataset, notes) for dataset in datasets]
-    place = _place([{split_of(row) for row in rows} for rows in found], split, ", ".join(datasets))
-    found = [[row for row in rows if split_of(row) == place] for rows in found]
-    for dataset, rows in zip(datasets, found, strict=True):
-        if len(tasks := {row.head.spec["task"] for row in rows}) > 1:
-            there = ", ".join(sorted(tasks))
-            raise InputError(f"compare: {dataset}, {place}: several tasks; choose with --task: {there}")
-    labels = dict.fromkeys(row.method for rows in found for row in rows)
-    entries = [_entry([[row for row in rows if row.method == label] for rows in found]) for label in labels]
-    return _complete(entries, datasets, notes), notes
-
-
-def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row]:
-    """Finished rows on the state of the data set that was used last: others may hold other sessions."""
-    mine = [record for record in records if record.spec["dataset"] == dataset]
-    done = [record for record in mine if record.status == "done"]
-    if not done:
-        raise InputError(f"compare: no finished runs on {dataset} with these options; see `bench table`")
-    store = max(done, key=lambda record: record.started).spec["store"]
-    if older := sum(record.spec["store"] != store for record in done):
-        notes.append(f"{dataset}: {older} runs on another state of the data set are left out")
-    return [row for row in group([record for record in mine if record.spec["store"] == store]) if row.done]
-
-
-def split_of(row: Row) -> str:
-    """All that decides the test samples: split, folds, sampling, scale, file."""
-    spec = row.head.spec
-    most = [f"max_per_class={spec['max_per_class']}"] if spec["max_per_class"] and spec["split"] not in LEAKY else []
-    file = [str(spec["split_digest"])[:8]] if spec["split_digest"] else []
-    return ", ".join([row.split, *most, *file])
-
-
-def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
-    """The one split of those asked for that all data sets have."""
-    common = sorted(set.intersection(*places))
-    meant = [place for place in common if split in (None, place, place.split(", ")[0])]
-    if split in meant or len(meant) == 1:
-        return str(split if split in meant else meant[0])
-    what = "several splits" if meant else "no such split that all have"
-    there = "; ".join(f"'{place}'" for place in meant or common) or "none"
-    raise InputError(f"compare: {datasets}: {what}; choose with --split: {there}")
-
-
-def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
-    runs = {
-        (number, *key): record
-        for number, found in enumerate(rows)
-        for row in found
-        for key, record in numbered(row.done).items()
-    }
-    return Entry([row for found in rows for row in found], runs)
-
-
-def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str]) -> list[Entry]:
-    """Those that have all data sets, and not so few blocks that nobody could be tested any more."""
-    most = max(len(entry.runs) for entry in entries)
-    kept = []
-    for entry in entries:
-        lacking = [name for n, name in enumerate(datasets) if not any(block[0] == n for block in entry.runs)]
-        if lacking:
-            notes.append(f"{entry.label}: left out, no runs on {', '.join(lacking)}")
-        elif len(entry.runs) < FEWEST <= most:
-            notes.append(f"{entry.label}: left out, {len(entry.runs)} of {most} blocks")
-        else:
-            kept.append(entry)
-    if len(kept) < 2:
-        raise InputError(f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two")
-    return kept

@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import statistics
-from bench.comparison import Block, Entry, pooled_parts, same_tests, split_of
+from bench.comparison import bootstrap_words, pooled_parts, same_tests, test_train_ratio, tested, unit_of
+from bench.contestants import Block, Entry, split_of
 from bench.errors import InputError
 from bench.metrics import MACRO, bootstrap, decide, evaluate, percentiles
+from bench.runs import LATER
 from bench.sheets import Sheet
 from bench.statistics import FEWEST, LEVEL
 from bench.tables import notes_of
 from bench.tracking import Record
+from bench.words import with_interval
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,7 +48,7 @@ class Standing:
     difference_interval: tuple[float, float]  # paired
     p: float | None = None  # Holm over the comparisons with the best; None: no test, or the best itself
     p_single: float | None = None  # before Holm
-    dz: float | None = None
+    dz: float | None = None  # of several data sets, their mean, as is the next one
     dominance: float | None = None
     level: bool = False  # cannot be told from the best
 
@@ -68,10 +71,12 @@ class _Pool:
 
     truth: Ints  # [samples]
     groups: Ints  # [samples]
+    unit: str  # what a group is
+    samples: tuple[int, int]  # distinct ones, and how often the most frequent one was tested
     classes: int
     answers: Sequence[Ints]  # [samples] of each method
     values: Floats  # [methods], the metric of all samples
-    ratio: float  # test samples / training samples, mean over blocks
+    ratio: float  # test samples / distinct training samples, mean over blocks
     repeated: bool  # all blocks, several, have one test part
 
 
@@ -92,18 +97,19 @@ def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", note
     order = np.argsort(-_over_sets(scores, strata, np.mean).mean(axis=0), kind="stable")
     entries, scores = [entries[number] for number in order], scores[:, order]
     pools = [_pool(entries, [block for block in blocks if block[0] == n], metric, load) for n in range(sets)]
-    tested, tests, of_best = _tested(scores, strata, pools)
+    seen, tests, of_best = _tested(scores, strata, pools)
     standings = _standings(entries, scores, strata, pools, metric)
     standings = _judged(standings, of_best)
     said = [*_said(tests, pools, standings), *_left(entries, len(blocks)), *notes]
-    return Ranking(_title(metric, entries[0], len(blocks)), metric, standings, tested, tests, said)
+    return Ranking(_title(metric, entries[0], tests), metric, standings, seen, tests, said)
 
 
-def _title(metric: str, entry: Entry, blocks: int) -> str:
-    """What is ranked, and where."""
+def _title(metric: str, entry: Entry, tests: Mapping[str, Any]) -> str:
+    """What is ranked, and where, and on how many blocks."""
     datasets, tasks = (dict.fromkeys(row.head.spec[name] for row in entry.rows) for name in ("dataset", "task"))
     words = [metric, " + ".join(datasets), " + ".join(tasks), split_of(entry.rows[0])]
-    return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1)])
+    blocks, each = tests["blocks"], ", one a data set" * (tests["unit"] == "data set")
+    return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1) + each])
 
 
 def _over_sets(scores: Floats, strata: Ints, reduce: Callable[..., Any]) -> Floats:
@@ -126,10 +132,10 @@ def _pool(entries: Sequence[Entry], blocks: Sequence[Block], metric: str, load: 
         probabilities = pooled_parts(parts).probabilities
         answers.append(decide(probabilities))
         values.append(evaluate(whole.truth, probabilities, whole.classes).metrics()[metric])
-    samples = [record.result()["split"]["samples"] for record in first]
-    ratio = float(np.mean([counts["test"] / counts["train"] for counts in samples]))
+    ratio = float(np.mean([test_train_ratio(record) for record in first]))
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
-    return _Pool(whole.truth, whole.groups, len(whole.classes), answers, np.array(values), ratio, repeated)
+    counts = whole.truth, whole.groups, unit_of(first[0]), tested(whole), len(whole.classes)
+    return _Pool(*counts, answers, np.array(values), ratio, repeated)
 
 
 def _tested(
@@ -137,14 +143,17 @@ def _tested(
 ) -> tuple[Floats, dict[str, Any], dict[str, Sequence[float | None]]]:
     """Scores of the blocks that are tested, what the tests say of all, and of each method against the best."""
     ratios = np.array([pool.ratio for pool in pools])
+    repeated = any(pool.repeated for pool in pools)
     if len(pools) >= SETS:  # data sets are independent of each other: nothing to correct
-        scores = _over_sets(scores, strata, np.mean)
+        scores, repeated = _over_sets(scores, strata, np.mean), False
         strata, ratios = np.zeros(len(scores), np.int64), np.zeros(1)
     tests: dict[str, Any] = {
         "unit": "data set" if len(pools) >= SETS else "data set, seed and fold",
         "blocks": len(scores),
+        "one_test_part": repeated,
+        "resampled": " and ".join(dict.fromkeys(pool.unit for pool in pools)),
         "test_train_ratios": ratios.tolist(),
-        "t_test": len(scores) >= FEWEST and bool(np.bincount(strata).min() > 1),
+        "t_test": len(scores) >= FEWEST and bool(np.bincount(strata).min() > 1) and not repeated,
         "friedman": None,
     }
     told: dict[str, Sequence[float | None]] = {}
@@ -152,9 +161,9 @@ def _tested(
         apart = scores[:, 1:] - scores[:, :1]
         single = statistics.corrected_t(apart, ratios, strata)
         columns = {"p_single": single, "p": statistics.holm(single)}
-        columns |= {"dz": statistics.cohens_dz(apart), "dominance": statistics.dominance(apart)}
+        columns |= {"dz": statistics.cohens_dz(apart, strata), "dominance": statistics.dominance(apart, strata)}
         told = {name: [None, *(_number(value) for value in column)] for name, column in columns.items()}
-    if min(scores.shape) >= FEWEST:
+    if min(scores.shape) >= FEWEST and not repeated:
         statistic, p = statistics.friedman(scores)
         apart_by = statistics.critical_difference(scores.shape[1], len(scores))
         tests["friedman"] = {"statistic": statistic, "p": p, "critical_difference": apart_by}
@@ -222,32 +231,45 @@ def _overlap(one: Standing, other: Standing) -> bool:
 
 def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[Standing]) -> list[str]:
     """How the numbers came about, a line each."""
-    samples, groups = sum(len(pool.truth) for pool in pools), sum(len(np.unique(pool.groups)) for pool in pools)
-    said = [f"pooled: all test parts as one; [ ] 95 %, bootstrap over {groups} groups of {samples} test samples"]
+    said, unit = [], tests["resampled"]
     if any(standing.level for standing in standings):
-        said.insert(
-            0,
+        said.append(
             f"{SAME} not separable from the best: p ≥ {LEVEL}, the interval of the difference holds 0, or the pooled "
-            "score of one lies in the interval of the other",
+            "score of one lies in the interval of the other"
         )
-    blocks, against = tests["blocks"], f"Holm over {len(standings) - 1} comparisons with the best"
-    ratios = ", ".join(f"{ratio:.2f}" for ratio in tests["test_train_ratios"])
-    if not tests["t_test"]:
-        said.append(f"no test with fewer than {FEWEST} blocks or a single one of a data set: intervals alone decide")
-    elif tests["unit"] == "data set":
-        said.append(f"p: paired t-test on {blocks} data sets, one block each; {against}")
-    else:
-        said.append(f"p: corrected resampled t-test, test/train {ratios}, on {blocks} blocks; {against}")
-    if tests["t_test"] and blocks < statistics.WILCOXON:
-        said.append(f"a Wilcoxon signed-rank test cannot reach p < {LEVEL} on {blocks} blocks and is not used")
+    samples, groups = sum(pool.samples[0] for pool in pools), sum(len(np.unique(pool.groups)) for pool in pools)
+    times = max(pool.samples[1] for pool in pools)
+    often = f", each tested up to {times} times" if times > 1 else ""
+    said.append(f"pooled: all test parts as one, {samples} samples in {groups} {unit}{often}")
+    said.append(f"[ ] 95 %: {bootstrap_words(unit)}")
+    said += _said_of_t(tests, standings)
     if found := tests["friedman"]:
         shared = "" if tests["unit"] == "data set" else "; both ignore that blocks share training data"
         said.append(
             f"Friedman: χ² = {found['statistic']:.1f}, p = {found['p']:.2g}; Nemenyi: mean ranks "
             f"{found['critical_difference']:.2f} apart differ{shared}"
         )
-    if any(pool.repeated for pool in pools):
-        said.append("blocks with one and the same test part: p speaks of seeds, not of other traffic")
+    return said
+
+
+def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[str]:
+    """Which test p is of, and why there is none."""
+    blocks = tests["blocks"]
+    if tests["one_test_part"]:
+        return ["no test: blocks with one and the same test part tell of seeds, not of other traffic; intervals decide"]
+    if not tests["t_test"]:
+        return [f"no test with fewer than {FEWEST} blocks or a single one of a data set: intervals alone decide"]
+    number = sum(standing.p is not None for standing in standings)
+    holm = f"Holm over {number} comparisons with the best" if number > 1 else "one comparison, nothing to correct for"
+    if tests["unit"] == "data set":
+        said = [f"p: paired t-test on {blocks} data sets, one block each; {holm}"]
+    else:
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in tests["test_train_ratios"])
+        said = [f"p: corrected resampled t-test, test/train {ratios}, on {blocks} blocks; {holm}"]
+    if number < len(standings) - 1:
+        said.append("no p where the difference is the same in all blocks: there is no deviation to test by")
+    if blocks < statistics.WILCOXON:
+        said.append(f"a Wilcoxon signed-rank test cannot reach p < {LEVEL} on {blocks} blocks and is not used")
     return said
 
 
@@ -258,7 +280,7 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
     if len(scales := sorted({row.head.scale for row in rows})) > 1:
         notes.append(f"scales differ ({'; '.join(scales)}): a difference may be the scale's")
     if unused := sum(len(entry.runs) > blocks for entry in entries):
-        notes.append(f"{unused} methods have more runs than the {blocks} blocks that all have; those are not counted")
+        notes.append(f"{unused} methods have more runs than the {blocks} that all have; those are not counted")
     return notes
 
 
@@ -270,34 +292,44 @@ def sheet(ranking: Ranking) -> Sheet:
         head,
         [_cells(standing, standing is ranking.standings[0]) for standing in ranking.standings],
         ranking.notes,
-        [_record(standing, ranking.metric) for standing in ranking.standings],
+        [
+            _record(standing, ranking.metric, standing is ranking.standings[0], ranking.tests)
+            for standing in ranking.standings
+        ],
         more={"metric": ranking.metric, "tests": ranking.tests},
     )
 
 
 def _cells(standing: Standing, best: bool) -> list[str]:
-    entry, (low, high), (below, above) = standing.entry, standing.interval, standing.difference_interval
+    entry = standing.entry
     spread = "" if math.isnan(standing.deviation) else f" ± {standing.deviation:.3f}"
     return [
-        f"{entry.label} {entry.signs}".strip(),
+        entry.marked,
         " + ".join(row.runs for row in entry.rows),
         f"{standing.mean:.3f}{spread}" + f" {SAME}" * standing.level,
         f"{standing.rank:.1f}",
-        f"{standing.pooled:.3f} [{low:.3f}, {high:.3f}]",
-        "best" if best else f"{standing.difference:+.3f} [{below:+.3f}, {above:+.3f}]",
+        with_interval(standing.pooled, *standing.interval),
+        "best" if best else with_interval(standing.difference, *standing.difference_interval, "+.3f"),
         "–" if standing.p is None else "<0.0001" if standing.p < 0.0001 else f"{standing.p:.4f}",
         "–" if standing.dz is None else f"{standing.dz:+.1f}",
         "–" if standing.dominance is None else f"{standing.dominance:+.1f}",
     ]
 
 
-def _record(standing: Standing, metric: str) -> dict[str, Any]:
-    """Ready for JSON."""
+def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any]) -> dict[str, Any]:
+    """Ready for JSON; a line says itself where it holds."""
     entry = standing.entry
+    spec = entry.rows[0].head.spec
+    marks = {mark for row in entry.rows for mark in row.marks}
     return {
         "method": entry.label,
         "datasets": [row.head.spec["dataset"] for row in entry.rows],
-        "parameters": entry.rows[0].head.spec["parameters"],
+        "tasks": [row.head.spec["task"] for row in entry.rows],
+        **{name: spec[name] for name in ("split", "folds", "split_digest", "max_per_class", "parameters")},
+        **{name: spec.get(name, usual) for name, usual in LATER.items()},
+        "metric": metric,
+        "blocks": tests["blocks"],
+        "resampled": tests["resampled"],
         "runs": len(entry.runs),
         metric: standing.mean,
         f"{metric}_sd": _number(standing.deviation),
@@ -309,18 +341,25 @@ def _record(standing: Standing, metric: str) -> dict[str, Any]:
         "difference_low": standing.difference_interval[0],
         "difference_high": standing.difference_interval[1],
         **{name: getattr(standing, name) for name in ("p", "p_single", "dz", "dominance")},
-        "separable_from_best": not standing.level,
-        "leaky": any(row.head.leaky for row in entry.rows),
+        "separable_from_best": None if best else not standing.level,
+        "leaky": "leaky" in marks,
+        "reconstructed": "reconstructed" in marks,
         "scale": ", ".join(dict.fromkeys(row.head.scale for row in entry.rows)),
         "run_ids": [record.run_id for record in entry.runs.values()],
     }
 
 
-def draw(ranking: Ranking, path: Path) -> None:
-    """The critical-difference diagram as SVG or PNG.  Raises :class:`InputError` where there is none to draw."""
+def check_figure(path: Path) -> None:
+    """Raise :class:`InputError` for a file that `draw` cannot write, before anything is ranked."""
     if path.suffix not in (".svg", ".png"):
         raise InputError(f"--figure {path}: give a name that ends in .svg or .png")
+
+
+def draw(ranking: Ranking, path: Path) -> None:
+    """The critical-difference diagram as SVG or PNG.  Raises :class:`InputError` where there is none to draw."""
+    check_figure(path)
     if not ranking.tests["friedman"]:
-        raise InputError(f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks")
-    labels = [f"{standing.entry.label} {standing.entry.signs}".strip() for standing in ranking.standings]
+        several = " with test parts of their own" if ranking.tests["one_test_part"] else ""
+        raise InputError(f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks{several}")
+    labels = [standing.entry.marked for standing in ranking.standings]
     statistics.draw_critical_difference(ranking.scores, labels, ranking.title, path)

@@ -4,7 +4,7 @@ A block is what all methods were measured on alike: a fold, a seed, a data set. 
 number means and when not to use it.  A higher score is better; rank 1 is the best.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,8 @@ def corrected_t(differences: Floats, ratios: Floats, strata: Ints | None = None)
     variance of the mean of J differences is (1/J + test/train) times their sample variance instead of 1/J times
     (Nadeau and Bengio, Machine Learning 52, 2003).  ``ratios``, [strata], are the test/train ratios.  ``strata``, int
     [blocks], numbers each block's data set: the mean over data sets is tested, their variances are added (our
-    extension; a single data set gives the test of the paper).  Raises ValueError where a stratum has one block.
+    extension; a single data set gives the test of the paper).  1 where all differences are 0, NaN where they are equal
+    but not 0 (no deviation to test by).  Raises ValueError where a stratum has one block.
     """
     from scipy.stats import t
 
@@ -37,9 +38,7 @@ def corrected_t(differences: Floats, ratios: Floats, strata: Ints | None = None)
     mean = np.mean([part.mean(axis=0) for part in parts], axis=0)
     variances = [(1 / len(part) + ratio) * part.var(axis=0, ddof=1) for part, ratio in zip(parts, ratios, strict=True)]
     error = np.sqrt(np.sum(variances, axis=0)) / len(parts)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = np.where(mean == 0, 0.0, np.abs(mean) / error)
-    return np.asarray(2 * t.sf(statistic, len(differences) - len(parts)), np.float64)
+    return np.asarray(2 * t.sf(np.abs(_over(mean, error)), len(differences) - len(parts)), np.float64)
 
 
 def welch(one: Floats, other: Floats, ratios: tuple[float, float]) -> tuple[float, float]:
@@ -61,30 +60,46 @@ def welch(one: Floats, other: Floats, ratios: tuple[float, float]) -> tuple[floa
 
 
 def holm(p: Floats) -> Floats:
-    """p-values, [comparisons], corrected for their number: Holm, Scandinavian Journal of Statistics 6, 1979."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty_like(p)
+    """p-values, [comparisons], corrected for their number: Holm, Scandinavian Journal of Statistics 6, 1979.
+
+    NaN is no test: it stays, and does not count.
+    """
+    order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]  # NaN comes last
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    corrected = np.full_like(p, np.nan)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected
 
 
-def cohens_dz(differences: Floats) -> Floats:
+def cohens_dz(differences: Floats, strata: Ints | None = None) -> Floats:
     """Mean over standard deviation of paired ``differences``, [blocks, pairs]: float64 [pairs].
 
-    0 where all are 0, NaN where all are equal but not 0 (no deviation to measure by).
+    0 where all are 0, NaN where all are equal but not 0 (no deviation to measure by).  ``strata``, int [blocks],
+    numbers each block's data set: the mean of those of the data sets, as data sets differ for other reasons.
     """
-    mean, deviation = differences.mean(axis=0), differences.std(axis=0, ddof=1)
+    return _mean_of_strata(lambda part: _over(part.mean(axis=0), part.std(axis=0, ddof=1)), differences, strata)
+
+
+def _mean_of_strata(effect: Callable[[Floats], Floats], differences: Floats, strata: Ints | None) -> Floats:
+    """An effect size of each stratum's blocks, averaged: float64 [pairs]."""
+    strata = np.zeros(len(differences), np.int64) if strata is None else strata
+    found = [effect(differences[strata == number]) for number in np.unique(strata)]
+    return np.asarray(np.mean(found, axis=0), np.float64)
+
+
+def _over(mean: Floats, deviation: Floats) -> Floats:
+    """Mean over deviation; where there is none but rounding, 0 of a mean of 0 and NaN of another one."""
     flat = deviation <= 1e-12 * np.abs(mean)
     return np.where(flat, np.where(mean == 0, 0.0, np.nan), mean / np.where(flat, 1.0, deviation))
 
 
-def dominance(differences: Floats) -> Floats:
+def dominance(differences: Floats, strata: Ints | None = None) -> Floats:
     """Cliff's delta for paired data, [pairs]: share of blocks won less share lost, in [-1, 1].
 
     Cliff's d_w (Psychological Bulletin 114, 1993); within blocks, as hard and easy blocks are no matter of the method.
+    ``strata`` as in :func:`cohens_dz`.
     """
-    return np.sign(differences).mean(axis=0)
+    return _mean_of_strata(lambda part: np.sign(part).mean(axis=0), differences, strata)
 
 
 def ranks(scores: Floats) -> Floats:

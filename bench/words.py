@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.registry import describe
-from bench.splits import LEAKY
+from bench.splits import LEAKY, attribute_of
 from bench.tracking import Record
 
 MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
@@ -14,6 +14,7 @@ MEANING: Final = {
     "reduced": "reduced scale",
     "reconstructed": "reconstructed where the paper is silent",
 }
+FIVE_TUPLES: Final = "5-tuples"
 
 
 def marks(record: Record) -> list[str]:
@@ -71,6 +72,13 @@ def split_words(spec: Mapping[str, Any]) -> str:
     """The scheme, with the number of folds, and how sessions become samples where they are not whole."""
     folds = [f"{spec['folds']} folds"] if spec["folds"] else []
     return ", ".join([spec["split"], *folds, *sample_words(spec)])
+
+
+def resampled(split: str) -> str:
+    """The groups of a split's samples, which bootstrap intervals resample: what the scheme keeps together."""
+    if name := attribute_of(split):
+        return f"values of {name.partition('=')[0]}"
+    return "capture groups" if split == "capture" else FIVE_TUPLES
 
 
 def sample_words(spec: Mapping[str, Any]) -> list[str]:

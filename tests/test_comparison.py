@@ -1,13 +1,17 @@
-"""What can be set against what, and two runs."""
+"""Two runs on the same test samples."""
 
+import csv
+import io
 import json
 
 import numpy as np
 import pytest
 from records import answered, record
 
-from bench.comparison import compare, compare_text, contestants
+from bench.comparison import compare, sheet
+from bench.comparison import test_train_ratio as ratio_of
 from bench.errors import InputError
+from bench.sheets import render
 
 
 def test_comparison_by_hand(tmp_path):
@@ -18,14 +22,16 @@ def test_comparison_by_hand(tmp_path):
     second = record("knn", 0.9, folder=answered(tmp_path / "b", b))
     found = compare([first], [second])
     assert found["mcnemar"] == {"only_a": 9, "only_b": 1, "p": pytest.approx(22 / 1024)}
-    assert (found["sessions"], found["groups"]) == (40, 20)
+    assert (found["samples"], found["times"], found["groups"], found["resampled"]) == (40, 1, 20, "5-tuples")
     accuracy = found["accuracy"]
     assert (accuracy["a"], accuracy["b"], accuracy["difference"]) == (39 / 40, 31 / 40, pytest.approx(8 / 40))
     assert accuracy["low"] < 8 / 40 < accuracy["high"]
-    text = compare_text(found).splitlines()
-    assert text[0].startswith("a: forest") and text[1].startswith("b: knn")
-    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215  (takes sessions as independent)"
-    json.dumps(found)
+    text = render(sheet(found)).splitlines()
+    assert text[0] == "demo · service · session" and text[4].split()[:4] == ["accuracy", "0.975", "0.775", "+0.200"]
+    assert text[6].startswith("a: forest  (forest-0") and text[7].startswith("b: knn")
+    assert text[8] == "40 test samples, in 20 5-tuples"
+    assert text[9].endswith("; it does not cover the choice of captures and is narrower than one that does")
+    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215  (takes samples as independent)"
 
 
 def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
@@ -43,9 +49,10 @@ def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
 
     a, b = runs("forest", 2, fold=1), runs("knn", 4, fold=1)
     found = compare(a, b[::-1])
-    assert found["sessions"] == 40 and found["mcnemar"]["only_a"] == 4
+    assert found["samples"] == 40 and found["mcnemar"]["only_a"] == 4
     again = compare(runs("tree", 2, seed=0), runs("rule", 4, seed=0))
-    assert again["sessions"] == 40 and again["mcnemar"] is None and again["groups"] == 10
+    assert (again["samples"], again["times"], again["mcnemar"], again["groups"]) == (20, 2, None, 10)
+    assert "20 test samples, each tested up to 2 times, in 10 5-tuples" in render(sheet(again))
     with pytest.raises(InputError, match="only one side has seed 0 fold 1"):
         compare(a, b[:1])
 
@@ -70,62 +77,33 @@ def test_only_equal_test_sessions_are_compared(tmp_path, change):
         compare([a], [b])
 
 
-def rows(method, scores, **more):
-    return [record(method, f1, fold=fold, folds=5, **more) for fold, f1 in enumerate(scores)]
+def test_a_comparison_names_its_unit_its_marks_and_its_place_in_every_form(tmp_path):
+    right = np.arange(10) > 0
+    a = record("forest", 0.9, split="capture", folder=answered(tmp_path / "a", right), scale="trees=2")
+    b = record("knn", 0.9, split="capture", folder=answered(tmp_path / "b", ~right))
+    found = sheet(compare([a], [b]))
+    text = render(found)
+    assert "in 5 capture groups" in text and "narrower" not in text
+    assert "a: forest †  (" in text and "† reduced scale" in text
+    told = json.loads(render(found, "json"))
+    assert told["accuracy"]["a"] == 0.9 and told["a"]["marks"] == ["reduced"] and len(told["rows"]) == 2
+    lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    assert [line["metric"] for line in lines] == ["accuracy", "macro_f1"]
+    assert (lines[0]["a_method"], lines[0]["split"], lines[0]["task"]) == ("forest", "capture", "service")
+    assert lines[0]["resampled"] == "capture groups"
 
 
-def test_contestants_are_the_rows_of_one_split():
-    records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("ports", [0.1] * 2)]
-    records += [record("forest", 0.9, split="capture"), record("forest", 0.5, max_per_class=9)]
-    entries, notes = contestants(records, ["demo"], split="session, 5 folds")
-    assert [(entry.label, len(entry.runs)) for entry in entries] == [("forest", 5), ("knn", 5)]
-    assert notes == ["ports: left out, 2 of 5 blocks"]
-    assert [entry.label for entry in contestants(records[:10], ["demo"], split="session")[0]] == ["forest", "knn"]
+def test_a_split_file_resamples_the_groups_of_the_scheme_it_had(tmp_path):
+    runs = [record(name, 0.9, split="file", folder=answered(tmp_path / name, np.ones(6, bool))) for name in ("a", "b")]
+    for run in runs:
+        (run.folder / "result.json").write_text(json.dumps({"split": {"scheme": "attribute:version=v(\\d)"}}))
+    assert compare([runs[0]], [runs[1]])["resampled"] == "values of version"
 
 
-def test_of_several_stores_the_last_used_counts():
-    old, new = (
-        rows("forest", [0.8] * 5, started=1.0),
-        [*rows("knn", [0.7] * 5, started=2.0), *rows("forest", [0.6] * 5)],
+@pytest.mark.parametrize(("leaky", "ratio"), [(False, 30 / 60), (True, 30 / 100)])
+def test_repeated_training_samples_do_not_count(tmp_path, leaky, ratio):
+    run = record("forest", 0.9, folder=tmp_path, leaky=leaky)
+    (tmp_path / "result.json").write_text(
+        json.dumps({"split": {"samples": {"train": 100, "test": 30}, "repeated": 40}})
     )
-    for r in old:
-        r.spec["store"] = "ff"
-    entries, notes = contestants([*old, *new], ["demo"])
-    assert [entry.label for entry in entries] == ["knn", "forest"]
-    assert notes == ["demo: 5 runs on another state of the data set are left out"]
-
-
-def test_methods_that_lack_a_data_set_are_left_out():
-    records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("tree", [0.7] * 5)]
-    iot = {"dataset": "iot", "task": "device"}
-    records += [*rows("forest", [0.8] * 5, **iot), *rows("tree", [0.7] * 5, **iot)]
-    entries, notes = contestants(records, ["demo", "iot"])
-    assert [entry.label for entry in entries] == ["forest", "tree"] and len(entries[0].runs) == 10
-    assert notes == ["knn: left out, no runs on iot"]
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({}, "several splits; choose with --split: 'capture'; 'session'; 'session, 5 folds'"),
-        ({"split": "session"}, None),  # an exact name
-        ({"split": "paper"}, "no such split that all have; choose with --split: 'capture'; 'session'"),
-        ({"split": "session, 5 folds"}, "several tasks; choose with --task: apps, service"),
-        ({"split": "capture"}, "1 methods with finished runs on demo"),
-        ({"methods": ["knn", "bind"]}, "no finished runs of bind, knn"),
-    ],
-)
-def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, said):
-    records = [
-        *rows("forest", [0.8] * 5),
-        *rows("tree", [0.8] * 5, task="apps"),
-        record("forest", 0.5, split="capture"),
-    ]
-    records += [record("forest", 0.5), record("tree", 0.5), record("knn", None, status="failed")]
-    if said is None:
-        assert len(contestants(records, ["demo"], **options)[0]) == 2
-        return
-    with pytest.raises(InputError, match=said):
-        contestants(records, ["demo"], **options)
-    with pytest.raises(InputError, match="no finished runs on nowhere"):
-        contestants(records, ["nowhere"])
+    assert ratio_of(run) == ratio

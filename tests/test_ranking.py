@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 from records import answered, record
+from scipy import stats
 
 from bench import demo
 from bench.cli import cli
-from bench.comparison import contestants
+from bench.contestants import contestants
 from bench.errors import InputError
 from bench.metrics import evaluate, interval
 from bench.ranking import draw, rank, sheet
@@ -26,13 +27,13 @@ class Runs:
     def __init__(self, folder):
         self.folder, self.records = folder, []
 
-    def add(self, method, wrong, *, fold=0, seed=0, dataset="demo", same_test=False, session=None, **more):
+    def add(self, method, wrong, *, fold=0, seed=0, dataset="demo", same_test=False, session=None, repeated=0, **more):
         number = len(self.records)
         start = 0 if same_test else SIZE * fold
         session = start + np.arange(SIZE) if session is None else session
         folder = answered(self.folder / f"{number}", ~np.isin(np.arange(SIZE), wrong), session=session)
         counts = {"train": 2 * SIZE, "validation": 10, "test": SIZE}
-        (folder / "result.json").write_text(json.dumps({"split": {"samples": counts}}))
+        (folder / "result.json").write_text(json.dumps({"split": {"samples": counts, "repeated": repeated}}))
         made = record(method, 0.0, fold=fold, seed=seed, folds=5, dataset=dataset, folder=folder, **more)
         answers = made.predictions()
         made.metrics.update(evaluate(answers.truth, answers.probabilities, answers.classes).metrics())
@@ -96,21 +97,37 @@ def test_what_cannot_be_told_from_the_best_is_marked_and_so_is_the_best(runs):
     for fold in range(5):
         runs.add("tree", [fold, 20, 21][: 1 + (fold + 1) % 3], fold=fold)
     found = runs.rank()
-    assert [(standing.entry.label, standing.level) for standing in found.standings] == [
-        ("forest", True), ("tree", True), ("knn", found.standings[2].level), ("majority", False),
-    ]  # fmt: skip
+    told = [(standing.entry.label, standing.level) for standing in found.standings]
+    assert told == [("forest", True), ("tree", True), ("knn", True), ("majority", False)]
+    knn = found.standings[2]
+    assert knn.p == pytest.approx(0.0688, abs=1e-4) and knn.difference_interval[1] < 0  # the test alone keeps it level
     lines = render(sheet(found)).splitlines()
     assert [" ~ " in line for line in lines[4:6]] == [True, True] and " ~ " not in lines[7]
     assert sum(line.startswith("~ not separable") for line in lines) == 1
 
 
-def test_a_significant_test_alone_does_not_separate(runs):
-    """One session more right in every fold: no deviation, p = 0, yet the intervals overlap."""
+def test_without_a_deviation_there_is_no_test(runs):
+    """One session more right in every fold: intervals alone decide."""
     for fold in range(5):
         runs.add("forest", [1, 2], fold=fold)
         runs.add("knn", [1, 2, 30], fold=fold)
-    second = runs.rank(metric="accuracy").standings[1]
-    assert second.p == 0 and second.dz is None and second.level
+        runs.add("majority", range(20 + fold % 2), fold=fold)
+    found = runs.rank(metric="accuracy")
+    second, last = found.standings[1:]
+    assert second.p is None and second.p_single is None and second.dz is None and second.level
+    assert last.p == last.p_single and not last.level  # the only one that was tested
+    text = render(sheet(found))
+    assert "one comparison, nothing to correct for" in text and "no p where the difference is the same" in text
+
+
+def test_a_significant_test_alone_does_not_separate(runs):
+    for fold in range(5):
+        runs.add("forest", [1, 2][: 1 + fold // 4], fold=fold)
+        runs.add("knn", [1, 2, 30][: 2 + fold // 4], fold=fold)
+        runs.records[-1].metrics["accuracy"] -= fold * 1e-4
+    found = runs.rank(metric="accuracy")
+    assert found.standings[1].p < 0.001 and found.standings[1].level
+    assert "on 5 blocks; one comparison, nothing to correct for" in render(sheet(found))
 
 
 def test_two_blocks_have_intervals_and_no_test(runs):
@@ -132,19 +149,47 @@ def test_common_blocks_count_and_notes_tell(runs):
     found = runs.rank()
     text = render(sheet(found))
     assert found.tests["blocks"] == 4 and "4 blocks" in found.title
-    assert "3 methods have more runs than the 4 blocks that all have; those are not counted" in text
+    assert "3 methods have more runs than the 4 that all have; those are not counted" in text
     assert "ports: left out, 1 of 5 blocks" in text
     assert "scales differ (epochs=2; full): a difference may be the scale's" in text
     assert "bind *†" in text and "† reduced scale" in text and "* the split lets parts share" in text
     assert "4 of 5" in text
 
 
-def test_seeds_on_one_test_part_speak_of_seeds(runs):
+def test_seeds_on_one_test_part_are_not_tested(runs):
     for seed in range(3):
-        runs.add("forest", [seed], seed=seed, same_test=True)
-        runs.add("knn", [seed, 8, 9], seed=seed, same_test=True)
-    text = render(sheet(runs.rank()))
-    assert "blocks with one and the same test part: p speaks of seeds" in text
+        for method, wrong in (("forest", [seed]), ("knn", [seed, 8, 9]), ("tree", range(20 + seed % 2))):
+            runs.add(method, wrong, seed=seed, same_test=True)
+    found = runs.rank()
+    assert {(standing.p, standing.dz, standing.dominance) for standing in found.standings} == {(None, None, None)}
+    assert found.tests["friedman"] is None and not found.standings[2].level
+    text = render(sheet(found))
+    assert "no test: blocks with one and the same test part tell of seeds" in text and "χ²" not in text
+    assert "all test parts as one, 40 samples in 20 5-tuples, each tested up to 3 times" in text
+    with pytest.raises(InputError, match="3 blocks with test parts of their own"):
+        draw(found, runs.folder / "a.svg")
+
+
+def test_repeated_training_samples_do_not_make_a_test_surer(runs):
+    three_methods(runs, repeated=SIZE)
+    assert runs.rank().tests["test_train_ratios"] == [1.0]  # 40 tested, 80 trained on, 40 of them once more
+
+
+@pytest.mark.parametrize(
+    ("split", "unit", "narrower"),
+    [
+        ("session", "5-tuples", True),
+        ("capture", "capture groups", False),
+        ("attribute:os=(w|l)", "values of os", False),
+    ],
+)
+def test_the_unit_of_the_intervals_is_named(runs, split, unit, narrower):
+    three_methods(runs, split=split)
+    found = sheet(runs.rank())
+    text = render(found)
+    assert f"200 samples in 100 {unit}\n" in text and f"bootstrap over {unit}, those of the split" in text
+    assert ("does not cover the choice of captures" in text) == narrower
+    assert found.records[0]["resampled"] == unit
 
 
 def test_different_test_sessions_are_refused(runs):
@@ -178,6 +223,21 @@ def test_few_data_sets_keep_their_folds_as_blocks(runs):
     assert "3 of 5 + 3 of 5" in render(sheet(found))
 
 
+def test_effects_of_unequal_data_sets_weigh_alike(runs):
+    """Five folds in one, two in the other: each data set's d_z and dominance by hand, then their mean."""
+    three_methods(runs)
+    for fold in range(2):
+        runs.add("forest", range(8 - fold), fold=fold, dataset="iot")
+        runs.add("knn", range(5), fold=fold, dataset="iot")
+        runs.add("majority", range(20), fold=fold, dataset="iot")
+    found = runs.rank("demo", "iot", metric="accuracy")
+    best, second, _ = found.standings
+    assert (best.entry.label, second.entry.label) == ("knn", "forest")
+    apart = [np.array([39, 38, 37, 39, 38]) / 40 - 0.9, np.array([-3, -2]) / 40]
+    assert second.dz == pytest.approx(np.mean([part.mean() / part.std(ddof=1) for part in apart]))
+    assert second.dominance == 0  # 1 in the one, -1 in the other
+
+
 def test_five_data_sets_are_a_block_each(runs):
     names = [f"set{number}" for number in range(5)]
     for number, name in enumerate(names):
@@ -189,7 +249,27 @@ def test_five_data_sets_are_a_block_each(runs):
     assert found.scores.shape == (5, 3) and found.tests["unit"] == "data set"
     text = render(sheet(found))
     assert "p: paired t-test on 5 data sets, one block each; Holm over 2 comparisons with the best" in text
-    assert "both ignore" not in text and "10 blocks" in found.title
+    assert "both ignore" not in text and found.title.endswith(" · 5 blocks, one a data set")
+
+
+def test_five_data_sets_by_hand(runs):
+    """Wrong of 40: a 2 everywhere; b 3, 4, 5, 6, 7; c as b, but 1 on the first set."""
+    names = [f"set{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        for fold in range(2):  # the mean of the folds counts
+            runs.add("a", range(1 + 2 * fold), fold=fold, dataset=name)
+            runs.add("b", range(3 + number), fold=fold, dataset=name)
+            runs.add("c", range(3 + number if number else 1), fold=fold, dataset=name)
+    found = runs.rank(*names, metric="accuracy")
+    labels = {standing.entry.label: standing for standing in found.standings}
+    assert list(labels) == ["a", "c", "b"]
+    assert [standing.mean for standing in found.standings] == pytest.approx([1 - 2 / 40, 1 - 4.6 / 40, 1 - 5 / 40])
+    assert [standing.rank for standing in found.standings] == pytest.approx([1.2, 2.2, 2.6])
+    b, c = np.array([1, 2, 3, 4, 5]) / 40, np.array([-1, 2, 3, 4, 5]) / 40
+    single = [stats.ttest_1samp(apart, 0).pvalue for apart in (c, b)]
+    assert [labels[name].p_single for name in "cb"] == pytest.approx(single)
+    assert [labels[name].p for name in "cb"] == pytest.approx([single[0], 2 * single[1]])
+    assert labels["b"].dz == pytest.approx(-3 / np.sqrt(2.5)) and labels["c"].dominance == pytest.approx(-0.6)
 
 
 def test_programs_get_numbers(runs):
@@ -199,6 +279,9 @@ def test_programs_get_numbers(runs):
     assert told["metric"] == "macro_f1" and told["tests"]["t_test"] is True and told["tests"]["blocks"] == 5
     first, *_, last = told["rows"]
     assert first["method"] == "forest" and first["p"] is None and len(first["run_ids"]) == 5
+    assert first["separable_from_best"] is None and last["separable_from_best"] is True
+    place = {"tasks": ["service"], "split": "session", "folds": 5, "metric": "macro_f1", "reconstructed": False}
+    assert place.items() <= first.items()
     assert last["difference_low"] < last["difference"] < last["difference_high"] < 0
     lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
     assert [line["rank"] for line in lines] == ["1.0", "2.0", "3.0"] and lines[0]["p"] == ""
@@ -236,6 +319,27 @@ def test_the_command_ranks_draws_and_refuses(runs, tmp_path, monkeypatch, comman
     status, _, err = command_line(*ask)
     assert status == 2 and err.count("\n") == 1 and "--split: 'capture, 5 folds'; 'session, 5 folds'" in err
     assert command_line(*ask, "--split", "session")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--dataset", "demo", "--pool"), "--pool is for two runs"),
+        (("--dataset", "demo", "--figure", "a.pdf"), "--figure a.pdf: give a name that ends in .svg or .png"),
+        (("--dataset", "demo", "--format", "pdf"), "'--format': 'pdf' is not one of"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_read(words, said, monkeypatch, command_line):
+    monkeypatch.setattr("bench.tracking.Tracker.search", lambda *_, **__: pytest.fail("runs were read"))
+    status, _, err = command_line("compare", *words)
+    assert status == 2 and said in err and err.count("\n") == 1
+
+
+def test_two_runs_come_in_all_forms(runs, monkeypatch, command_line):
+    three_methods(runs, folds=1)
+    monkeypatch.setattr("bench.tracking.Tracker", lambda results: runs)
+    assert "| accuracy | 0.500 | 0.900 | -0.400 [" in command_line("compare", "run0", "run1", "--format", "md")[1]
+    assert json.loads(command_line("compare", "run0", "run1", "--json")[1])["samples"] == SIZE
 
 
 @pytest.mark.slow

@@ -77,29 +77,34 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
 @json_option
 def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool,
             form: str, **asked: Any) -> None:  # fmt: skip
-    """Two runs on the same test sessions (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
+    """Two runs on the same test samples (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
     from bench import comparison, ranking
+    from bench.contestants import contestants
     from bench.sheets import render
     from bench.tables import siblings
     from bench.tracking import Tracker
 
     if len(runs) != (0 if datasets else 2) or (runs and any(asked.values())):
         raise InputError("compare takes two runs, or --dataset (with its options) to rank the methods")
+    if datasets and pool:
+        raise InputError("--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out")
+    if asked["figure"] is not None:
+        ranking.check_figure(asked["figure"])
     tracker = Tracker(results)
+    form = "json" if as_json else form
     if datasets:
         records = tracker.search(dataset=datasets, task=asked["task"])
-        entries, notes = comparison.contestants(records, datasets, split=asked["split"], methods=asked["methods"])
+        entries, notes = contestants(records, datasets, split=asked["split"], methods=asked["methods"])
         ranked = ranking.rank(entries, tracker.load, metric=asked["metric"] or "macro_f1", notes=notes)
         if asked["figure"] is not None:
             ranking.draw(ranked, asked["figure"])
-        click.echo(render(ranking.sheet(ranked), "json" if as_json else form))
+        click.echo(render(ranking.sheet(ranked), form))
         return
     sides = [[tracker.load(run)] for run in runs]
     if pool:
         everything = tracker.search()
         sides = [[tracker.load(r.run_id) for r in siblings(side[0], everything)] for side in sides]
-    found = comparison.compare(*sides)
-    emit(as_json, found, comparison.compare_text(found))
+    click.echo(render(comparison.sheet(comparison.compare(*sides)), form))
 
 
 @cli.command()
