@@ -60,7 +60,8 @@ class Request:
             return head
         place = f"{self.store.name}/{self.task or self.store.default_task}"
         swapped = "" if self.original else " instead of the paper's data"
-        return f"{head} · {place}{swapped} · {', '.join(self.scale.words(self.experiment))}"
+        words = ", ".join(self.scale.words(self.experiment))
+        return " · ".join([head, f"{place}{swapped}", *([words] if words else [])])
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.comparison import compare
+from bench.comparison import compare, test_train_ratio
 from bench.experiments import Arm, Experiment
 from bench.published import names, published
 from bench.published import sheet as published_sheet
@@ -18,7 +18,7 @@ from bench.statistics import FEWEST, LEVEL, corrected_t, holm, welch
 from bench.store import Store
 from bench.tables import Row
 from bench.tracking import Record, Tracker
-from bench.words import MARKS, MEANING, split_words
+from bench.words import marked, meanings, split_words, with_interval
 
 TOLD: Final = ("macro_f1", "accuracy")  # metrics whose differences are told
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}
@@ -40,9 +40,8 @@ class Found:
 
     @property
     def marks(self) -> str:
-        """Signs of `bench.words.MARKS` that hold, with a space before; empty without runs."""
-        signs = "".join(MARKS[mark] for mark in self.row.marks) if self.records else ""
-        return f" {signs}" if signs else ""
+        """Signs of the marks that hold, with a space before; empty without runs."""
+        return marked("", self.row.marks) if self.records else ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Scene:
     def headed(self, mode: str) -> str:
         """The mode with the marks that hold for any of its runs."""
         marks = {mark for f in self.found if f.mode == mode and f.records for mark in f.row.marks}
-        return mode + (f" {signs}" if (signs := "".join(MARKS[m] for m in MARKS if m in marks)) else "")
+        return marked(mode, marks)
 
     def of(self, arm: Arm, mode: str) -> Found:
         """What was found for an arm under a mode."""
@@ -96,7 +95,7 @@ def percent(value: Mapping[str, float], metric: str) -> str:
     if f"{metric}_sd" in value:
         return f"{text} ± {100 * value[f'{metric}_sd']:.2f}"
     if f"{metric}_low" in value:
-        return f"{text} [{100 * value[f'{metric}_low']:.2f}, {100 * value[f'{metric}_high']:.2f}]"
+        return with_interval(*(100 * value[f"{metric}{end}"] for end in ("", "_low", "_high")), form=".2f")
     return text
 
 
@@ -116,14 +115,10 @@ def minus(one: Sequence[Record], other: Sequence[Record], metric: str) -> str:
     middle = f"{100 * (scores[0].mean() - scores[1].mean()):+.2f}"
     if min(map(len, scores)) < 2:
         return middle
-    low, high = (100 * end for end in welch(scores[0], scores[1], (ratio_of(one[0]), ratio_of(other[0]))))
-    return f"{middle} [{low:+.2f}, {high:+.2f}]"
-
-
-def ratio_of(record: Record) -> float:
-    """Test over training samples of a run."""
-    samples = record.result()["split"]["samples"]
-    return float(samples["test"] / samples["train"])
+    low, high = (
+        100 * end for end in welch(scores[0], scores[1], (test_train_ratio(one[0]), test_train_ratio(other[0])))
+    )
+    return with_interval(float(middle), low, high, "+.2f")
 
 
 def printed_value(scene: Scene, arm: Arm, metric: str) -> float | None:
@@ -207,7 +202,7 @@ def notes_of(scene: Scene) -> list[str]:
             f"the paper's figure, {row['what']}: {row['value']}" for row in published(experiment.id) if "what" in row
         ]
         notes += read_off or published_sheet(experiment.id).notes
-    notes += [f"{MARKS[mark]} {text}" for mark, text in MEANING.items() if mark in present]
+    notes += meanings(present)
     own = (experiment.limit, experiment.per_class)[: 2 if experiment.limit else 0]
     if any(r.spec["max_per_class"] in own for f in scene.found for r in f.records[:1]):
         notes.append(f"† also marks {experiment.limit} samples a class, which are the paper's own in this experiment")
@@ -256,11 +251,11 @@ def pairs(scene: Scene, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
 def _apart(found: Mapping[str, Any], p: float | None) -> str:
     """A difference with all that is known of it; not separable unless both the interval and the test say so."""
     told = ", ".join(
-        f"{NAMES[m]} {100 * found[m]['difference']:+.2f} [{100 * found[m]['low']:+.2f}, {100 * found[m]['high']:+.2f}]"
+        f"{NAMES[m]} {with_interval(*(100 * found[m][end] for end in ('difference', 'low', 'high')), form='+.2f')}"
         for m in ("accuracy", "macro_f1")
     )
     if p is None:
-        return f"{told}; no test on fewer than {FEWEST} seeds and folds: not separable"
+        return f"{told}; no test (fewer than {FEWEST} seeds and folds, or no spread over them): not separable"
     apart = found["macro_f1"]["low"] > 0 or found["macro_f1"]["high"] < 0
     verdict = "separable" if apart and p < LEVEL else "not separable"
     return f"{told}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {verdict}"
@@ -272,7 +267,8 @@ def _test(one: Sequence[Record], other: Sequence[Record]) -> float | None:
         return None
     scores = [{_place(r): r.metrics["macro_f1"] for r in records} for records in (one, other)]
     apart = np.array([[scores[0][place] - scores[1][place]] for place in sorted(scores[0], key=str)])
-    return float(corrected_t(apart, np.array([ratio_of(one[0])]))[0])
+    p = float(corrected_t(apart, np.array([test_train_ratio(one[0])]))[0])
+    return None if np.isnan(p) else p  # every seed and fold differs by the same
 
 
 def _places(found: Found) -> set[tuple[Any, ...]]:

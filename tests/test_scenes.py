@@ -88,7 +88,7 @@ def test_couples_are_separable_only_if_interval_and_test_agree(monkeypatch):
     noisy = scene(runs(0, "clean", 0.9, 0.7, 0.9), runs(1, "clean", 0.8, 0.81, 0.7), modes=("clean",))
     assert pairs(noisy, [ARMS])[0].endswith(": not separable")
     few = scene(runs(0, "clean", 0.9), runs(1, "clean", 0.8), modes=("clean",))
-    assert pairs(few, [ARMS])[0].endswith("no test on fewer than 3 seeds and folds: not separable")
+    assert pairs(few, [ARMS])[0].endswith("or no spread over them): not separable")
 
 
 def test_couples_without_the_same_seeds_are_told_not_dropped():

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bench.cli.base import check_device, cli, listed, opened, results_option
+from bench.cli.base import check_device, cli, format_option, listed, opened, results_option
 from bench.errors import InputError
 
 
@@ -31,8 +31,7 @@ from bench.errors import InputError
               help="Only each so many-th value of a grid or sweep.")  # fmt: skip
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
-@click.option("--format", "form", default="text", show_default=True,
-              help="text, md, csv, tex, html or json.")  # fmt: skip
+@format_option
 @results_option
 def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str], dataset: str | None,
               task: str | None, split: str, folds: int | None, sampling: str | None, max_per_class: int | None,
