@@ -95,7 +95,8 @@ def percent(value: Mapping[str, float], metric: str) -> str:
     if f"{metric}_sd" in value:
         return f"{text} ± {100 * value[f'{metric}_sd']:.2f}"
     if f"{metric}_low" in value:
-        return with_interval(*(100 * value[f"{metric}{end}"] for end in ("", "_low", "_high")), form=".2f")
+        middle, low, high = (100 * value[f"{metric}{end}"] for end in ("", "_low", "_high"))
+        return with_interval(middle, low, high, ".2f")
     return text
 
 
@@ -250,10 +251,8 @@ def pairs(scene: Scene, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
 
 def _apart(found: Mapping[str, Any], p: float | None) -> str:
     """A difference with all that is known of it; not separable unless both the interval and the test say so."""
-    told = ", ".join(
-        f"{NAMES[m]} {with_interval(*(100 * found[m][end] for end in ('difference', 'low', 'high')), form='+.2f')}"
-        for m in ("accuracy", "macro_f1")
-    )
+    ends = {m: [100 * found[m][end] for end in ("difference", "low", "high")] for m in ("accuracy", "macro_f1")}
+    told = ", ".join(f"{NAMES[m]} {with_interval(apart, low, high, '+.2f')}" for m, (apart, low, high) in ends.items())
     if p is None:
         return f"{told}; no test (fewer than {FEWEST} seeds and folds, or no spread over them): not separable"
     apart = found["macro_f1"]["low"] > 0 or found["macro_f1"]["high"] < 0
