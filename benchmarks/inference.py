@@ -11,8 +11,8 @@ import sys
 
 from bench import registry
 from bench.latency import Timed, timing_sheet, timings
+from bench.paper.published import published
 from bench.prepare import open_dataset
-from bench.published import published
 from bench.sheets import FORMATS, render
 
 

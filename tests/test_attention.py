@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.attention import attention_maps
 from bench.errors import InputError
 from bench.method import make_parameters
+from bench.paper.attention import attention_maps
 from bench.readers import View
 from bench.sampling import parse_sampling, windows
 from bench.schema import Samples

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from bench import charts
 from bench.errors import InputError
+from bench.paper import charts
 
 SVG = "{http://www.w3.org/2000/svg}"
 TITLE = "fig-0: Something\non demo, 20 samples a class †"

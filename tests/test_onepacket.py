@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.onepacket import one_packet
+from bench.paper.onepacket import one_packet
 from bench.tracking import Predictions, Record
 
 CLASSES = ["chat", "mail", "voip", "web"]

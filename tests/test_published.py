@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import published as paper
 from bench.errors import InputError
-from bench.published import COPIED, DIFFERS, HOLDS, IMPOSSIBLE, WITHIN
+from bench.paper import published as paper
+from bench.paper.published import COPIED, DIFFERS, HOLDS, IMPOSSIBLE, WITHIN
 from bench.sheets import FORMATS, render
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from bench import scenes
-from bench.exhibits import _chosen, _sure
-from bench.experiments import Arm, Experiment
-from bench.scenes import Found, Scene, minus, notes_of, pairs, percent, scores
+from bench.paper import scenes
+from bench.paper.exhibits import _chosen, _sure
+from bench.paper.experiments import Arm, Experiment
+from bench.paper.scenes import Found, Scene, minus, notes_of, pairs, percent, scores
 from bench.statistics import welch
 from bench.tracking import Record
 

@@ -40,19 +40,19 @@ def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str
     """Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its own order of operations and
     under a clean split.  What is shown is saved under RESULTS/reproduced/; finished runs are not run again.
     """
-    from bench.experiments import Scale, find
+    from bench.paper.experiments import Scale, find
     from bench.progress import RunProgress
     from bench.sheets import render
     from bench.tracking import Tracker
 
     scale = Scale(max_per_class, epochs, seeds, folds, tuple(methods), preset, every, split, sampling)
     if check:
-        from bench.published import faults_sheet
+        from bench.paper.published import faults_sheet
 
         click.echo(render(faults_sheet(), form))
         return 0
     if overview:
-        from bench.costs import overview as listing
+        from bench.paper.costs import overview as listing
 
         click.echo(render(listing(Tracker(results), scale, [find(name) for name in ids], dataset), form))
         return 0
@@ -67,8 +67,8 @@ def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str
 
 def _request(experiment: Any, modes: list[str], dataset: str | None, task: str | None, scale: Any) -> Any:
     """Without data of the paper's own, and no wish for them in particular, the published numbers alone."""
-    from bench.experiments import MODES
-    from bench.reproduction import Request
+    from bench.paper.experiments import MODES
+    from bench.paper.reproduction import Request
     from bench.splits import LEAKY
 
     if strange := [mode for mode in modes if mode not in MODES]:
@@ -89,7 +89,7 @@ def _request(experiment: Any, modes: list[str], dataset: str | None, task: str |
 
 def _one(request: Any, results: Path, jobs: int, device: str, form: str, progress: Any) -> int:
     """Show and save one; status 1 where a run failed."""
-    from bench.reproduction import reproduce, save
+    from bench.paper.reproduction import reproduce, save
     from bench.sheets import render
     from bench.tracking import Tracker
 

@@ -99,7 +99,7 @@ class Finding:
 
 def folder() -> Path:
     """Where the numbers lie: ``results/paper`` in a checkout, else under the environment's prefix."""
-    beside = Path(__file__).resolve().parents[1] / "results" / "paper"
+    beside = Path(__file__).resolve().parents[2] / "results" / "paper"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "etc-bench" / "results" / "paper"
 
 

@@ -61,7 +61,7 @@ class Experiment:
     id: str  # as on the command line
     title: str
     dataset: str  # the paper's
-    kind: str  # what is shown: see `bench.exhibits`
+    kind: str  # what is shown: see `bench.paper.exhibits`
     target: str  # what the paper finds
     arms: tuple[Arm, ...] = ()
     per_class: int = PAPER_PER_CLASS  # samples a class under the paper's order

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.exhibits import Exhibit, exhibit
-from bench.experiments import MODES, Experiment, Planned, Scale, chosen, plan
-from bench.published import names, published
-from bench.published import sheet as published_sheet
+from bench.paper.exhibits import Exhibit, exhibit
+from bench.paper.experiments import MODES, Experiment, Planned, Scale, chosen, plan
+from bench.paper.published import names, published
+from bench.paper.published import sheet as published_sheet
+from bench.paper.scenes import Found, Scene
 from bench.runs import Outcome, Progress, RunSpec, run_matrix, silent
-from bench.scenes import Found, Scene
 from bench.sheets import Sheet, render
 from bench.store import Store
 from bench.tracking import Record, Tracker

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from bench.cards import find_card
 from bench.errors import InputError
-from bench.experiments import EXPERIMENTS, Arm, Experiment, Scale, chosen, plan
-from bench.published import folder, names
+from bench.paper.experiments import EXPERIMENTS, Arm, Experiment, Scale, chosen, plan
+from bench.paper.published import folder, names
 from bench.registry import describe
 from bench.sheets import Sheet
 from bench.store import Store

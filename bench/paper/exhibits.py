@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench import charts
-from bench.attention import attention_maps
 from bench.errors import InputError
-from bench.experiments import BYTES, PACKETS, TAKEN, Arm
-from bench.onepacket import OnePacket, one_packet
-from bench.published import published
-from bench.scenes import TOLD, Scene, notes_of, pairs, percent, scores, spread
+from bench.paper import charts
+from bench.paper.attention import attention_maps
+from bench.paper.experiments import BYTES, PACKETS, TAKEN, Arm
+from bench.paper.onepacket import OnePacket, one_packet
+from bench.paper.published import published
+from bench.paper.scenes import TOLD, Scene, notes_of, pairs, percent, scores, spread
 from bench.sheets import Sheet
 from bench.tracking import Record
 

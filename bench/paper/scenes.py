@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from bench.comparison import compare, test_train_ratio
-from bench.experiments import Arm, Experiment
-from bench.published import names, published
-from bench.published import sheet as published_sheet
+from bench.paper.experiments import Arm, Experiment
+from bench.paper.published import names, published
+from bench.paper.published import sheet as published_sheet
 from bench.sheets import Sheet
 from bench.statistics import FEWEST, LEVEL, corrected_t, holm, welch
 from bench.store import Store
@@ -50,7 +50,7 @@ class Scene:
 
     experiment: Experiment
     found: Sequence[Found]
-    modes: Sequence[str]  # of `bench.experiments.MODES`, those that are shown
+    modes: Sequence[str]  # of `bench.paper.experiments.MODES`, those that are shown
     tracker: Tracker
     store: Store | None = None  # None: nothing was run
     original: bool = True  # the data are the paper's, so that differences to it mean something
