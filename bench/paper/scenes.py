@@ -141,8 +141,8 @@ def scores(scene: Scene, metrics: Sequence[str] = tuple(NAMES), against: Sequenc
     for metric in metrics:
         heads += [f"{NAMES[metric]}: {mode}" for mode in scene.modes]
         if metric in against:
-            heads += [f"{mode} − published" for mode in scene.ours if scene.against]
-            heads += ["paper − clean"] if _both(scene) else []
+            heads += [f"{NAMES[metric]}: {mode} − published" for mode in scene.ours if scene.against]
+            heads += [f"{NAMES[metric]}: paper − clean"] if _both(scene) else []
     sourced = any("provenance" in row for row in scene.printed.values()) and "published" in scene.modes
     rows, records = [], []
     for arm in scene.arms:
