@@ -70,8 +70,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         body = data[start:][: server.break_after]
         server.break_after = None
+        server.sent += len(body)  # before the client can have it and look
         self.wfile.write(body)
-        server.sent += len(body)
 
 
 @pytest.fixture
