@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, Final
 
@@ -20,6 +20,10 @@ class Sheet:
     records: Sequence[Mapping[str, Any]] = ()  # JSON types, a mapping a line; what CSV and JSON give
     empty: str = "nothing to show"  # instead of a table without rows
     more: Mapping[str, Any] = field(default_factory=dict)  # further keys of the JSON object
+
+    def noted(self, *notes: str) -> "Sheet":
+        """The same with more notes below; empty ones are none."""
+        return replace(self, notes=[*self.notes, *filter(None, notes)])
 
 
 def render(sheet: Sheet, form: str = "text") -> str:

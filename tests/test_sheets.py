@@ -99,3 +99,7 @@ def test_an_empty_sheet_says_so():
     assert render(sheet, "html") == "<p>no runs &lt;yet&gt;</p>\n<ul><li>a note</li></ul>"
     assert render(sheet, "csv") == ""
     assert json.loads(render(Sheet("", [], []), "json")) == {"rows": [], "notes": []}
+
+
+def test_notes_are_added_and_empty_ones_are_none():
+    assert SHEET.noted("more", "").notes == ["† reduced", "more"] and SHEET.notes == ["† reduced"]

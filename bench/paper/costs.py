@@ -56,8 +56,7 @@ def overview(
 
 def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
     """What the times are worth."""
-    asked = {key: value for key, value in vars(scale).items() if value and value != getattr(Scale(), key)}
-    words = [f"{key} {value}" for key, value in asked.items()]
+    words = [f"{key} {value}" for key, value in scale.asked.items()]
     how = "from the rates that benchmarks/rates.py measured on two slow cores, each method at its default size"
     return [
         f"scale: {', '.join(words) or 'full'}; {scale.seeds} seeds",

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import InputError
 from bench.paper import charts
@@ -46,11 +47,7 @@ def _systems(scene: Scene) -> Exhibit:
 def _arms(scene: Scene) -> Exhibit:
     """Arms with the differences that the paper is about."""
     couples = [(scene.experiment.arm(one), scene.experiment.arm(other)) for one, other in scene.experiment.pairs]
-    return Exhibit(_with_notes(scores(scene), pairs(scene, couples)))
-
-
-def _with_notes(sheet: Sheet, notes: Sequence[str]) -> Sheet:
-    return Sheet(**{**sheet.__dict__, "notes": [*sheet.notes, *notes]})
+    return Exhibit(scores(scene).noted(*pairs(scene, couples)))
 
 
 def _classes(scene: Scene) -> Exhibit:
@@ -134,7 +131,7 @@ def _sweep(scene: Scene) -> Exhibit:
     taken = next(arm for arm in scene.arms if arm.values["temperature"] == TAKEN)
     lowest = min(scene.arms, key=lambda arm: arm.values["temperature"])
     notes = [*pairs(scene, [(taken, lowest)]), *_chosen(scene)]
-    return Exhibit(_with_notes(scores(scene, TOLD), notes), draw if points else None)
+    return Exhibit(scores(scene, TOLD).noted(*notes), draw if points else None)
 
 
 def _chosen(scene: Scene) -> list[str]:
@@ -186,17 +183,19 @@ def _attention(scene: Scene) -> Exhibit:
     return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
 
 
-def _nothing(scene: Scene) -> Exhibit:
-    """Without a finished run."""
-    return Exhibit(Sheet(scene.title, ["result"], [["no finished run"]], notes_of(scene)))
+def _nothing(scene: Scene, *notes: str) -> Exhibit:
+    """Without a finished run, or anything in them to show."""
+    return Exhibit(Sheet(scene.title, ["result"], [["no finished run"]], notes_of(scene)).noted(*notes))
 
 
-def _curve(scene: Scene, records: Sequence[Record], name: str) -> charts.Series | None:
-    """Steps, mean, lowest and highest of a curve over runs, as far as all of them go; None where there is none."""
+def _curves(scene: Scene, records: Sequence[Record], name: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Steps and values of a curve in each run that has it."""
     curves = [scene.tracker.curve(record.run_id, name) for record in records]
-    curves = [curve for curve in curves if len(curve[0])]
-    if not curves:
-        return None
+    return [curve for curve in curves if len(curve[0])]
+
+
+def _banded(curves: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> charts.Series:
+    """Steps, mean, lowest and highest of curves, as far as all of them go."""
     length = min(len(steps) for steps, _ in curves)
     values = np.stack([values[:length] for _, values in curves])
     return curves[0][0][:length], values.mean(0), values.min(0), values.max(0)
@@ -209,13 +208,14 @@ def _weights(scene: Scene) -> Exhibit:
     for mode in scene.ours:
         runs = scene.of(arm, mode).records
         for branch in ("global", "spatiotemporal"):
-            curve = _curve(scene, runs, f"step/alpha_{branch}")
-            if curve is None:
+            curves = _curves(scene, runs, f"step/alpha_{branch}")
+            if not curves:
                 continue
+            curve = _banded(curves)
             if mode == scene.drawn:
                 series[f"{branch} branch"] = curve
-            ends = [scene.tracker.curve(run.run_id, f"step/alpha_{branch}")[1] for run in runs]
-            last = _over_runs([float(values[-max(1, len(values) // 10) :].mean()) for values in ends], "last_tenth")
+            ends = [float(values[-max(1, len(values) // 10) :].mean()) for _, values in curves]
+            last = _over_runs(ends, "last_tenth")
             numbers = {"first": curve[1][0], "lowest": curve[2].min(), "highest": curve[3].max(), **last}
             deviation = f"{last['last_tenth_sd']:.3f}" if "last_tenth_sd" in last else "one run"
             told = [f"{numbers[name]:.3f}" for name in ("first", "lowest", "highest", "last_tenth")]
@@ -234,8 +234,8 @@ def _weights(scene: Scene) -> Exhibit:
 
 def _training(scene: Scene) -> Exhibit:
     """Fig. 11: training accuracy by epoch."""
-    curves = {arm.label: _curve(scene, scene.of(arm, scene.drawn).records, "epoch/accuracy") for arm in scene.arms}
-    series = {label: curve for label, curve in curves.items() if curve is not None}
+    curves = {arm.label: _curves(scene, scene.of(arm, scene.drawn).records, "epoch/accuracy") for arm in scene.arms}
+    series = {label: _banded(found) for label, found in curves.items() if found}
     if not series:
         return _nothing(scene)
     rows, records = [], []
@@ -260,30 +260,27 @@ def _single(scene: Scene) -> Exhibit:
     """Figs 12 and 13: confusion of sessions that hold one packet with payload."""
     rows: list[list[str]] = []
     records: list[dict[str, Any]] = []
-    notes, draw = notes_of(scene), None
+    told: list[str] = []
+    draw = None
     for mode in scene.ours:
         for arm in scene.arms:
             try:
                 seen = one_packet(scene.of(arm, mode).records, scene.store) if scene.store else None
             except InputError as error:
-                notes.append(f"{mode}, {arm.label}: {error}")
+                told.append(f"{mode}, {arm.label}: {error}")
                 continue
             if seen is None:
                 continue
-            notes.append(f"{mode}, {arm.label}: {_sure(seen)}")
+            told.append(f"{mode}, {arm.label}: {_sure(seen)}")
             lines, numbers = _confused(seen)
             rows += [[scene.headed(mode), arm.label, *line] for line in lines]
             records += [{"mode": mode, "arm": arm.label, **line} for line in numbers]
             if draw is None or (mode == scene.drawn and arm == scene.arms[0]):
                 draw = _shares(scene, seen, mode, arm)
     if not rows:
-        return _with_lines(_nothing(scene), notes)
+        return _nothing(scene, *told)
     head = ["mode", "system", "class", "samples", "right", "most taken for"]
-    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
-
-
-def _with_lines(shown: Exhibit, notes: Sequence[str]) -> Exhibit:
-    return Exhibit(Sheet(**{**shown.sheet.__dict__, "notes": list(notes)}))
+    return Exhibit(Sheet(scene.title, head, rows, [*notes_of(scene), *told], records), draw)
 
 
 def _sure(seen: OnePacket) -> str:

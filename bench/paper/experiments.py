@@ -89,6 +89,11 @@ class Scale:
     split: str = "session"  # of mode clean
     sampling: str | None = None  # of mode paper; None: windows without overlap (methods of windows: our choice)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Fields that are not as ever, by name."""
+        return {key: value for key, value in vars(self).items() if value and value != getattr(Scale(), key)}
+
     def words(self, experiment: Experiment) -> list[str]:
         """What makes this experiment other than the full one, for people."""
         known = any(self.preset in describe(arm.method).presets for arm in experiment.arms)

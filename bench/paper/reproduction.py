@@ -53,6 +53,11 @@ class Request:
         )
 
     @property
+    def unrun(self) -> str:
+        """A note that says why nothing was run; empty where something could be."""
+        return self.missing and f"not run: {self.missing}"
+
+    @property
     def title(self) -> str:
         """What, on which data, at which scale."""
         head = f"{self.experiment.id}: {self.experiment.title}"
@@ -72,7 +77,7 @@ class Request:
             "on": self.store.name if self.store.name != self.experiment.dataset else None,
             "task": self.task if self.task != self.store.default_task else None,
             "modes": "+".join(mode for mode in self.modes if mode != "published") if self.modes != MODES else None,
-            **{key: value for key, value in vars(self.scale).items() if value != getattr(Scale(), key)},
+            **self.scale.asked,
         }
         words = [f"{key}-{value}" for key, value in asked.items() if value]
         return re.sub(r"[^\w.,=+-]+", "-", "-".join([self.experiment.id, *words])).strip("-")[:200]
@@ -101,9 +106,7 @@ def reproduce(
     """Run what is not done and show it all.  Table X is measured afresh each time: it has no runs."""
     planned = request.plan()
     if not planned and request.experiment.id in names():
-        return _noted(
-            Exhibit(published_sheet(request.experiment.id)), request.missing and f"not run: {request.missing}"
-        )
+        return Exhibit(published_sheet(request.experiment.id).noted(request.unrun))
     if request.experiment.kind == "timing":
         return Exhibit(timing(request, device))
     specs = list({spec.digest: spec for one in planned for spec in one.specs}.values())
@@ -123,18 +126,10 @@ def reproduce(
         printed_by_key(request.experiment),
     )
     shown = exhibit(scene)
-    if request.experiment.kind == "sweep":
-        studies = ", ".join(keep_studies(found, tracker))
-        return _noted(
-            shown, f"as Optuna grid studies of validation macro-F1 in optuna.db: {studies}" if studies else ""
-        )
-    return _noted(shown, request.missing and f"not run: {request.missing}")
-
-
-def _noted(shown: Exhibit, note: str) -> Exhibit:
-    """With one more note, unless it is empty."""
-    notes = [*shown.sheet.notes, *([note] if note else [])]
-    return dataclasses.replace(shown, sheet=dataclasses.replace(shown.sheet, notes=notes))
+    if request.experiment.kind == "sweep" and (studies := keep_studies(found, tracker)):
+        note = f"as Optuna grid studies of validation macro-F1 in optuna.db: {', '.join(studies)}"
+        return dataclasses.replace(shown, sheet=shown.sheet.noted(note))
+    return dataclasses.replace(shown, sheet=shown.sheet.noted(request.unrun))
 
 
 def _found(planned: Planned, outcomes: Mapping[str, Outcome], tracker: Tracker) -> Found:
