@@ -1,7 +1,7 @@
 """Does a method keep the contract?  The same questions for a method of ours and of anybody else.
 
 Each check is a function of a :class:`Case` that returns nothing or raises; its docstring says what it asks.  The
-traffic is written by ``bench.demo``: three services, each on a port and a subnet of its own and seen through windows
+traffic is written by ``bench.data.demo``: three services, each on a port and a subnet of its own and seen through windows
 of another place in its sessions, so that any method that reads anything can tell them apart; and the same talks
 once more with other addresses, ports, checksums and another date, which a method must not notice unless it
 declares them.
@@ -24,11 +24,11 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.store import Store
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
 from bench.readers import READS, Ragged, View
 from bench.schema import NO_CLASS, Samples
-from bench.store import Store
 
 CLASSES: Final = 3
 SESSIONS: Final = 30  # a class, about
@@ -58,7 +58,7 @@ def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | Non
     or where it cannot run here.
     """
     if isinstance(method, str):
-        from bench import registry
+        from bench.runs import registry
 
         method = registry.load(method)
     with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
@@ -422,7 +422,7 @@ def _store(
     folder: Path, *, start: float = 0.0, subnet: int = 0, ports: int = 0, corrupt_checksums: bool = False
 ) -> Store:
     """The store of three services in a folder; written once.  ``start`` is in seconds after the demo's."""
-    from bench import cards, demo, prepare
+    from bench.data import cards, demo, prepare
 
     captures = folder / "captures"
     if not captures.is_dir():

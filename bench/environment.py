@@ -1,16 +1,21 @@
-"""What a run ran on: versions, revision, processor, threads, peak memory."""
+"""What a run ran on: the code that decides its result, versions, revision, processor, threads, peak memory."""
 
+import ast
 import contextlib
 import functools
+import hashlib
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+ROOT: Final = Path(__file__).resolve().parents[1]  # of the packages, in a checkout and where they are installed
+PACKAGES_OF_OURS: Final = ("bench", "methods")
 PACKAGES: Final = ("etc-bench", "mlflow", "numba", "numpy", "pyarrow", "scikit-learn", "scipy", "torch")
 
 
@@ -84,3 +89,48 @@ def _revision() -> dict[str, Any]:
 
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": bool(changes) if changes is not None else None}
+
+
+def code_digest(*modules: str, files: Sequence[Path] = ()) -> str:
+    """SHA-256, 16 hex digits, of the source of modules of ours and of all that they import of ours, at any depth.
+
+    ``files`` are further sources, such as a method that lies outside the packages.  Imports for type checkers alone do
+    not count.  Reads sources and imports none of them.
+    """
+    found: dict[str, bytes] = {}
+    waiting = [(name, _source_of(name)) for name in modules] + [(str(path), path) for path in files]
+    while waiting:
+        name, path = waiting.pop()
+        if path is not None and name not in found:
+            found[name] = path.read_bytes()
+            waiting += [(other, _source_of(other)) for other in _imports(path)]
+    state = hashlib.sha256()
+    for name, text in sorted(found.items()):
+        state.update(Path(name).name.encode() + b"\0" + hashlib.sha256(text).digest())
+    return state.hexdigest()[:16]
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of a module of ours, a package's face too; None for other people's and for names inside modules."""
+    package, *below = module.split(".")
+    if package not in PACKAGES_OF_OURS:
+        return None
+    place = ROOT.joinpath(package, *below)
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+@functools.cache
+def _imports(path: Path) -> frozenset[str]:
+    """Modules that a source may import, by their dotted names, with names that are modules of a package."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
+            waiting += ast.iter_child_nodes(node)
+    return frozenset(found)

@@ -83,7 +83,7 @@ def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:
 
 
 class PacketStore(Protocol):
-    """What a view needs of a store (see ``bench.store``)."""
+    """What a view needs of a store (see ``bench.data.store``)."""
 
     def session(self, column: str) -> NDArray[Any]:
         """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``."""
@@ -233,7 +233,7 @@ class View:
 
     def _copied_payload(self, rows: Ragged, bytes: int, each: int = 1) -> NDArray[np.uint8]:
         """Captured payload at the places of ``rows``, ``each`` of them a sample: uint8 ``[places, bytes]``."""
-        from bench import kernels
+        from bench.ingest import packet_bytes as kernels
 
         columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
         out = _zeros((len(rows), bytes))
@@ -244,7 +244,7 @@ class View:
 
     def _copied_ip(self, rows: Ragged, bytes: int, hide: tuple[bool, bool, bool], each: int = 1) -> NDArray[np.uint8]:
         """As `_copied_payload`, from the IP header on, with hidden fields."""
-        from bench import kernels
+        from bench.ingest import packet_bytes as kernels
 
         columns = [self._packet(c) for c in ("record", "ip", "captured")]
         columns.append(_constant(np.repeat(self._of_session("protocol"), each)))
@@ -263,7 +263,7 @@ class View:
     def _kept(self, payload_only: bool) -> NDArray[np.int64]:
         if not payload_only:
             return self._count
-        from bench import kernels
+        from bench.ingest import packet_bytes as kernels
 
         out = np.empty(len(self), np.int64)
         kernels.count_payload(self._begin, self._count, self._stride, self._packet("payload_length"), out)
@@ -275,7 +275,7 @@ class View:
         return self._select(np.arange(len(self) + 1) * packets, payload_only).reshape(len(self), packets)
 
     def _select(self, offsets: NDArray[np.int64], payload_only: bool) -> NDArray[np.int64]:
-        from bench import kernels
+        from bench.ingest import packet_bytes as kernels
 
         rows = _zeros((int(offsets[-1]),), np.int64)
         lengths = self._packet("payload_length")

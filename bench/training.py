@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.dealing import ranked
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, count, parameter, take
-from bench.metrics import ABSTAINED, decide, macro_f1
 from bench.readers import MASKS, Ragged, View
+from bench.scores.metrics import ABSTAINED, decide, macro_f1
+from bench.splits.assignment import ranked
 
 #: the common training budget of every method's preset "shared"; each adds the common number of packets
 SHARED: Final = {"epochs": 30, "patience": 5}

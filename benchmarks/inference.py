@@ -2,18 +2,18 @@
 
     python benchmarks/inference.py [--dataset demo] [--device cpu] [--method a,b] [--format text]
 
-See `bench.latency`; `bench reproduce table-X` gives the same for the paper's nine methods.  FlowPic's first layer works
+See `bench.runs.latency`; `bench reproduce table-X` gives the same for the paper's nine methods.  FlowPic's first layer works
 on filled cells alone, which the paper's surely did not.  A quick look: --calls 5 --seconds 1.
 """
 
 import argparse
 import sys
 
-from bench import registry
-from bench.latency import Timed, timing_sheet, timings
+from bench.data.prepare import open_dataset
 from bench.paper.published import published
-from bench.prepare import open_dataset
-from bench.sheets import FORMATS, render
+from bench.render.table import FORMATS, render
+from bench.runs import registry
+from bench.runs.latency import Timed, timing_sheet, timings
 
 
 def main() -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.sheets import Sheet, render
-from bench.statistics import welch
-from bench.tracking import Record, Tracker
-from bench.words import settings
+from bench.render.table import Sheet, render
+from bench.runs.run_labels import settings
+from bench.runs.tracking import Record, Tracker
+from bench.scores.significance import welch
 
 RATIO = 0.2 / 0.7  # test over training samples, of all these splits
 

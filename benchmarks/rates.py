@@ -12,12 +12,11 @@ import dataclasses
 import time
 from pathlib import Path
 
-from bench import registry
+from bench.data.prepare import open_dataset
+from bench.data.store import Store
 from bench.method import Monitor, make_parameters
-from bench.prepare import open_dataset
-from bench.runs import represent_parts
-from bench.splits import make_split
-from bench.store import Store
+from bench.runs import registry, represent_parts
+from bench.splits.split import make_split
 
 QUICK = {"epochs": 1, "pretraining_epochs": 1}
 

@@ -26,13 +26,13 @@ import numpy as np
 import scipy.stats
 import torch
 
-from bench import registry
+from bench.data.prepare import open_dataset
+from bench.data.store import Store
 from bench.estimator import EstimatorMethod
 from bench.method import Inputs, Method, Part, take
-from bench.prepare import open_dataset
 from bench.readers import View
+from bench.runs import registry
 from bench.schema import NO_CLASS, Samples
-from bench.store import Store
 from bench.training import TorchMethod
 
 Session = dict[str, Any]  # lengths, directions, times of one session

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 from processes import in_new_process
 
-from bench.prepare import prepare_dataset
+from bench.data.prepare import prepare_dataset
+from bench.data.store import Store
 from bench.readers import View
-from bench.sampling import parse_sampling, windows
 from bench.schema import NO_CLASS, Samples
-from bench.splits import make_split
-from bench.store import Store
+from bench.splits.sampling import parse_sampling, windows
+from bench.splits.split import make_split
 
 CLASSES = 8
 PAYLOAD = 300  # bytes of each packet; windows read 256 of them

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.dealing import ranked
 from bench.errors import InputError
 from bench.estimator import EstimatorMethod
 from bench.method import COUNT, POSITIVE, Inputs, Monitor, NoParameters, Part, Range, parameter, take
 from bench.readers import Ragged, View
+from bench.splits.assignment import ranked
 
 CODE = "authors' code"
 OURS = "our choice"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.tracking import Predictions, Record
+from bench.runs.tracking import Predictions, Record
 
 
 def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="", interval=None, folder=None, **more):

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from bench.metrics import evaluate, intervals
-from bench.runs import RunSpec, _tags, _title
-from bench.tracking import Tracker
+from bench.runs.execute import RunSpec, _tags, _title
+from bench.runs.tracking import Tracker
+from bench.scores.metrics import evaluate, intervals
 
 EVIL = '<script>alert(1)</script>&"x'
 CLASSES = ["chat", "<b>mail</b>", "a name that is rather long, as folders of captures may have"]

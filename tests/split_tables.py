@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.schema import NO_CLASS
-from bench.splits import make_split
+from bench.splits.split import make_split
 
 QUIET = settings(max_examples=60, deadline=None)
 

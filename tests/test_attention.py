@@ -11,9 +11,9 @@ from bench.errors import InputError
 from bench.method import make_parameters
 from bench.paper.attention import attention_maps
 from bench.readers import View
-from bench.sampling import parse_sampling, windows
+from bench.runs.tracking import Predictions, Record
 from bench.schema import Samples
-from bench.tracking import Predictions, Record
+from bench.splits.sampling import parse_sampling, windows
 from methods.atvitsc import Atvitsc
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench import audit, contents
+from bench.analysis import audit
+from bench.analysis import data_quality as contents
 from bench.cli import cli
 from bench.errors import InputError
 from bench.readers import Ragged
-from bench.runs import LATER, Outcome
-from bench.sheets import FORMATS, render
-from bench.splits import make_split
-from bench.tracking import Record
+from bench.render.table import FORMATS, render
+from bench.runs.execute import LATER, Outcome
+from bench.runs.tracking import Record
+from bench.splits.split import make_split
 
 
 def test_rows_are_equal_where_all_their_arrays_are():

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from bench.cards import card_names, describe_card, find_card
+from bench.data.cards import card_names, describe_card, find_card
 from bench.errors import InputError
 
 GOOD = """
@@ -133,6 +133,6 @@ def test_the_digest_is_of_what_decides_the_store(tmp_path):
 
 
 def test_listing_cards_imports_nothing_heavy():
-    code = "import bench.cards as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
+    code = "import bench.data.cards as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "pyarrow", "numba", "torch", "sklearn", "mlflow", "scapy"} & set(done.stdout.split())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import demo
+from bench.data import demo
 
 SHARED = Path(__file__).parents[2] / "shared"
 

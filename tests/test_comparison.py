@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from records import answered, record
 
-from bench.comparison import compare, sheet
-from bench.comparison import test_train_ratio as ratio_of
+from bench.analysis.comparison import compare, sheet
+from bench.analysis.comparison import test_train_ratio as ratio_of
 from bench.errors import InputError
-from bench.sheets import render
+from bench.render.table import render
 
 
 def test_comparison_by_hand(tmp_path):

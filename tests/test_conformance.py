@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
-from bench import conformance, registry
+from bench import conformance
 from bench.errors import InputError
+from bench.runs import registry
 
 SOUND = '''
 """A method outside the project."""

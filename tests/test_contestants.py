@@ -3,7 +3,7 @@
 import pytest
 from records import record
 
-from bench.contestants import contestants
+from bench.analysis.contestants import contestants
 from bench.errors import InputError
 
 

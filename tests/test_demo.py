@@ -9,7 +9,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.utils import rdpcap
 
-from bench import demo
+from bench.data import demo
 from bench.errors import InputError
 
 SMALL = {"sessions": 8, "captures": 2, "classes": 3}

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import demo
-from bench.cards import Card, Download, Task, find_card
-from bench.download import CHUNK, fetch
+from bench.data import demo
+from bench.data.cards import Card, Download, Task, find_card
+from bench.data.download import CHUNK, fetch
 from bench.errors import InputError
 
 DATA = np.random.default_rng(0).bytes(3 * CHUNK + 1000)

@@ -4,8 +4,8 @@ import struct
 
 import numpy as np
 
-from bench.figures import draw_confusion, draw_curves
-from bench.metrics import evaluate
+from bench.render.plots import draw_confusion, draw_curves
+from bench.scores.metrics import evaluate
 
 
 def size(path):

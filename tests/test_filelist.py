@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.cards import find_card
+from bench.data.cards import find_card
+from bench.data.file_list import capture_key, compare, lacking, meet, problems, read_file_list, unpacking
 from bench.errors import InputError
-from bench.filelist import capture_key, compare, lacking, meet, problems, read_file_list, unpacking
 
 LIST = """file,packets,copy_of,damaged,group,archive,note,side,app
 a/One1.pcap,10,,,pair,a.zip,,left,One

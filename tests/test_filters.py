@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bench.cli.base import check_classes
 from bench.errors import InputError
-from bench.filters import FILTERS, SERVICES, apply_filter, parse_filter
 from bench.schema import NO_CLASS
-from bench.splits import emptied, make_split
+from bench.splits.filters import FILTERS, SERVICES, apply_filter, parse_filter
+from bench.splits.split import emptied, make_split
 
 TCP, UDP = 6, 17
 ROWS = [  # protocol, client port, server port, packets with payload, what `sugar` says of it

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.cards import find_card, read_card
+from bench.data.cards import find_card, read_card
+from bench.data.file_list import capture_key
+from bench.data.prepare import prepare
+from bench.data.store import Store
+from bench.data.synthetic_captures import write_standins
 from bench.errors import InputError
-from bench.filelist import capture_key
-from bench.prepare import prepare
-from bench.splits import make_split
-from bench.standins import write_standins
-from bench.store import Store
+from bench.splits.split import make_split
 
 SPECS = Path(__file__).parents[2] / "shared" / "specs" / "cards"
 needs_specs = pytest.mark.skipif(not SPECS.is_dir(), reason="needs the shared lists, which are not in the project")

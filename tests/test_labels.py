@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_captures import packet, pcap, talk
 
-from bench.cards import read_card
+from bench.data.cards import read_card
+from bench.data.labels import five_tuples, numbers
+from bench.data.prepare import prepare
+from bench.data.store import Store
 from bench.errors import InputError
-from bench.labels import five_tuples, numbers
-from bench.prepare import prepare
-from bench.store import Store
 
 
 @pytest.fixture

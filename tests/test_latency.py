@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from bench import latency
+from bench.data.prepare import open_dataset
 from bench.errors import InputError
-from bench.latency import Latency, Timed, Timing
-from bench.prepare import open_dataset
+from bench.runs import latency
+from bench.runs.latency import Latency, Timed, Timing
 from bench.training import TorchMethod
 
 CALLS = Counter()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench import conformance, registry
+from bench import conformance
+from bench.runs import registry
 
 #: (method, check) -> why it may fail; an entry that fails no more is a failure itself
 EXPECTED_FAILURES = {}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.paper.onepacket import one_packet
-from bench.tracking import Predictions, Record
+from bench.paper.single_packets import one_packet
+from bench.runs.tracking import Predictions, Record
 
 CLASSES = ["chat", "mail", "voip", "web"]
 #: session: payload packets 1, but for 2 and 5

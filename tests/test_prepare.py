@@ -13,11 +13,11 @@ import pytest
 from small_captures import pcap, talk
 
 import bench.ingest
-from bench.cards import find_card
+from bench.data.cards import find_card
+from bench.data.prepare import open_dataset, prepare, prepare_dataset
+from bench.data.sources import _matches, source_folder
+from bench.data.store import Store
 from bench.errors import InputError
-from bench.prepare import open_dataset, prepare, prepare_dataset
-from bench.sources import _matches, source_folder
-from bench.store import Store
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared captures, which are not in the project")
@@ -141,7 +141,7 @@ def test_a_failed_preparation_leaves_the_store_of_before(source, home, monkeypat
 
 def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(source, home):
     code = (
-        "import os, signal, sys; from pathlib import Path; from bench.prepare import prepare_dataset\n"
+        "import os, signal, sys; from pathlib import Path; from bench.data.prepare import prepare_dataset\n"
         "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "prepare_dataset(sys.argv[1], home=Path(sys.argv[2]), progress=kill)"
     )

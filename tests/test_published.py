@@ -11,7 +11,7 @@ import pytest
 from bench.errors import InputError
 from bench.paper import published as paper
 from bench.paper.published import COPIED, DIFFERS, HOLDS, IMPOSSIBLE, WITHIN
-from bench.sheets import FORMATS, render
+from bench.render.table import FORMATS, render
 
 ROOT = Path(__file__).parents[1]
 ORIGINALS = ROOT.parent / "shared" / "specs" / "published"

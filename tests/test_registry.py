@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import methods
-from bench import registry
 from bench.errors import InputError
 from bench.method import Method, Range, make_parameters
+from bench.runs import registry
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = '''
@@ -75,7 +75,7 @@ def test_names_are_sorted_and_written_with_hyphens(tmp_path, monkeypatch):
 
 def test_listing_imports_nothing_heavy():
     code = (
-        "import sys; from bench import registry\n"
+        "import sys; from bench.runs import registry\n"
         "[registry.describe(name).to_dict() for name in registry.names()]\n"
         "print([m for m in ('torch', 'sklearn', 'mlflow', 'numba', 'pandas', 'scipy') if m in sys.modules])"
     )

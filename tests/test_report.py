@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from reported import CLASSES, EVIL, results_folder
 
+from bench.analysis.tables import command_of
 from bench.cli import base, cli
 from bench.errors import InputError
+from bench.render.html import Html, el
+from bench.render.svg import confusion, dots, lines
 from bench.report import write
-from bench.report.charts import confusion, dots, lines
-from bench.report.elements import Html, el
-from bench.runs import expand
-from bench.splits import make_split
-from bench.tables import command_of
-from bench.tracking import Tracker
+from bench.runs.execute import expand
+from bench.runs.tracking import Tracker
+from bench.splits.split import make_split
 
 VOID = {"meta", "img"}
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import runs
+from bench.analysis.tables import group, table
+from bench.data.store import FORMAT, Store, write_columns
 from bench.errors import InputError
 from bench.method import Monitor
-from bench.runs import RunSpec, execute, expand, fit_and_validate, run_matrix
+from bench.render.table import render
+from bench.runs.execute import RunSpec, execute, expand, fit_and_validate, run_matrix
+from bench.runs import execute as runs
+from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
-from bench.sheets import render
-from bench.store import FORMAT, Store, write_columns
-from bench.tables import group, table
-from bench.tracking import Tracker
 
 METHODS = """
 from dataclasses import dataclass
@@ -365,8 +365,8 @@ def test_several_jobs_give_what_one_gives(store, tracker):
 def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, home):
     execute(spec(store), tracker)
     code = (
-        "import sys; from pathlib import Path; from bench.store import Store; from bench.tracking import Tracker\n"
-        "from bench.runs import expand, run_matrix\n"
+        "import sys; from pathlib import Path; from bench.data.store import Store; from bench.runs.tracking import Tracker\n"
+        "from bench.runs.execute import expand, run_matrix\n"
         f"specs = expand(['majority', 'atvitsc'], [Store.find('tiny')], split='capture')\n"
         f"print([o.status for o in run_matrix(specs[:1], Tracker(Path({str(tracker.results)!r})))])\n"
         "print([m for m in ('torch', 'sklearn', 'numba', 'optuna', 'scapy') if m in sys.modules])"

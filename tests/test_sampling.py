@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import InputError
-from bench.sampling import Sampling, leaks, parse_sampling, windows
 from bench.schema import Samples
+from bench.splits.sampling import Sampling, leaks, parse_sampling, windows
 
 QUIET = settings(max_examples=150, deadline=None)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from bench.paper import scenes
-from bench.paper.exhibits import _chosen, _sure
+from bench.paper import experiment_results as scenes
+from bench.paper.experiment_results import Found, Scene, minus, notes_of, pairs, percent, scores
 from bench.paper.experiments import Arm, Experiment
-from bench.paper.scenes import Found, Scene, minus, notes_of, pairs, percent, scores
-from bench.statistics import welch
-from bench.tracking import Record
+from bench.paper.tables_and_figures import _chosen, _sure
+from bench.runs.tracking import Record
+from bench.scores.significance import welch
 
 ARMS = (Arm("A", "atvitsc", key="a"), Arm("B", "atvitsc", key="b", preset="pvt"))
 EXPERIMENT = Experiment("table-0", "Two arms", "demo", "arms", "A > B", ARMS, pairs=(("A", "B"),))

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.sheets import Sheet, render
+from bench.render.table import Sheet, render
 
 SHEET = Sheet(
     "demo · 5 % & more",

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from split_tables import QUIET, attempt, tables
 
-from bench.dealing import balanced
 from bench.errors import InputError
 from bench.schema import Samples
-from bench.splits import BrokenSplit, Split, make_split, prove
+from bench.splits.assignment import balanced
+from bench.splits.split import BrokenSplit, Split, make_split, prove
 
 
 @pytest.fixture(scope="session")
@@ -141,8 +141,8 @@ def test_folds_of_the_paper_s_split_test_every_window_once(window_store, simple)
 def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store, simple, monkeypatch):
     """The paper's dealing behind the scheme `session`: the proof does not believe the name."""
     store = window_store(simple)
-    monkeypatch.setattr("bench.splits._groups", lambda store, scheme: np.asarray(store.session("conversation")))
-    monkeypatch.setattr("bench.splits.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
+    monkeypatch.setattr("bench.splits.split._groups", lambda store, scheme: np.asarray(store.session("conversation")))
+    monkeypatch.setattr("bench.splits.split.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
     with pytest.raises(BrokenSplit, match="session 0 is twice in the split, in two parts"):
         make_split(store, "task", "session", sampling=WINDOWS)
     broken = {"train": Samples(*np.array([[0, 0], [0, 0], [4, 4]]))} | {

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from split_tables import QUIET, attempt, part_of_row, tables
 
-from bench.dealing import PARTS, named_seed
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
-from bench.splits import BrokenSplit, Split, make_split, prove
+from bench.splits.assignment import PARTS, named_seed
+from bench.splits.split import BrokenSplit, Split, make_split, prove
 
 
 def groups_of(table, scheme):
@@ -485,5 +485,5 @@ def test_an_attribute_needs_two_values(table_store, simple):
 
 def test_import_is_light():
     heavy = ("numba", "sklearn", "torch", "pyarrow", "pandas")
-    code = f"import bench.splits, bench.method, sys; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import bench.splits.split, bench.method, sys; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

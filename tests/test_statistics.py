@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.metrics import difference, interval
-from bench.statistics import (
+from bench.scores.metrics import difference, interval
+from bench.scores.significance import (
     cohens_dz,
     corrected_t,
     critical_difference,

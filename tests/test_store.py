@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from bench.data.store import FORMAT, Store, bench_home, file_sha256, store_path, write_columns
 from bench.errors import InputError
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
-from bench.store import FORMAT, Store, bench_home, file_sha256, store_path, write_columns
 
 EMPTY = {
     "format": FORMAT, "name": "mine", "card": "", "options": {}, "packets": 0, "sessions": 0,

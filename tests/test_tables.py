@@ -7,9 +7,9 @@ import json
 import pytest
 from records import record
 
+from bench.analysis.tables import group, siblings, table
 from bench.errors import InputError
-from bench.sheets import render
-from bench.tables import group, siblings, table
+from bench.render.table import render
 
 RECORDS = [
     record("majority", 0.05, interval=(0.04, 0.06)),

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.runs import RunSpec
-from bench.tracking import Predictions, Tracker
+from bench.runs.execute import RunSpec
+from bench.runs.tracking import Predictions, Tracker
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,9 @@ def test_a_store_that_mlflow_refuses_is_one_line(uri, tmp_path):
 
 
 def test_a_new_store_is_made_without_a_word(tmp_path):
-    code = f"from pathlib import Path; from bench.tracking import Tracker; Tracker(Path({str(tmp_path)!r})).search()"
+    code = (
+        f"from pathlib import Path; from bench.runs.tracking import Tracker; Tracker(Path({str(tmp_path)!r})).search()"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
 

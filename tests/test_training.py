@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
-from bench.metrics import macro_f1
+from bench.scores.metrics import macro_f1
 from bench.training import (
     HeaderBytesMethod,
     PacketMethod,

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench import tuning
 from bench.errors import InputError
 from bench.method import Range
-from bench.parameters import read_parameters
-from bench.runs import RunSpec
-from bench.tuning import Search, grid_values, open_study, parse_space, spaces_for, tune
+from bench.runs import tuning
+from bench.runs.execute import RunSpec
+from bench.runs.parameters import read_parameters
+from bench.runs.tuning import Search, grid_values, open_study, parse_space, spaces_for, tune
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bench import __version__
+from bench.cli.text import shortcomings
 from bench.errors import InputError
-from bench.sheets import FORMATS
-from bench.text import shortcomings
+from bench.render.table import FORMATS
 
 if TYPE_CHECKING:
-    from bench.store import Store
+    from bench.data.store import Store
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -99,8 +99,8 @@ def scheme_of(text: str) -> tuple[str, Path | None]:
 
 def opened(dataset: str) -> "Store":
     """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
-    from bench.prepare import open_dataset
-    from bench.progress import PrepareProgress
+    from bench.cli.progress import PrepareProgress
+    from bench.data.prepare import open_dataset
 
     with PrepareProgress() as progress:
         store = open_dataset(dataset, progress=progress)
@@ -111,7 +111,7 @@ def opened(dataset: str) -> "Store":
 
 def check_classes(store: "Store", task: str | None, filter: str, sampling: str, strict: bool) -> None:
     """Tell loudly of classes that filter and sampling empty, or refuse them."""
-    from bench.splits import emptied
+    from bench.splits.split import emptied
 
     task = task or store.default_task
     if (filter, sampling) == ("none", "session") or not (lost := emptied(store, task, filter, sampling)):
@@ -126,14 +126,14 @@ def specs_of(
     names: list[str], datasets: list[str], scheme: str, seeds: Sequence[int], asked: dict[str, Any]
 ) -> list[Any]:
     """The matrix that the options ask for; parameters from a preset, then a file, then ``--set``."""
-    from bench.runs import expand
+    from bench.runs.execute import expand
 
     split, file = scheme_of(scheme)
     values = dict(asked["set"])
     if asked["params_file"] is not None:
         if len(names) != 1:
             raise InputError("--params holds the parameters of one method; give one --method")
-        from bench.parameters import read_parameters
+        from bench.runs.parameters import read_parameters
 
         values = read_parameters(asked["params_file"], names[0]) | values
     stores = [opened(dataset) for dataset in datasets]

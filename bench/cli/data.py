@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from bench.cli.base import check_classes, cli, emit, json_option, opened, pairs, scheme_of, split_options
+from bench.cli.text import brief, columns, outline, without_classes
 from bench.errors import InputError
-from bench.text import brief, columns, outline, without_classes
 
 
 @cli.command()
@@ -16,7 +16,7 @@ from bench.text import brief, columns, outline, without_classes
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
     """List the data sets, or show one card in full."""
-    from bench.cards import card_names, describe_card, find_card
+    from bench.data.cards import card_names, describe_card, find_card
 
     if name is None:
         cards = {n: find_card(n) for n in card_names()}
@@ -63,8 +63,8 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
 def prepare(dataset: str, source: Path | None, download: bool, idle_timeout: float | None, switch: dict[str, str],
             strict: bool, jobs: int | None, as_json: bool) -> None:  # fmt: skip
     """Check captures against the card, read them once, write the session store."""
-    from bench.prepare import prepare_dataset
-    from bench.progress import PrepareProgress
+    from bench.cli.progress import PrepareProgress
+    from bench.data.prepare import prepare_dataset
 
     if download:
         source = _downloaded(dataset, source)
@@ -80,9 +80,9 @@ def prepare(dataset: str, source: Path | None, download: bool, idle_timeout: flo
 
 def _downloaded(dataset: str, source: Path | None) -> Path:
     """The folder of a data set's downloads."""
-    from bench.cards import find_card
-    from bench.download import fetch
-    from bench.progress import DownloadProgress
+    from bench.cli.progress import DownloadProgress
+    from bench.data.cards import find_card
+    from bench.data.download import fetch
 
     if source is not None:
         raise InputError("--download and --source exclude each other; give one")
@@ -100,7 +100,7 @@ def _downloaded(dataset: str, source: Path | None) -> Path:
 def split(dataset: str, task: str | None, scheme: str, folds: int | None, seed: int, fold: int | None,
           save: Path | None, strict: bool, as_json: bool, **asked: Any) -> None:  # fmt: skip
     """Make a split, prove that no group stands in two parts, describe and save it."""
-    from bench.splits import make_split
+    from bench.splits.split import make_split
 
     store = opened(dataset)
     check_classes(store, task, asked["filter"], asked["sampling"], strict)

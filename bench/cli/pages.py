@@ -16,7 +16,7 @@ from bench.cli.base import cli, listed, results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
     from bench.report import write
-    from bench.tracking import Tracker
+    from bench.runs.tracking import Tracker
 
     output = output or results / "report.html"
     number = write(Tracker(results), output, datasets=datasets)
@@ -28,7 +28,7 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
 @results_option
 def ui(port: int, results: Path) -> None:
     """Serve the MLflow page of all runs on the loopback address."""
-    from bench.tracking import Tracker
+    from bench.runs.tracking import Tracker
 
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs

@@ -40,10 +40,10 @@ def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str
     """Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its own order of operations and
     under a clean split.  What is shown is saved under RESULTS/reproduced/; finished runs are not run again.
     """
+    from bench.cli.progress import RunProgress
     from bench.paper.experiments import Scale, find
-    from bench.progress import RunProgress
-    from bench.sheets import render
-    from bench.tracking import Tracker
+    from bench.render.table import render
+    from bench.runs.tracking import Tracker
 
     scale = Scale(max_per_class, epochs, seeds, folds, tuple(methods), preset, every, split, sampling)
     if check:
@@ -69,7 +69,7 @@ def _request(experiment: Any, modes: list[str], dataset: str | None, task: str |
     """Without data of the paper's own, and no wish for them in particular, the published numbers alone."""
     from bench.paper.experiments import MODES
     from bench.paper.reproduction import Request
-    from bench.splits import LEAKY
+    from bench.splits.split import LEAKY
 
     if strange := [mode for mode in modes if mode not in MODES]:
         raise InputError(f"--mode {strange[0]}: choose of {', '.join(MODES)}")
@@ -90,8 +90,8 @@ def _request(experiment: Any, modes: list[str], dataset: str | None, task: str |
 def _one(request: Any, results: Path, jobs: int, device: str, form: str, progress: Any) -> int:
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
-    from bench.sheets import render
-    from bench.tracking import Tracker
+    from bench.render.table import render
+    from bench.runs.tracking import Tracker
 
     statuses = set()
 

@@ -17,8 +17,8 @@ from bench.cli.base import (
     results_option,
     sample_options,
 )
+from bench.cli.text import columns
 from bench.errors import InputError
-from bench.text import columns
 
 
 @cli.command()
@@ -42,9 +42,9 @@ from bench.text import columns
 def table(methods: list[str], datasets: list[str], task: str | None, split: str | None, metrics: list[str],
           spread: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
-    from bench import tables
-    from bench.sheets import render
-    from bench.tracking import Tracker
+    from bench.analysis import tables
+    from bench.render.table import render
+    from bench.runs.tracking import Tracker
 
     records = Tracker(results).search(method=methods or None, dataset=datasets or None, task=task, split=split)
     known = {name for record in records for name in record.metrics} or set(metrics)
@@ -78,11 +78,11 @@ def table(methods: list[str], datasets: list[str], task: str | None, split: str 
 def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool,
             form: str, **asked: Any) -> None:  # fmt: skip
     """Two runs on the same test samples (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
-    from bench import comparison, ranking
-    from bench.contestants import contestants
-    from bench.sheets import render
-    from bench.tables import siblings
-    from bench.tracking import Tracker
+    from bench.analysis import comparison, ranking
+    from bench.analysis.contestants import contestants
+    from bench.analysis.tables import siblings
+    from bench.render.table import render
+    from bench.runs.tracking import Tracker
 
     if len(runs) != (0 if datasets else 2) or (runs and any(asked.values())):
         raise InputError("compare takes two runs, or --dataset (with its options) to rank the methods")
@@ -114,8 +114,8 @@ def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Pat
 @json_option
 def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
     """Label the sessions of a new capture with the model of a run."""
-    from bench.classify import classify, lines
-    from bench.tracking import Tracker
+    from bench.runs.classify import classify, lines
+    from bench.runs.tracking import Tracker
 
     rows = classify(capture, Tracker(results).load(run))
     emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
@@ -158,8 +158,8 @@ def schemes_listed(context: click.Context, option: click.Parameter, values: Sequ
 def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], seed: int, no_runs: bool,
           results: Path, as_json: bool, **options: Any) -> None:  # fmt: skip
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    from bench.audit import audit, audit_text, save
-    from bench.tracking import Tracker
+    from bench.analysis.audit import audit, audit_text, save
+    from bench.runs.tracking import Tracker
 
     store = opened(dataset)
     check_classes(store, task, options["filter"], options["sampling"], strict=False)

@@ -18,8 +18,8 @@ from bench.cli.base import (
     split_options,
     training_options,
 )
+from bench.cli.text import columns, outcome_table, outline, parameter_table
 from bench.errors import InputError
-from bench.text import columns, outcome_table, outline, parameter_table
 
 
 @cli.command()
@@ -27,7 +27,7 @@ from bench.text import columns, outcome_table, outline, parameter_table
 @json_option
 def methods(name: str | None, as_json: bool) -> None:
     """List the methods, or show one with its parameters."""
-    from bench import registry
+    from bench.runs import registry
 
     if name is None:
         text = columns([registry.summary(n) for n in registry.names()])
@@ -69,9 +69,9 @@ def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | Non
         seeds: int | None, jobs: int, rerun: bool, device: str, results: Path, as_json: bool,
         **asked: Any) -> int:  # fmt: skip
     """Run methods on data sets, all on the same split; finished runs are not run again."""
-    from bench.progress import RunProgress
-    from bench.runs import run_matrix
-    from bench.tracking import Tracker
+    from bench.cli.progress import RunProgress
+    from bench.runs.execute import run_matrix
+    from bench.runs.tracking import Tracker
 
     if seed is not None and seeds is not None:
         raise InputError("--seed and --seeds exclude each other; give one")
@@ -120,8 +120,8 @@ def tune(method: str, dataset: str, scheme: str, seed: int, fold: int | None, pa
     if (fold or 0) >= len(specs):
         raise InputError(f"--fold {fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
-    from bench.tracking import Tracker
-    from bench.tuning import Search, spaces_for, tune
+    from bench.runs.tracking import Tracker
+    from bench.runs.tuning import Search, spaces_for, tune
 
     spec = specs[fold or 0]
     search = Search(spec, spaces_for(method, params, spec.parameters), sampler, prune=not no_prune)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import registry
+from bench.data.store import Store
 from bench.errors import InputError
-from bench.metrics import decide
 from bench.readers import View
-from bench.sampling import parse_sampling, window_keys, windows
+from bench.runs import registry
+from bench.runs.tracking import Predictions, Record
 from bench.schema import Samples
-from bench.store import Store
-from bench.tracking import Predictions, Record
+from bench.scores.metrics import decide
+from bench.splits.sampling import parse_sampling, window_keys, windows
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from bench.cards import find_card
+from bench.data.cards import find_card
+from bench.data.store import Store
 from bench.errors import InputError
 from bench.paper.experiments import EXPERIMENTS, Arm, Experiment, Scale, chosen, plan
 from bench.paper.published import folder, names
-from bench.registry import describe
-from bench.sheets import Sheet
-from bench.store import Store
-from bench.tracking import Tracker
+from bench.render.table import Sheet
+from bench.runs.registry import describe
+from bench.runs.tracking import Tracker
 
 TRAINED: Final = 0.7  # share of the samples that train (IV-A)
 

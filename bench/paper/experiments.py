@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from bench.data.store import Store
 from bench.errors import InputError
-from bench.registry import describe
-from bench.runs import RunSpec, expand
-from bench.splits import PAPER_PER_CLASS
-from bench.store import Store
+from bench.runs.execute import RunSpec, expand
+from bench.runs.registry import describe
+from bench.splits.split import PAPER_PER_CLASS
 
 MODES: Final = ("published", "paper", "clean")
 SYSTEMS: Final = {
@@ -61,7 +61,7 @@ class Experiment:
     id: str  # as on the command line
     title: str
     dataset: str  # the paper's
-    kind: str  # what is shown: see `bench.paper.exhibits`
+    kind: str  # what is shown: see `bench.paper.tables_and_figures`
     target: str  # what the paper finds
     arms: tuple[Arm, ...] = ()
     per_class: int = PAPER_PER_CLASS  # samples a class under the paper's order

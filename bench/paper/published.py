@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.errors import InputError
-from bench.sheets import Sheet
+from bench.render.table import Sheet
 
 HOLDS, WITHIN, COPIED = "holds", "within rounding", "copied"
 IMPOSSIBLE, DIFFERS = "impossible", "differs"

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.paper.exhibits import Exhibit, exhibit
+from bench.data.store import Store
+from bench.paper.experiment_results import Found, Scene
 from bench.paper.experiments import MODES, Experiment, Planned, Scale, chosen, plan
 from bench.paper.published import names, published
 from bench.paper.published import sheet as published_sheet
-from bench.paper.scenes import Found, Scene
-from bench.runs import Outcome, Progress, RunSpec, run_matrix, silent
-from bench.sheets import Sheet, render
-from bench.store import Store
-from bench.tracking import Record, Tracker
+from bench.paper.tables_and_figures import Exhibit, exhibit
+from bench.render.table import Sheet, render
+from bench.runs.execute import Outcome, Progress, RunSpec, run_matrix, silent
+from bench.runs.tracking import Record, Tracker
 
 #: the columns that name an arm in a file of published numbers, by the kind of experiment
 KEYS: Final = {
@@ -142,7 +142,7 @@ def _found(planned: Planned, outcomes: Mapping[str, Outcome], tracker: Tracker) 
 
 def keep_studies(found: Sequence[Found], tracker: Tracker) -> list[str]:
     """The sweep as Optuna grid studies of validation macro-F1, one a mode, seed and fold; their names."""
-    from bench.tuning import Search, keep_runs
+    from bench.runs.tuning import Search, keep_runs
 
     runs: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Record]]] = {}
     for one in found:
@@ -179,7 +179,7 @@ def printed_by_key(experiment: Experiment) -> dict[str, dict[str, str]]:
 
 def timing(request: Request, device: str) -> Sheet:
     """Table X: milliseconds of each system for one batch of the data set, beside the paper's."""
-    from bench.latency import timing_sheet, timings
+    from bench.runs.latency import timing_sheet, timings
 
     assert request.store is not None
     paper = {name: float(row["milliseconds"]) for name, row in printed_by_key(request.experiment).items()}

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
-from bench.audit import audit_sheets, heading
+from bench.analysis.audit import audit_sheets, heading
+from bench.analysis.tables import Row, group
+from bench.analysis.tables import table as run_table
 from bench.environment import environment
 from bench.errors import InputError
-from bench.report.charts import Curve, confusion, dots, lines
-from bench.report.elements import Html, el, facts, joined, picture, table
-from bench.sheets import Sheet
-from bench.tables import Row, group
-from bench.tables import table as run_table
-from bench.tracking import Record, Tracker
-from bench.words import MARKS, MEANING
+from bench.render.html import Html, el, facts, joined, picture, table
+from bench.render.svg import Curve, confusion, dots, lines
+from bench.render.table import Sheet
+from bench.runs.run_labels import MARKS, MEANING
+from bench.runs.tracking import Record, Tracker
 
 STYLE: Final = Path(__file__).with_name("style.css")
 SHARED: Final = ("test_in_training", "shared_")  # how counts of what parts share begin, in a split's summary

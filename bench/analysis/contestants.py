@@ -1,0 +1,113 @@
+"""Who can be ranked: the methods with finished runs on the same data sets, task and split, and the blocks they have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.tables import Row, group, numbered
+from bench.errors import InputError
+from bench.runs.run_labels import marked
+from bench.runs.tracking import Record
+from bench.scores.significance import FEWEST
+from bench.splits.split import LEAKY
+
+Block = tuple[int, int, int | None]  # number of the data set, seed, fold
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with its finished runs."""
+
+    rows: Sequence[Row]  # one a data set
+    runs: Mapping[Block, Record]
+
+    @property
+    def label(self) -> str:
+        """The method and its settings."""
+        return self.rows[0].method
+
+    @property
+    def marked(self) -> str:
+        """The label with the signs of `bench.runs.run_labels.MARKS` that hold for any of its rows."""
+        return marked(self.label, (mark for row in self.rows for mark in row.marks))
+
+
+def contestants(
+    records: Sequence[Record], datasets: Sequence[str], *, split: str | None = None, methods: Sequence[str] = ()
+) -> tuple[list[Entry], list[str]]:
+    """The methods that can be ranked against each other on all ``datasets``, and notes on what is left out.
+
+    ``split`` is a scheme, or a split's whole text as the refusal lists it; no ``methods`` are all.  Raises
+    :class:`InputError` where runs are missing, or where several tasks or splits could be meant.
+    """
+    notes: list[str] = []
+    if missing := set(methods) - {record.spec["method"] for record in records if record.status == "done"}:
+        raise InputError(f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
+    chosen = [record for record in records if not methods or record.spec["method"] in methods]
+    found = [_rows(chosen, dataset, notes) for dataset in datasets]
+    place = _place([{split_of(row) for row in rows} for rows in found], split, ", ".join(datasets))
+    found = [[row for row in rows if split_of(row) == place] for rows in found]
+    for dataset, rows in zip(datasets, found, strict=True):
+        if len(tasks := {row.head.spec["task"] for row in rows}) > 1:
+            there = ", ".join(sorted(tasks))
+            raise InputError(f"compare: {dataset}, {place}: several tasks; choose with --task: {there}")
+    labels = dict.fromkeys(row.method for rows in found for row in rows)
+    entries = [_entry([[row for row in rows if row.method == label] for rows in found]) for label in labels]
+    return _complete(entries, datasets, notes), notes
+
+
+def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row]:
+    """Finished rows on the state of the data set that was used last: others may hold other sessions."""
+    mine = [record for record in records if record.spec["dataset"] == dataset]
+    done = [record for record in mine if record.status == "done"]
+    if not done:
+        raise InputError(f"compare: no finished runs on {dataset} with these options; see `bench table`")
+    store = max(done, key=lambda record: record.started).spec["store"]
+    if older := sum(record.spec["store"] != store for record in done):
+        notes.append(f"{dataset}: {older} runs on another state of the data set are left out")
+    return [row for row in group([record for record in mine if record.spec["store"] == store]) if row.done]
+
+
+def split_of(row: Row) -> str:
+    """All that decides the test samples: split, folds, sampling, scale, file."""
+    spec = row.head.spec
+    most = [f"max_per_class={spec['max_per_class']}"] if spec["max_per_class"] and spec["split"] not in LEAKY else []
+    file = [str(spec["split_digest"])[:8]] if spec["split_digest"] else []
+    return ", ".join([row.split, *most, *file])
+
+
+def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
+    """The one split of those asked for that all data sets have."""
+    common = sorted(set.intersection(*places))
+    meant = [place for place in common if split in (None, place, place.split(", ")[0])]
+    if split in meant or len(meant) == 1:
+        return str(split if split in meant else meant[0])
+    what = "several splits" if meant else "no such split that all have"
+    there = "; ".join(f"'{place}'" for place in meant or common) or "none"
+    raise InputError(f"compare: {datasets}: {what}; choose with --split: {there}")
+
+
+def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
+    runs = {
+        (number, *key): record
+        for number, found in enumerate(rows)
+        for row in found
+        for key, record in numbered(row.done).items()
+    }
+    return Entry([row for found in rows for row in found], runs)
+
+
+def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str]) -> list[Entry]:
+    """Those that have all data sets, and not so few blocks that nobody could be tested any more."""
+    most = max(len(entry.runs) for entry in entries)
+    kept = []
+    for entry in entries:
+        lacking = [name for n, name in enumerate(datasets) if not any(block[0] == n for block in entry.runs)]
+        if lacking:
+            notes.append(f"{entry.label}: left out, no runs on {', '.join(lacking)}")
+        elif len(entry.runs) < FEWEST <= most:
+            notes.append(f"{entry.label}: left out, {len(entry.runs)} of {most} blocks")
+        else:
+            kept.append(entry)
+    if len(kept) < 2:
+        raise InputError(f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two")
+    return kept

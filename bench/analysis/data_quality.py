@@ -1,0 +1,192 @@
+"""What a task's samples give away before any method: copies, equal inputs of different classes, shared groups."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.store import Store
+from bench.errors import InputError
+from bench.method import Inputs
+from bench.readers import Ragged, View
+from bench.schema import NO_CLASS, Samples
+from bench.splits.filters import COLUMNS, apply_filter
+from bench.splits.sampling import leaks, parse_sampling, window_keys, windows
+from bench.splits.split import LEAKY, Split, is_reduced
+
+FEW_GROUPS: Final = 10  # classes with fewer capture groups are named
+PAYLOAD: Final = (16, 256)  # packets and bytes by which samples are compared: the payload that ATVITSC sees
+SEEN: Final = {  # column of the sheet -> what stands behind `test_in_training_`
+    "window": "windows",
+    "overlapping": "overlapping_windows",
+    "neighbour": "neighbours",
+    "session": "sessions",
+    "5-tuple": "conversations",
+    "capture": "capture_groups",
+    "payload": "payload",
+    "and class": "payload_same_class",
+}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All samples of a task that its splits draw from."""
+
+    store: Store
+    task: str
+    samples: Samples  # by session and window
+    labels: NDArray[np.int64]  # [samples]
+
+    @classmethod
+    def of(cls, store: Store, task: str, filter: str = "none", sampling: str = "session") -> "Pool":
+        """The samples that filter and sampling leave.  Raises :class:`InputError` where that is none."""
+        labels = np.asarray(store.labels(task))
+        rows = np.flatnonzero(labels != NO_CLASS)
+        if filter != "none":
+            rows = rows[apply_filter(filter, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})[0]]
+        samples = windows(parse_sampling(sampling), rows, store)
+        if not len(samples):
+            what = f"no sample under --filter {filter} --sampling {sampling}; ask for less, or see its labels"
+            raise InputError(f"{store.name}: task {task} has {what} (`bench prepare`)")
+        return cls(store, task, samples, labels[samples.session].astype(np.int64))
+
+    @cached_property
+    def has_payload(self) -> NDArray[np.bool_]:
+        """Whether the sample's session has any payload: bool ``[samples]``."""
+        return np.asarray(self.store.session("payload_bytes"))[self.samples.session] > 0
+
+    @cached_property
+    def payload_keys(self) -> NDArray[np.int64]:
+        """Equal where the payload of two samples, the first of it, is: int64 ``[samples]``."""
+        return content_keys({"payload": View(self.store, self.samples, {"payload"}).payload(*PAYLOAD)})
+
+    def rows(self, part: Samples) -> NDArray[np.int64]:
+        """Where a part's samples stand in the pool: int64 ``[samples of the part]``."""
+        packets = self.store.session("packets")
+        return np.searchsorted(window_keys(self.samples, packets), window_keys(part, packets))
+
+
+def contents(pool: Pool) -> dict[str, Any]:
+    """What there is before any split: the keys of :func:`audit` from ``samples`` to ``duplicates``."""
+    keys, labels, full = pool.payload_keys, pool.labels, pool.has_payload
+    return {
+        "samples": len(pool.samples),
+        "classes": composition(pool),
+        "of_several_classes": several(pool),
+        "content": content(pool.store, np.unique(pool.samples.session)),
+        "duplicates": [
+            {"of": "all", **duplicates(keys, labels)},
+            {"of": "with payload", **duplicates(keys[full], labels[full])},
+        ],
+    }
+
+
+def composition(pool: Pool) -> list[dict[str, Any]]:
+    """Of each class: samples, sessions, conversations, capture groups; ``few``: too few of these to part by capture."""
+    columns = {
+        "sessions": pool.samples.session,
+        "conversations": np.asarray(pool.store.session("conversation"))[pool.samples.session],
+        "captures": pool.store.capture_group()[pool.samples.session],
+    }
+    rows: list[dict[str, Any]] = []
+    for number, name in enumerate(pool.store.classes(pool.task)):
+        mine = pool.labels == number
+        counts = {kind: len(np.unique(values[mine])) for kind, values in columns.items()}
+        rows.append({"class": name, "samples": int(mine.sum()), **counts, "few": counts["captures"] < FEW_GROUPS})
+    return rows
+
+
+def several(pool: Pool) -> dict[str, int]:
+    """How many conversations and capture groups have sessions of more than one class."""
+    columns = {"conversations": np.asarray(pool.store.session("conversation")), "captures": pool.store.capture_group()}
+    found = {}
+    for kind, values in columns.items():
+        pairs = np.unique(np.stack([values[pool.samples.session].astype(np.int64), pool.labels]), axis=1)
+        found[kind] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    return found
+
+
+def content(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
+    """Share of sessions by what their first 64 payload bytes look like: our choice of rules.
+
+    ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
+    """
+    samples = Samples(session, np.zeros_like(session), np.asarray(store.session("packets"), np.int64)[session])
+    stream = View(store, samples, {"payload"}).payload_stream(64)
+    held = np.asarray(store.session("payload_bytes"))[session]
+    size = np.minimum(np.maximum(held, 1), 64)
+    printable = ((stream >= 0x20) & (stream < 0x7F)) | np.isin(stream, (9, 10, 13))
+    inside = np.arange(64) < size[:, None]
+    text = (printable & inside).sum(axis=1) >= 0.9 * size
+    tls = (stream[:, 0] >= 20) & (stream[:, 0] <= 23) & (stream[:, 1] == 3)
+    kinds = {"empty": held == 0, "tls": tls, "text": text & ~tls}
+    shares = {name: float((marks & ((held > 0) | (name == "empty"))).mean()) for name, marks in kinds.items()}
+    return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+
+
+def content_keys(inputs: Inputs) -> NDArray[np.int64]:
+    """Int64 ``[samples]``: equal where all arrays of two samples are."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(digest, len(numbers)) for digest in _row_digests(inputs)], np.int64)
+
+
+def _row_digests(inputs: Inputs) -> Iterator[bytes]:
+    """SHA-256 of each sample's arrays."""
+    arrays = [inputs[name] for name in sorted(inputs)]
+    for row in range(len(arrays[0])):
+        state = hashlib.sha256()
+        for values in arrays:
+            inside = values.values[slice(*values.offsets[row : row + 2])] if isinstance(values, Ragged) else values[row]
+            state.update(len(np.atleast_1d(inside)).to_bytes(8, "little") + np.ascontiguousarray(inside).tobytes())
+        yield state.digest()
+
+
+def ceiling(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> float | None:
+    """The best accuracy of any rule that answers alike for equal keys: each group's most frequent class."""
+    if not len(keys):
+        return None
+    pairs, counts = np.unique(np.stack([keys, labels]), axis=1, return_counts=True)
+    most = np.zeros(keys.max() + 1, np.int64)
+    np.maximum.at(most, pairs[0], counts)
+    return float(most.sum() / len(keys))
+
+
+def repeated(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether a sample equals another one: bool ``[samples]``."""
+    return np.bincount(keys, minlength=1)[keys] > 1
+
+
+def duplicates(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Shares of samples: those that equal another one, those that equal one of another class; and the ceiling."""
+    kinds = np.bincount(np.unique(np.stack([keys, labels]), axis=1)[0], minlength=1)
+    number = max(len(keys), 1)
+    return {
+        "samples": len(keys),
+        "repeated": float(repeated(keys).sum() / number),
+        "of_several_classes": float((kinds[keys] > 1).sum() / number),
+        "ceiling": ceiling(keys, labels),
+    }
+
+
+def split_row(pool: Pool, split: Split) -> dict[str, Any]:
+    """What training and test part share: windows, groups, and equal payload under the same or any label."""
+    keys = pool.payload_keys
+    train, test = pool.rows(split.train), pool.rows(split.test)
+    both = keys * (pool.labels.max() + 1) + pool.labels
+    payload = {"payload": keys, "payload_same_class": both}
+    seen = leaks(split.parts, pool.store.session("packets")) | split.shared
+    seen |= {f"test_in_training_{kind}": int(np.isin(k[test], k[train]).sum()) for kind, k in payload.items()}
+    return {
+        "split": split.scheme,
+        "impossible": "",
+        **{name: len(part) for name, part in split.parts.items()},
+        "leaky": split.scheme in LEAKY,
+        "reduced": is_reduced(split.scheme, split.max_per_class),
+        "proof": list(split.proof),
+        **{f"test_in_training_{kind}": seen[f"test_in_training_{kind}"] for kind in SEEN.values()},
+        **{f"repeated_{name}": int(repeated(keys[part]).sum()) for name, part in (("train", train), ("test", test))},
+    }

@@ -1,0 +1,365 @@
+"""Which method is better: all methods of a data set, or of several, ranked.
+
+A ranking stands on blocks, (data set, seed, fold), that all its methods have.  Beside the mean over blocks stand the
+score of the pooled test parts with its bootstrap interval, and what the tests of `bench.scores.significance` say of the blocks.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.comparison import bootstrap_words, pooled_parts, same_tests, test_train_ratio, tested, unit_of
+from bench.analysis.contestants import Block, Entry, split_of
+from bench.analysis.tables import notes_of
+from bench.errors import InputError
+from bench.render.table import Sheet
+from bench.runs.execute import LATER
+from bench.runs.run_labels import with_interval
+from bench.runs.tracking import Record
+from bench.scores import significance as statistics
+from bench.scores.metrics import MACRO, bootstrap, decide, evaluate, percentiles
+from bench.scores.significance import FEWEST, LEVEL
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Load = Callable[[str], Record]  # a run with its artefacts, by its id
+
+SETS: Final = 5  # data sets from which each is one block (Demšar 2006); of fewer, seeds and folds are (our choice)
+SAME: Final = "~"  # cannot be told from the best
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a ranking says of one method; differences are to the best, 0 for itself."""
+
+    entry: Entry
+    mean: float  # over the blocks; of several data sets, the mean of their means
+    deviation: float  # over seeds and folds within a data set; NaN where there is one block
+    rank: float  # mean over the blocks, 1 is the best
+    pooled: float  # of all test parts as one; of several data sets, their mean
+    interval: tuple[float, float]  # of `pooled`: 95 %, bootstrap over groups
+    difference: float  # of `pooled`
+    difference_interval: tuple[float, float]  # paired
+    p: float | None = None  # Holm over the comparisons with the best; None: no test, or the best itself
+    p_single: float | None = None  # before Holm
+    dz: float | None = None  # of several data sets, their mean, as is the next one
+    dominance: float | None = None
+    level: bool = False  # cannot be told from the best
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods, best first."""
+
+    title: str
+    metric: str
+    standings: Sequence[Standing]
+    scores: Floats  # [blocks, methods] that the tests saw, in the order of `standings`
+    tests: Mapping[str, Any]  # ready for JSON
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All test parts of one data set, and every method's answers to them."""
+
+    truth: Ints  # [samples]
+    groups: Ints  # [samples]
+    unit: str  # what a group is
+    samples: tuple[int, int]  # distinct ones, and how often the most frequent one was tested
+    classes: int
+    answers: Sequence[Ints]  # [samples] of each method
+    values: Floats  # [methods], the metric of all samples
+    ratio: float  # test samples / distinct training samples, mean over blocks
+    repeated: bool  # all blocks, several, have one test part
+
+
+def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", notes: Sequence[str] = ()) -> Ranking:
+    """Rank methods by the mean of ``metric`` (of `MACRO`) over the blocks that all have.
+
+    ``load`` is `Tracker.load`; ``notes`` are put below.  Raises :class:`InputError` where methods have no block in
+    common, or test sessions differ.
+    """
+    if metric not in MACRO:
+        raise InputError(f"compare: unknown metric {metric!r}; there are: {', '.join(MACRO)}")
+    common = set.intersection(*(set(entry.runs) for entry in entries))
+    blocks = sorted(common, key=lambda block: (block[0], block[1], block[2] or 0))
+    strata, sets = np.array([block[0] for block in blocks]), len(entries[0].rows)
+    if len(np.unique(strata)) < sets:
+        raise InputError("compare: no seed and fold that all methods have; run all with the same --seeds and --folds")
+    scores = np.array([[entry.runs[block].metrics[metric] for entry in entries] for block in blocks])
+    order = np.argsort(-_over_sets(scores, strata, np.mean).mean(axis=0), kind="stable")
+    entries, scores = [entries[number] for number in order], scores[:, order]
+    pools = [_pool(entries, [block for block in blocks if block[0] == n], metric, load) for n in range(sets)]
+    seen, tests, of_best = _tested(scores, strata, pools)
+    standings = _standings(entries, scores, strata, pools, metric)
+    standings = _judged(standings, of_best)
+    said = [*_said(tests, pools, standings), *_left(entries, len(blocks)), *notes]
+    return Ranking(_title(metric, entries[0], tests), metric, standings, seen, tests, said)
+
+
+def _title(metric: str, entry: Entry, tests: Mapping[str, Any]) -> str:
+    """What is ranked, and where, and on how many blocks."""
+    datasets, tasks = (dict.fromkeys(row.head.spec[name] for row in entry.rows) for name in ("dataset", "task"))
+    words = [metric, " + ".join(datasets), " + ".join(tasks), split_of(entry.rows[0])]
+    blocks, each = tests["blocks"], ", one a data set" * (tests["unit"] == "data set")
+    return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1) + each])
+
+
+def _over_sets(scores: Floats, strata: Ints, reduce: Callable[..., Any]) -> Floats:
+    """``reduce`` over the blocks of each data set, [sets, methods]."""
+    return np.array([reduce(scores[strata == number], axis=0) for number in np.unique(strata)])
+
+
+def _pool(entries: Sequence[Entry], blocks: Sequence[Block], metric: str, load: Load) -> _Pool:
+    """The test parts of a data set's blocks, proved to be the same for all methods."""
+    first = [load(entries[0].runs[block].run_id) for block in blocks]
+    known = [record.predictions() for record in first]
+    whole = pooled_parts(known)
+    answers, values = [], []
+    for entry in entries:
+        parts = []
+        for block, record, part in zip(blocks, first, known, strict=True):
+            other = load(entry.runs[block].run_id)
+            parts.append(other.predictions())
+            same_tests((record, part), (other, parts[-1]))
+        probabilities = pooled_parts(parts).probabilities
+        answers.append(decide(probabilities))
+        values.append(evaluate(whole.truth, probabilities, whole.classes).metrics()[metric])
+    ratio = float(np.mean([test_train_ratio(record) for record in first]))
+    repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
+    counts = whole.truth, whole.groups, unit_of(first[0]), tested(whole), len(whole.classes)
+    return _Pool(*counts, answers, np.array(values), ratio, repeated)
+
+
+def _tested(
+    scores: Floats, strata: Ints, pools: Sequence[_Pool]
+) -> tuple[Floats, dict[str, Any], dict[str, Sequence[float | None]]]:
+    """Scores of the blocks that are tested, what the tests say of all, and of each method against the best."""
+    ratios = np.array([pool.ratio for pool in pools])
+    repeated = any(pool.repeated for pool in pools)
+    if len(pools) >= SETS:  # data sets are independent of each other: nothing to correct
+        scores, repeated = _over_sets(scores, strata, np.mean), False
+        strata, ratios = np.zeros(len(scores), np.int64), np.zeros(1)
+    tests: dict[str, Any] = {
+        "unit": "data set" if len(pools) >= SETS else "data set, seed and fold",
+        "blocks": len(scores),
+        "one_test_part": repeated,
+        "resampled": " and ".join(dict.fromkeys(pool.unit for pool in pools)),
+        "test_train_ratios": ratios.tolist(),
+        "t_test": len(scores) >= FEWEST and bool(np.bincount(strata).min() > 1) and not repeated,
+        "friedman": None,
+    }
+    told: dict[str, Sequence[float | None]] = {}
+    if tests["t_test"]:
+        apart = scores[:, 1:] - scores[:, :1]
+        single = statistics.corrected_t(apart, ratios, strata)
+        columns = {"p_single": single, "p": statistics.holm(single)}
+        columns |= {"dz": statistics.cohens_dz(apart, strata), "dominance": statistics.dominance(apart, strata)}
+        told = {name: [None, *(_number(value) for value in column)] for name, column in columns.items()}
+    if min(scores.shape) >= FEWEST and not repeated:
+        statistic, p = statistics.friedman(scores)
+        apart_by = statistics.critical_difference(scores.shape[1], len(scores))
+        tests["friedman"] = {"statistic": statistic, "p": p, "critical_difference": apart_by}
+    return scores, tests, told
+
+
+def _number(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def _standings(
+    entries: Sequence[Entry], scores: Floats, strata: Ints, pools: Sequence[_Pool], metric: str
+) -> list[Standing]:
+    """Means, ranks and intervals of each method; resampled data sets are independent of each other."""
+    means = _over_sets(scores, strata, np.mean)
+    single = np.bincount(strata).min() < 2
+    spread = np.full(means.shape, np.nan) if single else _over_sets(scores, strata, lambda x, axis: x.var(axis, ddof=1))
+    places = statistics.ranks(means if len(pools) >= SETS else scores).mean(axis=0)
+    pooled = np.mean([pool.values for pool in pools], axis=0)
+    found = []
+    for number, entry in enumerate(entries):
+        drawn = np.mean([_draws(pool, (number, 0), metric, seed) for seed, pool in enumerate(pools)], axis=0)
+        found.append(
+            Standing(
+                entry=entry,
+                mean=float(means[:, number].mean()),
+                deviation=float(np.sqrt(spread[:, number].mean())),
+                rank=float(places[number]),
+                pooled=float(pooled[number]),
+                interval=percentiles(drawn[:, 0]),
+                difference=float(pooled[number] - pooled[0]),
+                difference_interval=percentiles(drawn[:, 0] - drawn[:, 1]),
+            )
+        )
+    return found
+
+
+def _draws(pool: _Pool, pair: tuple[int, int], metric: str, seed: int) -> Floats:
+    """The metric of two methods on the same resampled groups, [draws, 2]."""
+    answers = [pool.answers[number] for number in pair]
+    return bootstrap(pool.truth, answers, pool.groups, classes=pool.classes, metric=metric, seed=seed)
+
+
+def _judged(standings: Sequence[Standing], told: Mapping[str, Sequence[Any]]) -> list[Standing]:
+    """With what the tests say, and who cannot be told from the best; the best is level where another one is."""
+    best = standings[0]
+    found = []
+    for number, standing in enumerate(standings):
+        standing = dataclasses.replace(standing, **{name: column[number] for name, column in told.items()})
+        unsure = standing.p is not None and standing.p >= LEVEL
+        level = unsure or _holds(standing.difference_interval, 0.0) or _overlap(best, standing)
+        found.append(dataclasses.replace(standing, level=level and number > 0))
+    return [dataclasses.replace(found[0], level=any(standing.level for standing in found)), *found[1:]]
+
+
+def _holds(interval: tuple[float, float], value: float) -> bool:
+    return interval[0] <= value <= interval[1]
+
+
+def _overlap(one: Standing, other: Standing) -> bool:
+    """Whether the number of one lies in the interval of the other."""
+    return _holds(one.interval, other.pooled) or _holds(other.interval, one.pooled)
+
+
+def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[Standing]) -> list[str]:
+    """How the numbers came about, a line each."""
+    said, unit = [], tests["resampled"]
+    if any(standing.level for standing in standings):
+        said.append(
+            f"{SAME} not separable from the best: p ≥ {LEVEL}, the interval of the difference holds 0, or the pooled "
+            "score of one lies in the interval of the other"
+        )
+    samples, groups = sum(pool.samples[0] for pool in pools), sum(len(np.unique(pool.groups)) for pool in pools)
+    times = max(pool.samples[1] for pool in pools)
+    often = f", each tested up to {times} times" if times > 1 else ""
+    said.append(f"pooled: all test parts as one, {samples} samples in {groups} {unit}{often}")
+    said.append(f"[ ] 95 %: {bootstrap_words(unit)}")
+    said += _said_of_t(tests, standings)
+    if found := tests["friedman"]:
+        shared = "" if tests["unit"] == "data set" else "; both ignore that blocks share training data"
+        said.append(
+            f"Friedman: χ² = {found['statistic']:.1f}, p = {found['p']:.2g}; Nemenyi: mean ranks "
+            f"{found['critical_difference']:.2f} apart differ{shared}"
+        )
+    return said
+
+
+def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[str]:
+    """Which test p is of, and why there is none."""
+    blocks = tests["blocks"]
+    if tests["one_test_part"]:
+        return ["no test: blocks with one and the same test part tell of seeds, not of other traffic; intervals decide"]
+    if not tests["t_test"]:
+        return [f"no test with fewer than {FEWEST} blocks or a single one of a data set: intervals alone decide"]
+    number = sum(standing.p is not None for standing in standings)
+    holm = f"Holm over {number} comparisons with the best" if number > 1 else "one comparison, nothing to correct for"
+    if tests["unit"] == "data set":
+        said = [f"p: paired t-test on {blocks} data sets, one block each; {holm}"]
+    else:
+        ratios = ", ".join(f"{ratio:.2f}" for ratio in tests["test_train_ratios"])
+        said = [f"p: corrected resampled t-test, test/train {ratios}, on {blocks} blocks; {holm}"]
+    if number < len(standings) - 1:
+        said.append("no p where the difference is the same in all blocks: there is no deviation to test by")
+    if blocks < statistics.WILCOXON:
+        said.append(f"a Wilcoxon signed-rank test cannot reach p < {LEVEL} on {blocks} blocks and is not used")
+    return said
+
+
+def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
+    """Marks, runs that are missing, blocks that not all have, scales that differ."""
+    rows = [row for entry in entries for row in entry.rows]
+    notes = notes_of(rows, False)
+    if len(scales := sorted({row.head.scale for row in rows})) > 1:
+        notes.append(f"scales differ ({'; '.join(scales)}): a difference may be the scale's")
+    if unused := sum(len(entry.runs) > blocks for entry in entries):
+        notes.append(f"{unused} methods have more runs than the {blocks} that all have; those are not counted")
+    return notes
+
+
+def sheet(ranking: Ranking) -> Sheet:
+    """The ranking as a table."""
+    head = ["method", "runs", ranking.metric, "rank", "pooled [95 %]", "to the best [95 %]", "p", "d_z", "dominance"]
+    return Sheet(
+        ranking.title,
+        head,
+        [_cells(standing, standing is ranking.standings[0]) for standing in ranking.standings],
+        ranking.notes,
+        [
+            _record(standing, ranking.metric, standing is ranking.standings[0], ranking.tests)
+            for standing in ranking.standings
+        ],
+        more={"metric": ranking.metric, "tests": ranking.tests},
+    )
+
+
+def _cells(standing: Standing, best: bool) -> list[str]:
+    entry = standing.entry
+    spread = "" if math.isnan(standing.deviation) else f" ± {standing.deviation:.3f}"
+    return [
+        entry.marked,
+        " + ".join(row.runs for row in entry.rows),
+        f"{standing.mean:.3f}{spread}" + f" {SAME}" * standing.level,
+        f"{standing.rank:.1f}",
+        with_interval(standing.pooled, *standing.interval),
+        "best" if best else with_interval(standing.difference, *standing.difference_interval, "+.3f"),
+        "–" if standing.p is None else "<0.0001" if standing.p < 0.0001 else f"{standing.p:.4f}",
+        "–" if standing.dz is None else f"{standing.dz:+.1f}",
+        "–" if standing.dominance is None else f"{standing.dominance:+.1f}",
+    ]
+
+
+def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any]) -> dict[str, Any]:
+    """Ready for JSON; a line says itself where it holds."""
+    entry = standing.entry
+    spec = entry.rows[0].head.spec
+    marks = {mark for row in entry.rows for mark in row.marks}
+    return {
+        "method": entry.label,
+        "datasets": [row.head.spec["dataset"] for row in entry.rows],
+        "tasks": [row.head.spec["task"] for row in entry.rows],
+        **{name: spec[name] for name in ("split", "folds", "split_digest", "max_per_class", "parameters")},
+        **{name: spec.get(name, usual) for name, usual in LATER.items()},
+        "metric": metric,
+        "blocks": tests["blocks"],
+        "resampled": tests["resampled"],
+        "runs": len(entry.runs),
+        metric: standing.mean,
+        f"{metric}_sd": _number(standing.deviation),
+        "rank": standing.rank,
+        "pooled": standing.pooled,
+        "pooled_low": standing.interval[0],
+        "pooled_high": standing.interval[1],
+        "difference": standing.difference,
+        "difference_low": standing.difference_interval[0],
+        "difference_high": standing.difference_interval[1],
+        **{name: getattr(standing, name) for name in ("p", "p_single", "dz", "dominance")},
+        "separable_from_best": None if best else not standing.level,
+        "leaky": "leaky" in marks,
+        "reconstructed": "reconstructed" in marks,
+        "scale": ", ".join(dict.fromkeys(row.head.scale for row in entry.rows)),
+        "run_ids": [record.run_id for record in entry.runs.values()],
+    }
+
+
+def check_figure(path: Path) -> None:
+    """Raise :class:`InputError` for a file that `draw` cannot write, before anything is ranked."""
+    if path.suffix not in (".svg", ".png"):
+        raise InputError(f"--figure {path}: give a name that ends in .svg or .png")
+
+
+def draw(ranking: Ranking, path: Path) -> None:
+    """The critical-difference diagram as SVG or PNG.  Raises :class:`InputError` where there is none to draw."""
+    check_figure(path)
+    if not ranking.tests["friedman"]:
+        several = " with test parts of their own" if ranking.tests["one_test_part"] else ""
+        raise InputError(f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks{several}")
+    labels = [standing.entry.marked for standing in ranking.standings]
+    statistics.draw_critical_difference(ranking.scores, labels, ranking.title, path)

@@ -1,0 +1,107 @@
+"""What the command line prints for people: plain aligned text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.runs.execute import Outcome
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as aligned columns, one line a row."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def outline(value: Mapping[str, Any], indent: str = "") -> str:
+    """Nested mappings and lists as indented lines; what is empty is left out."""
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            lines += [f"{indent}{key}:", outline(item, indent + "  ")]
+        elif isinstance(item, list | tuple) and item:
+            lines += _listing(f"{indent}{key}:", list(item), indent)
+        elif item not in (None, "", [], {}, ()):
+            lines.append(f"{indent}{key}: {item}")
+    return "\n".join(lines)
+
+
+def _listing(head: str, items: list[Any], indent: str) -> list[str]:
+    """Short words behind the head, sentences and mappings on lines of their own."""
+    texts = [", ".join(f"{k} {v}" for k, v in i.items()) if isinstance(i, dict) else str(i) for i in items]
+    if isinstance(items[0], dict) or any(" " in text for text in texts):
+        return [head, *(f"{indent}  - {text}" for text in texts)]
+    return [f"{head} {', '.join(texts)}"]
+
+
+def parameter_table(parameters: Sequence[dict[str, Any]]) -> str:
+    """One line a parameter, with its search space as ``--param`` writes it."""
+    rows = [("parameter", "type", "default", "search", "meaning (source)")]
+    for p in parameters:
+        search = p["search"] or ""
+        if isinstance(search, dict):
+            tail = ":log" if search["log"] else f":{search['step']}" if search["step"] else ""
+            search = f"{search['low']}:{search['high']}{tail}"
+        elif search:
+            search = ",".join(map(str, search))
+        rows.append((p["name"], p["type"], str(p["default"]), search, f"{p['help']} ({p['source']})"))
+    return "\n" + columns(rows) if parameters else ""
+
+
+def brief(report: dict[str, Any]) -> dict[str, Any]:
+    """A store's manifest for people: counts, and whatever is not as the card expects."""
+    tasks = {
+        name: f"{task['sessions']} sessions in {len(task['classes'])} classes" for name, task in report["tasks"].items()
+    }
+    counts = {key: report[key] for key in ("captures", "sessions", "packets")}
+    told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
+    listed = {"switches": report["options"].get("switches"), "tasks": tasks}
+    if files := report.get("files"):
+        listed["files"] = files | {"lacking": {one["task"]: one["classes"] for one in files["lacking"]}}
+    return counts | listed | {key: report[key] for key in told}
+
+
+def without_classes(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each task some of whose listed classes have no session, and what they need."""
+    lines = []
+    for one in manifest.get("files", {}).get("lacking", []):
+        files, archives = one["files"], ", ".join(one["archives"])
+        named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        needs = [f"missing: {named}" + (f" ({archives})" if archives else "")] if files else []
+        reason = "; ".join([*needs, *one["notes"]]) or "no capture of theirs has a session that the task uses"
+        lines.append(f"{manifest['name']}: task {one['task']} lacks {', '.join(one['classes'])}: {reason}")
+    return lines
+
+
+def shortcomings(manifest: Mapping[str, Any]) -> str:
+    """What of a store is not as it should be, counted; empty where all is well."""
+    files = manifest.get("files", {})
+    counted = {
+        "captures could not be read": len(manifest["unreadable"]),
+        "captures are damaged": len(files.get("damage_unexpected", manifest["damaged"])),
+        "counts are not those of the card": len(manifest["unexpected"]),
+        "listed captures are missing": len(files.get("missing", [])),
+        "captures have other numbers of packets than listed": len(files.get("packets_differ", [])),
+    }
+    return ", ".join(f"{number} {what}" for what, number in counted.items() if number)
+
+
+def outcome_table(outcomes: "Sequence[Outcome]") -> str:
+    """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1."""
+    rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
+    for outcome in outcomes:
+        m, spec = outcome.metrics, outcome.spec
+        scores = ("", "", "")
+        if m:
+            interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
+            scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
+        asked = [f"{name}={value}" for name, value in spec.parameters.items()]
+        most = f"max_per_class={spec.max_per_class}"
+        asked += [most] if spec.max_per_class and most not in spec.name else []  # under paper it is in the name
+        run_id = (outcome.run_id or "")[:8]
+        status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
+        name = spec.name + (f" ({', '.join(asked)})" if asked else "")
+        rows.append(
+            (name, f"{spec.dataset}/{spec.task}", status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id)
+        )
+    return columns(rows)

@@ -1,0 +1,434 @@
+"""Data set cards: what a data set is, where its labels come from and which tasks it offers.
+
+A card is a TOML file; every field is described in ``datasets/README.md``.  Reading is strict: an unknown
+field, a wrong type or a rule that cannot hold is refused with the card, the field, the value and the reason.
+Only the standard library is imported here, so that listing commands stay quick.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Final, NoReturn, get_args, get_origin, get_type_hints
+
+from bench.data.file_list import FileList, Listed, read_file_list
+from bench.errors import InputError
+
+#: what the session columns of a cross-check may be
+CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
+#: fields that describe a data set to people and do not change its store
+PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
+
+
+class _FieldError(ValueError):
+    """A rule of one dataclass that does not hold: the field below it and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+def _check_pattern(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise _FieldError(name, f"not a regular expression: {error}") from error
+
+
+@dataclass(frozen=True)
+class Captures:
+    """Which files of the source folder are the data set's, and which of them belong together."""
+
+    include: tuple[str, ...] = ("**/*",)  # globs, relative to the source folder
+    group: str = ""  # regular expression over the path: its first group names the capture's group; "": each its own
+
+    def __post_init__(self) -> None:
+        _check_pattern("group", self.group)
+
+
+@dataclass(frozen=True)
+class PatternLabels:
+    """Label columns from a capture's path: the named groups of a regular expression (searched, '/' separates)."""
+
+    kind: ClassVar[str] = "pattern"
+    pattern: str = "^(?P<label>[^/]+)/"  # the first folder
+
+    def __post_init__(self) -> None:
+        _check_pattern("pattern", self.pattern)
+        if not self.columns:
+            raise _FieldError("pattern", "has no named group such as (?P<label>...)")
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names that a task can use."""
+        return frozenset(re.compile(self.pattern).groupindex)
+
+
+@dataclass(frozen=True)
+class SessionLabels:
+    """Label columns from a CSV file with one row a session; the fields name its columns."""
+
+    kind: ClassVar[str] = "sessions"
+    columns: ClassVar[None] = None  # known when the file is read
+    file: str  # relative to the source folder
+    capture: str = "capture"  # path of the capture, relative to the source folder
+    protocol: str = "protocol"  # TCP or UDP (any case), or 6 or 17
+    endpoints: tuple[str, ...] = ("client_ip", "client_port", "server_ip", "server_port")  # in either order
+    start: str = ""  # first packet, seconds since the epoch: tells apart sessions of equal end points
+    check: dict[str, str] = field(default_factory=dict)  # session column -> column that must agree with it
+
+    def __post_init__(self) -> None:
+        if len(self.endpoints) != 4:
+            raise _FieldError("endpoints", "four columns are needed: address, port, address, port")
+        for column in self.check:
+            if column not in CHECKED:
+                raise _FieldError(f"check.{column}", f"can be checked: {', '.join(CHECKED)}")
+
+
+@dataclass(frozen=True)
+class FileLabels:
+    """Label columns from a list of the data set's captures, a CSV file beside the card (`bench.data.file_list`)."""
+
+    kind: ClassVar[str] = "files"
+    table: FileList  # in the card: the file's name
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names that a task can use."""
+        return self.table.columns
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A question that the data set's users answer differently: what some of the listed captures are."""
+
+    files: str  # regular expression, searched in the listed file, in lower case
+    default: str
+    choices: dict[str, dict[str, str]]  # choice -> label column -> value; "file" -> "": the capture is left out
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        _check_pattern("files", self.files)
+        if self.default not in self.choices:
+            raise _FieldError("default", f"no such choice; there are: {', '.join(self.choices)}")
+
+    def check(self, files: FileList) -> None:
+        """Refuse a switch that concerns no listed capture or sets a column that there is not."""
+        if not any(self.concerns(listed) for listed in files.files):
+            raise _FieldError("files", f"matches no file of {files.name}")
+        for choice, values in self.choices.items():
+            for column, value in values.items():
+                if column not in files.columns and (column, value) != ("file", ""):
+                    known = ", ".join(sorted(files.columns))
+                    raise _FieldError(f"choices.{choice}.{column}", f"can be set: {known}, and file to ''")
+
+    def concerns(self, listed: Listed) -> bool:
+        """Whether it is a question about that capture or the one of which it is a copy."""
+        return any(re.search(self.files, name.lower()) for name in (listed.file, listed.copy_of) if name)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification task over the sessions."""
+
+    label: str = "label"  # label column that names the class, or a text with "{column}" in it; an empty value: none
+    where: dict[str, tuple[str, ...]] = field(default_factory=dict)  # label column -> values that are kept
+    merge: dict[str, str] = field(default_factory=dict)  # value -> class; an empty class drops it
+    minimum_captures: int = 1  # a class needs sessions in this many captures, counted after all the rest
+    payload: bool = True  # only sessions with payload
+    default: bool = False
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.minimum_captures < 1:
+            raise _FieldError("minimum_captures", "must be at least 1")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns of which the class is made."""
+        return tuple(re.findall(r"\{([^{}]*)\}", self.label)) or (self.label,)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that anybody may fetch (`bench.data.download`): a capture, a label file or an archive of them."""
+
+    url: str
+    sha256: str
+    path: str  # where it goes, relative to the folder of the downloads; of an archive: the folder of its content
+    unpack: str = ""  # "zip" or "tar" (also .tar.gz, .tar.bz2, .tar.xz); "": the file stays as it is
+
+    def __post_init__(self) -> None:
+        if not re.match(r"https?://[^/]", self.url):
+            raise _FieldError("url", "must begin with https:// or http://")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise _FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+        if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
+            raise _FieldError(
+                "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
+            )
+        if self.unpack not in ("", "zip", "tar"):
+            raise _FieldError("unpack", "can be unpacked: zip, tar")
+
+
+@dataclass(frozen=True)
+class ExpectedTask:
+    """What a task of the whole data set has."""
+
+    sessions: int | None = None
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Counts of the whole data set, without an idle timeout; `bench prepare` reports each difference."""
+
+    captures: int | None = None
+    sessions: int | None = None
+    tasks: dict[str, ExpectedTask] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One data set."""
+
+    name: str
+    title: str
+    tasks: dict[str, Task]
+    citation: str = ""
+    licence: str = ""
+    home: str = ""  # page of the data set, where a user asks for the captures
+    notes: str = ""  # what a user of its results must know
+    generator: str = ""  # "demo": the captures are made, not given
+    source: str = ""  # folder of the captures, where the card knows it; absolute once read
+    downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
+    captures: Captures = Captures()
+    labels: PatternLabels | SessionLabels | FileLabels = PatternLabels()
+    switches: dict[str, Switch] = field(default_factory=dict)  # of a list of captures
+    attributes: dict[str, str] = field(default_factory=dict)  # name -> regular expression over a capture's path
+    expected: Expected = Expected()
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise _FieldError("name", "may have letters, digits, '.', '_' and '-' only, 100 at most")
+        if self.generator not in ("", "demo"):
+            raise _FieldError("generator", "the only generator is 'demo'")
+        if not self.tasks:
+            raise _FieldError("tasks", "at least one task is needed")
+        if len(self.tasks) > 1 and sum(task.default for task in self.tasks.values()) != 1:
+            raise _FieldError("tasks", "exactly one task must have default = true")
+        self._check_columns()
+        self._check_switches()
+        self._check_downloads()
+        for name, pattern in self.attributes.items():
+            _check_pattern(f"attributes.{name}", pattern)
+        for name in self.expected.tasks:
+            if name not in self.tasks:
+                raise _FieldError(f"expected.tasks.{name}", f"no such task; tasks: {', '.join(self.tasks)}")
+
+    def _check_columns(self) -> None:
+        """Refuse a task that uses a label column which the labels do not have."""
+        known = self.labels.columns
+        for name, task in self.tasks.items():
+            if not NAME.fullmatch(name):
+                raise _FieldError(f"tasks.{name}", "a task's name may have letters, digits, '.', '_' and '-' only")
+            used = [(f"tasks.{name}.label", column) for column in task.columns]
+            used += [(f"tasks.{name}.where.{column}", column) for column in task.where]
+            for place, column in used:
+                if known is not None and column not in known:
+                    raise _FieldError(place, f"no label column {column!r}; there are: {', '.join(sorted(known))}")
+
+    def _check_switches(self) -> None:
+        for name, switch in self.switches.items():
+            if not isinstance(self.labels, FileLabels):
+                raise _FieldError("switches", 'are for labels of kind = "files" only')
+            try:
+                switch.check(self.labels.table)
+            except _FieldError as error:
+                raise _FieldError(f"switches.{name}.{error.name}", str(error)) from error
+
+    def _check_downloads(self) -> None:
+        """Refuse downloads without a licence, beside captures of another place, or of which one overwrites another."""
+        if self.downloads and not self.licence:
+            raise _FieldError("licence", "is needed where there are downloads: it must allow them")
+        if self.downloads and (self.source or self.generator):
+            raise _FieldError("downloads", "cannot stand beside source or generator")
+        paths = sorted(f"{one.path.lower()}/" for one in self.downloads)  # some file systems do not know case
+        for path, following in pairwise(paths):
+            if following.startswith(path):
+                raise _FieldError("downloads", f"one lies in the place of another: {path.rstrip('/')}")
+
+    def choose(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """The choice of every switch: the default where none is asked for.
+
+        Raises :class:`InputError` for a switch or a choice that there is not.
+        """
+        for name, choice in asked.items():
+            if name not in self.switches:
+                raise InputError(f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}")
+            if choice not in (choices := self.switches[name].choices):
+                raise InputError(f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}")
+        return {name: asked.get(name, switch.default) for name, switch in self.switches.items()}
+
+    def listed(self, chosen: Mapping[str, str]) -> tuple[list[Listed], list[Listed]]:
+        """The captures of the list as the chosen switches have them, and those that are left out."""
+        kept, left_out = [], []
+        for listed in self.labels.table.files if isinstance(self.labels, FileLabels) else ():
+            values: dict[str, str] = {}
+            for name, choice in chosen.items():
+                if self.switches[name].concerns(listed):
+                    values |= self.switches[name].choices[choice]
+            if values.pop("file", None) is None:
+                kept.append(dataclasses.replace(listed, labels=listed.labels | values))
+            else:
+                left_out.append(listed)
+        return kept, left_out
+
+    @property
+    def default_task(self) -> str:
+        """The task that is meant where none is named."""
+        return next((name for name, task in self.tasks.items() if task.default), next(iter(self.tasks)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything in the card that decides what the store holds."""
+        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in PROSE}
+        content["labels"]["kind"] = self.labels.kind
+        if not self.switches:  # cards without have the digest that they had before there were any
+            del content["switches"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def card_folder() -> Path:
+    """Where the shipped cards lie: beside ``bench/`` in a checkout, else under the environment's prefix."""
+    beside = Path(__file__).resolve().parents[2] / "datasets"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "etc-bench" / "datasets"
+
+
+def card_names() -> list[str]:
+    """Names of the shipped cards, sorted."""
+    return sorted(path.stem for path in card_folder().glob("*.toml"))
+
+
+def card_file(name_or_path: str | Path) -> Path | None:
+    """The file of a card, by a shipped name or the path of a ``.toml`` file; None where there is none."""
+    path = Path(name_or_path)
+    if str(name_or_path) in card_names():
+        return card_folder() / f"{name_or_path}.toml"
+    return path if path.suffix == ".toml" and path.is_file() else None
+
+
+def find_card(name_or_path: str | Path) -> Card:
+    """The card of a shipped name, of a ``.toml`` file, or of a folder with one sub-folder per class.
+
+    Raises :class:`InputError` where there is none or the card is wrong.
+    """
+    if file := card_file(name_or_path):
+        return read_card(file)
+    name, path, names = str(name_or_path), Path(name_or_path), card_names()
+    if path.is_dir():
+        return folder_card(path)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+    raise InputError(f"no data set {name!r}: {hint} (or give a .toml card, or a folder with one sub-folder per class)")
+
+
+def read_card(path: Path) -> Card:
+    """Read and check a card.  Raises :class:`InputError` naming the card, the field, the value and the reason."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a card: {error}") from error
+    card: Card = _Reader(path).read(Card, raw, "")
+    if card.name != path.stem:
+        raise InputError(f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
+    return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
+
+
+def describe_card(card: Card) -> dict[str, Any]:
+    """All of a card as plain values, with the kind of its labels and its digest."""
+    content = dataclasses.asdict(card)
+    content["labels"] = {"kind": card.labels.kind, **content["labels"]}
+    if isinstance(card.labels, FileLabels):
+        content["labels"]["table"] = [listed.flat() for listed in card.labels.table.files]
+    return content | {"digest": card.digest}
+
+
+def folder_card(folder: Path) -> Card:
+    """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
+    try:
+        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
+    if not entries:
+        raise InputError(f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class")
+    if not NAME.fullmatch(name) or name in card_names():
+        raise InputError(f"{folder}: the folder's name is not free as a data set's name; rename it or write a card")
+    title = f"Folder {folder.name}: one class a sub-folder"
+    return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Turns parsed TOML into the dataclasses above, or says what is wrong and where."""
+
+    path: Path
+
+    def fail(self, place: str, value: Any, reason: str) -> NoReturn:
+        raise InputError(f"{self.path}: {place or 'card'} = {value!r}: {reason}")
+
+    def read(self, kind: Any, raw: Any, place: str) -> Any:
+        """`raw` as `kind`: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, a union, str, int or bool."""
+        if dataclasses.is_dataclass(kind) and kind is not FileList:
+            return self.read_table(kind, raw, place)
+        origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not NoneType]
+        if origin is UnionType:
+            if len(arguments) == 1:
+                return self.read(arguments[0], raw, place)
+            return self.read_tagged({one.kind: one for one in arguments}, raw, place)
+        if kind is FileList and isinstance(raw, str):
+            return read_file_list(self.path.parent / raw)
+        if type(raw) is not (wanted := {tuple: list, FileList: str}.get(origin or kind, origin or kind)):
+            self.fail(place, raw, f"must be {wanted.__name__}, is {type(raw).__name__}")
+        if origin is dict:
+            return {key: self.read(arguments[1], value, f"{place}.{key}") for key, value in raw.items()}
+        if origin is tuple:
+            return tuple(self.read(arguments[0], value, f"{place}[{i}]") for i, value in enumerate(raw))
+        return raw
+
+    def read_tagged(self, kinds: dict[str, Any], raw: Any, place: str) -> Any:
+        """One of several dataclasses, told apart by the field ``kind``."""
+        name = raw.get("kind") if isinstance(raw, dict) else None
+        if not isinstance(name, str) or name not in kinds:
+            self.fail(f"{place}.kind", name, f"must be one of: {', '.join(kinds)}")
+        return self.read_table(kinds[name], {k: v for k, v in raw.items() if k != "kind"}, place)
+
+    def read_table(self, kind: Any, raw: Any, place: str) -> Any:
+        if not isinstance(raw, dict):
+            self.fail(place, raw, f"must be a table, is {type(raw).__name__}")
+        below = f"{place}." if place else ""
+        fields, hints = {f.name: f for f in dataclasses.fields(kind)}, get_type_hints(kind)
+        for name in raw:
+            if name not in fields:
+                self.fail(below + name, raw[name], f"unknown field; known: {', '.join(fields)}")
+        for name, one in fields.items():
+            if name not in raw and one.default is one.default_factory is dataclasses.MISSING:
+                self.fail(below + name, None, "is missing")
+        try:
+            return kind(**{name: self.read(hints[name], value, below + name) for name, value in raw.items()})
+        except _FieldError as error:
+            value: Any = raw
+            for step in error.name.split("."):
+                value = value.get(step) if isinstance(value, dict) else None
+            self.fail(below + error.name, value, str(error))

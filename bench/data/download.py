@@ -1,0 +1,224 @@
+"""Fetch the captures of a data set whose card says where they are: each file whole, or not at all.
+
+pooch fetches and verifies; what it lacks, going on with a download that broke off, is done here.  Captures lie in
+``<home>/downloads/<name>``, which is then the source folder; what is not finished lies in the hidden folder beside
+it, under the checksum that it shall have, so that nothing half done is ever taken for a capture, and a card whose
+checksum changed does not go on with the file of before.
+"""
+
+import fcntl
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bench.data.cards import Card, Download
+from bench.data.store import bench_home, file_sha256
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from requests import RequestException, Response
+
+#: called after each chunk: the file's path, its number from 1, of how many, bytes there, bytes in all (0: not told)
+Progress = Callable[[str, int, int, int, int], None]
+CHUNK: Final = 1 << 16  # bytes; less than one is lost where a download breaks off
+TIMEOUT_S: Final = 60  # without a connection or a byte; our choice
+_AGAIN: Final = "run the same command again"
+#: what the standard library raises for an archive that it cannot unpack (or that has a password, RuntimeError)
+_UNPACKING: Final = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+
+
+def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> Path:
+    """The folder with all downloads of a card; those that are not there yet, or are not whole, are fetched.
+
+    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without downloads, a
+    folder with other files in it, a server that does not give a file, a wrong checksum, an archive that cannot be
+    unpacked and a folder that cannot be written, such as on a full disk.
+    """
+    if not card.downloads:
+        where = f"ask for the captures at {card.home}" if card.home else "ask its publisher for the captures"
+        remedy = "leave out --download" if card.source or card.generator else f"{where}, then give --source DIR"
+        raise InputError(f"{card.name}: its card has no downloads; {remedy}")
+    folder = (home or bench_home()) / "downloads" / card.name
+    work = folder.with_name(f".{card.name}")
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _refuse_others(card, folder)
+        with _lock(work):
+            for number, one in enumerate(card.downloads, 1):
+                report = partial(progress or (lambda *_: None), one.path, number, len(card.downloads))
+                _fetch(one, folder, work, report)
+    return folder
+
+
+def _refuse_others(card: Card, folder: Path) -> None:
+    """Refuse files that no download put there, such as those of an older card: they would be taken for captures."""
+    for path in sorted(folder.rglob("[!.]*")):
+        inside = path.relative_to(folder).as_posix()
+        if path.is_file() and not any(f"{inside}/".startswith(f"{one.path}/") for one in card.downloads):
+            raise InputError(f"{path}: is none of the downloads of {card.name}; move it away")
+
+
+def _fetch(one: Download, folder: Path, work: Path, report: Callable[[int, int], None]) -> None:
+    """Put one download in its place, if it is not there."""
+    target, mark = folder / one.path, work / f"{hashlib.sha256(one.path.encode()).hexdigest()}.json"
+    if one.unpack:
+        if not (mark.is_file() and mark.read_text() == _content(one, target)):
+            _unpack(one, _retrieve(one, work, report), target, mark)
+    elif not (target.is_file() and file_sha256(target) == one.sha256):
+        file = _retrieve(one, work, report)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(target)
+
+
+def _retrieve(one: Download, work: Path, report: Callable[[int, int], None]) -> Path:
+    """Fetch a file into the hidden folder, with the right checksum."""
+    import pooch
+    from requests import RequestException
+
+    pooch.get_logger().setLevel("WARNING")  # progress is told by us
+    part = work / f"{one.sha256}.part"
+    resume = partial(_resume, part, report)
+    try:
+        pooch.retrieve(one.url, f"sha256:{one.sha256}", fname=one.sha256, path=work, downloader=resume)
+    except RequestException as error:
+        raise InputError(f"{one.url}: {_reason(error, part)}") from error
+    except ValueError as error:  # pooch's word for a wrong checksum
+        found = file_sha256(part)
+        part.unlink()
+        remedy = f"the download is deleted; {_AGAIN}, or ask the publisher which checksum is right"
+        raise InputError(f"{one.url}: has SHA-256 {found}, its card says {one.sha256}; {remedy}") from error
+    part.unlink(missing_ok=True)
+    return work / one.sha256
+
+
+def _resume(part: Path, report: Callable[[int, int], None], url: str, output: str, _pooch: Any) -> None:
+    """Serve pooch as its downloader: fetch what the part does not have yet and give all as ``output``.
+
+    The part itself stays until pooch has verified the output, so that an interrupt meanwhile loses nothing.
+    """
+    import requests
+
+    response, have = _request(url, part)
+    with response:
+        length = int(response.headers.get("Content-Length", 0))
+        if response.status_code != requests.codes.requested_range_not_satisfiable:
+            with part.open("ab" if have else "wb") as file:
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    report(file.tell(), have + length if length else 0)
+            if part.stat().st_size < have + length:  # urllib3 tells since version 2
+                raise requests.exceptions.ChunkedEncodingError("the connection was closed")
+    Path(output).unlink()
+    try:
+        os.link(part, output)
+    except OSError:  # a file system without links
+        shutil.copyfile(part, output)
+
+
+def _request(url: str, part: Path) -> "tuple[Response, int]":
+    """Ask for what comes after the part; also how many of its bytes count: none where the server starts again.
+
+    A status 416 that gives the part's size as the file's says that the part is whole.
+    """
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    response = requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S)
+    if not have or response.status_code == requests.codes.ok:
+        response.raise_for_status()
+        return response, 0
+    given = response.headers.get("Content-Range", "")
+    if response.status_code == requests.codes.partial_content and given.startswith(f"bytes {have}-"):
+        return response, have
+    unsatisfiable = response.status_code == requests.codes.requested_range_not_satisfiable
+    if unsatisfiable and given == f"bytes */{have}":
+        return response, have
+    with response:
+        if not unsatisfiable:
+            response.raise_for_status()
+    part.unlink()  # longer than the file, or the server counts otherwise
+    return _request(url, part)
+
+
+def _reason(error: "RequestException", part: Path) -> str:
+    """What went wrong on the way, and the remedy."""
+    if error.response is not None:
+        answer = f"the server answers {error.response.status_code} {error.response.reason}"
+        return f"{answer}; check the address in the card, or {_AGAIN} later"
+    cause: BaseException = error
+    while deeper := cause.__cause__ or cause.__context__:  # the innermost says it in the fewest words
+        cause = deeper
+    have = part.stat().st_size if part.exists() else 0
+    where = f": it goes on after {have} bytes if the server can" if have else ""
+    return f"the connection failed ({getattr(cause, 'strerror', None) or cause}); {_AGAIN}{where}"
+
+
+def _unpack(one: Download, archive: Path, target: Path, mark: Path) -> None:
+    """Unpack beside the target, put the folder in its place, note what is in it, and remove the archive."""
+    aside = mark.with_name("unpacking")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        if one.unpack == "zip":
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(aside)
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)  # Python 3.11.4
+                tar.extractall(aside)
+    except _UNPACKING as error:  # NotImplementedError, for Deflate64, is a RuntimeError
+        shutil.rmtree(aside)
+        reason = " ".join(str(error).split())  # tarfile's has lines
+        remedy = "unpack it by hand (`7z x`) and give --source DIR"
+        raise InputError(f"{archive}: {one.path} cannot be unpacked as {one.unpack} ({reason}); {remedy}") from error
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    mark.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside.rename(target)
+    written = mark.with_suffix(".new")
+    written.write_text(_content(one, target))
+    written.replace(mark)
+    archive.unlink()
+
+
+def _content(one: Download, folder: Path) -> str:
+    """What tells an unpacked archive that is whole: its checksum, the number of files and their bytes."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return json.dumps({"sha256": one.sha256, "files": len(sizes), "bytes": sum(sizes)})
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{folder}: cannot be written ({reason}); make room or set BENCH_HOME, then {_AGAIN}"
+        ) from error
+
+
+@contextmanager
+def _lock(work: Path) -> Iterator[None]:
+    """Hold the hidden folder; the lock ends with the process.  What a killed one left of pooch's is removed."""
+    work.mkdir(exist_ok=True)
+    with (work / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for left in work.glob("tmp*"):
+            left.unlink()
+        yield

@@ -1,0 +1,444 @@
+"""From captures to a store: find, read, label, write.
+
+The store is built in a folder beside its place and renamed when it is whole; a lock that ends with the process
+keeps two preparations of one name apart.  The same captures, card and options give the same bytes.
+"""
+
+import collections
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.cards import Card, FileLabels, SessionLabels, find_card
+from bench.data.file_list import compare, lacking, problems
+from bench.data.labels import (
+    LabelFile,
+    label_table,
+    list_table,
+    numbers,
+    read_label_file,
+    row_classes,
+    session_tuples,
+    task_labels,
+)
+from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
+from bench.data.store import (
+    FORMAT,
+    TASK_COLUMN,
+    Store,
+    bench_home,
+    file_sha256,
+    store_path,
+    unpacked_path,
+    write_columns,
+)
+from bench.errors import InputError
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+
+if TYPE_CHECKING:
+    from bench.ingest import CaptureIndex
+
+#: called after each capture: bytes done, bytes in all, captures done, captures in all, packets so far
+Progress = Callable[[int, int, int, int, int], None]
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made or found: the store's folder and, as ``report``, its manifest without the captures."""
+
+    store_path: Path
+    unchanged: bool  # the store was there already, made of the same input
+    report: dict[str, Any]
+
+
+def prepare(
+    card: Card,
+    source: Path | None = None,
+    *,
+    home: Path | None = None,
+    idle_timeout: float | None = None,
+    switches: Mapping[str, str] | None = None,
+    strict: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make the store of a data set, or find that it is there already.
+
+    ``source`` is the folder of the captures (none for a card that makes or knows its own), ``idle_timeout`` the
+    seconds after which a silent session ends (None: never), ``switches`` choices of the card's switches (the others
+    have their defaults), ``jobs`` the number of threads (None: one a core).  A capture that cannot be read is
+    reported in the manifest.  Raises :class:`InputError` where no capture can; with ``strict``, and nothing written,
+    also where the captures are not exactly what the card describes (:func:`_refuse`).
+    """
+    home = home or bench_home()
+    path, work = store_path(card.name, home), unpacked_path(card.name, home)
+    chosen = card.choose(switches or {})
+    options = {"idle_timeout": idle_timeout} | ({"switches": chosen} if chosen else {})
+    with _lock(path):
+        folder = source_folder(card, source, home)
+        if card.source:
+            _check_owner(path, folder)
+        found = find_captures(card, folder, chosen)
+        if strict and found.met:  # before hours of reading
+            _refuse(folder, problems(found.met))
+        if store := _same_input(path, card, options, found):
+            if strict:
+                _refuse(folder, _problems(store.manifest))
+            return Prepared(path, True, _report(store))
+        aside = path.with_name(f".{card.name}.new")
+        shutil.rmtree(aside, ignore_errors=True)  # left by a killed preparation: nobody else holds the lock
+        aside.mkdir()
+        try:
+            build = _Build(card, found, options, work, aside)
+            build.run(jobs, progress)
+            if strict:
+                _refuse(folder, _problems(Store.open(aside).manifest))
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _replace(aside, path)
+        for file in work.glob("*"):  # unpacked for the store that was there before
+            if file.name not in build.unpacked.values():
+                file.unlink()
+    return Prepared(path, False, _report(Store.open(path)))
+
+
+def prepare_dataset(
+    name_or_path: str,
+    source: Path | None = None,
+    *,
+    home: Path | None = None,
+    idle_timeout: float | None = None,
+    switches: Mapping[str, str] | None = None,
+    strict: bool = False,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """:func:`prepare` by the name or path that :func:`bench.data.cards.find_card` takes."""
+    card = find_card(name_or_path)
+    return prepare(card, source, home=home, idle_timeout=idle_timeout, switches=switches, strict=strict, jobs=jobs,
+                   progress=progress)  # fmt: skip
+
+
+def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progress | None = None) -> Store:
+    """The store of a data set; prepared first where the captures are known (the demo, a folder).
+
+    Raises :class:`InputError` with the command to run where there is no store, or its card has changed since.
+    """
+    card = find_card(name_or_path)
+    if card.generator or card.source:
+        kept = _kept_options(card, store_path(card.name, home))
+        return Store.open(prepare(card, home=home, **kept, progress=progress).store_path)
+    store = Store.find(card.name, home)
+    if store.manifest["card"] != card.digest:
+        raise InputError(
+            f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`"
+        )
+    return store
+
+
+def _kept_options(card: Card, path: Path) -> dict[str, Any]:
+    """The options with which a store was prepared, as far as the card still knows them."""
+    try:
+        options = Store.open(path).manifest["options"]
+    except InputError:  # none yet, or one of an older format
+        return {}
+    switches = options.get("switches", {})
+    known = {name: c for name, c in switches.items() if name in card.switches and c in card.switches[name].choices}
+    return {"idle_timeout": options["idle_timeout"], "switches": known}
+
+
+class _Build:
+    """One preparation: captures are read in parallel and written one after another."""
+
+    def __init__(self, card: Card, source: Source, options: dict[str, Any], work: Path, folder: Path) -> None:
+        self.card, self.source, self.options, self.work, self.folder = card, source, options, work, folder
+        self.label_file: LabelFile | None = None
+        if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
+            self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
+        self.captures: list[dict[str, Any]] = []
+        self.unreadable: list[dict[str, Any]] = []
+        self.unpacked: dict[str, str] = {}
+        self.sessions: list[Columns] = []
+        self.packets = 0
+
+    def run(self, jobs: int | None, progress: Progress | None) -> None:
+        """Write the whole store into the folder.  Raises :class:`InputError` where there is nothing to write."""
+        files = self.source.files
+        size, done = sum(file.size for file in files), 0
+        with ExitStack() as stack:
+            sinks = {name: stack.enter_context(self._column_file(name).open("wb")) for name in PACKET_COLUMNS}
+            jobs = jobs or os.cpu_count() or 1
+            pool = ThreadPoolExecutor(jobs)
+            stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for the queue
+            for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files, 2 * jobs), 1):
+                if isinstance(index, str):
+                    self.unreadable.append(_identity(file, digest) | {"reason": index})
+                else:
+                    self._add(file, digest, index, sinks)
+                done += file.size
+                if progress:
+                    progress(done, size, number, len(files), self.packets)
+        if not self.captures:
+            reason = f"{self.unreadable[0]['path']}: {self.unreadable[0]['reason']}" if files else "there is none"
+            archives = self.source.met["archives"] if self.source.met else []
+            remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
+            raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}")
+        if not self.packets:
+            raise InputError(
+                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source"
+            )
+        self._write_packets()
+        self._write_sessions()
+        mtimes = {file.path: file.mtime_ns for file in files}
+        _write_sources(self.folder, self.source.root, mtimes, self.unpacked)
+
+    def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
+        """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
+        from bench.ingest import read_capture  # numba; not needed where the store is there already
+
+        path = file.root / file.path
+        try:
+            digest = file_sha256(path)
+        except OSError as error:
+            return file, "", str(error.strerror)
+        try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
+            index = read_capture(path, idle_timeout=self.options["idle_timeout"], work=self.work)
+        except InputError as error:
+            return file, digest, str(error).removeprefix(f"{path}: ")
+        return file, digest, index
+
+    def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: dict[str, Any]) -> None:
+        """Append a capture's packets to the column files; keep its sessions."""
+        for name, dtype in PACKET_COLUMNS.items():
+            sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
+        count, sessions = len(index.packets["time"]), len(index.sessions["start"])
+        row = self.source.rows.get(file.path)
+        columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
+        columns["first_packet"] = columns["first_packet"] + self.packets
+        columns["capture"] = np.full(sessions, len(self.captures), np.int32)
+        self.sessions.append(columns)
+        self.packets += count
+        if index.bytes_path != index.path:
+            self.unpacked[file.path] = index.bytes_path.name
+        self.captures.append(
+            _identity(file, digest)
+            | {
+                "bytes": index.size,  # of the file that packet rows address
+                "group": capture_group(self.card, file.path, row),
+                "attributes": capture_attributes(self.card, file.path, row),
+                "format": index.format,
+                "link_types": list(index.link_types),
+                "records": int(index.records),
+                "packets": count,
+                "sessions": sessions,
+                "damage": [{"offset": d.offset, "reason": d.reason, "bytes_lost": d.bytes_lost} for d in index.damage],
+                "skipped": {name: int(n) for name, n in index.skipped.items() if n},
+            }
+        )
+
+    def _column_file(self, name: str) -> Path:
+        return self.folder / f"{name}.column"
+
+    def _write_packets(self) -> None:
+        """One Arrow batch of the column files, copied through memory maps."""
+        columns = {name: np.memmap(self._column_file(name), dtype, mode="r") for name, dtype in PACKET_COLUMNS.items()}
+        write_columns(self.folder / "packets.arrow", columns)
+        for name in PACKET_COLUMNS:
+            self._column_file(name).unlink()
+
+    def _write_sessions(self) -> None:
+        """Label the sessions; write them and the manifest."""
+        joined = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
+        joined["conversation"] = numbers(session_tuples(joined)).astype(np.int32)
+        columns = {name: joined[name] for name in SESSION_COLUMNS}
+        paths = [capture["path"] for capture in self.captures]
+        if isinstance(self.card.labels, FileLabels):
+            table = list_table([self.source.rows[path].labels for path in paths], columns)
+        else:
+            whole = self.options["idle_timeout"] is None
+            table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
+        tasks = {}
+        for name, task in self.card.tasks.items():
+            columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
+        write_columns(self.folder / "sessions.arrow", columns)
+        manifest = self._manifest(len(joined["start"]), table.report, tasks)
+        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+    def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
+        skipped: collections.Counter[str] = collections.Counter()
+        by_content: dict[str, list[str]] = collections.defaultdict(list)
+        for capture in self.captures:
+            skipped.update(capture["skipped"])
+            by_content[capture["sha256"]].append(capture["path"])
+        manifest = {
+            "format": FORMAT,
+            "name": self.card.name,
+            "card": self.card.digest,
+            "options": self.options,
+            "label_file": self.source.label_digest,
+            "packets": self.packets,
+            "sessions": sessions,
+            "default_task": self.card.default_task,
+            "tasks": tasks,
+            "labels": labels,
+            "unexpected": _unexpected(self.card, self.options, len(self.captures), sessions, tasks),
+            "skipped": dict(sorted(skipped.items())),
+            "damaged": [{k: c[k] for k in ("path", "damage")} for c in self.captures if c["damage"]],
+            "copies": [paths for paths in by_content.values() if len(paths) > 1],
+            "unreadable": self.unreadable,
+            "ignored": self.source.ignored,
+            "captures": self.captures,
+        }
+        return manifest | ({"files": self._files(tasks)} if self.source.met else {})
+
+    def _files(self, tasks: dict[str, Any]) -> dict[str, Any]:
+        """How the captures meet the card's list: the folder, then what is in them, then the classes."""
+        assert self.source.met
+        listed, _ = self.card.listed(self.options.get("switches", {}))
+        columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
+        classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
+        found = {name: task["classes"] for name, task in tasks.items()}
+        without = lacking(classes, found, listed, self.source.met["missing"])
+        return self.source.met | compare(self.source.rows, self.captures) | {"lacking": without}
+
+
+def _problems(manifest: Mapping[str, Any]) -> list[str]:
+    """Why the captures of a store are not what its card describes, a line each."""
+    return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
+        *(problems(manifest["files"]) if "files" in manifest else ()),
+        *(f"{one['path']}: {one['reason']}" for one in manifest["unreadable"]),
+        *(f"{one['what']}: expected {one['expected']}, found {one['found']}" for one in manifest["unexpected"]),
+    ]
+
+
+def _refuse(folder: Path, found: Sequence[str]) -> None:
+    """Raise :class:`InputError` with the first of the problems, if there is one."""
+    if found:
+        others = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+        remedy = "leave out --strict to prepare what is there and see all"
+        raise InputError(f"{folder}: {found[0]}{others}; nothing is written; {remedy}")
+
+
+def _unexpected(
+    card: Card, options: dict[str, Any], captures: int, sessions: int, tasks: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Where the counts are not those that the card expects; timeouts and switches change them on purpose."""
+    if options.get("switches", {}) != card.choose({}):
+        return []
+    expected = card.expected
+    pairs = [("captures", expected.captures, captures)]
+    if options["idle_timeout"] is None:
+        pairs.append(("sessions", expected.sessions, sessions))
+        for name, task in expected.tasks.items():
+            pairs.append((f"sessions of task {name}", task.sessions, tasks[name]["sessions"]))
+            pairs.append((f"classes of task {name}", task.classes, len(tasks[name]["classes"])))
+    return [
+        {"what": what, "expected": wanted, "found": found}
+        for what, wanted, found in pairs
+        if wanted is not None and wanted != found
+    ]
+
+
+def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source) -> Store | None:
+    """The store at the path, if it was made of exactly this input; a mere move of the captures is noted in it."""
+    try:
+        store = Store.open(path)
+        sources = store.sources
+        store.check_columns()
+    except InputError:
+        return None
+    manifest = store.manifest
+    known = {entry["path"]: entry for entry in manifest["captures"] + manifest["unreadable"]}
+    if (manifest["card"], manifest["options"]) != (card.digest, options):
+        return None
+    met = (source.met or {}).items() <= manifest.get("files", {}).items()
+    if not met or (manifest["label_file"], manifest["ignored"]) != (source.label_digest, source.ignored):
+        return None
+    if {file.path: file.size for file in source.files} != {path: entry["size"] for path, entry in known.items()}:
+        return None
+    if not all(entry["sha256"] for entry in manifest["unreadable"]):  # could not even be opened: perhaps it can now
+        return None
+    if not all(_has_size(store.unpacked / name, known[p]["bytes"]) for p, name in sources["unpacked"].items()):
+        return None
+    mtimes = {file.path: file.mtime_ns for file in source.files}
+    try:
+        touched = [path for path, mtime in mtimes.items() if sources["mtime_ns"][path] != mtime]
+        if any(file_sha256(source.root / path) != known[path]["sha256"] for path in touched):
+            return None
+    except OSError:
+        return None
+    if (sources["root"], sources["mtime_ns"]) != (str(source.root), mtimes):
+        _write_sources(path, source.root, mtimes, sources["unpacked"])
+    return store
+
+
+def _check_owner(path: Path, folder: Path) -> None:
+    """Refuse a store that another folder of the same name still uses: each would overwrite the other's."""
+    try:
+        owner = Path(Store.open(path).sources["root"])
+    except InputError:
+        return
+    if owner != folder and owner.is_dir():
+        raise InputError(f"{path}: is the store of {owner}; rename {folder} or remove that store")
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _report(store: Store) -> dict[str, Any]:
+    return store.manifest | {"captures": len(store.manifest["captures"])}
+
+
+def _identity(file: CaptureFile, digest: str) -> dict[str, Any]:
+    return {"path": file.path, "size": file.size, "sha256": digest}
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[CaptureFile], Any], files: Sequence[CaptureFile], most: int
+) -> Iterator[Any]:
+    """Results in the files' order, at most so many waiting, so that memory does not grow with the files' number."""
+    waiting: collections.deque[Future[Any]] = collections.deque()
+    for file in files:
+        waiting.append(pool.submit(work, file))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_sources(folder: Path, root: Path, mtimes: dict[str, int], unpacked: dict[str, str]) -> None:
+    aside = folder / ".sources.json"
+    aside.write_text(json.dumps({"root": str(root), "mtime_ns": mtimes, "unpacked": unpacked}, indent=1) + "\n")
+    aside.replace(folder / "sources.json")
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Put a whole store in its place; between the two renames there is none, never half of one."""
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    aside.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the name of a store; the lock ends with the process, however that ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

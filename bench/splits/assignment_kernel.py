@@ -1,0 +1,73 @@
+"""The compiled loop of `bench.splits.assignment`.  Importing this module imports numba: do so inside functions."""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+
+@numba.njit(nogil=True, cache=True)
+def deal(
+    order: NDArray[np.int64],
+    begin: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    want: NDArray[np.float64],
+    sweeps: int,
+    part: NDArray[np.int64],
+) -> float:
+    """Deal groups to parts in ``order``, each where it lowers the chi-square distance most, and deal again.
+
+    Group ``g`` holds ``counts[i]`` samples of ``classes[i]`` for ``i`` in ``begin[g]:begin[g + 1]``; ``want
+    [parts, classes]`` are the wanted counts.  A class with no more groups left than parts that still lack it
+    goes to one of these parts first.  Later sweeps take up one group at a time and deal it anew.  Fills
+    ``part [groups]``; returns the chi-square distance, plus a million for every class that a part lacks.
+    """
+    have = np.zeros(want.shape)
+    left = np.zeros(want.shape[1], np.int64)  # groups not dealt, by class
+    for c in classes:
+        left[c] += 1
+    lacking = np.full(want.shape[1], want.shape[0])  # parts without the class
+    for sweep in range(sweeps):
+        for g in order:
+            cells = slice(begin[g], begin[g + 1])
+            if sweep > 0:
+                _place(classes[cells], -counts[cells], have[part[g]], left, lacking)
+            part[g] = _best_part(classes[cells], counts[cells], have, want, left, lacking)
+            _place(classes[cells], counts[cells], have[part[g]], left, lacking)
+    return ((have - want) ** 2 / want).sum() + 1e6 * lacking.sum()
+
+
+@numba.njit(nogil=True, cache=True)
+def _best_part(
+    classes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    have: NDArray[np.float64],
+    want: NDArray[np.float64],
+    left: NDArray[np.int64],
+    lacking: NDArray[np.int64],
+) -> int:
+    best, best_need, best_cost = 0, -1, 0.0
+    for p in range(want.shape[0]):
+        need, cost = 0, 0.0
+        for c, n in zip(classes, counts):  # noqa: B905  (numba knows no strict)
+            need += have[p, c] == 0 and left[c] <= lacking[c]
+            cost += n * (n + 2 * (have[p, c] - want[p, c])) / want[p, c]
+        if need > best_need or (need == best_need and cost < best_cost):
+            best, best_need, best_cost = p, need, cost
+    return best
+
+
+@numba.njit(nogil=True, cache=True)
+def _place(
+    classes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    have: NDArray[np.float64],
+    left: NDArray[np.int64],
+    lacking: NDArray[np.int64],
+) -> None:
+    """Put a group into the part that has ``have [classes]``, or take it out where ``counts`` are negative."""
+    for c, n in zip(classes, counts):  # noqa: B905
+        lacking[c] -= have[c] == 0
+        have[c] += n
+        lacking[c] += have[c] == 0
+        left[c] -= np.sign(n)
