@@ -35,7 +35,7 @@ SESSIONS: Final = 30  # a class, about
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 STEP: Final = 8  # packets between the window starts of two services
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
-FAMILIES: Final = ("floor", "features", "deep", "graph")
+FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
 
 @dataclass(frozen=True)
@@ -418,26 +418,22 @@ def _windows(store: Store) -> Samples:
     return Samples(session, first[session], packets[session] - first[session])
 
 
-def _store(
-    folder: Path, *, start: float = 0.0, subnet: int = 0, ports: int = 0, corrupt_checksums: bool = False
-) -> Store:
-    """The store of three services in a folder; written once.  ``start`` is in seconds after the demo's."""
+def _store(folder: Path, **salted: Any) -> Store:
+    """The store of three services in a folder; written once.
+
+    ``salted`` are fields of `bench.data.demo.Salt`, ``start`` in seconds after the demo's.
+    """
     from bench.data import cards, demo, prepare
+
+    salt = demo.Salt(**{"start": 0.0, **salted})
 
     captures = folder / "captures"
     if not captures.is_dir():
         for number in range(CLASSES):
-            demo.write(
-                folder / str(number),
-                seed=5,
-                sessions=SESSIONS,
-                captures=2,
-                classes=number + 1,
-                start=demo.START + start,
-                subnet=subnet + number,
-                ports=ports + number,
-                corrupt_checksums=corrupt_checksums,
+            own = dataclasses.replace(
+                salt, start=demo.START + salt.start, subnet=salt.subnet + number, ports=salt.ports + number
             )
+            demo.write(folder / str(number), own, seed=5, sessions=SESSIONS, captures=2, classes=number + 1)
         (folder / "aside").mkdir()
         for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
             (folder / str(number) / service).rename(folder / "aside" / service)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.environment import threads
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, count, take
+from bench.method import Inputs, Method, Monitor, Part, count, refuse_old_hooks, take
 
 #: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
 TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
@@ -20,24 +20,29 @@ class EstimatorMethod(Method):
 
     ``represent`` puts a float array ``[samples, features]`` under ``"features"``, or the subclass makes
     one from its inputs in :meth:`features`.  Scalers, selection and vocabularies belong into the estimator (a
-    pipeline) or are learned in :meth:`begin`.
+    pipeline) or are learned in :meth:`before_training`.
     """
 
     trusted: tuple[str, ...] = ()  # further types of the stored model, all of scikit-learn or NumPy
     model: Any = None
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuse hooks under names of before: nobody would call them."""
+        super().__init_subclass__(**more)
+        refuse_old_hooks(cls)
+
     @abstractmethod
     def estimator(self) -> Any:
         """A classifier that has not been fitted, its ``random_state`` from :attr:`random_state`."""
 
-    def begin(self, train: Part) -> None:
+    def before_training(self, train: Part) -> None:
         """Learn what :meth:`features` needs from the training part; saved in :meth:`save_state` by the subclass."""
 
     def features(self, inputs: Inputs) -> Any:
         """Float ``[samples, features]``, dense or a scipy sparse matrix."""
         return inputs["features"]
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
         return np.ones(count(inputs), bool)
 
@@ -48,12 +53,12 @@ class EstimatorMethod(Method):
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part."""
-        rows = np.flatnonzero(self.answers(train.inputs))
+        rows = np.flatnonzero(self.can_classify(train.inputs))
         if not len(rows):
             raise InputError(f"{self.name}: no usable training sample; it abstains from all {len(train)}")
-        monitor.note(training_samples=len(rows))
+        monitor.log_fact(training_samples=len(rows))
         train = Part(take(train.inputs, rows), train.labels[rows])
-        self.begin(train)
+        self.before_training(train)
         self.model = self.estimator()
         self._use_threads(threads())
         self.model.fit(self.features(train.inputs), train.labels)
@@ -67,7 +72,7 @@ class EstimatorMethod(Method):
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
         """Float32 ``[samples, classes]``; 0 for a class that training did not hold, NaN for abstentions."""
-        answered = self.answers(inputs)
+        answered = self.can_classify(inputs)
         probabilities = np.full((len(answered), self.classes), np.nan, np.float32)
         rows = np.flatnonzero(answered)
         if len(rows):  # scikit-learn refuses an empty array

@@ -1,13 +1,13 @@
 """What graph methods share: torch-geometric, an optional extra of the package."""
 
-from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.data.manifest import Manifest
 from bench.training import TorchMethod
 
 
@@ -21,7 +21,7 @@ class GraphMethod(TorchMethod):
     family: ClassVar[str] = "graph"
 
     @classmethod
-    def skip(cls, manifest: Mapping[str, Any]) -> str | None:
+    def skip(cls, manifest: Manifest) -> str | None:
         """Says how to install torch-geometric where it is missing."""
         if find_spec("torch_geometric") is not None:
             return None

@@ -11,12 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self, get_type_hints
+from typing import Any, ClassVar, Final, Protocol, Self, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.manifest import Manifest
 from bench.errors import InputError
 from bench.readers import View
 
@@ -109,16 +111,26 @@ def count(inputs: Inputs) -> int:
 
 
 class Monitor:
-    """What training tells the harness.  This one forgets everything; runs and studies override it."""
+    """What training tells the harness.  This one forgets all but facts; runs and studies override it."""
+
+    @cached_property
+    def facts(self) -> dict[str, float]:
+        """What :meth:`log_fact` was told."""
+        return {}
 
     def log(self, step: int, **values: float) -> None:
         """Record values at an optimiser step (curves such as a gate's weights)."""
 
-    def note(self, **values: float) -> None:
+    def log_fact(self, **values: float) -> None:
         """Record facts of the fit: ``training_samples``, those that were trained on."""
+        self.facts.update(values)
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """Record the end of an epoch (1-based).  May raise to end training (a pruned trial)."""
+
+
+#: hooks by the names that they had before
+RENAMED: Final = {"answers": "can_classify", "begin": "before_training", "select": "sample_rows"}
 
 
 class Method(ABC):
@@ -126,7 +138,7 @@ class Method(ABC):
 
     name: ClassVar[str]  # the file's stem, '_' for '-'
     reference: ClassVar[str]  # paper, year, DOI or arXiv id
-    family: ClassVar[str]  # "floor" (what any method has to beat) | "features" | "deep" | "graph"
+    family: ClassVar[str]  # "baseline" (what any method has to beat) | "features" | "deep" | "graph"
     unit: ClassVar[str] = "session"  # or "packet": lifted to sessions inside predict_proba
     reads: ClassVar[frozenset[str]]  # see readers.READS; all that any parameters read
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
@@ -142,7 +154,7 @@ class Method(ABC):
         self.device = device
 
     @classmethod
-    def skip(cls, manifest: Mapping[str, Any]) -> str | None:
+    def skip(cls, manifest: Manifest) -> str | None:
         """Why this method cannot run on a store with that manifest; None where it can."""
         return None
 
@@ -192,12 +204,37 @@ class Method(ABC):
         """Read what `save_state` wrote."""
 
 
-def search_spaces(method: type[Method]) -> dict[str, Space]:
+def refuse_old_hooks(method: type[Method]) -> None:
+    """Raises TypeError for a class that defines a hook under its name of before (`RENAMED`)."""
+    for old, new in RENAMED.items():
+        if old in vars(method):
+            raise TypeError(f"{method.__name__}.{old}: this hook is called {new} now; rename it")
+
+
+class DeclaresParameters(Protocol):
+    """A method, or what is known of one without its code."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def Parameters(self) -> type:
+        """A frozen dataclass of `parameter` fields."""
+
+
+def search_spaces(method: DeclaresParameters | type[Method]) -> dict[str, Space]:
     """The default search space of every parameter that has one."""
     return {f.name: f.metadata["search"] for f in dataclasses.fields(method.Parameters) if f.metadata["search"]}
 
 
-def make_parameters(method: type[Method], values: Mapping[str, Any]) -> Any:
+def typed_values(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in the types of the method's parameters.  Raises :class:`InputError` as :func:`make_parameters`."""
+    made = make_parameters(method, values)
+    return {name: getattr(made, name) for name in values}
+
+
+def make_parameters(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> Any:
     """A method's parameters from names and values; texts are read as the field's type.
 
     Raises :class:`InputError` for an unknown name or a value that is not of the type.

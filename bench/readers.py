@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bench.errors import InputError
-from bench.schema import Samples
+from bench.schema import Samples, SessionStore
 
 #: what a method can declare in ``reads``, and what it means
 READS: Final = {
@@ -82,14 +82,8 @@ def offsets_of(sizes: NDArray[Any]) -> NDArray[np.int64]:
     return np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
 
 
-class PacketStore(Protocol):
+class PacketStore(SessionStore, Protocol):
     """What a view needs of a store (see ``bench.data.store``)."""
-
-    def session(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``."""
-
-    def packet(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``."""
 
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """The whole capture."""

@@ -7,7 +7,7 @@ holds no traffic bytes.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,3 +77,13 @@ class Samples:
     def take(self, rows: NDArray[np.int64]) -> "Samples":
         """The samples at ``rows``, in that order."""
         return replace(self, session=self.session[rows], first=self.first[rows], count=self.count[rows])
+
+
+class SessionStore(Protocol):
+    """What samples and arrays need of a store at least (see ``bench.data.store``)."""
+
+    def session(self, column: str) -> NDArray[Any]:
+        """A column of `SESSION_COLUMNS`, ``[sessions]``."""
+
+    def packet(self, column: str) -> NDArray[Any]:
+        """A column of `PACKET_COLUMNS`, ``[packets]``."""

@@ -21,10 +21,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import InputError
-from bench.method import COUNT, POSITIVE, SHARE, Inputs, Method, Monitor, NoParameters, Part, count, parameter, take
+from bench.method import (
+    COUNT,
+    POSITIVE,
+    SHARE,
+    Inputs,
+    Method,
+    Monitor,
+    NoParameters,
+    Part,
+    count,
+    parameter,
+    refuse_old_hooks,
+    take,
+)
 from bench.readers import MASKS, Ragged, View
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
-from bench.splits.assignment import ranked
+from bench.splits.assignment import rank_in_class
 
 #: the common training budget of every method's preset "shared"; each adds the common number of packets
 SHARED: Final = {"epochs": 30, "patience": 5}
@@ -73,6 +86,11 @@ class TorchMethod(Method):
     clip_norm: ClassVar[float | None] = None  # gradients longer than this are scaled down to it
     model: nn.Module | None = None  # what `fit` or `load` made
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuse hooks under names of before: nobody would call them."""
+        super().__init_subclass__(**more)
+        refuse_old_hooks(cls)
+
     @abstractmethod
     def network(self) -> nn.Module:
         """A fresh module; called with :meth:`batch`'s tensors as keywords, answers logits ``[samples, classes]``.
@@ -80,13 +98,13 @@ class TorchMethod(Method):
         A module may have ``diagnostics() -> dict[str, float]``, read and logged after every training step.
         """
 
-    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Learn before the first step what the training part alone tells, into the network's buffers or weights.
 
         Class weights, scales, layer-wise pre-training.  ``rows`` of ``train`` are those that will be trained on.
         """
 
-    def select(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """Rows of ``labels [N]`` to train on: all, or what a paper's under-sampling leaves (:func:`undersample`)."""
         return np.arange(len(labels))
 
@@ -106,7 +124,7 @@ class TorchMethod(Method):
         """Adam; the loop sets its learning rate before every step."""
         return torch.optim.Adam(network.parameters(), lr=self.parameters.learning_rate, fused=True)
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
         return np.ones(count(inputs), bool)
 
@@ -116,14 +134,14 @@ class TorchMethod(Method):
         Where no validation sample is answered the last epoch is kept.  Raises :class:`InputError` for fewer than two
         samples to train on and :class:`TrainingDiverged` for a loss that is not finite.
         """
-        usable = np.flatnonzero(self.answers(train.inputs))
-        usable = usable[self.select(train.labels[usable], np.random.default_rng((self.seed, 0)))]
+        usable = np.flatnonzero(self.can_classify(train.inputs))
+        usable = usable[self.sample_rows(train.labels[usable], np.random.default_rng((self.seed, 0)))]
         if len(usable) < 2:
             raise InputError(f"{self.name}: {len(usable)} usable training samples; give at least 2")
-        monitor.note(training_samples=len(usable))
+        monitor.log_fact(training_samples=len(usable))
         with self._seeded():
             self.model = self.network().to(self.device)
-            self.begin(self.model, train, usable)
+            self.before_training(self.model, train, usable)
             draw = np.random.default_rng(self.seed)
             shuffles = (draw.permutation(usable) for _ in range(self.parameters.epochs))
             self._loop(self.model, train, shuffles, validation, monitor)
@@ -198,10 +216,10 @@ class TorchMethod(Method):
         }
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Float32 ``[samples, classes]``: softmax of the logits, NaN where :meth:`answers` says no."""
+        """Float32 ``[samples, classes]``: softmax of the logits, NaN where :meth:`can_classify` says no."""
         model = self._fitted().eval()
         probabilities = np.full((count(inputs), self.classes), np.nan, np.float32)
-        rows = np.flatnonzero(self.answers(inputs))
+        rows = np.flatnonzero(self.can_classify(inputs))
         for start in range(0, len(rows), self.scoring_batch):
             some = rows[start : start + self.scoring_batch]
             with torch.inference_mode(), self.precision():
@@ -277,7 +295,7 @@ class HeaderBytesMethod(TorchMethod):
         mask = MASKS if p.mask_ports else ("addresses", "checksums")
         return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a captured byte."""
         return np.asarray(inputs["packets"].any(axis=(1, 2)))
 
@@ -288,7 +306,7 @@ class PacketMethod(TorchMethod):
     Its parameters have ``packets``; :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array
     ``eligible [samples, packets]``.  Training takes every eligible packet as a sample of one packet; a session
     without any is an abstention.
-    The network works on eligible packets alone and ends with :func:`lift`.
+    The network works on eligible packets alone and ends with :func:`aggregate_packets`.
     """
 
     unit: ClassVar[str] = "packet"
@@ -298,7 +316,7 @@ class PacketMethod(TorchMethod):
         """Sessions whose packets are some 256."""
         return max(1, 256 // int(self.parameters.packets))
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without an eligible packet."""
         return np.asarray(inputs["eligible"].any(axis=1))
 
@@ -313,7 +331,7 @@ def packets_of(part: Part) -> Part:
     return Part(packets, np.repeat(part.labels, part.inputs["eligible"].shape[1]))
 
 
-def lift(logits: Tensor, eligible: Tensor) -> Tensor:
+def aggregate_packets(logits: Tensor, eligible: Tensor) -> Tensor:
     """Mean log probability ``[samples, classes]`` of each sample's packets, as logits.
 
     ``logits [N, classes]`` are of the N packets that ``eligible [samples, packets]`` marks, in its order.  The
@@ -327,7 +345,7 @@ def lift(logits: Tensor, eligible: Tensor) -> Tensor:
 def undersample(labels: NDArray[np.int64], draw: np.random.Generator, times: float = 1.0) -> NDArray[np.int64]:
     """Rows of ``labels [N]``, sorted, at most ``times`` the smallest class's number of each class, at random."""
     most = max(1, round(times * np.unique(labels, return_counts=True)[1].min(initial=len(labels))))
-    order, rank, _ = ranked(labels, draw.permutation(len(labels)))
+    order, rank, _ = rank_in_class(labels, draw.permutation(len(labels)))
     return np.sort(order[rank < most])
 
 

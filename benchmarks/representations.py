@@ -247,7 +247,7 @@ def report(name: str, store: Store, samples: Samples, few: Samples) -> None:
     inputs = represent()
     if isinstance(method, EstimatorMethod):  # vocabularies and selection are learned, not represented
         rows = inputs["flows"].values if "flows" in inputs else None
-        method.begin(Part({"features": rows} if rows is not None else inputs, np.arange(len(samples)) % 2))
+        method.before_training(Part({"features": rows} if rows is not None else inputs, np.arange(len(samples)) % 2))
     alone = rate(represent, len(samples), 3)
     slow, sessions = 0.0, list(sessions_of(store, few))
     way = bind_rows(sessions) if name == "bind" else OBVIOUS.get(name)

@@ -123,9 +123,9 @@ class AppScanner(EstimatorMethod):
         statistics = flow_statistics(flows[kept], Ragged(out, flows.offsets)[kept].values, p.statistics == "sample")
         return {"flows": Ragged(statistics, offsets_of(np.bincount(session[kept], minlength=len(view))))}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a flow; of the flows themselves, all."""
-        return np.asarray(inputs["flows"].sizes > 0) if "flows" in inputs else super().answers(inputs)
+        return np.asarray(inputs["flows"].sizes > 0) if "flows" in inputs else super().can_classify(inputs)
 
     def estimator(self) -> Any:
         """The forest, classes as frequent as they are."""
@@ -160,7 +160,7 @@ class AppScanner(EstimatorMethod):
         wrong = forest.set_params(n_jobs=1).predict(features[rest]) != flows.labels[rest]
         return Part({"features": features[rest]}, np.where(wrong, self.classes, flows.labels[rest]))
 
-    def begin(self, train: Part) -> None:
+    def before_training(self, train: Part) -> None:
         """Select the features by the Gini importance of a forest of all; ties fall to the earlier one."""
         features, select = train.inputs["features"], self.parameters.select
         self.columns = np.arange(features.shape[1])
@@ -253,7 +253,8 @@ def _sorted_within(series: NDArray[np.int64], values: NDArray[np.int64]) -> NDAr
 
 def _doubled_median(x: NDArray[np.int64], begins: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[np.int64]:
     """Twice the median of each sorted series, a whole number."""
-    return x[begins + (n - 1) // 2] + x[begins + n // 2]
+    result: NDArray[np.int64] = x[begins + (n - 1) // 2] + x[begins + n // 2]
+    return result
 
 
 def _deciles(x: NDArray[np.int64], begins: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[np.float64]:

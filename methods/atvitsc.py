@@ -158,7 +158,7 @@ class Atvitsc(TorchMethod):
         packets, bytes_ = self.parameters.packets, self.parameters.bytes
         return {"payload": view.payload(packets, bytes_), "lengths": view.payload_lengths(packets)}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without payload."""
         return np.asarray(inputs["lengths"].any(axis=1))
 
@@ -206,7 +206,8 @@ class Network(nn.Module):
         if self.stfe is not None:
             features.append(self.stfe(packets))
         fused = self.gate(*features) if self.gate is not None else torch.cat(features, dim=1)
-        return self.head(fused)
+        result: Tensor = self.head(fused)
+        return result
 
     def diagnostics(self) -> dict[str, float]:
         """Of the last batch: the mean weight of each branch (Figs 9 and 10), and the share of padded packets.
@@ -236,7 +237,8 @@ class PacketVisionTransformer(nn.Module):
     def forward(self, packets: Tensor, lengths: Tensor) -> Tensor:
         """Global features ``[samples, width]``: the class token after the last layer."""
         tokens, mask = self._before_last(packets, lengths)
-        return self.norm(self.encoder[-1](tokens, mask, outputs=1)[:, 0])
+        result: Tensor = self.norm(self.encoder[-1](tokens, mask, outputs=1)[:, 0])
+        return result
 
     def attention(self, packets: Tensor, lengths: Tensor) -> Tensor:
         """Weights of the last layer, ``[samples, 1 + packets, 1 + packets]``."""
@@ -280,7 +282,8 @@ class EncoderLayer(nn.Module):
         query, key, value = self._projected(tokens, outputs)
         attended = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
         tokens = tokens[:, :outputs] + self.dropout(self.out(attended))
-        return tokens + self.feedforward(tokens)
+        result: Tensor = tokens + self.feedforward(tokens)
+        return result
 
     def weights(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Attention ``[samples, tokens, tokens]``, mean over heads; :meth:`forward` has none of it at hand."""
@@ -323,7 +326,8 @@ class SpatiotemporalFeatures(nn.Module):
             features = self.out(states[:, -1])
         else:  # Fig. 1: the layer on every state, then their sum
             features = self.out(states).sum(1)
-        return self.dropout(features)
+        result: Tensor = self.dropout(features)
+        return result
 
 
 class ResAtConv(nn.Module):
@@ -346,7 +350,8 @@ class ResAtConv(nn.Module):
         weights = self.combine(self.average(maps.mean(2)) + self.maximum(maps.max(2).values))
         # project(w * F + F), with the scale put into the projection: spares a pass over the maps
         kernel = self.project.weight * (1 + weights)[:, None]
-        return torch.baddbmm(self.project.bias[:, None], kernel, maps).unflatten(2, images.shape[2:])
+        result: Tensor = torch.baddbmm(self.project.bias[:, None], kernel, maps).unflatten(2, images.shape[2:])
+        return result
 
 
 class Gate(nn.Module):
@@ -364,7 +369,8 @@ class Gate(nn.Module):
         scores = self.score(torch.cat([of_session, of_packets], dim=1))
         alpha = (scores.float() / self.temperature).softmax(1)
         self.weights = alpha.detach()
-        return alpha[:, :1] * of_session + alpha[:, 1:] * of_packets
+        result: Tensor = alpha[:, :1] * of_session + alpha[:, 1:] * of_packets
+        return result
 
 
 def sinusoids(positions: int, width: int) -> Tensor:

@@ -21,7 +21,7 @@ from bench.errors import InputError
 from bench.estimator import EstimatorMethod
 from bench.method import COUNT, POSITIVE, Inputs, Monitor, NoParameters, Part, Range, parameter, take
 from bench.readers import Ragged, View
-from bench.splits.assignment import ranked
+from bench.splits.assignment import rank_in_class
 
 CODE = "authors' code"
 OURS = "our choice"
@@ -112,18 +112,18 @@ class Bind(EstimatorMethod):
         times = view.ragged("times", packets=p.packets, payload_only=p.payload_only).values
         return families(lengths, up, np.rint(times * 1e9).astype(np.int64), p.size_bin, round(p.time_bin * 1e9) or 1)
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without packets."""
         return np.asarray(inputs["packet"].sizes > 0)
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on at most ``sessions`` of the training part that have packets."""
-        usable, most = np.flatnonzero(self.answers(train.inputs)), self.parameters.sessions
+        usable, most = np.flatnonzero(self.can_classify(train.inputs)), self.parameters.sessions
         if most is not None and len(usable) > most:
             usable = usable[drawn(train.labels[usable], most, np.random.default_rng(self.seed))]
         return super().fit(Part(take(train.inputs, usable), train.labels[usable]), validation, monitor)
 
-    def begin(self, train: Part) -> None:
+    def before_training(self, train: Part) -> None:
         """Learn the values that count: the most frequent of each family, of equally frequent ones the smallest."""
         if self.parameters.classifier == "svm" and len(np.unique(train.labels)) < 2:
             raise InputError(f"{self.name}: training holds one class, and an SVM needs two; set classifier=forest")
@@ -168,7 +168,7 @@ class Bind(EstimatorMethod):
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
         """Float32 ``[samples, classes]``; 0 for a class that training did not hold, NaN for abstentions."""
-        answered = np.flatnonzero(self.answers(inputs))
+        answered = np.flatnonzero(self.can_classify(inputs))
         probabilities = np.full((len(inputs["packet"]), self.classes), np.nan, np.float32)
         probabilities[answered] = 0.0
         for start in range(0, len(answered), SCORED):
@@ -212,7 +212,7 @@ def columns_of(codes: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[n
 
 def drawn(labels: NDArray[np.int64], most: int, draw: np.random.Generator) -> NDArray[np.int64]:
     """Rows of ``labels [N]``, sorted: ``most`` of them, each class its share and at least one if there is room."""
-    order, rank, sizes = ranked(labels, draw.permutation(len(labels)))
+    order, rank, sizes = rank_in_class(labels, draw.permutation(len(labels)))
     return np.sort(order[np.argsort(rank / np.repeat(sizes, sizes), kind="stable")[:most]])
 
 

@@ -110,7 +110,7 @@ class Cmtsnn(HeaderBytesMethod):
         """A fresh :class:`Network`."""
         return Network(self.parameters, self.classes)
 
-    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Costs from the classes' numbers in the training rows."""
         costs = class_costs(train.labels[rows], self.classes, self.parameters.strength)
         network.get_buffer("costs").copy_(costs)
@@ -167,7 +167,8 @@ class Network(nn.Module):
         """
         states = self.lstm(packets.float() / 255)[0]
         logits = self.head(self.convolutions(states).flatten(1))
-        return logits if self.training or not self.expected else logits + self.get_buffer("costs").log()
+        result: Tensor = logits if self.training or not self.expected else logits + self.get_buffer("costs").log()
+        return result
 
 
 def _block(inputs: int, channels: int) -> tuple[nn.Module, ...]:

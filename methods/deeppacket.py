@@ -4,7 +4,7 @@ M. Lotfollahi, M. Jafari Siavoshani, R. Shirali Hossein Zade, M. Saberian: "Deep
 encrypted traffic classification using deep learning", Soft Computing 24, 2020, 1999-2012; arXiv 1709.02656.
 
 The paper classifies packets.  Here the split is by session, packets of training sessions train, and a session's
-answer is made from its packets' (`bench.training.lift`), so that all methods share one test set.
+answer is made from its packets' (`bench.training.aggregate_packets`), so that all methods share one test set.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, PacketMethod, TrainingParameters, lift, undersample
+from bench.training import SHARED, PacketMethod, TrainingParameters, aggregate_packets, undersample
 
 UDP: Final = 17
 UDP_HEADER: Final = 8  # bytes
@@ -152,9 +152,11 @@ class DeepPacket(PacketMethod):
         lengthen_udp(packets.reshape(-1, p.bytes))
         return {"bytes": packets, "eligible": eligible}
 
-    def select(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """The packets to train on: all, or of each class as many as the smallest has."""
-        return undersample(labels, draw) if self.parameters.balance == "undersample" else super().select(labels, draw)
+        return (
+            undersample(labels, draw) if self.parameters.balance == "undersample" else super().sample_rows(labels, draw)
+        )
 
     def network(self) -> nn.Module:
         """A fresh :class:`PacketNetwork` over the convolutions."""
@@ -208,11 +210,11 @@ class PacketNetwork(nn.Module):
         logits = self.body(bytes[eligible].float() / 255)
         if self.aggregate == "vote" and not self.training:  # a vote has no gradient; training packets are alone
             return votes(logits, eligible).log()
-        return lift(logits, eligible)
+        return aggregate_packets(logits, eligible)
 
 
 def votes(logits: Tensor, eligible: Tensor) -> Tensor:
-    """Share ``[samples, classes]`` of each sample's eligible packets whose best class it is; as :func:`lift`."""
+    """Share ``[samples, classes]`` of each sample's eligible packets whose best class it is; as :func:`aggregate_packets`."""
     ballots = F.one_hot(logits.argmax(1), logits.shape[1]).float()
     counts = torch.zeros(len(eligible), logits.shape[1], device=logits.device)
     return counts.index_add(0, eligible.nonzero()[:, 0], ballots) / eligible.sum(1, keepdim=True)

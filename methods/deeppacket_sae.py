@@ -1,6 +1,6 @@
 """Deep Packet (SAE): every packet alone through a stacked auto-encoder, pre-trained layer by layer.
 
-The second network of the paper behind ``deeppacket``, which shares the packets, the under-sampling and the lift to
+The second network of the paper behind ``deeppacket``, which shares the packets, the under-sampling and the aggregation to
 sessions with it.
 """
 
@@ -74,7 +74,7 @@ class DeepPacketSae(DeepPacket):
         )
         return PacketNetwork(nn.Sequential(*encoders, nn.Linear(WIDTHS[-1], self.classes)), p.aggregate)
 
-    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Greedy pre-training: each encoder with a decoder of its own gives back the layer below (squared error)."""
         body: Any = network.body
         draw = np.random.default_rng((self.seed, 1))  # the loop's shuffles come from the seed alone

@@ -29,7 +29,7 @@ class FirstBytes(EstimatorMethod):
 
     name: ClassVar[str] = "first-bytes"
     reference: ClassVar[str] = "a shortcut detector, not a published method"
-    family: ClassVar[str] = "floor"
+    family: ClassVar[str] = "baseline"
     reads: ClassVar[frozenset[str]] = frozenset({"payload"})
     deviations: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"no-server-name": {"mask_server_name": True}}
@@ -43,7 +43,7 @@ class FirstBytes(EstimatorMethod):
             hide_server_names(features)
         return {"features": features, "held": view.counts(payload_only=True) > 0}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without payload."""
         return np.asarray(inputs["held"])
 

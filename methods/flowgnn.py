@@ -142,11 +142,11 @@ class Flowgnn(GraphMethod):
             "globals": np.column_stack([*map(moments, columns), duration, *ports]).astype(np.float32),
         }
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a packet."""
         return np.asarray(inputs["counts"] > 0)
 
-    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """The largest edge time and globals, and the class weights, of the training rows."""
         assert isinstance(network, Network)
         longest = train.inputs["times"][rows].max(initial=0.0)
@@ -241,7 +241,8 @@ class Network(nn.Module):
             start_round(self.cores, number)
             for block in self.cores:
                 x, e, u = block(x, edges, e, u, graph)
-        return self.head(self.decoder(u))
+        result: Tensor = self.head(self.decoder(u))
+        return result
 
 
 def core(settings: Parameters, rounds: int) -> nn.Module:
@@ -251,7 +252,8 @@ def core(settings: Parameters, rounds: int) -> nn.Module:
 
     pool = partial(scatter, dim=0, reduce=settings.pooling)
     edges, nodes, globals_ = (Mlp(parts * settings.hidden, settings, rounds=rounds) for parts in (4, 3, 3))
-    return MetaLayer(EdgeUpdate(edges), NodeUpdate(nodes, pool), GlobalUpdate(globals_, pool))
+    result: nn.Module = MetaLayer(EdgeUpdate(edges), NodeUpdate(nodes, pool), GlobalUpdate(globals_, pool))
+    return result
 
 
 class EdgeUpdate(nn.Module):
@@ -263,7 +265,8 @@ class EdgeUpdate(nn.Module):
 
     def forward(self, senders: Tensor, receivers: Tensor, edges: Tensor, globals: Tensor, graph: Tensor) -> Tensor:
         """Edges ``[E, width]``; ``graph [E]`` is each edge's session."""
-        return self.mlp(torch.cat([edges, senders, receivers, globals[graph]], dim=1))
+        result: Tensor = self.mlp(torch.cat([edges, senders, receivers, globals[graph]], dim=1))
+        return result
 
 
 class NodeUpdate(nn.Module):
@@ -276,7 +279,8 @@ class NodeUpdate(nn.Module):
     def forward(self, nodes: Tensor, index: Tensor, edges: Tensor, globals: Tensor, graph: Tensor) -> Tensor:
         """Nodes ``[N, width]``; ``index [2, E]`` has sender and receiver of each edge, ``graph [N]`` the session."""
         incoming = self.pool(edges.float(), index[1], dim_size=len(nodes))  # sums of many need float32
-        return self.mlp(torch.cat([nodes, incoming, globals[graph]], dim=1))
+        result: Tensor = self.mlp(torch.cat([nodes, incoming, globals[graph]], dim=1))
+        return result
 
 
 class GlobalUpdate(nn.Module):
@@ -290,7 +294,8 @@ class GlobalUpdate(nn.Module):
         """Globals ``[S, width]``; arguments as a node's."""
         of_nodes = self.pool(nodes.float(), graph, dim_size=len(globals))
         of_edges = self.pool(edges.float(), graph[index[0]], dim_size=len(globals))
-        return self.mlp(torch.cat([globals, of_nodes, of_edges], dim=1))
+        result: Tensor = self.mlp(torch.cat([globals, of_nodes, of_edges], dim=1))
+        return result
 
 
 class Mlp(nn.Sequential):

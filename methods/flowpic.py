@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import Ragged, View
-from bench.training import SHARED, TorchMethod, TrainingParameters, lift, undersample
+from bench.training import SHARED, TorchMethod, TrainingParameters, aggregate_packets, undersample
 
 CODE = "the authors' code"
 OURS = "our choice"
@@ -129,13 +129,15 @@ class FlowPic(TorchMethod):
             times = Ragged(times.values - times.values[times.offsets[times.rows]], times.offsets)
         return {"cells": cells(lengths, times, p.resolution, p.window, p.blocks, relative=p.time == "relative")}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session whose pictures are all empty."""
         return np.asarray(inputs["cells"].sizes > 0)
 
-    def select(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """As many rows of each class as the smallest has, or all."""
-        return undersample(labels, draw) if self.parameters.balance == "undersample" else super().select(labels, draw)
+        return (
+            undersample(labels, draw) if self.parameters.balance == "undersample" else super().sample_rows(labels, draw)
+        )
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
         """The filled cells of the batch's pictures, on the device.
@@ -256,4 +258,4 @@ class Network(nn.Module):
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that :meth:`FlowPic.batch` describes."""
         maps = self.convolution(cells, counts, int(eligible.sum()))
-        return lift(self.layers(maps), eligible)
+        return aggregate_packets(self.layers(maps), eligible)

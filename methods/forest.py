@@ -43,7 +43,7 @@ class Forest(EstimatorMethod):
 
     name = "forest"
     reference = "Random Forests, 2001, doi:10.1023/A:1010933404324; features are ours"
-    family = "floor"
+    family = "baseline"
     reads = frozenset({"lengths", "directions", "times"})
     deviations = ()
     Parameters = Parameters

@@ -121,7 +121,7 @@ class FSNet(TorchMethod):
         words[np.arange(len(view)), held + 1] = END
         return {"words": words}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a packet."""
         return np.asarray(inputs["words"][:, 1] != END)
 
@@ -132,7 +132,8 @@ class FSNet(TorchMethod):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the classes, and ``alpha`` times that of the reconstructed words."""
         reconstruction: Any = self._fitted().reconstruction
-        return super().loss(logits, labels) + self.parameters.alpha * reconstruction
+        result: Tensor = super().loss(logits, labels) + self.parameters.alpha * reconstruction
+        return result
 
 
 class Network(nn.Module):
@@ -171,7 +172,8 @@ class Network(nn.Module):
         features = [encoded, decoded]
         if self.product:
             features += [encoded * decoded, (encoded - decoded).abs()]
-        return self.classifier(torch.cat(features, 1))
+        result: Tensor = self.classifier(torch.cat(features, 1))
+        return result
 
     def diagnostics(self) -> dict[str, float]:
         """The reconstruction's loss of the last batch, nats a word."""

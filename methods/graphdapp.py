@@ -104,7 +104,7 @@ class Graphdapp(GraphMethod):
         lengths = view.lengths(packets, payload_only=payload_only).clip(1, LONGEST).astype(np.int16)
         return {"lengths": lengths * view.directions(packets, payload_only=payload_only)}  # no direction in the padding
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a packet (``payload_only``: without payload)."""
         return np.asarray(inputs["lengths"].any(axis=1))
 
@@ -175,7 +175,8 @@ class Network(nn.Module):
             start_round(self.convolutions[number], turn)
             vertices = self.convolutions[number](vertices, edges).float()  # sums of many vertices need float32
             sums.append(self.pool(vertices, graph))
-        return self.head(torch.cat(sums, dim=1))
+        result: Tensor = self.head(torch.cat(sums, dim=1))
+        return result
 
 
 def mlp(inputs: int, rounds: int, settings: Parameters) -> nn.Sequential:

@@ -98,7 +98,7 @@ class Han(HeaderBytesMethod):
         """A fresh :class:`Network`."""
         return Network(self.parameters, self.classes)
 
-    def begin(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Class weights from the training rows; all 1 for plain cross-entropy."""
         if self.parameters.loss != "ce":
             network.get_buffer("weights").copy_(class_weights(train.labels[rows], self.classes, MOST))
@@ -133,7 +133,8 @@ class Attention(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """``[N, features]`` of states ``[N, steps, features]``."""
         weights = self.context(torch.tanh(self.project(states))).softmax(1)
-        return (weights.transpose(1, 2) @ states)[:, 0]  # no product of the size of the states
+        result: Tensor = (weights.transpose(1, 2) @ states)[:, 0]  # no product of the size of the states
+        return result
 
 
 class Reader(nn.Module):
@@ -146,7 +147,8 @@ class Reader(nn.Module):
 
     def forward(self, steps: Tensor) -> Tensor:
         """``[N, 2 * hidden]`` of ``[N, steps, inputs]``."""
-        return self.attention(self.lstm(steps)[0])
+        result: Tensor = self.attention(self.lstm(steps)[0])
+        return result
 
 
 class PacketClassifier(nn.Module):
@@ -162,7 +164,8 @@ class PacketClassifier(nn.Module):
 
     def classify(self, vectors: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of packet vectors ``[samples, packets, inputs]``."""
-        return self.head(self.over_packets(vectors))
+        result: Tensor = self.head(self.over_packets(vectors))
+        return result
 
 
 class Network(PacketClassifier):

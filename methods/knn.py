@@ -30,7 +30,7 @@ class KNearest(EstimatorMethod):
 
     name = "knn"
     reference = "When Simple Model Just Works: Is Network Traffic Classification in Crisis?, 2025, arXiv:2506.08655"
-    family = "floor"
+    family = "baseline"
     reads = frozenset({"payload_lengths", "directions", "times"})
     deviations = (
         "parameters are not tuned for each data set unless `bench tune` does it",

@@ -16,7 +16,7 @@ class Majority(Method):
 
     name = "majority"
     reference = "a floor, not a published method"
-    family = "floor"
+    family = "baseline"
     reads: ClassVar[frozenset[str]] = frozenset()
     deviations = ()
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
-from bench.training import SHARED, lift
+from bench.training import SHARED, aggregate_packets
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
 
@@ -108,4 +108,4 @@ class LeNet(nn.Module):
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that ``FlowPic.batch`` describes."""
         shown = pictures(cells, counts, int(eligible.sum()), self.resolution)
-        return lift(self.layers(shown), eligible)
+        return aggregate_packets(self.layers(shown), eligible)

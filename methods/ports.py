@@ -22,7 +22,7 @@ class Ports(Method):
 
     name = "ports"
     reference = "a shortcut detector, not a published method"
-    family = "floor"
+    family = "baseline"
     reads = frozenset({"ports", "protocol"})
     deviations = ()
 

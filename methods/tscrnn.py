@@ -126,7 +126,8 @@ class Network(nn.Module):
             maps = maps.transpose(1, 2)
         states, (final, _) = self.second(self.dropout(self.first(maps)[0]))
         features = states[:, -1] if self.read_out == "last_step" else final.transpose(0, 1).flatten(1)
-        return self.out(self.dropout(features))
+        result: Tensor = self.out(self.dropout(features))
+        return result
 
 
 def _block(inputs: int, channels: int) -> tuple[nn.Module, ...]:

@@ -122,7 +122,7 @@ class Wang1D(TorchMethod):
             return {"bytes": view.payload_stream(p.bytes, p.packets)}
         return {"bytes": view.ip_stream(p.bytes, p.packets, mask=mask)}
 
-    def answers(self, inputs: Inputs) -> NDArray[np.bool_]:
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """``[samples]``: False for a session without a byte other than zero."""
         return np.asarray(inputs["bytes"].any(axis=1))
 
@@ -161,7 +161,8 @@ class Network(nn.Sequential):
 
     def forward(self, bytes: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of uint8 ``[samples, bytes]``."""
-        return super().forward(bytes.float() / 255)
+        result: Tensor = super().forward(bytes.float() / 255)  # type: ignore[no-untyped-call]
+        return result
 
 
 def pooled(size: int, window: int) -> int:

@@ -6,9 +6,16 @@ from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.schema import NO_CLASS
+from bench.spec import SplitSpec
 from bench.splits.split import make_split
 
 QUIET = settings(max_examples=60, deadline=None)
+
+
+def split_of(store, task, scheme="session", *, parts=(0.7, 0.1, 0.2), file=None, **options):
+    """A split by its options, as tests name them."""
+    spec = SplitSpec(scheme, file=None if file is None else str(file), **options)
+    return make_split(store, task, spec, shares=parts)
 
 
 @st.composite
@@ -38,6 +45,6 @@ def part_of_row(split, size):
 def attempt(*args, **kwargs):
     """A split, where the random store allows one."""
     try:
-        return make_split(*args, **kwargs)
+        return split_of(*args, **kwargs)
     except InputError:
         assume(False)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from split_tables import split_of
 
 from bench.analysis import audit
 from bench.analysis import data_quality as contents
@@ -12,9 +13,8 @@ from bench.cli import cli
 from bench.errors import InputError
 from bench.readers import Ragged
 from bench.render.table import FORMATS, render
-from bench.runs.execute import LATER, Outcome
 from bench.runs.tracking import Record
-from bench.splits.split import make_split
+from bench.spec import NEW_FIELDS, Outcome
 
 
 def test_rows_are_equal_where_all_their_arrays_are():
@@ -52,7 +52,7 @@ def test_parts_stand_in_the_pool_window_for_window(make_store):
         classes=["a", "b"],
     )
     asked = {"sampling": "window=3,step=2", "max_per_class": 9}
-    split = make_split(store, "task", "paper", **asked)
+    split = split_of(store, "task", "paper", **asked)
     pool = contents.Pool.of(store, "task", sampling=asked["sampling"])
     assert len(pool.samples) > 12
     for part in split.parts.values():
@@ -211,7 +211,7 @@ def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
 
 def test_marks_are_told_of_what_is_marked_and_not_of_text(record):
     rows = [audit.score_row(record("gone.py:Gone*", {"x": "†"}, status="failed", reason="no"), None)]
-    found = {"dataset": "d", "task": "t", "seed": 0, "max_per_class": None, "scores": rows} | LATER
+    found = {"dataset": "d", "task": "t", "seed": 0, "max_per_class": None, "scores": rows} | NEW_FIELDS
     told = audit._scores_sheet(found)
     assert told.rows[0][1] == "gone.py:Gone* (x=†)" and len(told.notes) == 1
     rows[0] |= {"scale": "epochs=1", "leaky": True}

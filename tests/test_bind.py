@@ -218,7 +218,7 @@ class Log(Monitor):
     def __init__(self):
         self.values = {}
 
-    def note(self, **values):
+    def log_fact(self, **values):
         self.values |= values
 
 

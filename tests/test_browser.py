@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from reported import EVIL, results_folder
 
-from bench.report import write
+from bench.report.page import write
 from bench.runs.tracking import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -202,7 +202,7 @@ def test_a_failed_run_gives_status_1_and_the_others_go_on(bench, place):
         "from bench.method import Method\n\n\n"
         "class Broken(Method):\n"
         '    """Always fails."""\n\n'
-        '    name, reference, family, reads = "broken", "none", "floor", frozenset()\n\n'
+        '    name, reference, family, reads = "broken", "none", "baseline", frozenset()\n\n'
         "    def represent(self, view): return {}\n"
         '    def fit(self, train, validation, monitor): raise ValueError("on purpose")\n'
         "    def predict_proba(self, inputs): ...\n"

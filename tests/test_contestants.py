@@ -3,7 +3,7 @@
 import pytest
 from records import record
 
-from bench.analysis.contestants import contestants
+from bench.analysis.ranking_entries import ranking_entries
 from bench.errors import InputError
 
 
@@ -14,10 +14,10 @@ def rows(method, scores, **more):
 def test_contestants_are_the_rows_of_one_split():
     records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("ports", [0.1] * 2)]
     records += [record("forest", 0.9, split="capture"), record("forest", 0.5, max_per_class=9)]
-    entries, notes = contestants(records, ["demo"], split="session, 5 folds")
+    entries, notes = ranking_entries(records, ["demo"], split="session, 5 folds")
     assert [(entry.label, len(entry.runs)) for entry in entries] == [("forest", 5), ("knn", 5)]
     assert notes == ["ports: left out, 2 of 5 blocks"]
-    assert [entry.label for entry in contestants(records[:10], ["demo"], split="session")[0]] == ["forest", "knn"]
+    assert [entry.label for entry in ranking_entries(records[:10], ["demo"], split="session")[0]] == ["forest", "knn"]
 
 
 def test_of_several_stores_the_last_used_counts():
@@ -27,7 +27,7 @@ def test_of_several_stores_the_last_used_counts():
     )
     for r in old:
         r.spec["store"] = "ff"
-    entries, notes = contestants([*old, *new], ["demo"])
+    entries, notes = ranking_entries([*old, *new], ["demo"])
     assert [entry.label for entry in entries] == ["knn", "forest"]
     assert notes == ["demo: 5 runs on another state of the data set are left out"]
 
@@ -36,7 +36,7 @@ def test_methods_that_lack_a_data_set_are_left_out():
     records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("tree", [0.7] * 5)]
     iot = {"dataset": "iot", "task": "device"}
     records += [*rows("forest", [0.8] * 5, **iot), *rows("tree", [0.7] * 5, **iot)]
-    entries, notes = contestants(records, ["demo", "iot"])
+    entries, notes = ranking_entries(records, ["demo", "iot"])
     assert [entry.label for entry in entries] == ["forest", "tree"] and len(entries[0].runs) == 10
     assert notes == ["knn: left out, no runs on iot"]
 
@@ -60,9 +60,9 @@ def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, said):
     ]
     records += [record("forest", 0.5), record("tree", 0.5), record("knn", None, status="failed")]
     if said is None:
-        assert len(contestants(records, ["demo"], **options)[0]) == 2
+        assert len(ranking_entries(records, ["demo"], **options)[0]) == 2
         return
     with pytest.raises(InputError, match=said):
-        contestants(records, ["demo"], **options)
+        ranking_entries(records, ["demo"], **options)
     with pytest.raises(InputError, match="no finished runs on nowhere"):
-        contestants(records, ["nowhere"])
+        ranking_entries(records, ["nowhere"])

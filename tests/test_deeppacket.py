@@ -256,16 +256,16 @@ def test_it_learns_packets_and_abstains_where_there_are_none(method, values):
 def test_only_training_packets_are_under_sampled():
     method, draw = make(DeepPacket), np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [50, 7, 20])
-    rows = method.select(labels, draw)
+    rows = method.sample_rows(labels, draw)
     assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
-    assert make(DeepPacket, balance="keep").select(labels, draw).tolist() == list(range(77))
+    assert make(DeepPacket, balance="keep").sample_rows(labels, draw).tolist() == list(range(77))
 
     class Watching(DeepPacket):
         def _validate(self, part):
             self.validated = len(part)
             return super()._validate(part)
 
-        def begin(self, network, train, rows):
+        def before_training(self, network, train, rows):
             self.trained = np.bincount(train.labels[rows]).tolist()
 
     packets = np.random.default_rng(1).integers(1, 256, (77, 3, 64), dtype=np.uint8)
@@ -282,7 +282,7 @@ def pretrained(rows, part, seed=0, **values):
     torch.manual_seed(5)
     network = method.network()
     before = {name: weights.clone() for name, weights in network.state_dict().items()}
-    method.begin(network, part, rows)
+    method.before_training(network, part, rows)
     return before, network.state_dict()
 
 

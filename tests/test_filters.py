@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_tables import split_of
 
 from bench.cli.base import check_classes
 from bench.errors import InputError
 from bench.schema import NO_CLASS
 from bench.splits.filters import FILTERS, SERVICES, apply_filter, parse_filter
-from bench.splits.split import emptied, make_split
+from bench.splits.split import emptied
 
 TCP, UDP = 6, 17
 ROWS = [  # protocol, client port, server port, packets with payload, what `sugar` says of it
@@ -95,12 +96,12 @@ def store(make_store):
 
 
 def test_a_split_counts_what_a_filter_drops(store):
-    split = make_split(store, "task", "session", filter="dns")
+    split = split_of(store, "task", "session", filter="dns")
     assert split.dropped == {"filter: DNS": 30} and split.head["filter"] == "dns"
     assert sum(map(len, split.parts.values())) == 60
     assert split.scored == (0, 2) and split.summary()["emptied"] == ["tinba"]
     assert split.answers(np.array([2, 0, 2])).tolist() == [1, 0, 1]
-    assert make_split(store, "task", "session", filter="paper").dropped == {"filter: no payload": 30}
+    assert split_of(store, "task", "session", filter="paper").dropped == {"filter: no payload": 30}
 
 
 def test_an_emptied_class_is_told_or_refused(store, capsys):
@@ -117,4 +118,4 @@ def test_an_emptied_class_is_told_or_refused(store, capsys):
 
 def test_nothing_left_is_refused(store):
     with pytest.raises(InputError, match="nothing of task task is left"):
-        make_split(store, "task", "session", filter="dns,tcp", min_per_class=61)
+        split_of(store, "task", "session", filter="dns,tcp", min_per_class=61)

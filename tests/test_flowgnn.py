@@ -186,7 +186,7 @@ def test_the_loss_is_weighted_by_inverse_class_frequency(icf, weights):
     one = method(icf=icf)
     one.model = one.network()
     labels = np.repeat([0, 1, 2], [5, 3, 2])
-    one.begin(one.model, Part(inputs_of([2] * 10), labels), np.arange(9))  # one of the last class is not trained on
+    one.before_training(one.model, Part(inputs_of([2] * 10), labels), np.arange(9))  # one of the last class is not trained on
     logits, truth = torch.randn(4, 3), torch.tensor([0, 0, 0, 1])
     each = F.cross_entropy(logits, truth, reduction="none")
     weight = torch.tensor(weights)[truth]
@@ -200,7 +200,7 @@ def test_scales_are_those_of_the_training_rows(edge_times):
     inputs["times"][4], inputs["globals"][4] = 1e6, 1e6
     inputs["globals"][:, 2] = 0
     net = one.network()
-    one.begin(net, Part(inputs, np.zeros(5, np.int64)), np.arange(4))
+    one.before_training(net, Part(inputs, np.zeros(5, np.int64)), np.arange(4))
     expected = np.log1p(inputs["times"][:4].max()) if edge_times == "log" else 1
     assert net.time_scale.item() == pytest.approx(expected)
     largest = inputs["globals"][:4].max(axis=0)

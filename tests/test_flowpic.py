@@ -76,7 +76,7 @@ def slow_pictures(session, p):
 def fast_pictures(method, inputs):
     """``[answered, blocks, resolution, resolution]``, of the sessions that are answered."""
     p = method.parameters
-    tensors = method.batch({"cells": inputs["cells"][method.answers(inputs)]})
+    tensors = method.batch({"cells": inputs["cells"][method.can_classify(inputs)]})
     eligible = tensors["eligible"]
     drawn = torch.zeros(*eligible.shape, p.resolution, p.resolution)
     drawn[eligible] = pictures(tensors["cells"], tensors["counts"], int(eligible.sum()), p.resolution)[:, 0]
@@ -115,7 +115,7 @@ def test_pictures_are_those_of_histogram2d(make_store, seed, values):
     inputs = method.represent(view_of(make_store, sessions))
     slow = np.stack([slow_pictures(session, method.parameters) for session in sessions])
     answered = slow.any(axis=(1, 2, 3))
-    np.testing.assert_array_equal(method.answers(inputs), answered)
+    np.testing.assert_array_equal(method.can_classify(inputs), answered)
     if answered.any():
         np.testing.assert_array_equal(fast_pictures(method, inputs), slow[answered])
 
@@ -253,8 +253,8 @@ def test_a_session_without_a_packet_in_its_pictures_is_an_abstention(make_store)
 
 def test_training_takes_as_many_of_each_class_as_of_the_smallest():
     labels = np.repeat([0, 1, 2], [50, 7, 20])
-    rows = make().select(labels, np.random.default_rng(0))
+    rows = make().sample_rows(labels, np.random.default_rng(0))
     assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
     np.testing.assert_array_equal(rows, undersample(labels, np.random.default_rng(0)))
-    assert len(make(balance="keep").select(labels, np.random.default_rng(0))) == 77
+    assert len(make(balance="keep").sample_rows(labels, np.random.default_rng(0))) == 77
     assert make(MiniFlowPic).parameters.balance == "keep"

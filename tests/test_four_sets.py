@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from split_tables import split_of
 
 from bench.data.cards import find_card, read_card
 from bench.data.file_list import capture_key
 from bench.data.prepare import prepare
 from bench.data.store import Store
-from bench.data.synthetic_captures import write_standins
+from bench.data.synthetic_captures import write_synthetic_captures
 from bench.errors import InputError
-from bench.splits.split import make_split
 
 SPECS = Path(__file__).parents[2] / "shared" / "specs" / "cards"
 needs_specs = pytest.mark.skipif(not SPECS.is_dir(), reason="needs the shared lists, which are not in the project")
@@ -51,7 +51,7 @@ def made(tmp_path_factory):
     def make(name):
         if name not in known:
             folder = tmp_path_factory.mktemp(name)
-            card = write_standins(name, folder, **SETS[name][1])
+            card = write_synthetic_captures(name, folder, **SETS[name][1])
             known[name] = Standins(card, folder / "captures", folder / "home")
             prepare(read_card(card), known[name].captures, home=known[name].home, strict=True)
         return known[name]
@@ -170,10 +170,10 @@ def test_no_group_in_two_parts(made, name):
     for scheme, group in groups.items():
         if scheme == "capture" and name in ("ustc-tfc", "cross-platform"):
             with pytest.raises(InputError, match="no split by capture is possible"):
-                make_split(store, "paper", scheme)
+                split_of(store, "paper", scheme)
             continue
         for seed in range(3):
-            parts = make_split(store, "paper", scheme, seed=seed).parts.values()
+            parts = split_of(store, "paper", scheme, seed=seed).parts.values()
             inside = [set(group[part.session].tolist()) for part in parts]
             assert sum(map(len, inside)) == len(set.union(*inside))
 
@@ -195,7 +195,7 @@ def test_twins_pairs_and_copies_are_one_group(made):
 
 def test_split_by_day_uses_the_list(made):
     store = Store.find("iscx-vpn", made("iscx-vpn").home)
-    split = make_split(store, "encapsulation", "attribute:day")
+    split = split_of(store, "encapsulation", "attribute:day")
     day = store.capture_attribute("day")
     assert not set(day[split.train.session].tolist()) & set(day[split.test.session].tolist())
 
@@ -377,20 +377,20 @@ def test_stand_ins_of_a_card_given_by_its_path(tmp_path):
     card.write_text(
         'name = "mine"\ntitle = "t"\nlabels = {kind = "files", table = "lists/all.csv"}\ntasks.k = {label = "kind"}\n'
     )
-    copy = write_standins(card, tmp_path / "made")
+    copy = write_synthetic_captures(card, tmp_path / "made")
     done = prepare(read_card(copy), tmp_path / "made" / "captures", home=tmp_path / "home", strict=True)
     assert class_map(Store.open(done.store_path), "k") == {"a/x.pcap": {"one"}, "b/y.pcapng": {"two"}}
     assert done.report["files"]["copies_skipped"] == {"z": "a/x.pcap"}
     with pytest.raises(InputError, match="holds the card itself"):
-        write_standins(card, tmp_path)
+        write_synthetic_captures(card, tmp_path)
     (tmp_path / "sub").mkdir()
     away = tmp_path / "sub" / "mine.toml"
     away.write_text(card.read_text().replace("lists/all", "../lists/all"))
     with pytest.raises(InputError, match="does not lie beside it or below"):
-        write_standins(away, tmp_path / "other")
+        write_synthetic_captures(away, tmp_path / "other")
     for name in ("demo", tmp_path):
         with pytest.raises(InputError, match="no list of captures"):
-            write_standins(name, tmp_path / "other")
+            write_synthetic_captures(name, tmp_path / "other")
 
 
 @pytest.mark.parametrize("switch", ["gmailchat", "video_calls", "netflix_spotify", "voipbuster"])
@@ -410,6 +410,6 @@ def test_ndpi_services(tmp_path):
     assert [len(store.classes(task)) for task in ("encrypted", "all")] == [7, 10]
     assert store.default_task == "encrypted"
     assert done.report["unexpected"] == []
-    split = make_split(store, "encrypted", "capture")
+    split = split_of(store, "encrypted", "capture")
     assert split.shared["shared_capture_groups"] == 0
     assert min(split.counts[name]["test"] for name in split.counts) > 0

@@ -101,7 +101,7 @@ def test_words_are_those_of_a_loop(make_store, seed, **values):
     slow = [slow_words(session, method.parameters) for session in sessions]
     assert inputs["words"].tolist() == slow
     assert inputs["words"].max() < method.parameters.vocabulary
-    assert method.answers(inputs).tolist() == [words[1] != END for words in slow]
+    assert method.can_classify(inputs).tolist() == [words[1] != END for words in slow]
 
 
 def test_a_session_without_a_packet_is_an_abstention(make_store):

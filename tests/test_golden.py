@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from split_tables import split_of
 
 from bench.data.cards import card_names, find_card
 from bench.data.prepare import open_dataset
@@ -16,7 +17,6 @@ from bench.runs import registry
 from bench.runs.execute import RunSpec, execute
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, Samples
-from bench.splits.split import make_split
 
 KEPT = Path(__file__).parent / "kept"
 GOLDEN = json.loads((KEPT / "golden.json").read_text())
@@ -56,12 +56,12 @@ def test_the_store_is_the_one_of_then(demo):
 def test_splits_are_those_of_then(demo, case):
     asked = dict(case["asked"])
     scheme = asked.pop("scheme")
-    made = [make_split(demo, demo.default_task, scheme, seed=seed, **asked).digest for seed in (0, 1)]
+    made = [split_of(demo, demo.default_task, scheme, seed=seed, **asked).digest for seed in (0, 1)]
     assert made == case["digests"]
 
 
 def test_a_saved_split_is_the_one_of_then(demo, runs):
-    assert make_split(demo, demo.default_task, "file", file=runs / "split.json").digest == GOLDEN["file"]
+    assert split_of(demo, demo.default_task, "file", file=runs / "split.json").digest == GOLDEN["file"]
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -111,7 +111,7 @@ def test_lengths_are_those_of_a_packet_loop(make_store, seed, payload_only):
     inputs = one.represent(View(store, samples, Graphdapp.reads))
     assert inputs["lengths"].dtype == np.int16
     np.testing.assert_array_equal(inputs["lengths"], expected)
-    np.testing.assert_array_equal(one.answers(inputs), expected.any(axis=1))
+    np.testing.assert_array_equal(one.can_classify(inputs), expected.any(axis=1))
 
 
 def test_edges_go_both_ways_unless_directed():

@@ -152,7 +152,7 @@ def test_a_rare_class_weighs_ten_at_most():
     labels = np.array([0] * 200 + [1])
     method = small(Han)
     network = method.network()
-    method.begin(network, Part({}, labels), np.arange(201))
+    method.before_training(network, Part({}, labels), np.arange(201))
     assert network.weights[1] == 10
 
 

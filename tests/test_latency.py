@@ -33,7 +33,7 @@ class Counting(TorchMethod):
         CALLS["represent"] += 1
         return {"points": np.zeros((3, 2), np.float32)}
 
-    def answers(self, inputs):
+    def can_classify(self, inputs):
         return np.arange(len(inputs["points"])) > 0
 
     def batch(self, rows):

@@ -10,8 +10,8 @@ import pytest
 from records import answered, record
 from scipy import stats
 
-from bench.analysis.contestants import contestants
 from bench.analysis.ranking import draw, rank, sheet
+from bench.analysis.ranking_entries import ranking_entries
 from bench.cli import cli
 from bench.data import demo
 from bench.errors import InputError
@@ -43,7 +43,7 @@ class Runs:
         return self.records[int(run_id.removeprefix("run"))]
 
     def rank(self, *datasets, **options):
-        entries, notes = contestants(self.records, datasets or ("demo",))
+        entries, notes = ranking_entries(self.records, datasets or ("demo",))
         return rank(entries, self.load, notes=notes, **options)
 
 

@@ -11,16 +11,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from reported import CLASSES, EVIL, results_folder
+from split_tables import split_of
 
 from bench.analysis.tables import command_of
 from bench.cli import base, cli
 from bench.errors import InputError
 from bench.render.html import Html, el
 from bench.render.svg import confusion, dots, lines
-from bench.report import write
+from bench.report.page import write
 from bench.runs.execute import expand
 from bench.runs.tracking import Tracker
-from bench.splits.split import make_split
 
 VOID = {"meta", "img"}
 
@@ -199,7 +199,7 @@ def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, sim
     monkeypatch.setattr(base, "opened", lambda dataset: store)
     monkeypatch.setattr(base, "check_classes", lambda *_: None)
     if asked.get("split") == "file":
-        make_split(store, "task", "session").save(tmp_path / "a split.json")
+        split_of(store, "task", "session").save(tmp_path / "a split.json")
         asked = asked | {"split_file": tmp_path / "a split.json"}
     specs = expand(["forest"], [store], **asked)
     command = command_of(specs[0].to_dict(), [spec.seed for spec in specs])

@@ -5,16 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.paper.experiments import BYTES, EXPERIMENTS, PACKETS, TEMPERATURES, Scale, chosen, find, plan
 
 from bench.data.prepare import open_dataset
 from bench.errors import InputError
 from bench.paper import costs
 from bench.paper.costs import overview, rates_of
-from bench.paper.experiments import BYTES, EXPERIMENTS, PACKETS, TEMPERATURES, Scale, chosen, find, plan
 from bench.paper.published import names
 from bench.paper.reproduction import Request, printed_by_key
-from bench.runs.execute import RunSpec
 from bench.runs.tracking import Tracker
+from bench.spec import RunSpec
 
 #: ten samples a class and one epoch: it shows that everything runs, the numbers mean nothing
 TINY = ("--max-per-class", 10, "--epochs", 1, "--seeds", 1, "--preset", "small", "--every", 20)

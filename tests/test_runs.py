@@ -15,8 +15,8 @@ from bench.data.store import FORMAT, Store, write_columns
 from bench.errors import InputError
 from bench.method import Monitor
 from bench.render.table import render
-from bench.runs.execute import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.runs import execute as runs
+from bench.runs.execute import RunSpec, execute, expand, fit_and_validate, run_matrix
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
@@ -140,7 +140,7 @@ def test_digest_feels_every_field(change):
 
 def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
-    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *runs.LATER}
+    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *runs.NEW_FIELDS}
     assert {f.name for f in dataclasses.fields(RunSpec)} == tried
 
 
@@ -156,8 +156,8 @@ def test_digests_of_runs_without_the_later_options_stay(digest, fields):
     """As they were before there were filters, windows and balances, so that what was run stays done."""
     run = RunSpec("forest", "demo", "service", **fields)
     assert run.digest == digest
-    assert not set(run.to_dict()) & set(runs.LATER)
-    assert dataclasses.replace(run, **runs.LATER).digest == digest
+    assert not set(run.to_dict()) & set(runs.NEW_FIELDS)
+    assert dataclasses.replace(run, **runs.NEW_FIELDS).digest == digest
 
 
 def test_later_options_have_one_form(store):
@@ -205,7 +205,7 @@ def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
 
 
 def test_a_saved_leaky_split_stays_leaky(store, tracker, tmp_path):
-    made = runs.make_split(store, "kind", "paper", sampling="window=1,payload=no")
+    made = runs.split_of(store, "kind", "paper", sampling="window=1,payload=no")
     made.save(tmp_path / "leaky.json")
     (one,) = expand(["majority"], [store], split="file", split_file=tmp_path / "leaky.json")
     assert tracker.load(execute(one, tracker).run_id).leaky

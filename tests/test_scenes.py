@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bench.paper.experiments import Arm, Experiment
 from scipy.stats import ttest_ind
 
 from bench.paper import experiment_results as scenes
 from bench.paper.experiment_results import Found, Scene, minus, notes_of, pairs, percent, scores
-from bench.paper.experiments import Arm, Experiment
 from bench.paper.tables_and_figures import _chosen, _sure
 from bench.runs.tracking import Record
 from bench.scores.significance import welch

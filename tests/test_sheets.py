@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.render.table import Sheet, render
+from bench.render.table import Table, render
 
-SHEET = Sheet(
+SHEET = Table(
     "demo · 5 % & more",
     ["method", "macro_f1"],
     [["fs_net †", "0.5 ± 0.1"], ["a|b", "–"]],
@@ -62,7 +62,7 @@ class Tags(HTMLParser):
 @given(st.text(st.characters(exclude_categories=["C"]), min_size=1))
 def test_html_lets_no_text_become_a_tag(text):
     page = Tags()
-    page.feed(render(Sheet(text, [text, text], [[text, text]], [text]), "html"))
+    page.feed(render(Table(text, [text, text], [[text, text]], [text]), "html"))
     plain = ["table", "caption", "thead", "tr", "th", "th", "tbody", "tr", "th", "td", "ul", "li"]
     assert page.tags == plain and "".join(page.texts).count(text) >= 6
 
@@ -71,7 +71,7 @@ def test_html_lets_no_text_become_a_tag(text):
 def test_no_text_adds_a_column_or_a_line(head, line):
     """Read as both readings of GitHub's tables have it: a backslash takes the next character, or only a bar does."""
     line = (line * 3)[: len(head)]
-    sheet = Sheet("", head, [line, line])
+    sheet = Table("", head, [line, line])
     rows = render(sheet, "md").split("\n")
     assert len(rows) == 4 and len(render(sheet).split("\n")) == 4
     for row in (rows[0], *rows[2:]):
@@ -88,17 +88,17 @@ def test_no_text_adds_a_column_or_a_line(head, line):
 
 
 def test_latex_takes_no_cell_for_an_argument():
-    text = render(Sheet("", ["[x]", "y"], [["[1]", "[2]"], ["* a", "b|c"]]), "tex")
+    text = render(Table("", ["[x]", "y"], [["[1]", "[2]"], ["* a", "b|c"]]), "tex")
     assert "{}[x] & y" in text and "{}[1] & [2]" in text and r"{}* a & b\textbar{}c" in text
 
 
 def test_an_empty_sheet_says_so():
-    sheet = Sheet("of nothing", [], [], ["a note"], empty="no runs <yet>")
+    sheet = Table("of nothing", [], [], ["a note"], empty="no runs <yet>")
     assert render(sheet) == render(sheet, "md") == "no runs <yet>\na note"
     assert render(sheet, "tex") == "% no runs <yet>\n% a note"
     assert render(sheet, "html") == "<p>no runs &lt;yet&gt;</p>\n<ul><li>a note</li></ul>"
     assert render(sheet, "csv") == ""
-    assert json.loads(render(Sheet("", [], []), "json")) == {"rows": [], "notes": []}
+    assert json.loads(render(Table("", [], []), "json")) == {"rows": [], "notes": []}
 
 
 def test_notes_are_added_and_empty_ones_are_none():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from split_tables import QUIET, attempt, tables
+from split_tables import QUIET, attempt, split_of, tables
 
 from bench.errors import InputError
 from bench.schema import Samples
 from bench.splits.assignment import balanced
-from bench.splits.split import BrokenSplit, Split, make_split, prove
+from bench.splits.split import Split, SplitViolation, prove
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def test_windows_of_a_session_stay_in_one_part(window_store, table, scheme, bala
     store = window_store(table)
     options = {"sampling": WINDOWS, "min_per_class": least}
     split = attempt(store, "task", scheme, seed=seed, balance=balance, **options)
-    plain = make_split(store, "task", scheme, seed=seed, **options)
+    plain = split_of(store, "task", scheme, seed=seed, **options)
     sessions = [set(part.session.tolist()) for part in split.parts.values()]
     assert not (sessions[0] & sessions[1] or sessions[0] & sessions[2] or sessions[1] & sessions[2])
     for name in ("validation", "test"):  # balancing is training's alone
@@ -81,9 +81,9 @@ def test_windows_are_saved_and_loaded(window_store, simple, tmp_path):
         {"scheme": "session", "sampling": WINDOWS, "balance": "resample", "min_per_class": 3},
         {"scheme": "paper", "sampling": "window=3,stride=2", "max_per_class": 70},
     ):
-        split = make_split(store, "task", **options)
+        split = split_of(store, "task", **options)
         split.save(path)
-        loaded = make_split(store, "task", "file", file=path)
+        loaded = split_of(store, "task", "file", file=path)
         assert loaded.digest == split.digest and loaded.summary() == split.summary()
         assert [part.stride for part in loaded.parts.values()] == [split.test.stride] * 3
         assert split.head.items() >= options.items()
@@ -95,7 +95,7 @@ def test_windows_are_saved_and_loaded(window_store, simple, tmp_path):
 
 def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store, simple):
     store = window_store(simple)
-    split = make_split(store, "task", "paper", sampling=WINDOWS, max_per_class=300)
+    split = split_of(store, "task", "paper", sampling=WINDOWS, max_per_class=300)
     assert split.counts == {f"class {c}": {"train": 210, "validation": 30, "test": 60} for c in range(2)}
     assert split.balance == "resample" and split.proof == (
         "nothing: windows are dealt at random, and parts share sessions on purpose",
@@ -125,15 +125,15 @@ def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store
     assert {name: summary[f"test_in_training_{name}"] for name in counted} == counted
     assert summary["repeated"] == 600 - len(every) and min(counted.values()) > 0
     assert summary["reduced_scale"]
-    assert not make_split(store, "task", "paper", max_per_class=10_000).summary()["reduced_scale"]
+    assert not split_of(store, "task", "paper", max_per_class=10_000).summary()["reduced_scale"]
     assert (split.groups["test"] == simple["conversation"][split.test.session]).all()
 
 
 def test_folds_of_the_paper_s_split_test_every_window_once(window_store, simple):
     store = window_store(simple)
-    parts = [make_split(store, "task", "paper", sampling=WINDOWS, balance="keep", fold=f, folds=4) for f in range(4)]
+    parts = [split_of(store, "task", "paper", sampling=WINDOWS, balance="keep", fold=f, folds=4) for f in range(4)]
     tested = sorted((s, f) for split in parts for s, f in zip(split.test.session, split.test.first, strict=True))
-    whole = make_split(store, "task", "session", sampling=WINDOWS)
+    whole = split_of(store, "task", "session", sampling=WINDOWS)
     made = sorted((s, f) for p in whole.parts.values() for s, f in zip(p.session, p.first, strict=True))
     assert tested == made
 
@@ -143,12 +143,12 @@ def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store
     store = window_store(simple)
     monkeypatch.setattr("bench.splits.split._groups", lambda store, scheme: np.asarray(store.session("conversation")))
     monkeypatch.setattr("bench.splits.split.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
-    with pytest.raises(BrokenSplit, match="session 0 is twice in the split, in two parts"):
-        make_split(store, "task", "session", sampling=WINDOWS)
+    with pytest.raises(SplitViolation, match="session 0 is twice in the split, in two parts"):
+        split_of(store, "task", "session", sampling=WINDOWS)
     broken = {"train": Samples(*np.array([[0, 0], [0, 0], [4, 4]]))} | {
         name: Samples(*np.array([[row], [0], [4]])) for row, name in ((2, "validation"), (4, "test"))
     }
     groups = {name: part.session // 2 for name, part in broken.items()}
-    with pytest.raises(BrokenSplit, match="the window from packet 0 of session 0 is twice in the train part"):
+    with pytest.raises(SplitViolation, match="the window from packet 0 of session 0 is twice in the train part"):
         prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"])
     assert prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"], repeats=True)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from split_tables import QUIET, attempt, part_of_row, tables
+from split_tables import QUIET, attempt, part_of_row, split_of, tables
 
 from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
 from bench.splits.assignment import PARTS, named_seed
-from bench.splits.split import BrokenSplit, Split, make_split, prove
+from bench.splits.split import Split, SplitViolation, prove
 
 
 def groups_of(table, scheme):
@@ -67,10 +67,10 @@ def test_time_trains_on_the_past(table_store, table):
 def test_time_cuts_at_the_shares_and_keeps_equal_starts_together(table_store):
     rows = np.arange(100)
     table = {"labels": rows * 0, "conversation": rows, "capture": rows, "start": rows[::-1]}
-    split = make_split(table_store(table), "task", "time")
+    split = split_of(table_store(table), "task", "time")
     assert [len(part) for part in split.parts.values()] == [70, 10, 20]
     assert split.test.session.tolist() == list(range(20))
-    split = make_split(table_store(table | {"start": rows // 25}), "task", "time", parts=(0.5, 0.25, 0.25))
+    split = split_of(table_store(table | {"start": rows // 25}), "task", "time", parts=(0.5, 0.25, 0.25))
     assert [len(part) for part in split.parts.values()] == [50, 25, 25]
 
 
@@ -78,10 +78,10 @@ def test_time_cuts_at_the_shares_and_keeps_equal_starts_together(table_store):
 @given(table=tables(), scheme=st.sampled_from(["session", "capture", "time"]), seed=st.integers(0, 5))
 def test_same_request_same_split_and_the_order_of_rows_does_not_matter(table_store, table, scheme, seed):
     split = attempt(table_store(table), "task", scheme, seed=seed)
-    again = make_split(table_store(table), "task", scheme, seed=seed)
+    again = split_of(table_store(table), "task", scheme, seed=seed)
     assert split.digest == again.digest
     shuffle = np.random.default_rng(seed).permutation(len(table["labels"]))
-    other = make_split(table_store({k: v[shuffle] for k, v in table.items()}), "task", scheme, seed=seed)
+    other = split_of(table_store({k: v[shuffle] for k, v in table.items()}), "task", scheme, seed=seed)
     size = len(shuffle)
     assert (part_of_row(other, size) == part_of_row(split, size)[shuffle]).all()
 
@@ -100,7 +100,7 @@ def test_parts_and_classes_have_their_shares(table_store, seed, groups, largest,
     labels = np.repeat(np.arange(len(groups)), [s.sum() for s in sizes])
     group = np.repeat(np.arange(sum(groups)), np.concatenate(sizes))
     table = {"labels": labels, "conversation": group, "capture": group, "start": group}
-    part = part_of_row(make_split(table_store(table), "task", scheme, seed=seed), len(labels))
+    part = part_of_row(split_of(table_store(table), "task", scheme, seed=seed), len(labels))
     for c in range(len(groups)):
         counts = np.bincount(part[labels == c], minlength=3)
         assert (counts > 0).all()
@@ -112,7 +112,7 @@ def test_parts_and_classes_have_their_shares(table_store, seed, groups, largest,
 def test_a_class_of_three_groups_reaches_every_part(table_store):
     labels = np.repeat([0, 1, 2], [300, 3, 2])
     group = np.arange(len(labels))
-    split = make_split(
+    split = split_of(
         table_store(dict.fromkeys(("conversation", "capture", "start"), group) | {"labels": labels}), "task", "session"
     )
     counts = split.summary()["classes"]
@@ -125,7 +125,7 @@ def test_five_folds_are_70_10_20(table_store):
     labels = np.repeat(np.arange(4), 100)
     table = dict.fromkeys(("conversation", "capture", "start"), np.arange(400)) | {"labels": labels}
     for fold in range(5):
-        split = make_split(table_store(table), "task", "session", fold=fold, folds=5)
+        split = split_of(table_store(table), "task", "session", fold=fold, folds=5)
         assert [len(part) for part in split.parts.values()] == [280, 40, 80]
         assert all(counts == {"train": 70, "validation": 10, "test": 20} for counts in split.counts.values())
 
@@ -146,7 +146,7 @@ def test_stratification_is_not_worse_than_a_bound_of_the_slow_reference(table_st
             return sum(((np.bincount(labels[test], minlength=9) - want) ** 2 / want).sum() for test in tests)
 
         store = table_store(table)
-        ours += distance([make_split(store, "task", "session", fold=f, folds=5).test.session for f in range(5)])
+        ours += distance([split_of(store, "task", "session", fold=f, folds=5).test.session for f in range(5)])
         reference += distance([test for _, test in StratifiedGroupKFold(5).split(labels, labels, group)])
         blind += distance([np.flatnonzero(rng.integers(0, 5, 120)[group] == f) for f in range(5)])
     assert ours <= 1.3 * reference
@@ -157,7 +157,7 @@ def test_seeds_differ_and_test_every_group(table_store):
     """Repeats by seed would be of little use if the largest groups were in training each time."""
     group = np.repeat(np.arange(40), np.arange(1, 41))
     table = dict.fromkeys(("conversation", "capture", "start"), group) | {"labels": group % 2}
-    splits = [make_split(table_store(table), "task", "session", seed=seed) for seed in range(60)]
+    splits = [split_of(table_store(table), "task", "session", seed=seed) for seed in range(60)]
     assert len({split.digest for split in splits}) == 60
     tested, times = np.unique(np.concatenate([np.unique(split.groups["test"]) for split in splits]), return_counts=True)
     assert len(tested) == 40
@@ -179,7 +179,7 @@ def test_dataset_task_scheme_and_fold_have_their_own_draws(table_store):
 def test_cap_is_nested_and_the_same_for_all_folds(table_store, table, most):
     store = table_store(table)
     split = attempt(store, "task", "session", max_per_class=most)
-    larger = make_split(store, "task", "session", max_per_class=most + 5)
+    larger = split_of(store, "task", "session", max_per_class=most + 5)
     kept, more = (set(np.flatnonzero(part_of_row(s, len(table["labels"])) >= 0)) for s in (split, larger))
     assert kept <= more
     for c in range(max(table["labels"].max() + 1, 0)):
@@ -204,20 +204,20 @@ def test_digests_of_splits_without_the_later_options_stay(table_store, simple):
             {"fold": 1, "folds": 4, "max_per_class": 15},
         ),
     ]:
-        split = make_split(store, "task", scheme, **options)
+        split = split_of(store, "task", scheme, **options)
         assert split.digest == digest
         usual = {"filter": "none", "sampling": "session", "balance": "keep", "min_per_class": None}
-        assert make_split(store, "task", scheme, **options, **usual).digest == digest
+        assert split_of(store, "task", scheme, **options, **usual).digest == digest
 
 
 def test_sharing_is_measured(table_store, simple):
-    split = make_split(table_store(simple), "task", "capture")
+    split = split_of(table_store(simple), "task", "capture")
     summary = split.summary()
     part = part_of_row(split, 40)
     straddling = [c for c in range(20) if len(set(part[simple["conversation"] == c])) > 1]
     assert summary["shared_conversations"] == len(straddling) > 0
     assert summary["shared_capture_groups"] == 0 == summary["test_in_training_capture_groups"]
-    by_session = make_split(table_store(simple), "task", "session")
+    by_session = split_of(table_store(simple), "task", "session")
     part = part_of_row(by_session, 40)
     straddling = [c for c in range(4) if len(set(part[simple["capture"] == c])) > 1]
     assert by_session.summary()["shared_capture_groups"] == len(straddling) > 0
@@ -240,7 +240,7 @@ def move(samples_from, samples_to, row):
 def test_a_broken_assignment_is_caught(table_store, simple, scheme):
     simple["capture"] = simple["conversation"]
     store = table_store(simple)
-    split = make_split(store, "task", scheme)
+    split = split_of(store, "task", scheme)
 
     def again(parts):
         groups = {name: simple["conversation"][part.session] for name, part in parts.items()}
@@ -248,28 +248,28 @@ def test_a_broken_assignment_is_caught(table_store, simple, scheme):
 
     assert again(split.parts) == split.proof
     train, test = move(split.train, split.test, split.train.session[0])
-    with pytest.raises(BrokenSplit, match="two parts"):
+    with pytest.raises(SplitViolation, match="two parts"):
         again(split.parts | {"train": train, "test": test})
     double = split.train.take(np.append(np.arange(len(split.train)), 0))
-    with pytest.raises(BrokenSplit, match="twice"):
+    with pytest.raises(SplitViolation, match="twice"):
         again(split.parts | {"train": double})
-    with pytest.raises(BrokenSplit, match="empty"):
+    with pytest.raises(SplitViolation, match="empty"):
         again(split.parts | {"test": split.test.take(np.arange(0))})
     if scheme == "time":
         swapped = {"train": split.test, "validation": split.validation, "test": split.train}
-        with pytest.raises(BrokenSplit, match="starts before"):
+        with pytest.raises(SplitViolation, match="starts before"):
             again(swapped)
     store.label = np.where(np.arange(40) == split.test.session[0], NO_CLASS, store.label)
-    with pytest.raises(BrokenSplit, match="does not use"):
+    with pytest.raises(SplitViolation, match="does not use"):
         again(split.parts)
 
 
 def test_saved_and_loaded(table_store, simple, tmp_path):
     store, path = table_store(simple), tmp_path / "split.json"
-    split = make_split(store, "task", "session", fold=1, folds=4, max_per_class=15)
+    split = split_of(store, "task", "session", fold=1, folds=4, max_per_class=15)
     split.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["split.json"]
-    loaded = make_split(store, "task", "file", file=path)
+    loaded = split_of(store, "task", "file", file=path)
     assert loaded.digest == split.digest and loaded.summary() == split.summary()
     assert (loaded.fold, loaded.folds, loaded.scheme) == (1, 4, "session")
     with pytest.raises(InputError, match="another store"):
@@ -278,7 +278,7 @@ def test_saved_and_loaded(table_store, simple, tmp_path):
 
 def test_files_that_are_refused(table_store, simple, tmp_path):
     store, path = table_store(simple), tmp_path / "split.json"
-    make_split(store, "task", "session").save(path)
+    split_of(store, "task", "session").save(path)
     good = json.loads(path.read_text())
 
     def load(**changes):
@@ -333,9 +333,9 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
         with pytest.raises(InputError, match=f"^{path}: key '(seed|session)' stands twice; take one out"):
             Split.load(path, store)
     with pytest.raises(InputError, match="seed = -5 must be"):
-        make_split(store, "task", "session", seed=-5).save(path)
+        split_of(store, "task", "session", seed=-5).save(path)
     with pytest.raises(InputError, match="cannot be written"):
-        make_split(store, "task", "session").save(tmp_path / "none" / "split.json")
+        split_of(store, "task", "session").save(tmp_path / "none" / "split.json")
     for text in ("", "[]", "{}", "\0", "[" * 100_000, "1" * 5000):
         path.write_text(text)
         with pytest.raises(InputError, match="not a split file"):
@@ -346,7 +346,7 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
 
 def test_a_file_may_begin_with_a_byte_order_mark(table_store, simple, tmp_path):
     store, path = table_store(simple), tmp_path / "split.json"
-    split = make_split(store, "task", "session", seed=2**63 - 1)
+    split = split_of(store, "task", "session", seed=2**63 - 1)
     split.save(path)
     path.write_text(path.read_text(), encoding="utf-8-sig")
     assert Split.load(path, store).digest == split.digest
@@ -361,7 +361,7 @@ def test_a_hand_made_file_may_part_conversations_but_says_so(table_store, simple
     }
     head = {"format": "bench-split-1", "store": store.digest, "dataset": "fake", "task": "task", "scheme": "file"}
     path.write_text(json.dumps(head | lists))
-    split = make_split(store, "task", "file", file=path)
+    split = split_of(store, "task", "file", file=path)
     assert split.scheme == "file" and split.summary()["shared_conversations"] == 20
     assert (split.test.session == parts[2]).all()
 
@@ -389,18 +389,18 @@ def test_bad_requests(table_store, simple, tmp_path):
         ("max-per-class", ("task", "session"), {"max_per_class": 0}),
     ]:
         with pytest.raises(InputError, match=match) as caught:
-            make_split(store, *arguments, **options)
+            split_of(store, *arguments, **options)
         assert "\n" not in str(caught.value)
 
 
 def test_one_capture_group_a_class_cannot_be_split_by_capture(table_store, simple):
     with pytest.raises(InputError, match="no split by capture is possible"):
-        make_split(table_store(simple | {"capture": simple["labels"]}), "task", "capture")
+        split_of(table_store(simple | {"capture": simple["labels"]}), "task", "capture")
 
 
 def test_one_start_for_all_cannot_be_split_by_time(table_store, simple):
     with pytest.raises(InputError, match="empty"):
-        make_split(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
+        split_of(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
 
 
 @QUIET
@@ -426,9 +426,9 @@ def test_an_attribute_is_learned_on_some_values_and_tested_on_others(table_store
 def test_a_value_on_both_sides_is_caught(table_store, simple):
     store = table_store(simple)
     store.attributes["person"] = simple["capture"]
-    split = make_split(store, "task", "attribute:person")
+    split = split_of(store, "task", "attribute:person")
     groups = dict(split.groups, test=split.groups["train"][:1])
-    with pytest.raises(BrokenSplit, match="split attribute:person: group"):
+    with pytest.raises(SplitViolation, match="split attribute:person: group"):
         prove("attribute:person", split.parts, groups, simple["labels"], simple["start"], simple["conversation"])
 
 
@@ -436,7 +436,7 @@ def test_an_attribute_keeps_conversations_of_training_out_of_validation(table_st
     """Test may share one with training, as it is of another value: that is counted."""
     store, path = table_store(simple), tmp_path / "split.json"
     store.attributes["person"] = simple["start"] % 3
-    split = make_split(store, "task", "attribute:person")
+    split = split_of(store, "task", "attribute:person")
     assert "conversations of training and validation is in one of them" in split.proof[-1]
     assert split.summary()["test_in_training_conversations"] > 0
     both = np.sort(np.concatenate([split.train.session, split.validation.session]))
@@ -447,32 +447,32 @@ def test_an_attribute_keeps_conversations_of_training_out_of_validation(table_st
     for name, rows in parts.items():
         content[name] = {"session": rows.tolist(), "first": [0] * len(rows), "count": [1] * len(rows)}
     path.write_text(json.dumps(content))
-    with pytest.raises(BrokenSplit, match=r"split.json: split attribute:person: conversation .* is in two parts"):
+    with pytest.raises(SplitViolation, match=r"split.json: split attribute:person: conversation .* is in two parts"):
         Split.load(path, store)
     store.attributes["person"] = np.full(40, -1)
     split.save(path)
-    with pytest.raises(BrokenSplit, match="capture has no value of person"):
+    with pytest.raises(SplitViolation, match="capture has no value of person"):
         Split.load(path, store)
 
 
 def test_resampling_to_a_number_has_a_bound_and_so_have_folds(table_store, simple):
     store = table_store(simple)
-    assert make_split(store, "task", "paper", max_per_class=5_000).counts["class 0"]["train"] == 3_500
+    assert split_of(store, "task", "paper", max_per_class=5_000).counts["class 0"]["train"] == 3_500
     for most in (5_000_001, 10**12, 10**30):
         with pytest.raises(
             InputError, match=f"max-per-class {most}: split paper .* of each of 2 classes.*5000000 or less"
         ):
-            make_split(store, "task", "paper", max_per_class=most)
+            split_of(store, "task", "paper", max_per_class=most)
         for scheme, balance in (("paper", "undersample"), ("session", "resample")):  # which make no more of it
-            make_split(store, "task", scheme, balance=balance, max_per_class=most)
+            split_of(store, "task", scheme, balance=balance, max_per_class=most)
     with pytest.raises(InputError, match="40 sessions of task task are too few for 1000000000 folds"):
-        make_split(store, "task", "paper", fold=0, folds=10**9)
+        split_of(store, "task", "paper", fold=0, folds=10**9)
 
 
 def test_an_attribute_may_be_a_pattern_with_braces(table_store, simple):
     store = table_store(simple)
     store.attributes["x=^(.{1,2})"] = simple["capture"]
-    split = make_split(store, "task", "attribute:x=^(.{1,2})")
+    split = split_of(store, "task", "attribute:x=^(.{1,2})")
     assert "each of 4 values of x=^(.{1,2}) is learned or tested" in split.proof
 
 
@@ -480,7 +480,7 @@ def test_an_attribute_needs_two_values(table_store, simple):
     store = table_store(simple)
     store.attributes["person"] = simple["capture"] * 0
     with pytest.raises(InputError, match="person has 1 values in this task, split attribute:person needs 2"):
-        make_split(store, "task", "attribute:person")
+        split_of(store, "task", "attribute:person")
 
 
 def test_import_is_light():

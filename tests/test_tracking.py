@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.runs.execute import RunSpec
 from bench.runs.tracking import Predictions, Tracker
+from bench.spec import RunSpec
 
 
 @pytest.fixture(scope="module")

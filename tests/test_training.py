@@ -16,9 +16,9 @@ from bench.training import (
     TorchMethod,
     TrainingDiverged,
     TrainingParameters,
+    aggregate_packets,
     batches,
     class_weights,
-    lift,
     packets_of,
     steps_an_epoch,
     undersample,
@@ -60,7 +60,7 @@ class Recorder(Monitor):
     def log(self, step, **values):
         self.steps.append({"step": step, **values})
 
-    def note(self, **values):
+    def log_fact(self, **values):
         self.notes = values
 
     def epoch(self, epoch, epochs, **values):
@@ -187,7 +187,7 @@ class Diverging(Linear):
 
 
 class Abstaining(Linear):
-    def answers(self, inputs):
+    def can_classify(self, inputs):
         return inputs["points"][:, 0] > 0
 
 
@@ -270,7 +270,7 @@ class Packets(nn.Module):
     def forward(self, points, eligible):
         if self.training:
             self.shapes.append(tuple(eligible.shape))
-        return lift(self.layer(points[eligible].float()), eligible)
+        return aggregate_packets(self.layer(points[eligible].float()), eligible)
 
 
 def sessions(samples=40, packets=3):
@@ -325,10 +325,10 @@ def test_class_weights_are_inverse_frequencies():
 
 def test_what_is_learned_first_sees_the_rows_that_are_trained_on():
     class Selecting(Linear):
-        def select(self, labels, draw):
+        def sample_rows(self, labels, draw):
             return undersample(labels, draw)
 
-        def begin(self, network, train, rows):
+        def before_training(self, network, train, rows):
             self.seen = train.labels[rows]
 
     some = part()
@@ -395,7 +395,7 @@ def test_gathered_rows_are_added_up_in_one_order():
 
 def test_where_no_validation_sample_is_answered_the_last_epoch_is_kept():
     class Silent(Linear):
-        def answers(self, inputs):
+        def can_classify(self, inputs):
             return inputs["points"][:, 0] < 1e6
 
     settings = TrainingParameters(epochs=6, patience=2)
@@ -415,4 +415,4 @@ def test_a_session_without_a_captured_byte_is_an_abstention():
 
     packets = np.zeros((3, 2, 4), np.uint8)
     packets[1, 1, 2] = 1
-    assert Bytes(classes=2).answers({"packets": packets}).tolist() == [False, True, False]
+    assert Bytes(classes=2).can_classify({"packets": packets}).tolist() == [False, True, False]

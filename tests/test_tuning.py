@@ -8,9 +8,9 @@ import pytest
 from bench.errors import InputError
 from bench.method import Range
 from bench.runs import tuning
-from bench.runs.execute import RunSpec
 from bench.runs.parameters import read_parameters
 from bench.runs.tuning import Search, grid_values, open_study, parse_space, spaces_for, tune
+from bench.spec import RunSpec
 
 
 @pytest.mark.parametrize(

@@ -4,23 +4,23 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.analysis.audit_record import ClassCount, Duplicates, SplitAudit
 from bench.data.store import Store
-from bench.errors import InputError
 from bench.method import Inputs
 from bench.readers import Ragged, View
-from bench.schema import NO_CLASS, Samples
-from bench.splits.filters import COLUMNS, apply_filter
-from bench.splits.sampling import leaks, parse_sampling, window_keys, windows
-from bench.splits.split import LEAKY, Split, is_reduced
+from bench.schema import Samples
+from bench.spec import SplitSpec
+from bench.splits.sampling import count_shared_windows, window_keys
+from bench.splits.split import Split, all_samples
 
 FEW_GROUPS: Final = 10  # classes with fewer capture groups are named
 PAYLOAD: Final = (16, 256)  # packets and bytes by which samples are compared: the payload that ATVITSC sees
-SEEN: Final = {  # column of the sheet -> what stands behind `test_in_training_`
+SEEN: Final = {  # column of the table -> what stands behind `test_in_training_`
     "window": "windows",
     "overlapping": "overlapping_windows",
     "neighbour": "neighbours",
@@ -42,17 +42,10 @@ class Pool:
     labels: NDArray[np.int64]  # [samples]
 
     @classmethod
-    def of(cls, store: Store, task: str, filter: str = "none", sampling: str = "session") -> "Pool":
+    def of(cls, store: Store, task: str, spec: SplitSpec) -> "Pool":
         """The samples that filter and sampling leave.  Raises :class:`InputError` where that is none."""
-        labels = np.asarray(store.labels(task))
-        rows = np.flatnonzero(labels != NO_CLASS)
-        if filter != "none":
-            rows = rows[apply_filter(filter, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})[0]]
-        samples = windows(parse_sampling(sampling), rows, store)
-        if not len(samples):
-            what = f"no sample under --filter {filter} --sampling {sampling}; ask for less, or see its labels"
-            raise InputError(f"{store.name}: task {task} has {what} (`bench prepare`)")
-        return cls(store, task, samples, labels[samples.session].astype(np.int64))
+        samples = all_samples(store, task, spec)
+        return cls(store, task, samples, np.asarray(store.labels(task))[samples.session].astype(np.int64))
 
     @cached_property
     def has_payload(self) -> NDArray[np.bool_]:
@@ -62,7 +55,7 @@ class Pool:
     @cached_property
     def payload_keys(self) -> NDArray[np.int64]:
         """Equal where the payload of two samples, the first of it, is: int64 ``[samples]``."""
-        return content_keys({"payload": View(self.store, self.samples, {"payload"}).payload(*PAYLOAD)})
+        return equal_input_keys({"payload": View(self.store, self.samples, {"payload"}).payload(*PAYLOAD)})
 
     def rows(self, part: Samples) -> NDArray[np.int64]:
         """Where a part's samples stand in the pool: int64 ``[samples of the part]``."""
@@ -70,47 +63,32 @@ class Pool:
         return np.searchsorted(window_keys(self.samples, packets), window_keys(part, packets))
 
 
-def contents(pool: Pool) -> dict[str, Any]:
-    """What there is before any split: the keys of :func:`audit` from ``samples`` to ``duplicates``."""
-    keys, labels, full = pool.payload_keys, pool.labels, pool.has_payload
-    return {
-        "samples": len(pool.samples),
-        "classes": composition(pool),
-        "of_several_classes": several(pool),
-        "content": content(pool.store, np.unique(pool.samples.session)),
-        "duplicates": [
-            {"of": "all", **duplicates(keys, labels)},
-            {"of": "with payload", **duplicates(keys[full], labels[full])},
-        ],
-    }
-
-
-def composition(pool: Pool) -> list[dict[str, Any]]:
-    """Of each class: samples, sessions, conversations, capture groups; ``few``: too few of these to part by capture."""
+def class_counts(pool: Pool) -> list[ClassCount]:
+    """Of each class: samples, sessions, conversations, capture groups."""
     columns = {
         "sessions": pool.samples.session,
         "conversations": np.asarray(pool.store.session("conversation"))[pool.samples.session],
         "captures": pool.store.capture_group()[pool.samples.session],
     }
-    rows: list[dict[str, Any]] = []
+    counted = []
     for number, name in enumerate(pool.store.classes(pool.task)):
         mine = pool.labels == number
         counts = {kind: len(np.unique(values[mine])) for kind, values in columns.items()}
-        rows.append({"class": name, "samples": int(mine.sum()), **counts, "few": counts["captures"] < FEW_GROUPS})
-    return rows
+        counted.append(ClassCount(name, int(mine.sum()), **counts, few=counts["captures"] < FEW_GROUPS))
+    return counted
 
 
-def several(pool: Pool) -> dict[str, int]:
+def groups_of_several_classes(pool: Pool) -> dict[str, int]:
     """How many conversations and capture groups have sessions of more than one class."""
     columns = {"conversations": np.asarray(pool.store.session("conversation")), "captures": pool.store.capture_group()}
-    found = {}
+    counts = {}
     for kind, values in columns.items():
         pairs = np.unique(np.stack([values[pool.samples.session].astype(np.int64), pool.labels]), axis=1)
-        found[kind] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
-    return found
+        counts[kind] = int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+    return counts
 
 
-def content(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
+def payload_kinds(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
     """Share of sessions by what their first 64 payload bytes look like: our choice of rules.
 
     ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
@@ -128,7 +106,7 @@ def content(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
 
 
-def content_keys(inputs: Inputs) -> NDArray[np.int64]:
+def equal_input_keys(inputs: Inputs) -> NDArray[np.int64]:
     """Int64 ``[samples]``: equal where all arrays of two samples are."""
     numbers: dict[bytes, int] = {}
     return np.array([numbers.setdefault(digest, len(numbers)) for digest in _row_digests(inputs)], np.int64)
@@ -155,38 +133,41 @@ def ceiling(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> float | None:
     return float(most.sum() / len(keys))
 
 
-def repeated(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+def is_repeated(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether a sample equals another one: bool ``[samples]``."""
     return np.bincount(keys, minlength=1)[keys] > 1
 
 
-def duplicates(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """Shares of samples: those that equal another one, those that equal one of another class; and the ceiling."""
+def find_duplicates(keys: NDArray[np.int64], labels: NDArray[np.int64], of: str = "all") -> Duplicates:
+    """Shares of samples that equal another one, or one of another class, by ``keys [samples]``; and the ceiling."""
     kinds = np.bincount(np.unique(np.stack([keys, labels]), axis=1)[0], minlength=1)
     number = max(len(keys), 1)
-    return {
-        "samples": len(keys),
-        "repeated": float(repeated(keys).sum() / number),
-        "of_several_classes": float((kinds[keys] > 1).sum() / number),
-        "ceiling": ceiling(keys, labels),
-    }
+    return Duplicates(
+        of=of,
+        samples=len(keys),
+        repeated=float(is_repeated(keys).sum() / number),
+        of_several_classes=float((kinds[keys] > 1).sum() / number),
+        ceiling=ceiling(keys, labels),
+    )
 
 
-def split_row(pool: Pool, split: Split) -> dict[str, Any]:
+def audit_split(pool: Pool, split: Split) -> SplitAudit:
     """What training and test part share: windows, groups, and equal payload under the same or any label."""
     keys = pool.payload_keys
     train, test = pool.rows(split.train), pool.rows(split.test)
     both = keys * (pool.labels.max() + 1) + pool.labels
     payload = {"payload": keys, "payload_same_class": both}
-    seen = leaks(split.parts, pool.store.session("packets")) | split.shared
-    seen |= {f"test_in_training_{kind}": int(np.isin(k[test], k[train]).sum()) for kind, k in payload.items()}
-    return {
-        "split": split.scheme,
-        "impossible": "",
-        **{name: len(part) for name, part in split.parts.items()},
-        "leaky": split.scheme in LEAKY,
-        "reduced": is_reduced(split.scheme, split.max_per_class),
-        "proof": list(split.proof),
-        **{f"test_in_training_{kind}": seen[f"test_in_training_{kind}"] for kind in SEEN.values()},
-        **{f"repeated_{name}": int(repeated(keys[part]).sum()) for name, part in (("train", train), ("test", test))},
-    }
+    counts = count_shared_windows(split.parts, pool.store.session("packets")) | split.shared
+    counts |= {f"test_in_training_{kind}": int(np.isin(k[test], k[train]).sum()) for kind, k in payload.items()}
+    return SplitAudit(
+        split=split.spec.scheme,
+        train=len(split.train),
+        validation=len(split.validation),
+        test=len(split.test),
+        leaky=split.spec.leaky,
+        reduced=split.spec.reduced,
+        proof=list(split.verified),
+        shared={f"test_in_training_{kind}": counts[f"test_in_training_{kind}"] for kind in SEEN.values()},
+        repeated_train=int(is_repeated(keys[train]).sum()),
+        repeated_test=int(is_repeated(keys[test]).sum()),
+    )

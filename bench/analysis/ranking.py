@@ -1,7 +1,8 @@
 """Which method is better: all methods of a data set, or of several, ranked.
 
 A ranking stands on blocks, (data set, seed, fold), that all its methods have.  Beside the mean over blocks stand the
-score of the pooled test parts with its bootstrap interval, and what the tests of `bench.scores.significance` say of the blocks.
+score of the pooled test parts with its bootstrap interval, and what tests say of the blocks
+(`bench.scores.significance`).
 """
 
 import dataclasses
@@ -14,17 +15,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.comparison import bootstrap_words, pooled_parts, same_tests, test_train_ratio, tested, unit_of
-from bench.analysis.contestants import Block, Entry, split_of
-from bench.analysis.tables import notes_of
+from bench.analysis.paired import (
+    bootstrap_note,
+    count_tested,
+    group_label_of,
+    paired_tests,
+    pooled_parts,
+    same_tests,
+    test_train_ratio,
+)
+from bench.analysis.ranking_entries import Block, Entry, split_of
+from bench.analysis.tables import described, notes_of
 from bench.errors import InputError
-from bench.render.table import Sheet
-from bench.runs.execute import LATER
+from bench.render.plots import draw_critical_difference
+from bench.render.table import Table
 from bench.runs.run_labels import with_interval
 from bench.runs.tracking import Record
-from bench.scores import significance as statistics
+from bench.scores import significance
 from bench.scores.metrics import MACRO, bootstrap, decide, evaluate, percentiles
 from bench.scores.significance import FEWEST, LEVEL
+from bench.spec import NEW_FIELDS
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -106,7 +116,9 @@ def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", note
 
 def _title(metric: str, entry: Entry, tests: Mapping[str, Any]) -> str:
     """What is ranked, and where, and on how many blocks."""
-    datasets, tasks = (dict.fromkeys(row.head.spec[name] for row in entry.rows) for name in ("dataset", "task"))
+    datasets, tasks = (
+        dict.fromkeys(getattr(row.head.spec, name) for row in entry.rows) for name in ("dataset", "task")
+    )
     words = [metric, " + ".join(datasets), " + ".join(tasks), split_of(entry.rows[0])]
     blocks, each = tests["blocks"], ", one a data set" * (tests["unit"] == "data set")
     return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1) + each])
@@ -134,7 +146,7 @@ def _pool(entries: Sequence[Entry], blocks: Sequence[Block], metric: str, load: 
         values.append(evaluate(whole.truth, probabilities, whole.classes).metrics()[metric])
     ratio = float(np.mean([test_train_ratio(record) for record in first]))
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
-    counts = whole.truth, whole.groups, unit_of(first[0]), tested(whole), len(whole.classes)
+    counts = whole.truth, whole.groups, group_label_of(first[0]), count_tested(whole), len(whole.classes)
     return _Pool(*counts, answers, np.array(values), ratio, repeated)
 
 
@@ -156,18 +168,15 @@ def _tested(
         "t_test": len(scores) >= FEWEST and bool(np.bincount(strata).min() > 1) and not repeated,
         "friedman": None,
     }
-    told: dict[str, Sequence[float | None]] = {}
+    of_best: dict[str, Sequence[float | None]] = {}
     if tests["t_test"]:
-        apart = scores[:, 1:] - scores[:, :1]
-        single = statistics.corrected_t(apart, ratios, strata)
-        columns = {"p_single": single, "p": statistics.holm(single)}
-        columns |= {"dz": statistics.cohens_dz(apart, strata), "dominance": statistics.dominance(apart, strata)}
-        told = {name: [None, *(_number(value) for value in column)] for name, column in columns.items()}
+        columns = vars(paired_tests(scores[:, 1:] - scores[:, :1], ratios, strata))
+        of_best = {name: [None, *(_number(value) for value in column)] for name, column in columns.items()}
     if min(scores.shape) >= FEWEST and not repeated:
-        statistic, p = statistics.friedman(scores)
-        apart_by = statistics.critical_difference(scores.shape[1], len(scores))
+        statistic, p = significance.friedman(scores)
+        apart_by = significance.critical_difference(scores.shape[1], len(scores))
         tests["friedman"] = {"statistic": statistic, "p": p, "critical_difference": apart_by}
-    return scores, tests, told
+    return scores, tests, of_best
 
 
 def _number(value: float) -> float | None:
@@ -182,12 +191,12 @@ def _standings(
     means = _over_sets(scores, strata, np.mean)
     single = np.bincount(strata).min() < 2
     spread = np.full(means.shape, np.nan) if single else _over_sets(scores, strata, lambda x, axis: x.var(axis, ddof=1))
-    places = statistics.ranks(means if len(pools) >= SETS else scores).mean(axis=0)
+    places = significance.ranks(means if len(pools) >= SETS else scores).mean(axis=0)
     pooled = np.mean([pool.values for pool in pools], axis=0)
-    found = []
+    standings = []
     for number, entry in enumerate(entries):
         drawn = np.mean([_draws(pool, (number, 0), metric, seed) for seed, pool in enumerate(pools)], axis=0)
-        found.append(
+        standings.append(
             Standing(
                 entry=entry,
                 mean=float(means[:, number].mean()),
@@ -199,7 +208,7 @@ def _standings(
                 difference_interval=percentiles(drawn[:, 0] - drawn[:, 1]),
             )
         )
-    return found
+    return standings
 
 
 def _draws(pool: _Pool, pair: tuple[int, int], metric: str, seed: int) -> Floats:
@@ -208,16 +217,16 @@ def _draws(pool: _Pool, pair: tuple[int, int], metric: str, seed: int) -> Floats
     return bootstrap(pool.truth, answers, pool.groups, classes=pool.classes, metric=metric, seed=seed)
 
 
-def _judged(standings: Sequence[Standing], told: Mapping[str, Sequence[Any]]) -> list[Standing]:
+def _judged(standings: Sequence[Standing], of_best: Mapping[str, Sequence[Any]]) -> list[Standing]:
     """With what the tests say, and who cannot be told from the best; the best is level where another one is."""
     best = standings[0]
-    found = []
+    judged = []
     for number, standing in enumerate(standings):
-        standing = dataclasses.replace(standing, **{name: column[number] for name, column in told.items()})
+        standing = dataclasses.replace(standing, **{name: column[number] for name, column in of_best.items()})
         unsure = standing.p is not None and standing.p >= LEVEL
         level = unsure or _holds(standing.difference_interval, 0.0) or _overlap(best, standing)
-        found.append(dataclasses.replace(standing, level=level and number > 0))
-    return [dataclasses.replace(found[0], level=any(standing.level for standing in found)), *found[1:]]
+        judged.append(dataclasses.replace(standing, level=level and number > 0))
+    return [dataclasses.replace(judged[0], level=any(standing.level for standing in judged)), *judged[1:]]
 
 
 def _holds(interval: tuple[float, float], value: float) -> bool:
@@ -241,13 +250,13 @@ def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[
     times = max(pool.samples[1] for pool in pools)
     often = f", each tested up to {times} times" if times > 1 else ""
     said.append(f"pooled: all test parts as one, {samples} samples in {groups} {unit}{often}")
-    said.append(f"[ ] 95 %: {bootstrap_words(unit)}")
+    said.append(f"[ ] 95 %: {bootstrap_note(unit)}")
     said += _said_of_t(tests, standings)
-    if found := tests["friedman"]:
+    if friedman := tests["friedman"]:
         shared = "" if tests["unit"] == "data set" else "; both ignore that blocks share training data"
         said.append(
-            f"Friedman: χ² = {found['statistic']:.1f}, p = {found['p']:.2g}; Nemenyi: mean ranks "
-            f"{found['critical_difference']:.2f} apart differ{shared}"
+            f"Friedman: χ² = {friedman['statistic']:.1f}, p = {friedman['p']:.2g}; Nemenyi: mean ranks "
+            f"{friedman['critical_difference']:.2f} apart differ{shared}"
         )
     return said
 
@@ -268,7 +277,7 @@ def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[
         said = [f"p: corrected resampled t-test, test/train {ratios}, on {blocks} blocks; {holm}"]
     if number < len(standings) - 1:
         said.append("no p where the difference is the same in all blocks: there is no deviation to test by")
-    if blocks < statistics.WILCOXON:
+    if blocks < significance.WILCOXON:
         said.append(f"a Wilcoxon signed-rank test cannot reach p < {LEVEL} on {blocks} blocks and is not used")
     return said
 
@@ -284,10 +293,10 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
     return notes
 
 
-def sheet(ranking: Ranking) -> Sheet:
+def ranking_table(ranking: Ranking) -> Table:
     """The ranking as a table."""
     head = ["method", "runs", ranking.metric, "rank", "pooled [95 %]", "to the best [95 %]", "p", "d_z", "dominance"]
-    return Sheet(
+    return Table(
         ranking.title,
         head,
         [_cells(standing, standing is ranking.standings[0]) for standing in ranking.standings],
@@ -320,13 +329,14 @@ def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any
     """Ready for JSON; a line says itself where it holds."""
     entry = standing.entry
     spec = entry.rows[0].head.spec
+    options = described(spec)
     marks = {mark for row in entry.rows for mark in row.marks}
     return {
         "method": entry.label,
-        "datasets": [row.head.spec["dataset"] for row in entry.rows],
-        "tasks": [row.head.spec["task"] for row in entry.rows],
-        **{name: spec[name] for name in ("split", "folds", "split_digest", "max_per_class", "parameters")},
-        **{name: spec.get(name, usual) for name, usual in LATER.items()},
+        "datasets": [row.head.spec.dataset for row in entry.rows],
+        "tasks": [row.head.spec.task for row in entry.rows],
+        **{name: options[name] for name in ("split", "folds", "max_per_class", "parameters", *NEW_FIELDS)},
+        "split_digest": spec.split.file_digest,
         "metric": metric,
         "blocks": tests["blocks"],
         "resampled": tests["resampled"],
@@ -362,4 +372,4 @@ def draw(ranking: Ranking, path: Path) -> None:
         several = " with test parts of their own" if ranking.tests["one_test_part"] else ""
         raise InputError(f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks{several}")
     labels = [standing.entry.marked for standing in ranking.standings]
-    statistics.draw_critical_difference(ranking.scores, labels, ranking.title, path)
+    draw_critical_difference(ranking.scores, labels, ranking.title, path)

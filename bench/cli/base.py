@@ -1,19 +1,23 @@
 """What the commands share: the group, options, and how things are printed."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bench import __version__
-from bench.cli.text import shortcomings
 from bench.errors import InputError
 from bench.render.table import FORMATS
+from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, SplitSpec
 
 if TYPE_CHECKING:
     from bench.data.store import Store
+    from bench.runs.plan import Settings
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -40,44 +44,121 @@ def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]
     return dict(value.split("=", 1) for value in values)
 
 
-def option_group(*options: Command) -> Command:
-    """Several click options as one decorator."""
+def grouped(name: str, record: type, *options: Command) -> Command:
+    """Click options as one argument ``name`` of the command: a record, whose fields they fill."""
 
     def apply(command: Command) -> Command:
+        own = {field.name for field in dataclasses.fields(record)}
+
+        @functools.wraps(command)
+        def call(*given: Any, **values: Any) -> Any:
+            filled = record(**{key: values.pop(key) for key in list(values) if key in own})
+            return command(*given, **values, **{name: filled})
+
         for option in reversed(options):
-            command = option(command)
-        return command
+            call = option(call)
+        return call
 
     return apply
+
+
+def list_option(*words: str, **more: Any) -> Command:
+    """An option that takes several words, by comma or by repetition."""
+    return click.option(*words, multiple=True, callback=listed, **more)
 
 
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
     help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
-SAMPLES = ("filter", "sampling", "balance", "min_per_class")  # options that make samples of sessions
-sample_options = option_group(
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How sessions become samples, and how many of a class, as it was typed."""
+
+    max_per_class: int | None
+    min_per_class: int | None
+    filter: str
+    sampling: str
+    balance: str | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of a `SplitSpec`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(SampleOptions)}
+
+
+_sample_options: tuple[Command, ...] = (
     click.option("--max-per-class", type=click.IntRange(min=1),
                  help="Reduced scale: at most N samples a class; under paper, N samples of each."),
     click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
     click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
-                 help="Sessions to leave out: none, paper, sugar, dns, tcp."),
-    click.option("--sampling", default="session", show_default=True,
-                 help="Whole sessions, or window=16[,step=2][,stride=1][,per_session=10][,payload=no]."),
-    click.option("--balance", help="Training part: keep, undersample, resample; paper resamples before its split."),
+                 help=f"Sessions to leave out: {', '.join(FILTERS)}."),
+    click.option("--sampling", default="session", show_default=True, help=f"What a sample is: {SAMPLING_SYNTAX}."),
+    click.option("--balance", help=f"Training part: {', '.join(BALANCES)}; paper resamples before its split."),
 )  # fmt: skip
-split_options = option_group(
+sample_options = grouped("samples", SampleOptions, *_sample_options)
+
+
+@dataclass(frozen=True)
+class SplitOptions(SampleOptions):
+    """A split, as it was typed."""
+
+    task: str | None
+    scheme: str
+    folds: int | None
+    strict: bool
+
+    def spec(self, *, seed: int = 0, fold: int | None = None) -> SplitSpec:
+        """The split.  Raises :class:`InputError` for what none can be."""
+        scheme, colon, file = self.scheme.partition(":")
+        place: dict[str, Any] = {"scheme": self.scheme}
+        if scheme == "file" and colon:
+            place = {"scheme": "file", "file": file}
+        return SplitSpec(**place, seed=seed, fold=fold, folds=self.folds, **self.fields)
+
+
+split_options = grouped(
+    "split", SplitOptions,
     click.option("--task", help="The data set's task; its default one where not given."),
     click.option("--split", "scheme", default="session", show_default=True, metavar="S",
                  help="session, capture, time, attribute:NAME, paper (leaky on purpose), or file:PATH."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
-    sample_options,
+    *_sample_options,
     click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
 )  # fmt: skip
-training_options = option_group(
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What methods are set to, as it was typed."""
+
+    preset: str | None
+    set: dict[str, str]
+    params: Path | None
+    epochs: int | None
+    device: str
+
+    def settings(self, methods: Sequence[str]) -> "Settings":
+        """Parameters from a preset, then a file, then ``--set``."""
+        from bench.runs.plan import Settings
+
+        values: dict[str, Any] = dict(self.set)
+        if self.params is not None:
+            if len(methods) != 1:
+                raise InputError("--params holds the parameters of one method; give one --method")
+            from bench.runs.parameters import read_parameters
+
+            values = read_parameters(self.params, methods[0]) | values
+        return Settings(values, self.preset, self.epochs)
+
+
+training_options = grouped(
+    "training", TrainingOptions,
     click.option("--preset", help="Named parameter values of the method."),
     click.option("--set", "set", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
-    click.option("--params", "params_file", type=click.Path(path_type=Path), metavar="FILE",
+    click.option("--params", type=click.Path(path_type=Path), metavar="FILE",
                  help="Parameters from a JSON file, as `bench tune` writes it."),
     click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."),
@@ -90,59 +171,55 @@ def cli() -> None:
     """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""
 
 
-def scheme_of(text: str) -> tuple[str, Path | None]:
-    """`file:PATH` as ("file", PATH), anything else as it is."""
-    if text.startswith("file:"):
-        return "file", Path(text.removeprefix("file:"))
-    return text, None
-
-
 def opened(dataset: str) -> "Store":
     """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
     from bench.cli.progress import PrepareProgress
-    from bench.data.prepare import open_dataset
+    from bench.cli.text import shortcomings
+    from bench.data.prepare import code_of_stores, open_dataset
 
     with PrepareProgress() as progress:
         store = open_dataset(dataset, progress=progress)
     if told := shortcomings(store.manifest):
         click.echo(f"{store.name}: {told}; `bench prepare {dataset}` lists them", err=True)
+    if (code := code_of_stores()) != store.manifest.code:
+        click.echo(other_code(store.name, store.manifest.code, code, f"bench prepare {dataset} --rebuild"), err=True)
     return store
 
 
-def check_classes(store: "Store", task: str | None, filter: str, sampling: str, strict: bool) -> None:
+def other_code(name: str, then: str, now: str, command: str) -> str:
+    """A line that says that a store was made by other code than today's."""
+    remedy = f"`{command}` makes it anew; where nothing changes in it, finished runs stay done"
+    return f"{name}: its store was made by other code ({then or 'unknown'}, now {now}); {remedy}"
+
+
+def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bool) -> None:
     """Tell loudly of classes that filter and sampling empty, or refuse them."""
-    from bench.splits.split import emptied
+    from bench.splits.split import emptied_classes
 
     task = task or store.default_task
-    if (filter, sampling) == ("none", "session") or not (lost := emptied(store, task, filter, sampling)):
+    if (split.filter, split.sampling) == ("none", "session") or not (lost := emptied_classes(store, task, split)):
         return
-    text = f"{store.name}, task {task}: --filter {filter} --sampling {sampling} leaves no sample of {', '.join(lost)}"
+    what = f"--filter {split.filter} --sampling {split.sampling} leaves no sample of {', '.join(lost)}"
     if strict:
-        raise InputError(f"{text}; take another filter, or leave --strict out and the task loses them")
-    click.echo(f"WARNING: {text}; the task loses {len(lost)} of {len(store.classes(task))} classes", err=True)
+        remedy = "take another filter, or leave --strict out and the task loses them"
+        raise InputError(f"{store.name}, task {task}: {what}; {remedy}")
+    of = len(store.classes(task))
+    click.echo(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes", err=True)
 
 
 def specs_of(
-    names: list[str], datasets: list[str], scheme: str, seeds: Sequence[int], asked: dict[str, Any]
-) -> list[Any]:
-    """The matrix that the options ask for; parameters from a preset, then a file, then ``--set``."""
-    from bench.runs.execute import expand
+    methods: list[str], datasets: list[str], split: SplitOptions, training: TrainingOptions, seeds: Sequence[int]
+) -> list[RunSpec]:
+    """The matrix that the options ask for."""
+    from bench.runs.plan import expand
 
-    split, file = scheme_of(scheme)
-    values = dict(asked["set"])
-    if asked["params_file"] is not None:
-        if len(names) != 1:
-            raise InputError("--params holds the parameters of one method; give one --method")
-        from bench.runs.parameters import read_parameters
-
-        values = read_parameters(asked["params_file"], names[0]) | values
+    asked, settings = split.spec(), training.settings(methods)
     stores = [opened(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError("two data sets have one name, and so one store; rename a folder, or run one after the other")
     for store in stores:
-        check_classes(store, asked["task"], asked["filter"], asked["sampling"], asked["strict"])
-    plain = {name: asked[name] for name in ("task", "folds", "max_per_class", "preset", "epochs", *SAMPLES)}
-    return expand(names, stores, split=split, split_file=file, seeds=seeds, values=values, **plain)
+        check_classes(store, split.task, asked, split.strict)
+    return expand(methods, stores, asked, task=split.task, seeds=seeds, settings=settings)
 
 
 def check_device(device: str) -> None:

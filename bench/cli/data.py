@@ -1,14 +1,29 @@
 """Commands from captures to samples."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.base import check_classes, cli, emit, json_option, opened, pairs, scheme_of, split_options
+from bench.cli.base import (
+    SplitOptions,
+    check_classes,
+    cli,
+    emit,
+    grouped,
+    json_option,
+    opened,
+    other_code,
+    pairs,
+    split_options,
+)
 from bench.cli.text import brief, columns, outline, without_classes
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.data.cards import Card
 
 
 @cli.command()
@@ -40,54 +55,64 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
     emit(as_json, {"captures": seen}, text)
 
 
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a data set is prepared, as it was typed."""
+
+    source: Path | None
+    download: bool
+    idle_timeout: float | None
+    switch: dict[str, str]
+    strict: bool
+    rebuild: bool
+    jobs: int | None
+
+
 @cli.command()
 @click.argument("dataset")
-@click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures.")
-@click.option("--download", is_flag=True, help="Fetch the captures that the card names, as far as they are not there.")
-@click.option(
-    "--idle-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Cut a session where no packet comes for so long; none by default.",
-)
-@click.option(
-    "--switch",
-    multiple=True,
-    callback=pairs,
-    metavar="NAME=CHOICE",
-    help="Answer one of the card's questions otherwise than by default.",
-)
-@click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Captures read at once; one a core by default.")
+@grouped("asked", PrepareOptions,
+         click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
+         click.option("--download", is_flag=True,
+                      help="Fetch the captures that the card names, as far as they are not there."),
+         click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                      help="Cut a session where no packet comes for so long; none by default."),
+         click.option("--switch", multiple=True, callback=pairs, metavar="NAME=CHOICE",
+                      help="Answer one of the card's questions otherwise than by default."),
+         click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
+         click.option("--rebuild", is_flag=True, help="Make the store anew, also where nothing has changed."),
+         click.option("--jobs", type=click.IntRange(min=1),
+                      help="Captures read at once; one a core by default."))  # fmt: skip
 @json_option
-def prepare(dataset: str, source: Path | None, download: bool, idle_timeout: float | None, switch: dict[str, str],
-            strict: bool, jobs: int | None, as_json: bool) -> None:  # fmt: skip
+def prepare(dataset: str, asked: PrepareOptions, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
     from bench.cli.progress import PrepareProgress
-    from bench.data.prepare import prepare_dataset
+    from bench.data.cards import find_card
+    from bench.data.prepare import How, code_of_stores, prepare
 
-    if download:
-        source = _downloaded(dataset, source)
+    card = find_card(dataset)
+    source = _downloaded(card, asked.source) if asked.download else asked.source
+    how = How(asked.idle_timeout, asked.switch, asked.strict, asked.rebuild, asked.jobs)
     with PrepareProgress() as progress:
-        prepared = prepare_dataset(dataset, source, idle_timeout=idle_timeout, switches=switch, strict=strict,
-                                   jobs=jobs, progress=progress)  # fmt: skip
+        prepared = prepare(card, source, how, progress=progress)
     state = "unchanged, nothing done" if prepared.unchanged else "written"
     data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
-    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.report))}")
-    for line in without_classes(prepared.report):
+    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.manifest))}")
+    for line in without_classes(prepared.manifest):
         click.echo(line, err=True)
+    if prepared.other_code:
+        command = f"bench prepare {dataset}{f' --source {asked.source}' if asked.source else ''} --rebuild"
+        click.echo(other_code(card.name, prepared.manifest.code, code_of_stores(), command), err=True)
 
 
-def _downloaded(dataset: str, source: Path | None) -> Path:
+def _downloaded(card: "Card", source: Path | None) -> Path:
     """The folder of a data set's downloads."""
     from bench.cli.progress import DownloadProgress
-    from bench.data.cards import find_card
     from bench.data.download import fetch
 
     if source is not None:
         raise InputError("--download and --source exclude each other; give one")
     with DownloadProgress() as progress:
-        return fetch(find_card(dataset), progress=progress)
+        return fetch(card, progress=progress)
 
 
 @cli.command()
@@ -97,16 +122,14 @@ def _downloaded(dataset: str, source: Path | None) -> Path:
 @click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to make, from 0.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @json_option
-def split(dataset: str, task: str | None, scheme: str, folds: int | None, seed: int, fold: int | None,
-          save: Path | None, strict: bool, as_json: bool, **asked: Any) -> None:  # fmt: skip
-    """Make a split, prove that no group stands in two parts, describe and save it."""
+def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:
+    """Make a split, verify that no group stands in two parts, describe and save it."""
     from bench.splits.split import make_split
 
+    spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
     store = opened(dataset)
-    check_classes(store, task, asked["filter"], asked["sampling"], strict)
-    name, file = scheme_of(scheme)
-    made = make_split(store, task or store.default_task, name, seed=seed, fold=fold if folds is None else fold or 0,
-                      folds=folds, file=file, **asked)  # fmt: skip
+    check_classes(store, split.task, spec, split.strict)
+    made = make_split(store, split.task or store.default_task, spec)
     if save is not None:
         made.save(save)
     summary = made.summary()

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, listed, results_option
+from bench.cli.base import cli, list_option, results_option
 
 
 @cli.command()
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
-@click.option("--dataset", "datasets", multiple=True, callback=listed, metavar="D,...", help="Only these data sets.")
+@list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
 @results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
-    from bench.report import write
+    from bench.report.page import write
     from bench.runs.tracking import Tracker
 
     output = output or results / "report.html"

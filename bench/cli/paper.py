@@ -1,107 +1,155 @@
-"""The command that reproduces the paper."""
+"""The command that reproduces a paper."""
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.base import check_device, cli, format_option, listed, opened, results_option
+from bench.cli.base import check_device, cli, format_option, grouped, list_option, opened, results_option
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.cli.progress import RunProgress
+    from bench.paper.declaration import Experiment, Paper
+    from bench.paper.plan import Scale
+    from bench.paper.reproduction import Request
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """What is reproduced, on which data and at which scale, as it was typed."""
+
+    modes: list[str]
+    dataset: str | None
+    task: str | None
+    split: str
+    folds: int | None
+    sampling: str | None
+    max_per_class: int | None
+    epochs: int | None
+    seeds: int
+    methods: list[str]
+    preset: str | None
+    every: int
+
+    @property
+    def scale(self) -> "Scale":
+        """What makes it smaller or other than the paper's."""
+        from bench.paper.plan import Scale
+
+        plain = ("max_per_class", "epochs", "seeds", "folds", "preset", "every", "split", "sampling")
+        return Scale(**{name: getattr(self, name) for name in plain}, methods=tuple(self.methods))
+
+
+@dataclass(frozen=True)
+class ActionOptions:
+    """What to do instead of reproducing, and how to run."""
+
+    overview: bool
+    check: bool
+    paper: str | None
+    jobs: int
+    device: str
 
 
 @cli.command()
 @click.argument("ids", nargs=-1, metavar="TABLE|FIGURE...")
-@click.option("--list", "overview", is_flag=True, help="All of them: data, runs, what is done, time left.")
-@click.option("--check", is_flag=True, help="Recompute what the paper's own numbers imply: impossible, copied.")
-@click.option("--mode", "modes", multiple=True, callback=listed, metavar="MODE,...",
-              help="published, paper (its order of operations, leaky), clean; all three by default.")  # fmt: skip
-@click.option("--dataset", help="Other data than the paper's, named in all output.")
-@click.option("--task", help="The data set's task; its default one where not given.")
-@click.option("--split", default="session", show_default=True, help="The clean split: session, capture, time, …")
-@click.option("--folds", type=click.IntRange(min=2), help="Folds of the clean split.")
-@click.option("--sampling", help="Windows of mode paper; without overlap by default.")
-@click.option("--max-per-class", type=click.IntRange(min=1), help="Samples a class; 10,000 by default in mode paper.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default.")
-@click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1.")
-@click.option("--methods", multiple=True, callback=listed, metavar="M,...", help="Only these.")
-@click.option("--preset", help="Named parameter values, for the methods that have them: shared, small.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
-              help="Only each so many-th value of a grid or sweep.")  # fmt: skip
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
+@grouped("action", ActionOptions,
+         click.option("--list", "overview", is_flag=True, help="All of them: data, runs, what is done, time left."),
+         click.option("--check", is_flag=True,
+                      help="Recompute what the paper's own numbers imply: impossible, copied."),
+         click.option("--paper", help="Another paper: its name, or the folder that declares it."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
+         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."))  # fmt: skip
+@grouped("asked", ReproduceOptions,
+         list_option("--mode", "modes", metavar="MODE,...",
+                     help="published, paper (its order of operations, leaky), clean; all three by default."),
+         click.option("--dataset", help="Other data than the paper's, named in all output."),
+         click.option("--task", help="The data set's task; its default one where not given."),
+         click.option("--split", default="session", show_default=True,
+                      help="The clean split: session, capture, time, …"),
+         click.option("--folds", type=click.IntRange(min=2), help="Folds of the clean split."),
+         click.option("--sampling", help="Windows of mode paper; without overlap by default."),
+         click.option("--max-per-class", type=click.IntRange(min=1),
+                      help="Samples a class; 10,000 by default in mode paper."),
+         click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default."),
+         click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1."),
+         list_option("--methods", metavar="M,...", help="Only these."),
+         click.option("--preset", help="Named parameter values, for the methods that have them: shared, small."),
+         click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
+                      help="Of a grid or sweep take one value of every N."))  # fmt: skip
 @format_option
 @results_option
-def reproduce(ids: tuple[str, ...], overview: bool, check: bool, modes: list[str], dataset: str | None,
-              task: str | None, split: str, folds: int | None, sampling: str | None, max_per_class: int | None,
-              epochs: int | None, seeds: int, methods: list[str], preset: str | None, every: int, jobs: int,
-              device: str, form: str, results: Path) -> int:  # fmt: skip
+def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptions, form: str, results: Path) -> int:
     """Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its own order of operations and
     under a clean split.  What is shown is saved under RESULTS/reproduced/; finished runs are not run again.
     """
     from bench.cli.progress import RunProgress
-    from bench.paper.experiments import Scale, find
+    from bench.paper.declaration import find_paper
     from bench.render.table import render
     from bench.runs.tracking import Tracker
 
-    scale = Scale(max_per_class, epochs, seeds, folds, tuple(methods), preset, every, split, sampling)
-    if check:
-        from bench.paper.published import faults_sheet
+    paper = find_paper(action.paper)
+    if action.check:
+        from bench.paper.recompute import findings_table
 
-        click.echo(render(faults_sheet(), form))
+        click.echo(render(findings_table(paper), form))
         return 0
-    if overview:
-        from bench.paper.costs import overview as listing
+    experiments = [paper.experiment(name) for name in ids]
+    if action.overview:
+        from bench.paper.costs import overview
 
-        click.echo(render(listing(Tracker(results), scale, [find(name) for name in ids], dataset), form))
+        click.echo(render(overview(paper, Tracker(results), asked.scale, experiments, asked.dataset), form))
         return 0
     if not ids:
         raise InputError("name a table or figure, table-VI for instance; `bench reproduce --list` shows all")
-    check_device(device)
-    asked = [_request(find(name), modes, dataset, task, scale) for name in ids]
-    specs = {spec.digest for request in asked for one in request.plan() for spec in one.specs}
+    check_device(action.device)
+    requests = [_request(paper, experiment, asked) for experiment in experiments]
+    specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, results, jobs, device, form, progress) for request in asked)
+        return max(_one(request, results, action, form, progress) for request in requests)
 
 
-def _request(experiment: Any, modes: list[str], dataset: str | None, task: str | None, scale: Any) -> Any:
+def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) -> "Request":
     """Without data of the paper's own, and no wish for them in particular, the published numbers alone."""
-    from bench.paper.experiments import MODES
+    from bench.paper.plan import MODES, check_clean_split
     from bench.paper.reproduction import Request
-    from bench.splits.split import LEAKY
 
-    if strange := [mode for mode in modes if mode not in MODES]:
+    if strange := [mode for mode in asked.modes if mode not in MODES]:
         raise InputError(f"--mode {strange[0]}: choose of {', '.join(MODES)}")
-    if scale.split in LEAKY or scale.split.startswith("file"):
-        raise InputError(f"--split {scale.split}: mode clean takes session, capture, time or attribute:NAME")
-    wanted = tuple(mode for mode in MODES if not modes or mode in modes)
+    check_clean_split(asked.split)
+    wanted = tuple(mode for mode in MODES if not asked.modes or mode in asked.modes)
     if wanted == ("published",):
-        return Request(experiment, wanted, scale)
+        return Request(paper, experiment, wanted, asked.scale)
     try:
-        store = opened(dataset or experiment.dataset)
+        store = opened(asked.dataset or experiment.dataset)
     except InputError as error:
-        if dataset or modes:
+        if asked.dataset or asked.modes:
             raise
-        return Request(experiment, wanted, scale, missing=f"{error}; or give --dataset demo")
-    return Request(experiment, wanted, scale, store, task)
+        return Request(paper, experiment, wanted, asked.scale, missing=f"{error}; or give --dataset demo")
+    return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: Any, results: Path, jobs: int, device: str, form: str, progress: Any) -> int:
+def _one(request: "Request", results: Path, action: ActionOptions, form: str, progress: "RunProgress") -> int:
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
+    from bench.runs.execute import How, Outcome
     from bench.runs.tracking import Tracker
 
     statuses = set()
 
-    def told(outcome: Any) -> None:
+    def on_outcome(outcome: Outcome) -> None:
         statuses.add(outcome.status)
         if outcome.status != "cached":
             progress.outcome(outcome)
 
-    shown = reproduce(request, Tracker(results), jobs=jobs, device=device, progress=progress, told=told)
-    click.echo(render(shown.sheet, form))
+    how = How(action.device, progress=progress, jobs=action.jobs)
+    shown = reproduce(request, Tracker(results), how, on_outcome=on_outcome)
+    click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)
     return int("failed" in statuses)

@@ -1,47 +1,84 @@
-"""Progress on standard error: a live line on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error: a live bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from bench.spec import RunSpec
 
 if TYPE_CHECKING:
-    from bench.runs.execute import Outcome, RunSpec
+    from bench.runs.execute import Outcome
 
-_EVERY_S = {True: 0.2, False: 10.0}  # between lines, on a terminal or not
+EVERY_S: Final = 10.0  # between plain lines
+SHOWN: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
 
 
-class Line:
-    """One line of progress that replaces itself on a terminal."""
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
+        """Show how far a thing is, if it is time to."""
+
+    def tell(self, text: str) -> None:
+        """Show a line that stays."""
+
+    def close(self) -> None:
+        """End, so that the next output starts on its own line."""
+
+
+class PlainLines:
+    """For logs: a line every so often."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last = time.monotonic() - _EVERY_S[self._terminal]
-        self._open = False
+        self._last = time.monotonic() - EVERY_S
 
-    def show(self, text: str, *, final: bool = False) -> None:
-        """Show `text`, unless the last one is too recent; `final` lines always show and stay."""
-        now = time.monotonic()
-        if not final and now - self._last < _EVERY_S[self._terminal]:
-            return
-        self._last = now
-        self._open = self._terminal and not final
-        sys.stderr.write(f"\r\x1b[K{text}" + ("" if self._open else "\n") if self._terminal else text + "\n")
+    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
+        """See `Display`."""
+        if time.monotonic() - self._last >= EVERY_S:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """See `Display`."""
+        self._last = time.monotonic()
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
     def close(self) -> None:
-        """End an open line, so that the next output starts on its own."""
-        if self._open:
-            sys.stderr.write("\n")
-            self._open = False
+        """See `Display`."""
+
+
+class LiveBar:
+    """For a terminal: rich's bar, redrawn in place."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24))
+        self._progress: Any = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        self._bar = self._progress.add_task("", total=None)
+        self._progress.start()
+
+    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
+        """See `Display`."""
+        self._progress.update(self._bar, description=text, completed=done, total=total)
+
+    def tell(self, text: str) -> None:
+        """See `Display`."""
+        self._progress.console.print(text, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """See `Display`."""
+        self._progress.stop()
 
 
 class _Shown:
-    """Owns a line and ends it."""
+    """Owns a display and ends it."""
 
     def __init__(self) -> None:
-        self._line = Line()
+        self._display: Display = LiveBar() if sys.stderr.isatty() else PlainLines()
 
     def __enter__(self) -> Self:
         return self
@@ -49,7 +86,7 @@ class _Shown:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._line.close()
+        self._display.close()
 
 
 class PrepareProgress(_Shown):
@@ -58,12 +95,13 @@ class PrepareProgress(_Shown):
     _first: tuple[float, int] | None = None  # time and bytes of the first report: before it, code was compiled
 
     def __call__(self, done: int, total: int, captures: int, of: int, packets: int) -> None:
-        """Show how far `bench.data.prepare` is: bytes and captures done, of how many, and packets kept so far."""
+        """Show how far it is: bytes and captures done, of how many, and packets kept so far."""
         now = time.monotonic()
         started, before = self._first = self._first or (now, done)
         rate = (done - before) / (now - started) if now > started else 0.0
         pace = f", {rate / 1e6:.0f} MB/s, {(total - done) / rate:.0f} s left" if rate else ""
-        self._line.show(f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets{pace}")
+        text = f"{captures}/{of} captures, {done / 1e6:.0f}/{total / 1e6:.0f} MB, {packets} packets{pace}"
+        self._display.show(text, done, total)
 
 
 class DownloadProgress(_Shown):
@@ -81,7 +119,11 @@ class DownloadProgress(_Shown):
         size = f"{done / 1e6:.1f}" + (f"/{total / 1e6:.1f}" if total else "")
         left = f", {max(total - done, 0) / rate:.0f} s left" if rate and total else ""
         pace = f", {rate / 1e6:.1f} MB/s{left}" if rate else ""
-        self._line.show(f"[{number}/{of}] {path}: {size} MB{pace}", final=done == total)
+        text = f"[{number}/{of}] {path}: {size} MB{pace}"
+        if done == total:
+            self._display.tell(text)
+        else:
+            self._display.show(text, done, total or None)
 
 
 class RunProgress(_Shown):
@@ -93,17 +135,18 @@ class RunProgress(_Shown):
         self._done = 0
         self._fit_started = 0.0
 
-    def __call__(self, spec: "RunSpec", stage: str, values: Mapping[str, float]) -> None:
+    def __call__(self, spec: RunSpec, stage: str, values: Mapping[str, float]) -> None:
         """Show a stage, or an epoch with its numbers and the time left of the training."""
         if stage == "fit":
             self._fit_started = time.monotonic()
         text = f"[{self._done + 1}/{self._runs}] {spec.dataset} {spec.name} {stage}"
-        if stage == "epoch":
-            done, of = int(values["epoch"]), int(values["epochs"])
-            left = (time.monotonic() - self._fit_started) / done * (of - done)
-            numbers = ", ".join(f"{name} {values[name]:.4g}" for name in _TOLD if name in values)
-            text += f" {done}/{of}: {numbers}, at most {left:.0f} s left"
-        self._line.show(text)
+        if stage != "epoch":
+            self._display.show(text, self._done, self._runs)
+            return
+        done, of = int(values["epoch"]), int(values["epochs"])
+        left = (time.monotonic() - self._fit_started) / done * (of - done)
+        numbers = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+        self._display.show(f"{text} {done}/{of}: {numbers}, at most {left:.0f} s left", done, of)
 
     def outcome(self, outcome: "Outcome") -> None:
         """Show what became of a run."""
@@ -111,7 +154,4 @@ class RunProgress(_Shown):
         score = f", macro F1 {outcome.metrics['macro_f1']:.4f}" if "macro_f1" in outcome.metrics else ""
         why = f" ({outcome.reason})" if outcome.reason else ""
         name = f"{outcome.spec.dataset} {outcome.spec.name}"
-        self._line.show(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}", final=True)
-
-
-_TOLD = ("loss", "accuracy", "validation_macro_f1")
+        self._display.tell(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}")

@@ -1,110 +1,141 @@
 """Commands on what runs found."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.base import (
+    SampleOptions,
     check_classes,
     cli,
     emit,
     format_option,
+    grouped,
     json_option,
-    listed,
+    list_option,
     opened,
     results_option,
     sample_options,
 )
 from bench.cli.text import columns
 from bench.errors import InputError
+from bench.spec import SplitSpec
+
+if TYPE_CHECKING:
+    from bench.analysis.ranking import Ranking
+    from bench.runs.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Which runs a table shows, and how."""
+
+    methods: list[str]
+    datasets: list[str]
+    task: str | None
+    split: str | None
+    metrics: list[str]
+    spread: str | None
+    deviations: bool
 
 
 @cli.command()
-@click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Only these methods.")
-@click.option("--dataset", "datasets", multiple=True, callback=listed, metavar="D,...", help="Only these data sets.")
-@click.option("--task", help="Only this task.")
-@click.option("--split", help="Only this split scheme.")
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    callback=listed,
-    metavar="NAME,...",
-    help="Columns; accuracy, macro precision, recall and F1, and seconds by default.",
-)
-@click.option("--columns", "spread", help="Spread the first metric over dataset, task or split.")
+@grouped("asked", TableOptions,
+         list_option("--method", "methods", metavar="M,...", help="Only these methods."),
+         list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets."),
+         click.option("--task", help="Only this task."),
+         click.option("--split", help="Only this split scheme."),
+         list_option("--metric", "metrics", metavar="NAME,...",
+                     help="Columns; accuracy, macro precision, recall and F1, and seconds by default."),
+         click.option("--columns", "spread", help="Spread the first metric over dataset, task or split."),
+         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."))  # fmt: skip
 @format_option
-@click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper.")
 @results_option
 @json_option
-def table(methods: list[str], datasets: list[str], task: str | None, split: str | None, metrics: list[str],
-          spread: str | None, form: str, deviations: bool, results: Path, as_json: bool) -> None:  # fmt: skip
+def table(asked: TableOptions, form: str, results: Path, as_json: bool) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
-    from bench.analysis import tables
+    from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
     from bench.runs.tracking import Tracker
 
-    records = Tracker(results).search(method=methods or None, dataset=datasets or None, task=task, split=split)
-    known = {name for record in records for name in record.metrics} or set(metrics)
-    if unknown := [name for name in metrics if name not in known]:
+    records = Tracker(results).search(
+        method=asked.methods or None, dataset=asked.datasets or None, task=asked.task, split=asked.split
+    )
+    known = {name for record in records for name in record.metrics} or set(asked.metrics)
+    if unknown := [name for name in asked.metrics if name not in known]:
         raise InputError(f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}")
-    form = "json" if as_json else form
-    sheet = tables.table(records, metrics=metrics or tables.COLUMNS, columns=spread, footnotes=deviations)
-    click.echo(render(sheet, form))
+    shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
+    click.echo(render(shown, "json" if as_json else form))
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    """What is ranked."""
+
+    datasets: list[str]
+    task: str | None
+    split: str | None
+    methods: list[str]
+    metric: str | None
+    figure: Path | None
 
 
 @cli.command()
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
 @click.option("--pool", is_flag=True, help="Two runs: take in all seeds and folds of each.")
-@click.option(
-    "--dataset",
-    "datasets",
-    multiple=True,
-    callback=listed,
-    metavar="D,...",
-    help="Rank the methods with finished runs on these data sets.",
-)
-@click.option("--task", help="Rank on this task.")
-@click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'.")
-@click.option("--method", "methods", multiple=True, callback=listed, metavar="M,...", help="Rank only these methods.")
-@click.option("--metric", help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall.")
+@grouped("asked", RankingOptions,
+         list_option("--dataset", "datasets", metavar="D,...",
+                     help="Rank the methods with finished runs on these data sets."),
+         click.option("--task", help="Rank on this task."),
+         click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
+         list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
+         click.option("--metric",
+                      help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
+         click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
+                      help="Draw the ranking's critical-difference diagram (.svg or .png)."))  # fmt: skip
 @format_option
-@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
-              help="Draw the ranking's critical-difference diagram (.svg or .png).")  # fmt: skip
 @results_option
 @json_option
-def compare(runs: tuple[str, ...], pool: bool, datasets: list[str], results: Path, as_json: bool,
-            form: str, **asked: Any) -> None:  # fmt: skip
+def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path, as_json: bool) -> None:
     """Two runs on the same test samples (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
-    from bench.analysis import comparison, ranking
-    from bench.analysis.contestants import contestants
+    from bench.analysis import ranking
+    from bench.analysis.comparison import compare, comparison_table
     from bench.analysis.tables import siblings
     from bench.render.table import render
     from bench.runs.tracking import Tracker
 
-    if len(runs) != (0 if datasets else 2) or (runs and any(asked.values())):
+    if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
         raise InputError("compare takes two runs, or --dataset (with its options) to rank the methods")
-    if datasets and pool:
+    if asked.datasets and pool:
         raise InputError("--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out")
-    if asked["figure"] is not None:
-        ranking.check_figure(asked["figure"])
+    if asked.figure is not None:
+        ranking.check_figure(asked.figure)
     tracker = Tracker(results)
     form = "json" if as_json else form
-    if datasets:
-        records = tracker.search(dataset=datasets, task=asked["task"])
-        entries, notes = contestants(records, datasets, split=asked["split"], methods=asked["methods"])
-        ranked = ranking.rank(entries, tracker.load, metric=asked["metric"] or "macro_f1", notes=notes)
-        if asked["figure"] is not None:
-            ranking.draw(ranked, asked["figure"])
-        click.echo(render(ranking.sheet(ranked), form))
+    if asked.datasets:
+        ranked = _ranked(tracker, asked)
+        if asked.figure is not None:
+            ranking.draw(ranked, asked.figure)
+        click.echo(render(ranking.ranking_table(ranked), form))
         return
     sides = [[tracker.load(run)] for run in runs]
     if pool:
         everything = tracker.search()
         sides = [[tracker.load(r.run_id) for r in siblings(side[0], everything)] for side in sides]
-    click.echo(render(comparison.sheet(comparison.compare(*sides)), form))
+    click.echo(render(comparison_table(compare(*sides)), form))
+
+
+def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
+    """The ranking that is asked for."""
+    from bench.analysis.ranking import rank
+    from bench.analysis.ranking_entries import ranking_entries
+
+    records = tracker.search(dataset=asked.datasets, task=asked.task)
+    entries, notes = ranking_entries(records, asked.datasets, split=asked.split, methods=asked.methods)
+    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=notes)
 
 
 @cli.command()
@@ -131,48 +162,53 @@ def schemes_listed(context: click.Context, option: click.Parameter, values: Sequ
     return list(dict.fromkeys(name.strip() for name in found if name.strip()))
 
 
+@dataclass(frozen=True)
+class AuditOptions:
+    """What an audit looks at."""
+
+    task: str | None
+    schemes: list[str]
+    methods: list[str]
+    seed: int
+    no_runs: bool
+
+
 @cli.command()
 @click.argument("dataset")
-@click.option("--task", help="The data set's task; its default one where not given.")
-@click.option(
-    "--split",
-    "schemes",
-    multiple=True,
-    callback=schemes_listed,
-    metavar="S,...",
-    help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a --split of its own.",
-)
-@click.option(
-    "--method",
-    "names",
-    multiple=True,
-    callback=listed,
-    metavar="M,...",
-    help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway.",
-)
+@grouped("asked", AuditOptions,
+         click.option("--task", help="The data set's task; its default one where not given."),
+         click.option("--split", "schemes", multiple=True, callback=schemes_listed, metavar="S,...",
+                      help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a "
+                           "--split of its own."),
+         list_option("--method", "methods", metavar="M,...",
+                     help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway."),
+         click.option("--seed", default=0, show_default=True),
+         click.option("--no-runs", is_flag=True,
+                      help="Do not run the baselines; tell only what has run."))  # fmt: skip
 @sample_options
-@click.option("--seed", default=0, show_default=True)
-@click.option("--no-runs", is_flag=True, help="Do not run the methods of the floor; tell only what has run.")
 @results_option
 @json_option
-def audit(dataset: str, task: str | None, schemes: list[str], names: list[str], seed: int, no_runs: bool,
-          results: Path, as_json: bool, **options: Any) -> None:  # fmt: skip
+def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    from bench.analysis.audit import audit, audit_text, save
+    from bench.analysis.audit import AuditRequest, audit, save
+    from bench.analysis.audit_tables import audit_text
     from bench.runs.tracking import Tracker
 
+    request = AuditRequest(
+        schemes=tuple(asked.schemes) or ("session", "capture", "paper"),
+        methods=tuple(asked.methods),
+        run_baselines=not asked.no_runs,
+        seed=asked.seed,
+        options=samples.fields,
+    )
     store = opened(dataset)
-    check_classes(store, task, options["filter"], options["sampling"], strict=False)
+    check_classes(store, asked.task, SplitSpec(filter=samples.filter, sampling=samples.sampling), strict=False)
     found = audit(
         store,
-        task or store.default_task,
+        asked.task or store.default_task,
         Tracker(results),
-        schemes=schemes or ("session", "capture", "paper"),
-        methods=names,
-        run_floor=not no_runs,
-        seed=seed,
-        progress=lambda line: click.echo(line, err=True),
-        **options,
+        request,
+        lambda line: click.echo(line, err=True),
     )
     click.echo(f"saved as {save(found, results)}", err=True)
-    emit(as_json, found, audit_text(found))
+    emit(as_json, found.to_dict(), audit_text(found))

@@ -1,17 +1,20 @@
 """Commands that run methods or look at them."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
 from bench.cli.base import (
+    SplitOptions,
+    TrainingOptions,
     check_device,
     cli,
     emit,
+    grouped,
     json_option,
-    listed,
+    list_option,
     pairs,
     results_option,
     specs_of,
@@ -38,50 +41,53 @@ def methods(name: str | None, as_json: bool) -> None:
         emit(as_json, method, f"{outline(head)}\n{parameter_table(method['parameters'])}")
 
 
+@dataclass(frozen=True)
+class MatrixOptions:
+    """Which runs, and how many at once."""
+
+    seed: int | None
+    seeds: int | None
+    jobs: int
+    rerun: bool
+
+
 @cli.command()
-@click.option(
-    "--method",
-    "names",
-    multiple=True,
-    required=True,
-    callback=listed,
-    metavar="M,...",
-    help="Methods, by name or FILE.py:CLASS.",
-)
-@click.option(
-    "--dataset",
-    "dataset_names",
-    multiple=True,
-    required=True,
-    callback=listed,
-    metavar="D,...",
-    help="Data sets, by name, card or folder.",
-)
+@list_option("--method", "names", required=True, metavar="M,...", help="Methods, by name or FILE.py:CLASS.")
+@list_option("--dataset", "datasets", required=True, metavar="D,...", help="Data sets, by name, card or folder.")
 @split_options
-@click.option("--seed", type=int, help="One seed; 0 by default.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1.")
+@grouped("matrix", MatrixOptions,
+         click.option("--seed", type=int, help="One seed; 0 by default."),
+         click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
+         click.option("--rerun", is_flag=True, help="Compute again what is done."))  # fmt: skip
 @training_options
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once.")
-@click.option("--rerun", is_flag=True, help="Compute again what is done.")
 @results_option
 @json_option
-def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | None,
-        seeds: int | None, jobs: int, rerun: bool, device: str, results: Path, as_json: bool,
-        **asked: Any) -> int:  # fmt: skip
+def run(
+    names: list[str],
+    datasets: list[str],
+    split: SplitOptions,
+    matrix: MatrixOptions,
+    training: TrainingOptions,
+    results: Path,
+    as_json: bool,
+) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
     from bench.cli.progress import RunProgress
-    from bench.runs.execute import run_matrix
+    from bench.runs.execute import How, run_matrix
     from bench.runs.tracking import Tracker
 
-    if seed is not None and seeds is not None:
+    if matrix.seed is not None and matrix.seeds is not None:
         raise InputError("--seed and --seeds exclude each other; give one")
-    check_device(device)
-    specs = specs_of(names, dataset_names, scheme, range(seeds) if seeds else [seed or 0], asked)
+    check_device(training.device)
+    seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
+    specs = specs_of(names, datasets, split, training, seeds)
     outcomes = []
-    if jobs > 1:
-        click.echo(f"{len(specs)} runs, {jobs} at once; each is told when it ends", err=True)
+    if matrix.jobs > 1:
+        click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        for outcome in run_matrix(specs, Tracker(results), jobs=jobs, device=device, progress=progress, rerun=rerun):
+        how = How(training.device, matrix.rerun, progress, matrix.jobs)
+        for outcome in run_matrix(specs, Tracker(results), how):
             progress.outcome(outcome)
             outcomes.append(outcome)
     order = {spec.digest: number for number, spec in enumerate(specs)}
@@ -90,45 +96,59 @@ def run(names: list[str], dataset_names: list[str], scheme: str, seed: int | Non
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
+@dataclass(frozen=True)
+class StudyOptions:
+    """What a study searches, and how."""
+
+    seed: int
+    fold: int | None
+    param: dict[str, str]
+    trials: int | None
+    sampler: str
+    no_prune: bool
+    storage: str | None
+
+
 @cli.command()
 @click.option("--method", required=True, help="Method, by name or FILE.py:CLASS.")
 @click.option("--dataset", required=True, help="Data set, by name, card or folder.")
 @split_options
-@click.option("--seed", default=0, show_default=True)
-@click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to search on, from 0.")
-@click.option(
-    "--param",
-    "params",
-    multiple=True,
-    callback=pairs,
-    metavar="NAME=SPACE",
-    help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default.",
-)
-@click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid.")
-@click.option("--sampler", default="tpe", show_default=True, help="tpe or grid.")
-@click.option("--no-prune", is_flag=True, help="Let bad trials train to the end.")
-@click.option("--storage", help="Database URL of the study; a SQLite file in --results by default.")
+@grouped("study", StudyOptions,
+         click.option("--seed", default=0, show_default=True),
+         click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to search on, from 0."),
+         click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
+                      help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
+         click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
+         click.option("--sampler", default="tpe", show_default=True, help="tpe or grid."),
+         click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
+         click.option("--storage", help="Database URL of the study; a SQLite file in --results by default."))  # fmt: skip
 @training_options
 @results_option
 @json_option
-def tune(method: str, dataset: str, scheme: str, seed: int, fold: int | None, params: dict[str, str],
-         trials: int | None, sampler: str, no_prune: bool, storage: str | None, device: str, results: Path,
-         as_json: bool, **asked: Any) -> None:  # fmt: skip
+def tune(
+    method: str,
+    dataset: str,
+    split: SplitOptions,
+    study: StudyOptions,
+    training: TrainingOptions,
+    results: Path,
+    as_json: bool,
+) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
-    check_device(device)
-    specs = specs_of([method], [dataset], scheme, [seed], asked)
-    if (fold or 0) >= len(specs):
-        raise InputError(f"--fold {fold}: there are {len(specs)} folds, counted from 0; see --folds")
+    check_device(training.device)
+    specs = specs_of([method], [dataset], split, training, [study.seed])
+    if (study.fold or 0) >= len(specs):
+        raise InputError(f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
     from bench.runs.tracking import Tracker
-    from bench.runs.tuning import Search, spaces_for, tune
+    from bench.runs.tuning import HowToTune, Search, spaces_for, tune
 
-    spec = specs[fold or 0]
-    search = Search(spec, spaces_for(method, params, spec.parameters), sampler, prune=not no_prune)
+    spec = specs[study.fold or 0]
+    search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
-    url = storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
-    summary = tune(search, Tracker(results), storage=url, trials=trials, device=device, results=results,
-                   progress=lambda line: click.echo(line, err=True))  # fmt: skip
+    url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
+    how = HowToTune(url, results, study.trials, training.device, lambda line: click.echo(line, err=True))
+    summary = tune(search, Tracker(results), how)
     best = summary["best"]
     text = f"study {summary['study']}: {len(summary['trials'])} trials"
     if best:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bench.files import plain
+
 if TYPE_CHECKING:
+    from bench.data.manifest import Manifest
     from bench.runs.execute import Outcome
 
 
@@ -48,40 +51,40 @@ def parameter_table(parameters: Sequence[dict[str, Any]]) -> str:
     return "\n" + columns(rows) if parameters else ""
 
 
-def brief(report: dict[str, Any]) -> dict[str, Any]:
+def brief(manifest: "Manifest") -> dict[str, Any]:
     """A store's manifest for people: counts, and whatever is not as the card expects."""
-    tasks = {
-        name: f"{task['sessions']} sessions in {len(task['classes'])} classes" for name, task in report["tasks"].items()
+    shown: dict[str, Any] = {"captures": len(manifest.captures)}
+    shown |= {"sessions": manifest.sessions, "packets": manifest.packets, "switches": manifest.options.switches}
+    shown["tasks"] = {
+        name: f"{task.sessions} sessions in {len(task.classes)} classes" for name, task in manifest.tasks.items()
     }
-    counts = {key: report[key] for key in ("captures", "sessions", "packets")}
+    if manifest.files:
+        shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
     told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
-    listed = {"switches": report["options"].get("switches"), "tasks": tasks}
-    if files := report.get("files"):
-        listed["files"] = files | {"lacking": {one["task"]: one["classes"] for one in files["lacking"]}}
-    return counts | listed | {key: report[key] for key in told}
+    return shown | {name: plain(getattr(manifest, name)) for name in told}
 
 
-def without_classes(manifest: Mapping[str, Any]) -> list[str]:
+def without_classes(manifest: "Manifest") -> list[str]:
     """A line for each task some of whose listed classes have no session, and what they need."""
     lines = []
-    for one in manifest.get("files", {}).get("lacking", []):
-        files, archives = one["files"], ", ".join(one["archives"])
+    for one in manifest.files.lacking if manifest.files else ():
+        files, archives = one.files, ", ".join(one.archives)
         named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
         needs = [f"missing: {named}" + (f" ({archives})" if archives else "")] if files else []
-        reason = "; ".join([*needs, *one["notes"]]) or "no capture of theirs has a session that the task uses"
-        lines.append(f"{manifest['name']}: task {one['task']} lacks {', '.join(one['classes'])}: {reason}")
+        reason = "; ".join([*needs, *one.notes]) or "no capture of theirs has a session that the task uses"
+        lines.append(f"{manifest.name}: task {one.task} lacks {', '.join(one.classes)}: {reason}")
     return lines
 
 
-def shortcomings(manifest: Mapping[str, Any]) -> str:
+def shortcomings(manifest: "Manifest") -> str:
     """What of a store is not as it should be, counted; empty where all is well."""
-    files = manifest.get("files", {})
+    files = manifest.files
     counted = {
-        "captures could not be read": len(manifest["unreadable"]),
-        "captures are damaged": len(files.get("damage_unexpected", manifest["damaged"])),
-        "counts are not those of the card": len(manifest["unexpected"]),
-        "listed captures are missing": len(files.get("missing", [])),
-        "captures have other numbers of packets than listed": len(files.get("packets_differ", [])),
+        "captures could not be read": len(manifest.unreadable),
+        "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
+        "counts are not those of the card": len(manifest.unexpected),
+        "listed captures are missing": len(files.missing) if files else 0,
+        "captures have other numbers of packets than listed": len(files.packets_differ) if files else 0,
     }
     return ", ".join(f"{number} {what}" for what, number in counted.items() if number)
 
@@ -96,8 +99,8 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
             interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
             scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
         asked = [f"{name}={value}" for name, value in spec.parameters.items()]
-        most = f"max_per_class={spec.max_per_class}"
-        asked += [most] if spec.max_per_class and most not in spec.name else []  # under paper it is in the name
+        limit = f"max_per_class={spec.split.max_per_class}"
+        asked += [limit] if spec.split.max_per_class and limit not in spec.name else []  # under paper it is in the name
         run_id = (outcome.run_id or "")[:8]
         status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
         name = spec.name + (f" ({', '.join(asked)})" if asked else "")

@@ -2,7 +2,7 @@
 
 A card is a TOML file; every field is described in ``datasets/README.md``.  Reading is strict: an unknown
 field, a wrong type or a rule that cannot hold is refused with the card, the field, the value and the reason.
-Only the standard library is imported here, so that listing commands stay quick.
+Only the standard library and cattrs are imported here, so that listing commands stay quick.
 """
 
 import dataclasses
@@ -11,17 +11,16 @@ import hashlib
 import json
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, ClassVar, Final, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Final
 
 from bench.data.file_list import FileList, Listed, read_file_list
 from bench.errors import InputError
+from bench.files import FieldError, plain, shipped_folder, structured
 
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
@@ -30,19 +29,11 @@ PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "down
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
-class _FieldError(ValueError):
-    """A rule of one dataclass that does not hold: the field below it and the reason."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.name = name
-
-
 def _check_pattern(name: str, pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise _FieldError(name, f"not a regular expression: {error}") from error
+        raise FieldError(name, f"not a regular expression: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class PatternLabels:
     def __post_init__(self) -> None:
         _check_pattern("pattern", self.pattern)
         if not self.columns:
-            raise _FieldError("pattern", "has no named group such as (?P<label>...)")
+            raise FieldError("pattern", "has no named group such as (?P<label>...)")
 
     @property
     def columns(self) -> frozenset[str]:
@@ -89,10 +80,10 @@ class SessionLabels:
 
     def __post_init__(self) -> None:
         if len(self.endpoints) != 4:
-            raise _FieldError("endpoints", "four columns are needed: address, port, address, port")
+            raise FieldError("endpoints", "four columns are needed: address, port, address, port")
         for column in self.check:
             if column not in CHECKED:
-                raise _FieldError(f"check.{column}", f"can be checked: {', '.join(CHECKED)}")
+                raise FieldError(f"check.{column}", f"can be checked: {', '.join(CHECKED)}")
 
 
 @dataclass(frozen=True)
@@ -120,17 +111,17 @@ class Switch:
     def __post_init__(self) -> None:
         _check_pattern("files", self.files)
         if self.default not in self.choices:
-            raise _FieldError("default", f"no such choice; there are: {', '.join(self.choices)}")
+            raise FieldError("default", f"no such choice; there are: {', '.join(self.choices)}")
 
     def check(self, files: FileList) -> None:
         """Refuse a switch that concerns no listed capture or sets a column that there is not."""
         if not any(self.concerns(listed) for listed in files.files):
-            raise _FieldError("files", f"matches no file of {files.name}")
+            raise FieldError("files", f"matches no file of {files.name}")
         for choice, values in self.choices.items():
             for column, value in values.items():
                 if column not in files.columns and (column, value) != ("file", ""):
                     known = ", ".join(sorted(files.columns))
-                    raise _FieldError(f"choices.{choice}.{column}", f"can be set: {known}, and file to ''")
+                    raise FieldError(f"choices.{choice}.{column}", f"can be set: {known}, and file to ''")
 
     def concerns(self, listed: Listed) -> bool:
         """Whether it is a question about that capture or the one of which it is a copy."""
@@ -151,7 +142,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.minimum_captures < 1:
-            raise _FieldError("minimum_captures", "must be at least 1")
+            raise FieldError("minimum_captures", "must be at least 1")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -170,15 +161,15 @@ class Download:
 
     def __post_init__(self) -> None:
         if not re.match(r"https?://[^/]", self.url):
-            raise _FieldError("url", "must begin with https:// or http://")
+            raise FieldError("url", "must begin with https:// or http://")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise _FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+            raise FieldError("sha256", "must be 64 hexadecimal digits in lower case")
         if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
-            raise _FieldError(
+            raise FieldError(
                 "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
             )
         if self.unpack not in ("", "zip", "tar"):
-            raise _FieldError("unpack", "can be unpacked: zip, tar")
+            raise FieldError("unpack", "can be unpacked: zip, tar")
 
 
 @dataclass(frozen=True)
@@ -220,13 +211,13 @@ class Card:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise _FieldError("name", "may have letters, digits, '.', '_' and '-' only, 100 at most")
+            raise FieldError("name", "may have letters, digits, '.', '_' and '-' only, 100 at most")
         if self.generator not in ("", "demo"):
-            raise _FieldError("generator", "the only generator is 'demo'")
+            raise FieldError("generator", "the only generator is 'demo'")
         if not self.tasks:
-            raise _FieldError("tasks", "at least one task is needed")
+            raise FieldError("tasks", "at least one task is needed")
         if len(self.tasks) > 1 and sum(task.default for task in self.tasks.values()) != 1:
-            raise _FieldError("tasks", "exactly one task must have default = true")
+            raise FieldError("tasks", "exactly one task must have default = true")
         self._check_columns()
         self._check_switches()
         self._check_downloads()
@@ -234,39 +225,39 @@ class Card:
             _check_pattern(f"attributes.{name}", pattern)
         for name in self.expected.tasks:
             if name not in self.tasks:
-                raise _FieldError(f"expected.tasks.{name}", f"no such task; tasks: {', '.join(self.tasks)}")
+                raise FieldError(f"expected.tasks.{name}", f"no such task; tasks: {', '.join(self.tasks)}")
 
     def _check_columns(self) -> None:
         """Refuse a task that uses a label column which the labels do not have."""
         known = self.labels.columns
         for name, task in self.tasks.items():
             if not NAME.fullmatch(name):
-                raise _FieldError(f"tasks.{name}", "a task's name may have letters, digits, '.', '_' and '-' only")
+                raise FieldError(f"tasks.{name}", "a task's name may have letters, digits, '.', '_' and '-' only")
             used = [(f"tasks.{name}.label", column) for column in task.columns]
             used += [(f"tasks.{name}.where.{column}", column) for column in task.where]
             for place, column in used:
                 if known is not None and column not in known:
-                    raise _FieldError(place, f"no label column {column!r}; there are: {', '.join(sorted(known))}")
+                    raise FieldError(place, f"no label column {column!r}; there are: {', '.join(sorted(known))}")
 
     def _check_switches(self) -> None:
         for name, switch in self.switches.items():
             if not isinstance(self.labels, FileLabels):
-                raise _FieldError("switches", 'are for labels of kind = "files" only')
+                raise FieldError("switches", 'are for labels of kind = "files" only')
             try:
                 switch.check(self.labels.table)
-            except _FieldError as error:
-                raise _FieldError(f"switches.{name}.{error.name}", str(error)) from error
+            except FieldError as error:
+                raise FieldError(f"switches.{name}.{error.name}", str(error)) from error
 
     def _check_downloads(self) -> None:
         """Refuse downloads without a licence, beside captures of another place, or of which one overwrites another."""
         if self.downloads and not self.licence:
-            raise _FieldError("licence", "is needed where there are downloads: it must allow them")
+            raise FieldError("licence", "is needed where there are downloads: it must allow them")
         if self.downloads and (self.source or self.generator):
-            raise _FieldError("downloads", "cannot stand beside source or generator")
+            raise FieldError("downloads", "cannot stand beside source or generator")
         paths = sorted(f"{one.path.lower()}/" for one in self.downloads)  # some file systems do not know case
         for path, following in pairwise(paths):
             if following.startswith(path):
-                raise _FieldError("downloads", f"one lies in the place of another: {path.rstrip('/')}")
+                raise FieldError("downloads", f"one lies in the place of another: {path.rstrip('/')}")
 
     def choose(self, asked: Mapping[str, str]) -> dict[str, str]:
         """The choice of every switch: the default where none is asked for.
@@ -310,9 +301,8 @@ class Card:
 
 
 def card_folder() -> Path:
-    """Where the shipped cards lie: beside ``bench/`` in a checkout, else under the environment's prefix."""
-    beside = Path(__file__).resolve().parents[2] / "datasets"
-    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "etc-bench" / "datasets"
+    """Where the shipped cards lie."""
+    return shipped_folder("datasets")
 
 
 def card_names() -> list[str]:
@@ -349,7 +339,10 @@ def read_card(path: Path) -> Card:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a card: {error}") from error
-    card: Card = _Reader(path).read(Card, raw, "")
+    labels = raw.get("labels")
+    if isinstance(labels, dict) and isinstance(labels.get("table"), str):  # a file's name stands for what is in it
+        raw["labels"] = labels | {"table": plain(read_file_list(path.parent / labels["table"]))}
+    card = structured(raw, Card, str(path))
     if card.name != path.stem:
         raise InputError(f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
     return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
@@ -377,58 +370,3 @@ def folder_card(folder: Path) -> Card:
         raise InputError(f"{folder}: the folder's name is not free as a data set's name; rename it or write a card")
     title = f"Folder {folder.name}: one class a sub-folder"
     return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Turns parsed TOML into the dataclasses above, or says what is wrong and where."""
-
-    path: Path
-
-    def fail(self, place: str, value: Any, reason: str) -> NoReturn:
-        raise InputError(f"{self.path}: {place or 'card'} = {value!r}: {reason}")
-
-    def read(self, kind: Any, raw: Any, place: str) -> Any:
-        """`raw` as `kind`: a dataclass, ``dict[str, X]``, ``tuple[X, ...]``, a union, str, int or bool."""
-        if dataclasses.is_dataclass(kind) and kind is not FileList:
-            return self.read_table(kind, raw, place)
-        origin, arguments = get_origin(kind), [one for one in get_args(kind) if one is not NoneType]
-        if origin is UnionType:
-            if len(arguments) == 1:
-                return self.read(arguments[0], raw, place)
-            return self.read_tagged({one.kind: one for one in arguments}, raw, place)
-        if kind is FileList and isinstance(raw, str):
-            return read_file_list(self.path.parent / raw)
-        if type(raw) is not (wanted := {tuple: list, FileList: str}.get(origin or kind, origin or kind)):
-            self.fail(place, raw, f"must be {wanted.__name__}, is {type(raw).__name__}")
-        if origin is dict:
-            return {key: self.read(arguments[1], value, f"{place}.{key}") for key, value in raw.items()}
-        if origin is tuple:
-            return tuple(self.read(arguments[0], value, f"{place}[{i}]") for i, value in enumerate(raw))
-        return raw
-
-    def read_tagged(self, kinds: dict[str, Any], raw: Any, place: str) -> Any:
-        """One of several dataclasses, told apart by the field ``kind``."""
-        name = raw.get("kind") if isinstance(raw, dict) else None
-        if not isinstance(name, str) or name not in kinds:
-            self.fail(f"{place}.kind", name, f"must be one of: {', '.join(kinds)}")
-        return self.read_table(kinds[name], {k: v for k, v in raw.items() if k != "kind"}, place)
-
-    def read_table(self, kind: Any, raw: Any, place: str) -> Any:
-        if not isinstance(raw, dict):
-            self.fail(place, raw, f"must be a table, is {type(raw).__name__}")
-        below = f"{place}." if place else ""
-        fields, hints = {f.name: f for f in dataclasses.fields(kind)}, get_type_hints(kind)
-        for name in raw:
-            if name not in fields:
-                self.fail(below + name, raw[name], f"unknown field; known: {', '.join(fields)}")
-        for name, one in fields.items():
-            if name not in raw and one.default is one.default_factory is dataclasses.MISSING:
-                self.fail(below + name, None, "is missing")
-        try:
-            return kind(**{name: self.read(hints[name], value, below + name) for name, value in raw.items()})
-        except _FieldError as error:
-            value: Any = raw
-            for step in error.name.split("."):
-                value = value.get(step) if isinstance(value, dict) else None
-            self.fail(below + error.name, value, str(error))

@@ -8,13 +8,13 @@ ports and class frequencies fail, a forest on lengths and times does well and no
 
 import hashlib
 import math
-import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from bench.data.packet_writer import Heading, heading, write_capture
 from bench.errors import InputError
 
 START: Final = 1_700_000_000.0  # seconds since the Unix epoch
@@ -31,7 +31,6 @@ TRUNCATED: Final = 0.06  # ... cut off at a random packet
 UNANSWERED: Final = 0.02  # ... of TCP: a SYN and no more
 UDP: Final = 0.3
 LOST: Final = 0.02  # share of TCP segments sent twice
-FLAGS: Final = {"S": 0x02, "SA": 0x12, "A": 0x10, "PA": 0x18, "FA": 0x11}
 
 
 @dataclass(frozen=True)
@@ -75,27 +74,36 @@ TELEMETRY: Final = Profile(
 )
 
 
+@dataclass(frozen=True)
+class Salt:
+    """What may change without any session saying something else: absolute times, addresses, ports and checksums."""
+
+    start: float = START  # s since the Unix epoch
+    subnet: int = 0  # 0…255
+    ports: int = 0  # of both sides
+    corrupt_checksums: bool = False
+
+
+UNSALTED: Final = Salt()
+
+
 def write(
     folder: Path,
+    salt: Salt = UNSALTED,
     *,
     seed: int = 0,
     sessions: int = 120,
     captures: int = 6,
     classes: int = 6,
-    start: float = START,
-    subnet: int = 0,
-    ports: int = 0,
-    corrupt_checksums: bool = False,
 ) -> None:
     """Write ``folder/<service>/<service>-<i>.pcap`` (Ethernet, µs): the same arguments give the same bytes.
 
-    Of each service about ``sessions`` (5/6 to 5/4 of it) in ``captures`` captures.  ``start`` (s since the
-    Unix epoch), ``subnet`` (0…255), ``ports`` (salt of both sides' ports) and ``corrupt_checksums`` change absolute
-    times, addresses, ports and checksums, and nothing else.  Existing captures of these names are replaced.
+    Of each service about ``sessions`` (5/6 to 5/4 of it) in ``captures`` captures.  Existing captures of these names are
+    replaced.  Raises :class:`InputError` for numbers that it cannot write.
     """
     if not 1 <= classes <= len(PROFILES):
         raise InputError(f"demo: classes={classes} is not within 1…{len(PROFILES)}, the services it can write")
-    if sessions < 1 or captures < 1 or not 0 <= subnet <= 255:
+    if sessions < 1 or captures < 1 or not 0 <= salt.subnet <= 255:
         raise InputError("demo: sessions and captures must be 1 or more, and subnet within 0…255")
     for service in list(PROFILES)[:classes]:
         (folder / service).mkdir(parents=True, exist_ok=True)
@@ -103,7 +111,7 @@ def write(
         for capture in range(captures):
             count = (total + capture) // captures  # these sum to `total`
             talks = _capture(service, capture, count, seed)
-            wire = Wire(round(start * 1e6), subnet, ports, corrupt_checksums)
+            wire = Wire(round(salt.start * 1e6), salt.subnet, salt.ports, salt.corrupt_checksums)
             wire.write(folder / service / f"{service}-{capture}.pcap", talks)
 
 
@@ -340,60 +348,32 @@ class Wire:
     corrupt_checksums: bool
 
     def write(self, path: Path, talks: list[Talk]) -> None:
-        """One capture, written aside and renamed."""
-        from scapy.utils import RawPcapWriter
-
+        """One capture."""
         order = sorted((p.time, s, i) for s, talk in enumerate(talks) for i, p in enumerate(talk.packets))
         heads = [{side: self.head(talk, side) for side in (+1, -1)} for talk in talks]
-        aside = path.with_name(f".{path.name}.part")
-        with RawPcapWriter(str(aside), linktype=1, endianness="<", bufsz=1 << 16) as writer:
-            writer.write_header(b"")
-            for time, session, index in order:
-                seconds, micros = divmod(self.start + time, 1_000_000)
-                packet = talks[session].packets[index]
-                frame = self.frame(heads[session][packet.direction], packet, index)
-                writer.write_packet(frame, sec=seconds, usec=micros)
-        aside.replace(path)
+        packets = ((talks[session].packets[index], session, index) for _, session, index in order)
+        write_capture(
+            path,
+            (
+                (
+                    self.start + p.time,
+                    heads[session][p.direction].frame(p.payload, index, p.flags, p.sequence, p.acknowledged),
+                )
+                for p, session, index in packets
+            ),
+        )
 
-    def head(self, talk: Talk, direction: int) -> bytes:
-        """Ethernet, IP and transport header of all that one side sends; sequence numbers where they start."""
-        from scapy.layers.inet import IP, TCP, UDP
-        from scapy.layers.l2 import Ether
-
-        macs = ("02:00:00:00:00:01", "02:00:00:00:00:02")[::direction]
-        hosts = (f"10.{self.subnet}.0.{talk.client}", f"198.18.{self.subnet}.{talk.server}")[::direction]
+    def head(self, talk: Talk, direction: int) -> Heading:
+        """What all that one side sends begins with; sequence numbers where they start."""
+        hosts = (f"10.{self.subnet}.0.{talk.client}", f"198.18.{self.subnet}.{talk.server}")
         server = SERVER_PORT if self.ports == 0 else 1024 + (self.ports * 7919) % 30_000
-        ports = (32_768 + (talk.port + self.ports * 104_729) % 28_000, server)[::direction]
-        if talk.udp:
-            transport = UDP(sport=ports[0], dport=ports[1])
-        else:
-            isn = talk.isn[direction], talk.isn[-direction]
-            transport = TCP(sport=ports[0], dport=ports[1], seq=isn[0], ack=isn[1], window=64_240)
-        ip = IP(src=hosts[0], dst=hosts[1], ttl=64 if direction > 0 else talk.hops, id=talk.isn[direction] & 0xFFFF)
-        return bytes(Ether(src=macs[0], dst=macs[1]) / ip / transport)
-
-    def frame(self, head: bytes, packet: Packet, index: int) -> bytes:
-        """The packet behind its headers; what differs from packet to packet is patched, as scapy builds slowly.
-
-        ``index`` counts the session's packets and becomes the IP identification.
-        """
-        from scapy.utils import checksum
-
-        frame = bytearray(head + packet.payload)
-        struct.pack_into("!HH", frame, 16, len(frame) - 14, (int.from_bytes(head[18:20]) + index) & 0xFFFF)
-        if packet.flags:
-            opened = 0 if packet.flags in ("S", "SA") else 1  # SYN counts as one byte
-            sequence, acknowledged = struct.unpack_from("!II", head, 38)
-            sequence = (sequence + packet.sequence + opened) & 0xFFFFFFFF
-            acknowledged = 0 if packet.flags == "S" else (acknowledged + packet.acknowledged + 1) & 0xFFFFFFFF
-            struct.pack_into("!IIBB", frame, 38, sequence, acknowledged, 0x50, FLAGS[packet.flags])
-        else:
-            struct.pack_into("!H", frame, 38, len(frame) - 34)
-        wrong = 0x5A5A if self.corrupt_checksums else 0
-        transport = 50 if packet.flags else 40
-        frame[24:26] = frame[transport : transport + 2] = b"\0\0"
-        pseudo = frame[26:34] + struct.pack("!HH", frame[23], len(frame) - 34)
-        struct.pack_into("!H", frame, 24, checksum(bytes(frame[14:34])) ^ wrong)
-        # A sum of 0 over UDP is sent as its complement (RFC 768): 0 says that there is none.
-        struct.pack_into("!H", frame, transport, (checksum(bytes(pseudo + frame[34:])) or 0xFFFF) ^ wrong)
-        return bytes(frame)
+        ports = (32_768 + (talk.port + self.ports * 104_729) % 28_000, server)
+        client, server_end = zip(hosts, ports, strict=True)
+        made = heading(
+            (client, server_end) if direction > 0 else (server_end, client),
+            numbers=None if talk.udp else (talk.isn[direction], talk.isn[-direction]),
+            ttl=64 if direction > 0 else talk.hops,
+            identification=talk.isn[direction],
+            client=direction > 0,
+        )
+        return replace(made, corrupt_checksums=self.corrupt_checksums)

@@ -6,7 +6,6 @@ it, under the checksum that it shall have, so that nothing half done is ever tak
 checksum changed does not go on with the file of before.
 """
 
-import fcntl
 import hashlib
 import json
 import lzma
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.data.cards import Card, Download
-from bench.data.store import bench_home, file_sha256
+from bench.data.store import bench_home
 from bench.errors import InputError
+from bench.files import file_sha256, locked, write_text
 
 if TYPE_CHECKING:
     from requests import RequestException, Response
@@ -40,8 +40,8 @@ _UNPACKING: Final = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.
 def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> Path:
     """The folder with all downloads of a card; those that are not there yet, or are not whole, are fetched.
 
-    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without downloads, a
-    folder with other files in it, a server that does not give a file, a wrong checksum, an archive that cannot be
+    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without downloads,
+    a folder with other files in it, a server that does not give a file, a wrong checksum, an archive that cannot be
     unpacked and a folder that cannot be written, such as on a full disk.
     """
     if not card.downloads:
@@ -53,7 +53,10 @@ def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = N
     with _told(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _refuse_others(card, folder)
-        with _lock(work):
+        work.mkdir(exist_ok=True)
+        with locked(work):
+            for left in work.glob("tmp*"):  # what a killed process left of pooch's
+                left.unlink()
             for number, one in enumerate(card.downloads, 1):
                 report = partial(progress or (lambda *_: None), one.path, number, len(card.downloads))
                 _fetch(one, folder, work, report)
@@ -189,9 +192,7 @@ def _unpack(one: Download, archive: Path, target: Path, mark: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(target)
-    written = mark.with_suffix(".new")
-    written.write_text(_content(one, target))
-    written.replace(mark)
+    write_text(mark, _content(one, target))
     archive.unlink()
 
 
@@ -211,14 +212,3 @@ def _told(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: cannot be written ({reason}); make room or set BENCH_HOME, then {_AGAIN}"
         ) from error
-
-
-@contextmanager
-def _lock(work: Path) -> Iterator[None]:
-    """Hold the hidden folder; the lock ends with the process.  What a killed one left of pooch's is removed."""
-    work.mkdir(exist_ok=True)
-    with (work / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        for left in work.glob("tmp*"):
-            left.unlink()
-        yield

@@ -1,4 +1,4 @@
-"""The list of a published data set's captures, and how a folder of captures meets it.
+"""The list of a published data set's captures, and how a folder of captures matches it.
 
 A list is a CSV file with one row a capture.  `RESERVED` names its own columns, of which only ``file`` is needed; all
 others are label columns.  Only the standard library is imported here, as cards are read by listing commands.
@@ -6,6 +6,7 @@ others are label columns.  Only the standard library is imported here, as cards 
 
 import collections
 import csv
+import dataclasses
 import difflib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from bench.data.manifest import (
+    CaptureEntry,
+    DoubleCapture,
+    FilesReport,
+    LackingClasses,
+    PacketsDiffer,
+    TaskEntry,
+)
 from bench.errors import InputError
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
@@ -61,11 +70,11 @@ class FileList:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """A folder held against a list: the captures to read with their rows, and a report (JSON types)."""
+class CaptureMatch:
+    """A folder held against a list: the captures to read with their rows, and how they match."""
 
     rows: dict[str, Listed]  # path -> row
-    report: dict[str, Any]
+    report: FilesReport
 
 
 def read_file_list(path: Path) -> FileList:
@@ -160,12 +169,12 @@ def unpacking(name: str) -> str:
     return f"{command} {shlex.quote(name)}" if command else ""
 
 
-def meet(
+def match_captures(
     files: Sequence[Listed], left_out: Sequence[Listed], root: Path, captures: Sequence[str], others: Iterable[str]
-) -> Meeting:
+) -> CaptureMatch:
     """Hold the captures below ``root`` against the rows of a list; ``others`` are the files that are no captures.
 
-    A capture meets the row whose parts are the last of its own path (the longest such row), so that it does not
+    A capture matches the row whose parts are the last of its own path (the longest such row), so that it does not
     matter how deep the captures lie.  Rows ``left_out`` are known but not wanted.  Copies are read only where their
     original is not there.
     """
@@ -184,26 +193,23 @@ def meet(
     rows, skipped, used = _without_copies(wanted, taken)
     covered = set(rows) | {key for key, listed in wanted.items() if listed.copy_of} | {capture_key(of) for of in used}
     missing = [listed for key, listed in wanted.items() if key not in covered]
-    return Meeting(
-        {taken[key]: wanted[key] for key in rows},
-        {
-            "listed": len(wanted),
-            "missing": [
-                {name: cell for name, cell in one.flat().items() if name in ("file", "archive", "note")}
-                for one in missing
-            ],
-            "unknown": unknown,
-            "double": [
-                {"file": wanted[key].file, "taken": paths[0], "ignored": paths[1:]}
-                for key, paths in found.items()
-                if key in wanted and len(paths) > 1
-            ],
-            "copies_skipped": skipped,
-            "copies_used": used,
-            "left_out": sorted(path for key in found.keys() & unwanted for path in found[key]),
-            "archives": [{"file": path, "unpack": how} for path in sorted(others) if (how := unpacking(path))],
-        },
+    report = FilesReport(
+        listed=len(wanted),
+        missing=[
+            {name: cell for name, cell in one.flat().items() if name in ("file", "archive", "note")} for one in missing
+        ],
+        unknown=unknown,
+        double=[
+            DoubleCapture(wanted[key].file, paths[0], paths[1:])
+            for key, paths in found.items()
+            if key in wanted and len(paths) > 1
+        ],
+        copies_skipped=skipped,
+        copies_used=used,
+        left_out=sorted(path for key in found.keys() & unwanted for path in found[key]),
+        archives=[{"file": path, "unpack": how} for path in sorted(others) if (how := unpacking(path))],
     )
+    return CaptureMatch({taken[key]: wanted[key] for key in rows}, report)
 
 
 def _without_copies(
@@ -226,61 +232,41 @@ def _without_copies(
     return rows, skipped, used
 
 
-def compare(rows: Mapping[str, Listed], captures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the ingest found (the manifest's entries of captures) against the rows: packets and damage; JSON types."""
-    pairs = [(capture, rows[capture["path"]]) for capture in captures]
-    return {
-        "packets_differ": [
-            {"file": capture["path"], "expected": listed.packets, "found": capture["records"]}
+def with_captures(report: FilesReport, rows: Mapping[str, Listed], captures: Sequence[CaptureEntry]) -> FilesReport:
+    """The report with what the ingest found of packets and damage, against the rows."""
+    pairs = [(capture, rows[capture.path]) for capture in captures]
+    return dataclasses.replace(
+        report,
+        packets_differ=[
+            PacketsDiffer(capture.path, listed.packets, capture.records)
             for capture, listed in pairs
-            if listed.packets not in (None, capture["records"])
+            if listed.packets is not None and listed.packets != capture.records
         ],
-        "damage_expected": [c["path"] for c, listed in pairs if c["damage"] and listed.damaged],
-        "damage_unexpected": [c["path"] for c, listed in pairs if c["damage"] and not listed.damaged],
-        "damage_absent": [c["path"] for c, listed in pairs if not c["damage"] and listed.damaged == "yes"],
-    }
+        damage_expected=[c.path for c, listed in pairs if c.damage and listed.damaged],
+        damage_unexpected=[c.path for c, listed in pairs if c.damage and not listed.damaged],
+        damage_absent=[c.path for c, listed in pairs if not c.damage and listed.damaged == "yes"],
+    )
 
 
-def problems(report: Mapping[str, Any]) -> list[str]:
-    """What keeps a folder from being the listed data set, a line each; of a meeting's report or of one with
-    :func:`compare`'s.
+def lacking_classes(
+    classes: Mapping[str, Sequence[str]], tasks: Mapping[str, TaskEntry], files: Sequence[Listed], report: FilesReport
+) -> list[LackingClasses]:
+    """The classes of each task that the list has and the captures have not.
+
+    ``classes`` gives for each task the class of each of the list's ``files``, empty for none.  What a class needs is
+    told where its captures are among the missing ones.
     """
-    return [
-        *(f"{one['file']} is missing{_remarks(one)}" for one in report["missing"]),
-        *(f"{path} is not in the list" for path in report["unknown"]),
-        *(f"{one['file']} is there twice ({one['taken']}, {one['ignored'][0]})" for one in report["double"]),
-        *(f"{path} is damaged" for path in report.get("damage_unexpected", ())),
-        *(
-            f"{one['file']} has {one['found']} packets, the list says {one['expected']}"
-            for one in report.get("packets_differ", ())
-        ),
-    ]
-
-
-def _remarks(missing: Mapping[str, str]) -> str:
-    remarks = [missing[name] for name in ("archive", "note") if name in missing]
-    return f" ({'; '.join(remarks)})" if remarks else ""
-
-
-def lacking(
-    classes: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]], files: Sequence[Listed],
-    missing: Sequence[Mapping[str, str]],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The classes of each task that the list has and the captures have not; JSON types.
-
-    ``classes`` gives for each task the class of each of the list's ``files``, empty for none, and ``found`` the
-    task's classes.  What a class needs is told where its captures are among the ``missing`` ones.
-    """
-    absent, report = {one["file"] for one in missing}, []
+    absent, lacking = {one["file"] for one in report.missing}, []
     for task, of_file in classes.items():
-        if names := sorted(set(of_file) - set(found[task]) - {""}):
+        if names := sorted(set(of_file) - set(tasks[task].classes) - {""}):
             needed = [one for one, name in zip(files, of_file, strict=True) if name in names and one.file in absent]
-            entry = {
-                "task": task,
-                "classes": names,
-                "files": [listed.file for listed in needed],
-                "archives": sorted({listed.archive for listed in needed} - {""}),
-                "notes": sorted({listed.note for listed in needed} - {""}),
-            }
-            report.append(entry)
-    return report
+            lacking.append(
+                LackingClasses(
+                    task=task,
+                    classes=names,
+                    files=[listed.file for listed in needed],
+                    archives=sorted({listed.archive for listed in needed} - {""}),
+                    notes=sorted({listed.note for listed in needed} - {""}),
+                )
+            )
+    return lacking

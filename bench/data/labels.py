@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import PatternLabels, SessionLabels, Task
+from bench.data.manifest import TaskEntry
 from bench.errors import InputError
 from bench.schema import NO_CLASS
 
@@ -119,7 +120,7 @@ def numbers(keys: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.unique(text, return_inverse=True)[1].astype(np.int64)
 
 
-def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], dict[str, Any]]:
+def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], TaskEntry]:
     """int16 ``[sessions]`` classes of a task (NO_CLASS where unused), and its entry in the manifest."""
     names = row_classes(task, table.columns)
     classes = sorted({name for name in names if name})
@@ -137,14 +138,14 @@ def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArr
     renumber[kept] = np.arange(len(kept))
     final = renumber[labels]
     counts = np.bincount(final[final >= 0], minlength=len(kept))
-    return final, {
-        "classes": [classes[i] for i in kept],
-        "sessions": int(counts.sum()),
-        "class_sessions": counts.tolist(),
-        "class_captures": captures[kept].tolist(),
-        "dropped": {classes[i]: int(captures[i]) for i in np.flatnonzero(captures < task.minimum_captures)},
-        "notes": task.notes,
-    }
+    return final, TaskEntry(
+        classes=[classes[i] for i in kept],
+        sessions=int(counts.sum()),
+        class_sessions=counts.tolist(),
+        class_captures=captures[kept].tolist(),
+        dropped={classes[i]: int(captures[i]) for i in np.flatnonzero(captures < task.minimum_captures)},
+        notes=task.notes,
+    )
 
 
 def row_classes(task: Task, columns: Mapping[str, Sequence[str]]) -> list[str]:

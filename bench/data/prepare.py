@@ -5,22 +5,20 @@ keeps two preparations of one name apart.  The same captures, card and options g
 """
 
 import collections
-import fcntl
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card, FileLabels, SessionLabels, find_card
-from bench.data.file_list import compare, lacking, problems
+from bench.data.file_list import lacking_classes, with_captures
 from bench.data.labels import (
     LabelFile,
     label_table,
@@ -31,18 +29,24 @@ from bench.data.labels import (
     session_tuples,
     task_labels,
 )
-from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
-from bench.data.store import (
+from bench.data.manifest import (
     FORMAT,
-    TASK_COLUMN,
-    Store,
-    bench_home,
-    file_sha256,
-    store_path,
-    unpacked_path,
-    write_columns,
+    CaptureEntry,
+    DamagedCapture,
+    DamageEntry,
+    FilesReport,
+    Manifest,
+    Options,
+    Sources,
+    TaskEntry,
+    UnexpectedCount,
+    UnreadableEntry,
 )
+from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
+from bench.data.store import TASK_COLUMN, Store, bench_home, store_path, unpacked_path, write_columns
+from bench.environment import code_digest
 from bench.errors import InputError
+from bench.files import file_sha256, locked, plain, write_json, written_folder
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 if TYPE_CHECKING:
@@ -55,80 +59,76 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` made or found: the store's folder and, as ``report``, its manifest without the captures."""
+    """What `prepare` made or found."""
 
     store_path: Path
     unchanged: bool  # the store was there already, made of the same input
-    report: dict[str, Any]
+    manifest: Manifest
+    other_code: bool = False  # it was there, and made by other code than today's
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The manifest with the number of captures instead of all of them, ready for JSON."""
+        return self.manifest.to_dict() | {"captures": len(self.manifest.captures)}
+
+
+@dataclass(frozen=True)
+class How:
+    """How a data set is prepared."""
+
+    idle_timeout: float | None = None  # seconds after which a silent session ends; None: never
+    switches: Mapping[str, str] = field(default_factory=dict)  # choices of the card's; the others have their defaults
+    strict: bool = False  # refuse captures that are not exactly what the card describes
+    rebuild: bool = False  # also where the store is there already
+    jobs: int | None = None  # threads; None: one a core
+
+
+USUAL: Final = How()
 
 
 def prepare(
     card: Card,
     source: Path | None = None,
+    how: How = USUAL,
     *,
     home: Path | None = None,
-    idle_timeout: float | None = None,
-    switches: Mapping[str, str] | None = None,
-    strict: bool = False,
-    jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Make the store of a data set, or find that it is there already.
 
-    ``source`` is the folder of the captures (none for a card that makes or knows its own), ``idle_timeout`` the
-    seconds after which a silent session ends (None: never), ``switches`` choices of the card's switches (the others
-    have their defaults), ``jobs`` the number of threads (None: one a core).  A capture that cannot be read is
-    reported in the manifest.  Raises :class:`InputError` where no capture can; with ``strict``, and nothing written,
-    also where the captures are not exactly what the card describes (:func:`_refuse`).
+    ``source`` is the folder of the captures (none for a card that makes or knows its own).  A capture that cannot be
+    read is reported in the manifest.  Raises :class:`InputError` where no capture can; with ``how.strict``, and nothing
+    written, also where the captures are not exactly what the card describes.
     """
     home = home or bench_home()
     path, work = store_path(card.name, home), unpacked_path(card.name, home)
-    chosen = card.choose(switches or {})
-    options = {"idle_timeout": idle_timeout} | ({"switches": chosen} if chosen else {})
-    with _lock(path):
+    options = Options(how.idle_timeout, card.choose(how.switches))
+    with locked(path):
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
-        found = find_captures(card, folder, chosen)
-        if strict and found.met:  # before hours of reading
-            _refuse(folder, problems(found.met))
-        if store := _same_input(path, card, options, found):
-            if strict:
-                _refuse(folder, _problems(store.manifest))
-            return Prepared(path, True, _report(store))
-        aside = path.with_name(f".{card.name}.new")
-        shutil.rmtree(aside, ignore_errors=True)  # left by a killed preparation: nobody else holds the lock
-        aside.mkdir()
-        try:
+        found = find_captures(card, folder, options.switches)
+        if how.strict and found.files_report:  # before hours of reading
+            _refuse(folder, found.files_report.problems)
+        if not how.rebuild and (store := _same_input(path, card, options, found)):
+            if how.strict:
+                _refuse(folder, store.manifest.problems)
+            return Prepared(path, True, store.manifest, other_code=store.manifest.code != code_of_stores())
+        with written_folder(path) as aside:
             build = _Build(card, found, options, work, aside)
-            build.run(jobs, progress)
-            if strict:
-                _refuse(folder, _problems(Store.open(aside).manifest))
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
-        _replace(aside, path)
+            build.run(how.jobs, progress)
+            if how.strict:
+                _refuse(folder, Store.open(aside).manifest.problems)
         for file in work.glob("*"):  # unpacked for the store that was there before
             if file.name not in build.unpacked.values():
                 file.unlink()
-    return Prepared(path, False, _report(Store.open(path)))
+    return Prepared(path, False, Store.open(path).manifest)
 
 
-def prepare_dataset(
-    name_or_path: str,
-    source: Path | None = None,
-    *,
-    home: Path | None = None,
-    idle_timeout: float | None = None,
-    switches: Mapping[str, str] | None = None,
-    strict: bool = False,
-    jobs: int | None = None,
-    progress: Progress | None = None,
-) -> Prepared:
-    """:func:`prepare` by the name or path that :func:`bench.data.cards.find_card` takes."""
-    card = find_card(name_or_path)
-    return prepare(card, source, home=home, idle_timeout=idle_timeout, switches=switches, strict=strict, jobs=jobs,
-                   progress=progress)  # fmt: skip
+@cache
+def code_of_stores() -> str:
+    """Digest of the code that decides what a store holds."""
+    return code_digest("bench.data.prepare")
 
 
 def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progress | None = None) -> Store:
@@ -138,37 +138,40 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     """
     card = find_card(name_or_path)
     if card.generator or card.source:
-        kept = _kept_options(card, store_path(card.name, home))
-        return Store.open(prepare(card, home=home, **kept, progress=progress).store_path)
+        how = _kept_options(card, store_path(card.name, home))
+        return Store.open(prepare(card, how=how, home=home, progress=progress).store_path)
     store = Store.find(card.name, home)
-    if store.manifest["card"] != card.digest:
+    if store.manifest.card != card.digest:
         raise InputError(
             f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`"
         )
     return store
 
 
-def _kept_options(card: Card, path: Path) -> dict[str, Any]:
-    """The options with which a store was prepared, as far as the card still knows them."""
+def _kept_options(card: Card, path: Path) -> How:
+    """How a store was prepared, as far as the card still knows its switches."""
     try:
-        options = Store.open(path).manifest["options"]
+        options = Store.open(path).manifest.options
     except InputError:  # none yet, or one of an older format
-        return {}
-    switches = options.get("switches", {})
-    known = {name: c for name, c in switches.items() if name in card.switches and c in card.switches[name].choices}
-    return {"idle_timeout": options["idle_timeout"], "switches": known}
+        return USUAL
+    known = {
+        name: choice
+        for name, choice in options.switches.items()
+        if name in card.switches and choice in card.switches[name].choices
+    }
+    return How(idle_timeout=options.idle_timeout, switches=known)
 
 
 class _Build:
     """One preparation: captures are read in parallel and written one after another."""
 
-    def __init__(self, card: Card, source: Source, options: dict[str, Any], work: Path, folder: Path) -> None:
+    def __init__(self, card: Card, source: Source, options: Options, work: Path, folder: Path) -> None:
         self.card, self.source, self.options, self.work, self.folder = card, source, options, work, folder
         self.label_file: LabelFile | None = None
         if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
             self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
-        self.captures: list[dict[str, Any]] = []
-        self.unreadable: list[dict[str, Any]] = []
+        self.captures: list[CaptureEntry] = []
+        self.unreadable: list[UnreadableEntry] = []
         self.unpacked: dict[str, str] = {}
         self.sessions: list[Columns] = []
         self.packets = 0
@@ -184,15 +187,15 @@ class _Build:
             stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for the queue
             for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files, 2 * jobs), 1):
                 if isinstance(index, str):
-                    self.unreadable.append(_identity(file, digest) | {"reason": index})
+                    self.unreadable.append(UnreadableEntry(file.path, file.size, digest, index))
                 else:
                     self._add(file, digest, index, sinks)
                 done += file.size
                 if progress:
                     progress(done, size, number, len(files), self.packets)
         if not self.captures:
-            reason = f"{self.unreadable[0]['path']}: {self.unreadable[0]['reason']}" if files else "there is none"
-            archives = self.source.met["archives"] if self.source.met else []
+            reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else "there is none"
+            archives = self.source.files_report.archives if self.source.files_report else []
             remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
             raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}")
         if not self.packets:
@@ -202,7 +205,7 @@ class _Build:
         self._write_packets()
         self._write_sessions()
         mtimes = {file.path: file.mtime_ns for file in files}
-        _write_sources(self.folder, self.source.root, mtimes, self.unpacked)
+        write_json(self.folder / "sources.json", plain(Sources(str(self.source.root), mtimes, self.unpacked)))
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
@@ -214,7 +217,7 @@ class _Build:
         except OSError as error:
             return file, "", str(error.strerror)
         try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
-            index = read_capture(path, idle_timeout=self.options["idle_timeout"], work=self.work)
+            index = read_capture(path, idle_timeout=self.options.idle_timeout, work=self.work)
         except InputError as error:
             return file, digest, str(error).removeprefix(f"{path}: ")
         return file, digest, index
@@ -233,19 +236,21 @@ class _Build:
         if index.bytes_path != index.path:
             self.unpacked[file.path] = index.bytes_path.name
         self.captures.append(
-            _identity(file, digest)
-            | {
-                "bytes": index.size,  # of the file that packet rows address
-                "group": capture_group(self.card, file.path, row),
-                "attributes": capture_attributes(self.card, file.path, row),
-                "format": index.format,
-                "link_types": list(index.link_types),
-                "records": int(index.records),
-                "packets": count,
-                "sessions": sessions,
-                "damage": [{"offset": d.offset, "reason": d.reason, "bytes_lost": d.bytes_lost} for d in index.damage],
-                "skipped": {name: int(n) for name, n in index.skipped.items() if n},
-            }
+            CaptureEntry(
+                path=file.path,
+                size=file.size,
+                sha256=digest,
+                bytes=index.size,
+                group=capture_group(self.card, file.path, row),
+                attributes=capture_attributes(self.card, file.path, row),
+                format=index.format,
+                link_types=list(index.link_types),
+                records=int(index.records),
+                packets=count,
+                sessions=sessions,
+                damage=[DamageEntry(d.offset, d.reason, d.bytes_lost) for d in index.damage],
+                skipped={name: int(n) for name, n in index.skipped.items() if n},
+            )
         )
 
     def _column_file(self, name: str) -> Path:
@@ -263,64 +268,54 @@ class _Build:
         joined = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
         joined["conversation"] = numbers(session_tuples(joined)).astype(np.int32)
         columns = {name: joined[name] for name in SESSION_COLUMNS}
-        paths = [capture["path"] for capture in self.captures]
+        paths = [capture.path for capture in self.captures]
         if isinstance(self.card.labels, FileLabels):
             table = list_table([self.source.rows[path].labels for path in paths], columns)
         else:
-            whole = self.options["idle_timeout"] is None
+            whole = self.options.idle_timeout is None
             table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
         tasks = {}
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
         write_columns(self.folder / "sessions.arrow", columns)
         manifest = self._manifest(len(joined["start"]), table.report, tasks)
-        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        write_json(self.folder / "manifest.json", manifest.to_dict())
 
-    def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, Any]) -> dict[str, Any]:
+    def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, TaskEntry]) -> Manifest:
         skipped: collections.Counter[str] = collections.Counter()
         by_content: dict[str, list[str]] = collections.defaultdict(list)
         for capture in self.captures:
-            skipped.update(capture["skipped"])
-            by_content[capture["sha256"]].append(capture["path"])
-        manifest = {
-            "format": FORMAT,
-            "name": self.card.name,
-            "card": self.card.digest,
-            "options": self.options,
-            "label_file": self.source.label_digest,
-            "packets": self.packets,
-            "sessions": sessions,
-            "default_task": self.card.default_task,
-            "tasks": tasks,
-            "labels": labels,
-            "unexpected": _unexpected(self.card, self.options, len(self.captures), sessions, tasks),
-            "skipped": dict(sorted(skipped.items())),
-            "damaged": [{k: c[k] for k in ("path", "damage")} for c in self.captures if c["damage"]],
-            "copies": [paths for paths in by_content.values() if len(paths) > 1],
-            "unreadable": self.unreadable,
-            "ignored": self.source.ignored,
-            "captures": self.captures,
-        }
-        return manifest | ({"files": self._files(tasks)} if self.source.met else {})
+            skipped.update(capture.skipped)
+            by_content[capture.sha256].append(capture.path)
+        return Manifest(
+            format=FORMAT,
+            name=self.card.name,
+            card=self.card.digest,
+            options=self.options,
+            label_file=self.source.label_digest,
+            packets=self.packets,
+            sessions=sessions,
+            default_task=self.card.default_task,
+            tasks=tasks,
+            labels=labels,
+            unexpected=_unexpected(self.card, self.options, len(self.captures), sessions, tasks),
+            skipped=dict(sorted(skipped.items())),
+            damaged=[DamagedCapture(c.path, c.damage) for c in self.captures if c.damage],
+            copies=[paths for paths in by_content.values() if len(paths) > 1],
+            unreadable=self.unreadable,
+            ignored=self.source.ignored,
+            captures=self.captures,
+            files=self._files(self.source.files_report, tasks) if self.source.files_report else None,
+            code=code_of_stores(),
+        )
 
-    def _files(self, tasks: dict[str, Any]) -> dict[str, Any]:
-        """How the captures meet the card's list: the folder, then what is in them, then the classes."""
-        assert self.source.met
-        listed, _ = self.card.listed(self.options.get("switches", {}))
+    def _files(self, report: FilesReport, tasks: dict[str, TaskEntry]) -> FilesReport:
+        """How the captures match the card's list: the folder, then what is in them, then the classes."""
+        listed, _ = self.card.listed(self.options.switches)
         columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
         classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
-        found = {name: task["classes"] for name, task in tasks.items()}
-        without = lacking(classes, found, listed, self.source.met["missing"])
-        return self.source.met | compare(self.source.rows, self.captures) | {"lacking": without}
-
-
-def _problems(manifest: Mapping[str, Any]) -> list[str]:
-    """Why the captures of a store are not what its card describes, a line each."""
-    return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
-        *(problems(manifest["files"]) if "files" in manifest else ()),
-        *(f"{one['path']}: {one['reason']}" for one in manifest["unreadable"]),
-        *(f"{one['what']}: expected {one['expected']}, found {one['found']}" for one in manifest["unexpected"]),
-    ]
+        report = with_captures(report, self.source.rows, self.captures)
+        return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
 
 
 def _refuse(folder: Path, found: Sequence[str]) -> None:
@@ -332,26 +327,24 @@ def _refuse(folder: Path, found: Sequence[str]) -> None:
 
 
 def _unexpected(
-    card: Card, options: dict[str, Any], captures: int, sessions: int, tasks: dict[str, Any]
-) -> list[dict[str, Any]]:
+    card: Card, options: Options, captures: int, sessions: int, tasks: Mapping[str, TaskEntry]
+) -> list[UnexpectedCount]:
     """Where the counts are not those that the card expects; timeouts and switches change them on purpose."""
-    if options.get("switches", {}) != card.choose({}):
+    if options.switches != card.choose({}):
         return []
     expected = card.expected
     pairs = [("captures", expected.captures, captures)]
-    if options["idle_timeout"] is None:
+    if options.idle_timeout is None:
         pairs.append(("sessions", expected.sessions, sessions))
         for name, task in expected.tasks.items():
-            pairs.append((f"sessions of task {name}", task.sessions, tasks[name]["sessions"]))
-            pairs.append((f"classes of task {name}", task.classes, len(tasks[name]["classes"])))
+            pairs.append((f"sessions of task {name}", task.sessions, tasks[name].sessions))
+            pairs.append((f"classes of task {name}", task.classes, len(tasks[name].classes)))
     return [
-        {"what": what, "expected": wanted, "found": found}
-        for what, wanted, found in pairs
-        if wanted is not None and wanted != found
+        UnexpectedCount(what, wanted, found) for what, wanted, found in pairs if wanted is not None and wanted != found
     ]
 
 
-def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source) -> Store | None:
+def _same_input(path: Path, card: Card, options: Options, source: Source) -> Store | None:
     """The store at the path, if it was made of exactly this input; a mere move of the captures is noted in it."""
     try:
         store = Store.open(path)
@@ -360,34 +353,36 @@ def _same_input(path: Path, card: Card, options: dict[str, Any], source: Source)
     except InputError:
         return None
     manifest = store.manifest
-    known = {entry["path"]: entry for entry in manifest["captures"] + manifest["unreadable"]}
-    if (manifest["card"], manifest["options"]) != (card.digest, options):
+    entries: list[CaptureEntry | UnreadableEntry] = [*manifest.captures, *manifest.unreadable]
+    known = {entry.path: entry for entry in entries}
+    if (manifest.card, manifest.options) != (card.digest, options):
         return None
-    met = (source.met or {}).items() <= manifest.get("files", {}).items()
-    if not met or (manifest["label_file"], manifest["ignored"]) != (source.label_digest, source.ignored):
+    matched = [report.met if report else None for report in (source.files_report, manifest.files)]
+    if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
         return None
-    if {file.path: file.size for file in source.files} != {path: entry["size"] for path, entry in known.items()}:
+    if {file.path: file.size for file in source.files} != {path: entry.size for path, entry in known.items()}:
         return None
-    if not all(entry["sha256"] for entry in manifest["unreadable"]):  # could not even be opened: perhaps it can now
+    if not all(entry.sha256 for entry in manifest.unreadable):  # could not even be opened: perhaps it can now
         return None
-    if not all(_has_size(store.unpacked / name, known[p]["bytes"]) for p, name in sources["unpacked"].items()):
+    sizes = {capture.path: capture.bytes for capture in manifest.captures}
+    if not all(_has_size(store.unpacked / name, sizes[p]) for p, name in sources.unpacked.items()):
         return None
     mtimes = {file.path: file.mtime_ns for file in source.files}
     try:
-        touched = [path for path, mtime in mtimes.items() if sources["mtime_ns"][path] != mtime]
-        if any(file_sha256(source.root / path) != known[path]["sha256"] for path in touched):
+        touched = [path for path, mtime in mtimes.items() if sources.mtime_ns[path] != mtime]
+        if any(file_sha256(source.root / path) != known[path].sha256 for path in touched):
             return None
     except OSError:
         return None
-    if (sources["root"], sources["mtime_ns"]) != (str(source.root), mtimes):
-        _write_sources(path, source.root, mtimes, sources["unpacked"])
+    if (sources.root, sources.mtime_ns) != (str(source.root), mtimes):
+        write_json(path / "sources.json", plain(Sources(str(source.root), mtimes, sources.unpacked)))
     return store
 
 
 def _check_owner(path: Path, folder: Path) -> None:
     """Refuse a store that another folder of the same name still uses: each would overwrite the other's."""
     try:
-        owner = Path(Store.open(path).sources["root"])
+        owner = Path(Store.open(path).sources.root)
     except InputError:
         return
     if owner != folder and owner.is_dir():
@@ -396,14 +391,6 @@ def _check_owner(path: Path, folder: Path) -> None:
 
 def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
-
-
-def _report(store: Store) -> dict[str, Any]:
-    return store.manifest | {"captures": len(store.manifest["captures"])}
-
-
-def _identity(file: CaptureFile, digest: str) -> dict[str, Any]:
-    return {"path": file.path, "size": file.size, "sha256": digest}
 
 
 def _in_order(
@@ -417,28 +404,3 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _write_sources(folder: Path, root: Path, mtimes: dict[str, int], unpacked: dict[str, str]) -> None:
-    aside = folder / ".sources.json"
-    aside.write_text(json.dumps({"root": str(root), "mtime_ns": mtimes, "unpacked": unpacked}, indent=1) + "\n")
-    aside.replace(folder / "sources.json")
-
-
-def _replace(aside: Path, path: Path) -> None:
-    """Put a whole store in its place; between the two renames there is none, never half of one."""
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    aside.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the name of a store; the lock ends with the process, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

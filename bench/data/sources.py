@@ -2,19 +2,19 @@
 
 import collections
 import dataclasses
-import importlib.util
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from bench.data.cards import Card, FileLabels, SessionLabels
-from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, meet
-from bench.data.store import file_sha256, path_value
+from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures
+from bench.data.manifest import FilesReport
+from bench.data.store import path_value
+from bench.environment import code_digest
 from bench.errors import InputError
+from bench.files import file_sha256, written_folder
 from bench.schema import CAPTURE_MAGICS
 
 
@@ -38,7 +38,7 @@ class Source:
     label_file: Path | None
     label_digest: str | None  # SHA-256 (hex) of the label file
     rows: dict[str, Listed] = field(default_factory=dict)  # path -> row of the card's list of captures
-    met: dict[str, Any] | None = None  # how the folder meets that list; None: the card has none
+    files_report: FilesReport | None = None  # how the folder matches that list; None: the card has none
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
@@ -65,17 +65,12 @@ def _straight(folder: Path) -> Path:
 
 def _generated(home: Path) -> Path:
     """The demo's captures; the folder's name carries the generator's digest, so a changed one writes anew."""
-    spec = importlib.util.find_spec("bench.data.demo")
-    assert spec and spec.origin
-    folder = home / "captures" / f"demo-{file_sha256(Path(spec.origin))[:12]}"
+    folder = home / "captures" / f"demo-{code_digest('bench.data.demo')[:12]}"
     if not folder.is_dir():
         from bench.data import demo  # scapy takes a second to import
 
-        aside = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        demo.write(aside)
-        aside.rename(folder)
+        with written_folder(folder) as aside:
+            demo.write(aside)
     return folder
 
 
@@ -104,9 +99,9 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
     source = Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
     if not isinstance(card.labels, FileLabels):
         return source
-    met = meet(*card.listed(switches), root, [file.path for file in files], others)
-    kept = tuple(file for file in files if file.path in met.rows)
-    return dataclasses.replace(source, files=kept, rows=met.rows, met=met.report)
+    match = match_captures(*card.listed(switches), root, [file.path for file in files], others)
+    kept = tuple(file for file in files if file.path in match.rows)
+    return dataclasses.replace(source, files=kept, rows=match.rows, files_report=match.report)
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:

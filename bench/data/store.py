@@ -6,8 +6,6 @@ same on every machine) and ``sources.json`` (where the captures lie on this one)
 column is first asked for.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,14 +17,11 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.manifest import Manifest, Sources, read_manifest
 from bench.errors import InputError
+from bench.files import file_sha256, read_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
-#: changes when a store of before cannot be read, or the ingest would make another one of the same captures
-FORMAT: Final = 2
-#: keys of a manifest that tell how the captures met what was expected: files that are no captures change nothing
-REPORTED: Final = {"unexpected", "ignored", "unreadable", "files"}
-_KEYS: Final = {"name", "card", "options", "packets", "sessions", "tasks", "default_task", "captures", "unreadable"}
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 
 
@@ -53,22 +48,13 @@ class Store:
     """A prepared data set.  Opening reads the manifest only."""
 
     path: Path
-    manifest: dict[str, Any]
-    digest: str  # SHA-256 (hex) of the manifest but `REPORTED`: the same content gives the same digest anywhere
+    manifest: Manifest
+    digest: str  # see `bench.data.manifest.read_manifest`
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """The store in a folder.  Raises :class:`InputError` where there is none or it is of another format."""
-        try:
-            text = (path / "manifest.json").read_bytes()
-            manifest = json.loads(text)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a store ({error}); run `bench prepare`") from error
-        written = manifest.get("format") if isinstance(manifest, dict) else None
-        if written != FORMAT or not _KEYS <= manifest.keys():
-            raise InputError(f"{path}: store format {written}, this version reads {FORMAT}; run `bench prepare` again")
-        content = {name: value for name, value in manifest.items() if name not in REPORTED}
-        return cls(path, manifest, hashlib.sha256(json.dumps(content).encode()).hexdigest())
+        return cls(path, *read_manifest(path))
 
     @classmethod
     def find(cls, name: str, home: Path | None = None) -> Self:
@@ -82,17 +68,17 @@ class Store:
     @property
     def name(self) -> str:
         """The data set's name."""
-        return str(self.manifest["name"])
+        return self.manifest.name
 
     @property
     def tasks(self) -> list[str]:
         """Names of the tasks."""
-        return list(self.manifest["tasks"])
+        return list(self.manifest.tasks)
 
     @property
     def default_task(self) -> str:
         """The task that is meant where none is named."""
-        return str(self.manifest["default_task"])
+        return self.manifest.default_task
 
     @property
     def unpacked(self) -> Path:
@@ -101,9 +87,9 @@ class Store:
 
     def classes(self, task: str) -> list[str]:
         """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
-        if task not in self.manifest["tasks"]:
+        if task not in self.manifest.tasks:
             raise InputError(f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
-        return list(self.manifest["tasks"][task]["classes"])
+        return list(self.manifest.tasks[task].classes)
 
     def labels(self, task: str) -> NDArray[np.int16]:
         """int16 ``[sessions]``: class of each session, NO_CLASS where the task does not use it."""
@@ -120,9 +106,10 @@ class Store:
 
     def capture_group(self) -> NDArray[np.int32]:
         """int32 ``[sessions]``: number of the session's capture group, as the card defines groups."""
-        groups = [capture["group"] for capture in self.manifest["captures"]]
+        groups = [capture.group for capture in self.manifest.captures]
         _, number = np.unique(groups, return_inverse=True)
-        return number.astype(np.int32)[self.session("capture")]
+        result: NDArray[np.int32] = number.astype(np.int32)[self.session("capture")]
+        return result
 
     def capture_attribute(self, name: str) -> NDArray[np.int32]:
         """int32 ``[sessions]``: number of the value (sorted) of the session's capture, -1 where it has none.
@@ -133,25 +120,26 @@ class Store:
         _, own, pattern = name.partition("=")
         try:
             values = [
-                path_value(pattern, capture["path"]) if own else capture["attributes"].get(name, "")
-                for capture in self.manifest["captures"]
+                path_value(pattern, capture.path) if own else capture.attributes.get(name, "")
+                for capture in self.manifest.captures
             ]
         except re.error as error:
             raise InputError(f"attribute {name}: not a regular expression ({error}); write NAME=PATTERN") from None
         if not any(values):
-            known = sorted({key for capture in self.manifest["captures"] for key in capture["attributes"]})
+            known = sorted({key for capture in self.manifest.captures for key in capture.attributes})
             raise InputError(
                 f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}"
             )
         distinct = sorted({value for value in values if value})
         number = np.array([distinct.index(value) if value else -1 for value in values], np.int32)
-        return number[self.session("capture")]
+        result: NDArray[np.int32] = number[self.session("capture")]
+        return result
 
     def capture_path(self, capture: int) -> Path:
         """The file whose bytes the packet rows address: the capture, or what it was unpacked to."""
-        path = self._capture(capture)["path"]
-        unpacked = self.sources["unpacked"].get(path)
-        return self.unpacked / unpacked if unpacked else Path(self.sources["root"]) / path
+        path = self.manifest.captures[capture].path
+        unpacked = self.sources.unpacked.get(path)
+        return self.unpacked / unpacked if unpacked else Path(self.sources.root) / path
 
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """uint8 ``[bytes of the file]``, a read-only memory map.
@@ -166,37 +154,27 @@ class Store:
         return self._maps[capture]
 
     def _check(self, capture: int, path: Path) -> None:
-        recorded = self._capture(capture)
+        recorded = self.manifest.captures[capture]
         remedy = f"prepare {self.name} again (`bench prepare`, with --source and the folder of its captures)"
         try:
             stat = path.stat()
         except OSError as error:
             raise InputError(f"{path}: capture of {self.name} is gone ({error.strerror}); {remedy}") from error
-        if stat.st_size != recorded["bytes"]:
-            raise InputError(f"{path}: has {stat.st_size} bytes, had {recorded['bytes']} when prepared; {remedy}")
+        if stat.st_size != recorded.bytes:
+            raise InputError(f"{path}: has {stat.st_size} bytes, had {recorded.bytes} when prepared; {remedy}")
         # an unpacked file is the harness's own, made whole and renamed: its size is enough
-        if (
-            recorded["path"] in self.sources["unpacked"]
-            or stat.st_mtime_ns == self.sources["mtime_ns"][recorded["path"]]
-        ):
+        if recorded.path in self.sources.unpacked or stat.st_mtime_ns == self.sources.mtime_ns[recorded.path]:
             return
-        if file_sha256(path) != recorded["sha256"]:
+        if file_sha256(path) != recorded.sha256:
             raise InputError(f"{path}: changed since {self.name} was prepared; {remedy}")
 
-    def _capture(self, capture: int) -> Mapping[str, Any]:
-        return self.manifest["captures"][capture]
-
     @cached_property
-    def sources(self) -> dict[str, Any]:
-        """Where the captures lie on this machine: ``root``, ``mtime_ns`` and ``unpacked``, by path."""
-        file = self.path / "sources.json"
+    def sources(self) -> Sources:
+        """Where the captures lie on this machine."""
         try:
-            sources = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{file}: damaged ({error}); run `bench prepare` again") from error
-        if not isinstance(sources, dict) or not {"root", "mtime_ns", "unpacked"} <= sources.keys():
-            raise InputError(f"{file}: damaged; run `bench prepare` again")
-        return sources
+            return read_json(self.path / "sources.json", Sources, "where captures lie, damaged")
+        except InputError as error:
+            raise InputError(f"{error}; run `bench prepare` again") from error
 
     def check_columns(self) -> None:
         """Open both tables.  Raises :class:`InputError` where one is damaged or not of this manifest."""
@@ -213,7 +191,7 @@ class Store:
 
     def _column(self, table: str, column: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         if table not in self._tables:
-            self._tables[table] = _read_batch(self.path / f"{table}.arrow", self.manifest[table])
+            self._tables[table] = _read_batch(self.path / f"{table}.arrow", getattr(self.manifest, table))
         return as_array(self._tables[table].column(column), dtype)
 
 
@@ -221,12 +199,6 @@ def path_value(pattern: str, path: str) -> str:
     """The first group of a pattern that is searched in a path, or all it matches; empty where it does not."""
     match = re.search(pattern, path)
     return (match.group(1) if match.re.groups else match.group()) or "" if match else ""
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:

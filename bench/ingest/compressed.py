@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import IO, Any, BinaryIO, Final
 import zstandard
 
 from bench.errors import InputError
+from bench.files import aside_of
 from bench.ingest.containers import Damage
 
 _READ: Final = 1 << 13  # bounds what one read can blow up to: 8 MB (gzip), 256 MB (zstd)
@@ -62,21 +62,15 @@ def unpack(path: Path, folder: Path) -> tuple[Path, tuple[Damage, ...]]:
     with source:
         if stream is None:
             raise ValueError(f"{path} is not compressed")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as target:
-            try:
-                with reading(path):
-                    digest = hashlib.file_digest(source, "sha256").hexdigest()
-                    source.seek(0)
-                    changed = os.fstat(source.fileno()).st_mtime_ns
-                damage = _copy(source, target, stream)
-                target.close()
-                os.utime(target.name, ns=(changed, changed))
-                unpacked = Path(target.name).replace(folder / digest)
-            except BaseException:
-                Path(target.name).unlink(missing_ok=True)
-                raise
-    return unpacked, damage
+        with reading(path):
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            source.seek(0)
+            changed = os.fstat(source.fileno()).st_mtime_ns
+        with aside_of(folder / digest) as aside, aside.open("w+b") as target:
+            damage = _copy(source, target, stream)
+            target.close()
+            os.utime(aside, ns=(changed, changed))
+    return folder / digest, damage
 
 
 def _stream(path: Path) -> _Stream | None:

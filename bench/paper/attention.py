@@ -14,10 +14,11 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.readers import View
 from bench.runs import registry
-from bench.runs.tracking import Predictions, Record
+from bench.runs.results import Predictions
+from bench.runs.tracking import Record
 from bench.schema import Samples
 from bench.scores.metrics import decide
-from bench.splits.sampling import parse_sampling, window_keys, windows
+from bench.splits.sampling import window_keys, windows
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def attention_maps(record: Record, store: Store, *, session: int | None = None, 
     a store prepared anew, or a session outside the test part.
     """
     method, answers = _model(record), record.predictions()
-    _check_store(record, store)
+    record.check_store(store)
     samples = _samples_of(record, answers, store)
     held = View(store, samples, method.reads).counts(payload_only=True).clip(max=method.parameters.packets)
     chosen = _choose(answers, held, session, record)
@@ -65,12 +66,10 @@ def attention_maps(record: Record, store: Store, *, session: int | None = None, 
 
 def _model(record: Record) -> Any:
     """The run's fitted method, on the CPU."""
-    if record.folder is None or not (record.folder / "model" / "method.json").is_file():
-        raise InputError(f"run {record.run_id[:8]} ({record.status}) has no model; run it again with --rerun")
-    kind = registry.load(record.spec["method"])
+    folder, kind = record.model_folder(), registry.load(record.spec.method)
     if not hasattr(kind, "attention"):
-        raise InputError(f"{record.spec['method']} has no attention between packets; take a method that has it")
-    return kind.load(record.folder / "model", device="cpu")
+        raise InputError(f"{record.spec.method} has no attention between packets; take a method that has it")
+    return kind.load(folder, device="cpu")
 
 
 def _choose(answers: Predictions, held: NDArray[Any], session: int | None, record: Record) -> int:
@@ -84,15 +83,9 @@ def _choose(answers: Predictions, held: NDArray[Any], session: int | None, recor
     return int(rows[0])
 
 
-def _check_store(record: Record, store: Store) -> None:
-    """Raises :class:`InputError` unless the store has the rows that the run names."""
-    if record.spec["store"] not in ("", store.digest):
-        raise InputError(f"{store.name} was prepared anew since run {record.run_id[:8]}; run it again")
-
-
 def _samples_of(record: Record, answers: Predictions, store: Store) -> Samples:
     """The windows that a run answered for, in the order of its predictions."""
-    sampling = parse_sampling(record.result()["split"].get("sampling", "session"))
+    sampling = record.result().split.windows
     packets = np.asarray(store.session("packets"))
     candidates = windows(sampling, np.unique(answers.session), store)
     wanted = Samples(answers.session, answers.first, np.zeros_like(answers.first))

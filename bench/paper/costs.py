@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from bench.data.cards import find_card
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.paper.experiments import EXPERIMENTS, Arm, Experiment, Scale, chosen, plan
-from bench.paper.published import folder, names
-from bench.render.table import Sheet
+from bench.files import shipped_folder
+from bench.paper.declaration import Arm, Experiment, Paper
+from bench.paper.plan import Scale, chosen_arms, plan
+from bench.render.table import Table
 from bench.runs.registry import describe
 from bench.runs.tracking import Tracker
-
-TRAINED: Final = 0.7  # share of the samples that train (IV-A)
 
 
 @dataclass(frozen=True)
@@ -30,37 +29,41 @@ class Cost:
 
 
 def overview(
-    tracker: Tracker, scale: Scale, experiments: Sequence[Experiment] = (), dataset: str | None = None
-) -> Sheet:
+    paper: Paper,
+    tracker: Tracker,
+    scale: Scale,
+    experiments: Sequence[Experiment] = (),
+    dataset: str | None = None,
+) -> Table:
     """Every experiment, or those given: data, whether they are here, runs, what is done, and the estimated time left.
 
     ``dataset`` takes the place of the paper's data.
     """
-    finished, rates = _finished(tracker), rates_of(folder().parent / "rates.csv")
+    reckoner = _Reckoner(paper, scale, rates_of(shipped_folder("results") / "rates.csv"), _finished(tracker))
     rows, records = [], []
-    for experiment in experiments or EXPERIMENTS.values():
+    for experiment in experiments or paper.experiments:
         name = dataset or experiment.dataset
         store = _store(name)
         cells = [experiment.id, experiment.title, name + ("" if store else " (not prepared)")]
-        record: dict[str, Any] = {"id": experiment.id, "title": experiment.title, "dataset": name,
-                                  "prepared": store is not None, "published": experiment.id in names()}  # fmt: skip
+        record: dict[str, Any] = {"id": experiment.id, "title": experiment.title, "dataset": name}
+        record |= {"prepared": store is not None, "published": paper.has_numbers(experiment.id)}
         for mode in ("paper", "clean"):
-            cost = _cost(experiment, mode, name, store, scale, rates, finished)
+            cost = reckoner.cost(experiment, mode, name, store)
             cells += [f"{cost.done} of {cost.runs}", "?" if cost.hours is None else _hours(cost.hours)]
             record |= {f"{mode}_{key}": value for key, value in dataclasses.asdict(cost).items()}
         rows.append(cells)
         records.append(record)
     head = ["id", "what", "data set", "paper: done", "time left", "clean: done", "time left"]
-    return Sheet("", head, rows, _remarks(scale, rates), records)
+    return Table("", head, rows, _remarks(scale, reckoner.rates), records)
 
 
 def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
     """What the times are worth."""
-    words = [f"{key} {value}" for key, value in scale.asked.items()]
+    words = [f"{key} {value}" for key, value in scale.unusual.items()]
     how = "from the rates that benchmarks/rates.py measured on two slow cores, each method at its default size"
     return [
         f"scale: {', '.join(words) or 'full'}; {scale.seeds} seeds",
-        f"time left: {how}; runs that several exhibits share count in each" if rates else
+        f"time left: {how}; runs that several tables share count in each" if rates else
         "time left: unknown, benchmarks/rates.py has measured no rates here",
         "clean, where the data set is not prepared: as many samples as under paper; table-X is timed, it has no runs",
     ]  # fmt: skip
@@ -84,52 +87,51 @@ def _store(name: str) -> Store | None:
         return None
 
 
-def _cost(
-    experiment: Experiment,
-    mode: str,
-    dataset: str,
-    store: Store | None,
-    scale: Scale,
-    rates: Mapping[str, float],
-    finished: set[str],
-) -> Cost:
-    """Runs, finished ones, and hours of the rest."""
-    kept = tuple(arm.method for arm in experiment.arms if arm.method in scale.methods)
-    if experiment.kind == "timing" or (scale.methods and not kept):
-        return Cost(0, 0, 0.0)
-    scale = replace(scale, methods=kept)
-    arms = chosen(experiment, scale)
-    done = [0] * len(arms)
-    if store is not None and finished:
-        planned = plan(experiment, mode, store, scale)
-        done = [sum(spec.digest in finished for spec in one.specs) for one in planned]
-    each = scale.seeds * (scale.folds if mode == "clean" and scale.folds else 1)
-    samples = _samples(experiment, mode, dataset, store, scale)
-    if samples is None or any(arm.method not in rates for arm in arms):
-        return Cost(each * len(arms), sum(done), None)
-    seconds = sum(
-        (each - have) * TRAINED * samples * _epochs(experiment, arm, scale) / rates[arm.method]
-        for arm, have in zip(arms, done, strict=True)
-    )
-    return Cost(each * len(arms), sum(done), seconds / 3600)
+@dataclass(frozen=True)
+class _Reckoner:
+    """What costs are reckoned from."""
 
+    paper: Paper
+    scale: Scale
+    rates: Mapping[str, float]  # samples a second, by method
+    finished: set[str]  # digests of runs
 
-def _epochs(experiment: Experiment, arm: Arm, scale: Scale) -> int:
-    """Passes over the training part; one for methods without epochs."""
-    defaults = describe(arm.method).defaults
-    return int(scale.epochs or experiment.epochs or defaults["epochs"]) if "epochs" in defaults else 1
+    def cost(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> Cost:
+        """Runs, finished ones, and hours of the rest."""
+        kept = tuple(arm.method for arm in experiment.arms if arm.method in self.scale.methods)
+        if experiment.kind == "timing" or (self.scale.methods and not kept):
+            return Cost(0, 0, 0.0)
+        scale = replace(self.scale, methods=kept)
+        arms = chosen_arms(experiment, scale)
+        done = [0] * len(arms)
+        if store is not None and self.finished:
+            planned = plan(experiment, mode, store, scale)
+            done = [sum(spec.digest in self.finished for spec in one.specs) for one in planned]
+        each = scale.seeds * (scale.folds if mode == "clean" and scale.folds else 1)
+        samples = self._samples(experiment, mode, dataset, store)
+        if samples is None or any(arm.method not in self.rates for arm in arms):
+            return Cost(each * len(arms), sum(done), None)
+        seconds = sum(
+            (each - have) * self.paper.trained * samples * self._epochs(experiment, arm) / self.rates[arm.method]
+            for arm, have in zip(arms, done, strict=True)
+        )
+        return Cost(each * len(arms), sum(done), seconds / 3600)
 
+    def _epochs(self, experiment: Experiment, arm: Arm) -> int:
+        """Passes over the training part; one for methods without epochs."""
+        defaults = describe(arm.method).defaults
+        return int(self.scale.epochs or experiment.epochs or defaults["epochs"]) if "epochs" in defaults else 1
 
-def _samples(experiment: Experiment, mode: str, dataset: str, store: Store | None, scale: Scale) -> float | None:
-    """Samples of a run before they are divided; None where neither store nor card knows the classes."""
-    most = scale.max_per_class or (experiment.per_class if mode == "paper" else experiment.limit)
-    if store is None:
-        classes = _expected(dataset)
-        return None if classes is None else classes * (most or experiment.per_class)
-    task = store.manifest["tasks"][store.default_task]
-    if mode == "paper":
-        return len(task["classes"]) * (most or experiment.per_class)
-    return sum(min(count, most or count) for count in task["class_sessions"])
+    def _samples(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> float | None:
+        """Samples of a run before they are divided; None where neither store nor card knows the classes."""
+        limit = self.scale.max_per_class or (experiment.per_class if mode == "paper" else experiment.limit)
+        if store is None:
+            classes = _expected(dataset)
+            return None if classes is None else classes * (limit or experiment.per_class)
+        task = store.manifest.tasks[store.default_task]
+        if mode == "paper":
+            return len(task.classes) * (limit or experiment.per_class)
+        return sum(min(count, limit or count) for count in task.class_sessions)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What was found for an experiment, arm by arm and mode by mode, and the numbers that every exhibit tells.
+"""What runs found for an experiment, arm by arm and mode by mode, and the numbers that every table and figure tells.
 
 Percent, as the paper prints.
 """
@@ -9,23 +9,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from bench.analysis.comparison import compare, test_train_ratio
+from bench.analysis.comparison import Comparison, compare
+from bench.analysis.paired import is_separable, paired_p, test_train_ratio
 from bench.analysis.tables import Row
 from bench.data.store import Store
-from bench.paper.experiments import Arm, Experiment
-from bench.paper.published import names, published
-from bench.paper.published import sheet as published_sheet
-from bench.render.table import Sheet
-from bench.runs.run_labels import marked, meanings, split_words, with_interval
+from bench.paper.declaration import Arm, Experiment, Paper
+from bench.paper.published import published_table
+from bench.render.table import Table
+from bench.runs.run_labels import marked, meanings, with_interval
 from bench.runs.tracking import Record, Tracker
-from bench.scores.significance import FEWEST, LEVEL, corrected_t, holm, welch
+from bench.scores.significance import FEWEST, holm, welch
 
-TOLD: Final = ("macro_f1", "accuracy")  # metrics whose differences are told
+COMPARED: Final = ("macro_f1", "accuracy")  # metrics whose differences are shown
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}
 
 
 @dataclass(frozen=True)
-class Found:
+class ArmResult:
     """The finished runs of an arm under one mode."""
 
     arm: Arm
@@ -39,18 +39,24 @@ class Found:
         return Row(list(self.records), [])
 
     @property
+    def places(self) -> set[tuple[int, int | None]]:
+        """Seeds and folds that are done."""
+        return {record.spec.place for record in self.records}
+
+    @property
     def marks(self) -> str:
         """Signs of the marks that hold, with a space before; empty without runs."""
         return marked("", self.row.marks) if self.records else ""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """An experiment with what was found."""
+class ExperimentResults:
+    """An experiment with what its runs found."""
 
+    paper: Paper
     experiment: Experiment
-    found: Sequence[Found]
-    modes: Sequence[str]  # of `bench.paper.experiments.MODES`, those that are shown
+    arm_results: Sequence[ArmResult]
+    modes: Sequence[str]  # of `bench.paper.plan.MODES`, those that are shown
     tracker: Tracker
     store: Store | None = None  # None: nothing was run
     original: bool = True  # the data are the paper's, so that differences to it mean something
@@ -60,21 +66,23 @@ class Scene:
     @property
     def drawn(self) -> str:
         """The strictest mode that has finished runs; empty where none has."""
-        return next((mode for mode in reversed(self.ours) if any(f.records for f in self.found if f.mode == mode)), "")
+        return next(
+            (mode for mode in reversed(self.ours) if any(f.records for f in self.arm_results if f.mode == mode)), ""
+        )
 
     def headed(self, mode: str) -> str:
         """The mode with the marks that hold for any of its runs."""
-        marks = {mark for f in self.found if f.mode == mode and f.records for mark in f.row.marks}
+        marks = {mark for f in self.arm_results if f.mode == mode and f.records for mark in f.row.marks}
         return marked(mode, marks)
 
-    def of(self, arm: Arm, mode: str) -> Found:
+    def of(self, arm: Arm, mode: str) -> ArmResult:
         """What was found for an arm under a mode."""
-        return next((f for f in self.found if f.arm == arm and f.mode == mode), Found(arm, mode, ()))
+        return next((f for f in self.arm_results if f.arm == arm and f.mode == mode), ArmResult(arm, mode, ()))
 
     @property
     def arms(self) -> list[Arm]:
         """Arms in the paper's order; without runs all of the experiment."""
-        return list(dict.fromkeys(f.arm for f in self.found)) or list(self.experiment.arms)
+        return list(dict.fromkeys(f.arm for f in self.arm_results)) or list(self.experiment.arms)
 
     @property
     def against(self) -> bool:
@@ -122,125 +130,121 @@ def minus(one: Sequence[Record], other: Sequence[Record], metric: str) -> str:
     return with_interval(float(middle), low, high, "+.2f")
 
 
-def printed_value(scene: Scene, arm: Arm, metric: str) -> float | None:
+def printed_value(results: ExperimentResults, arm: Arm, metric: str) -> float | None:
     """The published value of an arm, in percent."""
-    text = scene.printed.get(arm.published, {}).get(NAMES[metric])
+    text = results.printed.get(arm.published, {}).get(NAMES[metric])
     return float(text) if text else None
 
 
-def _shown(scene: Scene, arm: Arm, metric: str) -> str:
+def _shown(results: ExperimentResults, arm: Arm, metric: str) -> str:
     """The published value as it is printed."""
-    row = scene.printed.get(arm.published, {})
+    row = results.printed.get(arm.published, {})
     deviation = row.get(f"{NAMES[metric]}_sd")
     return row.get(NAMES[metric], "–") + (f" ± {deviation}" if deviation else "")
 
 
-def scores(scene: Scene, metrics: Sequence[str] = tuple(NAMES), against: Sequence[str] = TOLD) -> Sheet:
+def scores(
+    results: ExperimentResults, metrics: Sequence[str] = tuple(NAMES), against: Sequence[str] = COMPARED
+) -> Table:
     """A row an arm: the paper's value and ours under each mode, for ``metrics``; what lies between, for ``against``."""
     heads = ["system"]
     for metric in metrics:
-        heads += [f"{NAMES[metric]}: {mode}" for mode in scene.modes]
+        heads += [f"{NAMES[metric]}: {mode}" for mode in results.modes]
         if metric in against:
-            heads += [f"{NAMES[metric]}: {mode} − published" for mode in scene.ours if scene.against]
-            heads += [f"{NAMES[metric]}: paper − clean"] if _both(scene) else []
-    sourced = any("provenance" in row for row in scene.printed.values()) and "published" in scene.modes
+            heads += [f"{NAMES[metric]}: {mode} − published" for mode in results.ours if results.against]
+            heads += [f"{NAMES[metric]}: paper − clean"] if _both(results) else []
+    sourced = any("provenance" in row for row in results.printed.values()) and "published" in results.modes
     rows, records = [], []
-    for arm in scene.arms:
-        source = scene.printed.get(arm.published, {}).get("provenance", "")
-        cells = [cell for metric in metrics for cell in _score_cells(scene, arm, metric, metric in against)]
+    for arm in results.arms:
+        source = results.printed.get(arm.published, {}).get("provenance", "")
+        cells = [cell for metric in metrics for cell in _score_cells(results, arm, metric, metric in against)]
         rows.append([arm.label, *cells, *([source] if sourced else [])])
-        records.append({"system": arm.label, "published_source": source, **_numbers(scene, arm)})
+        records.append({"system": arm.label, "published_source": source, **_numbers(results, arm)})
     head = [*heads, *(["source of the published"] if sourced else [])]
     how = [
         "percent; ± standard deviation over seeds and folds; [ ] 95 % interval: of a single run over its groups, of "
         "paper − clean over seeds (Welch, variances enlarged by test/train: runs share training data)"
     ]
-    return Sheet(scene.title, head, rows, [*notes_of(scene), *how], records)
+    return Table(results.title, head, rows, [*notes_of(results), *how], records)
 
 
-def _both(scene: Scene) -> bool:
-    return {"paper", "clean"} <= set(scene.modes)
+def _both(results: ExperimentResults) -> bool:
+    return {"paper", "clean"} <= set(results.modes)
 
 
-def _score_cells(scene: Scene, arm: Arm, metric: str, against: bool) -> list[str]:
+def _score_cells(results: ExperimentResults, arm: Arm, metric: str, against: bool) -> list[str]:
     """Cells of one arm and one metric, as `scores` heads them."""
-    found = {mode: scene.of(arm, mode) for mode in scene.ours}
+    found = {mode: results.of(arm, mode) for mode in results.ours}
     values = {mode: one.row.value(metric) for mode, one in found.items()}
-    cells = [_shown(scene, arm, metric)] if "published" in scene.modes else []
+    cells = [_shown(results, arm, metric)] if "published" in results.modes else []
     cells += [percent(value, metric) + found[mode].marks for mode, value in values.items()]
     if not against:
         return cells
-    printed = printed_value(scene, arm, metric)
+    printed = printed_value(results, arm, metric)
     for value in values.values():
         known = metric in value and printed is not None
-        cells += [f"{100 * value[metric] - (printed or 0):+.2f}" if known else "–"] if scene.against else []
-    return cells + ([minus(found["paper"].records, found["clean"].records, metric)] if _both(scene) else [])
+        cells += [f"{100 * value[metric] - (printed or 0):+.2f}" if known else "–"] if results.against else []
+    return cells + ([minus(found["paper"].records, found["clean"].records, metric)] if _both(results) else [])
 
 
-def _numbers(scene: Scene, arm: Arm) -> dict[str, Any]:
+def _numbers(results: ExperimentResults, arm: Arm) -> dict[str, Any]:
     """All numbers of an arm, for programs: published in percent, ours as shares."""
     numbers: dict[str, Any] = {
-        f"published_{name}": printed_value(scene, arm, metric) for metric, name in NAMES.items() if scene.printed
+        f"published_{name}": printed_value(results, arm, metric) for metric, name in NAMES.items() if results.printed
     }
-    for mode in scene.ours:
-        found = scene.of(arm, mode)
+    for mode in results.ours:
+        found = results.of(arm, mode)
         for metric in NAMES:
             numbers |= {f"{mode}_{name}": value for name, value in found.row.value(metric).items()}
         numbers |= {f"{mode}_runs": len(found.records), f"{mode}_run_ids": [r.run_id for r in found.records]}
     return numbers
 
 
-def notes_of(scene: Scene) -> list[str]:
+def notes_of(results: ExperimentResults) -> list[str]:
     """What every sheet tells below its table."""
-    experiment = scene.experiment
-    present = {mark for f in scene.found if f.records for mark in f.row.marks}
+    paper, experiment = results.paper, results.experiment
+    present = {mark for f in results.arm_results if f.records for mark in f.row.marks}
     notes = [f"the paper: {experiment.target}"]
-    notes += [f"mode {mode}: {protocol}" for mode in scene.ours if (protocol := _protocol(scene, mode))]
-    if not scene.original and "published" in scene.modes:
+    notes += [f"mode {mode}: {protocol}" for mode in results.ours if (protocol := _protocol(results, mode))]
+    if not results.original and "published" in results.modes:
         notes.append("published numbers are of other data: compare orders, not heights")
-    if "published" in scene.modes and experiment.id in names():
-        read_off = [
-            f"the paper's figure, {row['what']}: {row['value']}" for row in published(experiment.id) if "what" in row
-        ]
-        notes += read_off or published_sheet(experiment.id).notes
+    if "published" in results.modes and paper.has_numbers(experiment.id):
+        rows = paper.rows(experiment.id)
+        read_off = [f"the paper's figure, {row['what']}: {row['value']}" for row in rows if "what" in row]
+        notes += read_off or published_table(paper, experiment.id).notes
     notes += meanings(present)
     own = (experiment.limit, experiment.per_class)[: 2 if experiment.limit else 0]
-    if any(r.spec["max_per_class"] in own for f in scene.found for r in f.records[:1]):
+    if any(r.spec.split.max_per_class in own for f in results.arm_results for r in f.records[:1]):
         notes.append(f"† also marks {experiment.limit} samples a class, which are the paper's own in this experiment")
-    problems = [f"{f.arm.label}, {f.mode}: {problem}" for f in scene.found for problem in f.problems]
+    problems = [f"{f.arm.label}, {f.mode}: {problem}" for f in results.arm_results for problem in f.problems]
     return notes + list(dict.fromkeys(problems))
 
 
-def _protocol(scene: Scene, mode: str) -> str:
+def _protocol(results: ExperimentResults, mode: str) -> str:
     """How a mode makes its parts, in the words of tables; arms may have samplings of their own."""
-    specs = [record.spec for f in scene.found if f.mode == mode for record in f.records[:1]]
+    splits = [record.spec.split for f in results.arm_results if f.mode == mode for record in f.records[:1]]
     limits = [
-        f"at most {spec['max_per_class']} samples a class"
-        for spec in specs
-        if mode == "clean" and spec["max_per_class"]
+        f"at most {split.max_per_class} samples a class" for split in splits if mode == "clean" and split.max_per_class
     ]
-    return "; ".join(dict.fromkeys([*map(split_words, specs), *limits]))
+    return "; ".join(dict.fromkeys([*(split.label for split in splits), *limits]))
 
 
-def pairs(scene: Scene, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
+def paired_notes(results: ExperimentResults, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
     """The first arm of each couple less the second on the same test sessions, seed by seed and fold by fold.
 
     The interval is of all test samples taken as one and resamples groups; the p-value is of the corrected resampled
     t-test on the scores of each seed and fold, corrected for the number of couples (Holm).
     """
     lines = []
-    for mode in scene.ours:
-        known = [(scene.of(one, mode), scene.of(other, mode)) for one, other in couples]
-        whole = [(one, other) for one, other in known if one.records and _places(one) == _places(other)]
+    for mode in results.ours:
+        known = [(results.of(one, mode), results.of(other, mode)) for one, other in couples]
+        whole = [(one, other) for one, other in known if one.records and one.places == other.places]
         lines += [f"{mode}: {one.arm.label} − {other.arm.label}: not the same seeds and folds are done"
                   for one, other in known if (one, other) not in whole]  # fmt: skip
-        tests = [_test(one.records, other.records) for one, other in whole]
-        corrected = iter(holm(np.array([p for p in tests if p is not None])))
-        for (one, other), test in zip(whole, tests, strict=True):
-            p = None if test is None else float(next(corrected))
-            lines.append(
-                f"{mode}: {one.arm.label} − {other.arm.label}: {_apart(compare(one.records, other.records), p)}"
-            )
+        corrected = holm(np.array([paired_p(one.records, other.records, "macro_f1") for one, other in whole]))
+        for (one, other), p in zip(whole, corrected, strict=True):
+            words = _difference_label(compare(one.records, other.records), float(p))
+            lines.append(f"{mode}: {one.arm.label} − {other.arm.label}: {words}")
     if lines:
         lines.append(
             "differences in points of all test samples taken as one [95 % over groups]; p: corrected resampled "
@@ -249,30 +253,15 @@ def pairs(scene: Scene, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
     return lines
 
 
-def _apart(found: Mapping[str, Any], p: float | None) -> str:
+def _difference_label(comparison: Comparison, p: float) -> str:
     """A difference with all that is known of it; not separable unless both the interval and the test say so."""
-    ends = {m: [100 * found[m][end] for end in ("difference", "low", "high")] for m in ("accuracy", "macro_f1")}
-    told = ", ".join(f"{NAMES[m]} {with_interval(apart, low, high, '+.2f')}" for m, (apart, low, high) in ends.items())
-    if p is None:
-        return f"{told}; no test (fewer than {FEWEST} seeds and folds, or no spread over them): not separable"
-    apart = found["macro_f1"]["low"] > 0 or found["macro_f1"]["high"] < 0
-    verdict = "separable" if apart and p < LEVEL else "not separable"
-    return f"{told}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {verdict}"
-
-
-def _test(one: Sequence[Record], other: Sequence[Record]) -> float | None:
-    """p-value of the difference in macro-F1 over seeds and folds; None for too few of them."""
-    if len(one) < FEWEST:
-        return None
-    scores = [{_place(r): r.metrics["macro_f1"] for r in records} for records in (one, other)]
-    apart = np.array([[scores[0][place] - scores[1][place]] for place in sorted(scores[0], key=str)])
-    p = float(corrected_t(apart, np.array([test_train_ratio(one[0])]))[0])
-    return None if np.isnan(p) else p  # every seed and fold differs by the same
-
-
-def _places(found: Found) -> set[tuple[Any, ...]]:
-    return {_place(record) for record in found.records}
-
-
-def _place(record: Record) -> tuple[Any, ...]:
-    return record.spec["seed"], record.spec["fold"]
+    shown = []
+    for metric in ("accuracy", "macro_f1"):
+        found = comparison.differences[metric]
+        interval = with_interval(100 * found.difference, 100 * found.low, 100 * found.high, "+.2f")
+        shown.append(f"{NAMES[metric]} {interval}")
+    words = ", ".join(shown)
+    if np.isnan(p):
+        return f"{words}; no test (fewer than {FEWEST} seeds and folds, or no spread over them): not separable"
+    verdict = "separable" if is_separable(vars(comparison.differences["macro_f1"]), p) else "not separable"
+    return f"{words}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {verdict}"

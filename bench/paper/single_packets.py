@@ -14,7 +14,6 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.runs.tracking import Record
 from bench.scores.metrics import ABSTAINED, confusion, decide, interval
-from bench.splits.sampling import parse_sampling
 
 Ints = NDArray[np.int64]
 
@@ -43,7 +42,7 @@ def one_packet(records: Sequence[Record], store: Store) -> OnePacket:
     kept: list[tuple[Ints, ...]] = []
     for record in records:
         answers = record.predictions()
-        all_are = parse_sampling(record.result()["split"].get("sampling", "session")).window == 1
+        all_are = record.result().split.windows.window == 1
         rows = np.flatnonzero(lonely[answers.session] | all_are)
         predicted = decide(answers.probabilities[rows])
         kept.append((answers.truth[rows], predicted, answers.groups[rows], answers.session[rows]))
@@ -81,8 +80,8 @@ def _check(records: Sequence[Record], store: Store) -> None:
     if not records:
         raise InputError("no finished run to take sessions of one packet from; run some first")
     for record in records:
-        if record.spec["store"] not in ("", store.digest):
-            raise InputError(f"{store.name} was prepared anew since run {record.run_id[:8]}; run it again")
-        alike = all(record.spec[key] == records[0].spec[key] for key in ("dataset", "task"))
+        record.check_store(store)
+        first = records[0].spec
+        alike = (record.spec.dataset, record.spec.task) == (first.dataset, first.task)
         if not alike or record.predictions().classes != records[0].predictions().classes:
             raise InputError(f"run {record.run_id[:8]}: not of the first run's data set, task and classes")

@@ -1,4 +1,4 @@
-"""A table or figure of the paper from what was found: a sheet of numbers, and a picture where the paper has one.
+"""A table or figure of a paper from what its runs found: numbers, and a picture where the paper has one.
 
 Everything here is a function of finished runs and published numbers.
 """
@@ -14,13 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.paper import charts
 from bench.paper.attention import attention_maps
-from bench.paper.experiment_results import TOLD, Scene, notes_of, pairs, percent, scores, spread
-from bench.paper.experiments import BYTES, PACKETS, TAKEN, Arm
-from bench.paper.published import published
+from bench.paper.declaration import Arm, Over
+from bench.paper.experiment_results import (
+    COMPARED,
+    ExperimentResults,
+    notes_of,
+    paired_notes,
+    percent,
+    scores,
+    spread,
+)
 from bench.paper.single_packets import OnePacket, one_packet
-from bench.render.table import Sheet
+from bench.render import plots
+from bench.render.table import Table
 from bench.runs.tracking import Record
 
 Draw = Callable[[Path], None]
@@ -28,56 +35,56 @@ FEW: Final = 10  # sessions below which an interval would feign certainty (our c
 
 
 @dataclass(frozen=True)
-class Exhibit:
-    """A sheet, and what draws its picture."""
+class Reproduced:
+    """A table, and what draws its picture."""
 
-    sheet: Sheet
+    table: Table
     draw: Draw | None = None
 
 
-def exhibit(scene: Scene) -> Exhibit:
-    """The experiment's table or figure."""
-    return KINDS[scene.experiment.kind](scene)
+def table_or_figure(results: ExperimentResults) -> Reproduced:
+    """What an experiment shows."""
+    return SHOWN[results.experiment.kind](results)
 
 
-def _systems(scene: Scene) -> Exhibit:
-    return Exhibit(scores(scene))
+def _systems(results: ExperimentResults) -> Reproduced:
+    return Reproduced(scores(results))
 
 
-def _arms(scene: Scene) -> Exhibit:
+def _arms(results: ExperimentResults) -> Reproduced:
     """Arms with the differences that the paper is about."""
-    couples = [(scene.experiment.arm(one), scene.experiment.arm(other)) for one, other in scene.experiment.pairs]
-    return Exhibit(scores(scene).noted(*pairs(scene, couples)))
+    couples = [(results.experiment.arm(one), results.experiment.arm(other)) for one, other in results.experiment.pairs]
+    return Reproduced(scores(results).noted(*paired_notes(results, couples)))
 
 
-def _classes(scene: Scene) -> Exhibit:
+def _classes(results: ExperimentResults) -> Reproduced:
     """Precision, recall and F1 of each class."""
-    (arm,) = scene.arms
+    (arm,) = results.arms
     kinds = ("precision", "recall", "f1")
-    results = {mode: [r.result()["scores"]["per_class"] for r in scene.of(arm, mode).records] for mode in scene.ours}
-    ours = [name for runs in results.values() for run in runs for name in run]
-    names = list(dict.fromkeys([*(scene.printed if scene.against else ()), *ours]))
-    shown = [mode for mode in scene.modes if mode != "published" or scene.against]
+    by_mode = {mode: [r.result().scores.per_class for r in results.of(arm, mode).records] for mode in results.ours}
+    ours = [name for runs in by_mode.values() for run in runs for name in run]
+    names = list(dict.fromkeys([*(results.printed if results.against else ()), *ours]))
+    shown = [mode for mode in results.modes if mode != "published" or results.against]
     rows, records = [], []
     for name in names:
         cells, record = [name], {"class": name}
         for mode in shown:
             if mode == "published":
-                printed = [scene.printed.get(name, {}).get(kind, "–") for kind in kinds]
+                printed = [results.printed.get(name, {}).get(kind, "–") for kind in kinds]
                 cells += printed
                 record |= {f"published_{kind}": text for kind, text in zip(kinds, printed, strict=True)}
                 continue
             values = {
-                kind: _over_runs([run[name][kind] for run in results[mode] if name in run], kind) for kind in kinds
+                kind: _over_runs([run[name][kind] for run in by_mode[mode] if name in run], kind) for kind in kinds
             }
             cells += [percent(value, kind) for kind, value in values.items()]
             record |= {f"{mode}_{key}": number for value in values.values() for key, number in value.items()}
         rows.append(cells)
         records.append(record)
-    head = ["class", *(f"{kind}: {scene.headed(mode)}" for mode in shown for kind in kinds)]
-    alone = any(len(runs) == 1 for runs in results.values())
-    notes = [*notes_of(scene), *(["classes: one run shows no spread"] if alone else [])]
-    return Exhibit(Sheet(scene.title, head, rows, notes, records))
+    head = ["class", *(f"{kind}: {results.headed(mode)}" for mode in shown for kind in kinds)]
+    alone = any(len(runs) == 1 for runs in by_mode.values())
+    notes = [*notes_of(results), *(["classes: one run shows no spread"] if alone else [])]
+    return Reproduced(Table(results.title, head, rows, notes, records))
 
 
 def _over_runs(values: Sequence[float], name: str) -> dict[str, float]:
@@ -87,63 +94,75 @@ def _over_runs(values: Sequence[float], name: str) -> dict[str, float]:
     return {name: fmean(values), **({f"{name}_sd": stdev(values)} if len(values) > 1 else {})}
 
 
-def _point(scene: Scene, arm: Arm) -> tuple[float, float, float] | None:
+def _point(results: ExperimentResults, arm: Arm) -> tuple[float, float, float] | None:
     """Accuracy of an arm under the mode that is drawn, with its bar; None without runs."""
-    metric = scene.experiment.metric
-    value = scene.of(arm, scene.drawn).row.value(metric)
+    metric = results.experiment.metric
+    value = results.of(arm, results.drawn).row.value(metric)
     return spread(value, metric) if value else None
 
 
-def _caption(scene: Scene, *more: str, mode: str | None = None) -> str:
+def _caption(results: ExperimentResults, *more: str, mode: str | None = None) -> str:
     """A picture's heading, and below it data, scale, and the mode that is drawn with its marks."""
-    head, _, rest = scene.title.partition(" · ")
-    drawn = scene.drawn if mode is None else mode
-    return "\n".join([head, " · ".join([rest, *([f"mode {scene.headed(drawn)}"] if drawn else []), *more])])
+    head, _, rest = results.title.partition(" · ")
+    drawn = results.drawn if mode is None else mode
+    return "\n".join([head, " · ".join([rest, *([f"mode {results.headed(drawn)}"] if drawn else []), *more])])
 
 
-def _bars(scene: Scene) -> str:
+def _bars(results: ExperimentResults) -> str:
     """What the bars of `_point` are."""
-    several = any(len(f.records) > 1 for f in scene.found if f.mode == scene.drawn)
+    several = any(len(f.records) > 1 for f in results.arm_results if f.mode == results.drawn)
     return "bars: one standard deviation over runs" if several else "bars: 95 % interval over groups"
 
 
-def _grid(scene: Scene) -> Exhibit:
-    """Fig. 6: accuracy by packets and bytes."""
-    found = {(arm.values["packets"], arm.values["bytes"]): _point(scene, arm) for arm in scene.arms}
+def _over(results: ExperimentResults) -> Over:
+    """What a grid or sweep goes over."""
+    over = results.experiment.over
+    assert over is not None, f"{results.experiment.id}: a {results.experiment.kind} declares [experiments.over]"
+    return over
+
+
+def _grid(results: ExperimentResults) -> Reproduced:
+    """A metric by two parameters, such as Fig. 6's packets and bytes."""
+    over, arms = _over(results), results.experiment.arms
+    of_arm = {arm.label: tuple(arm.values.values()) for arm in arms}
+    found = {of_arm[arm.label]: _point(results, arm) for arm in results.arms}
     printed = {
-        (n, m): float(scene.printed[key]["accuracy"]) / 100
-        for n in PACKETS
-        for m in BYTES
-        if (key := f"{n},{m}") in scene.printed and "published" in scene.modes
+        of_arm[arm.label]: float(results.printed[arm.published]["accuracy"]) / 100
+        for arm in arms
+        if arm.published in results.printed and "published" in results.modes
     }
     values = {key: point for key, point in found.items() if point is not None}
-    draw = partial(charts.draw_grid, values, printed, title=_caption(scene, _bars(scene)))
-    return Exhibit(scores(scene, TOLD), draw if values else None)
+    title = _caption(results, _bars(results))
+    draw = partial(plots.draw_grid, values, printed, title=title, labels=over.axes)
+    return Reproduced(scores(results, COMPARED), draw if values else None)
 
 
-def _sweep(scene: Scene) -> Exhibit:
-    """Fig. 7: accuracy by temperature, and what it is worth against the spread between seeds."""
-    points = [(arm.values["temperature"], *point) for arm in scene.arms if (point := _point(scene, arm)) is not None]
-    rows = scene.printed.items() if "published" in scene.modes else ()
+def _sweep(results: ExperimentResults) -> Reproduced:
+    """A metric by one parameter, such as Fig. 7's temperature, and what it is worth against the spread of seeds."""
+    over = _over(results)
+    (name,) = over.parameters
+    points = [(arm.values[name], *point) for arm in results.arms if (point := _point(results, arm)) is not None]
+    rows = results.printed.items() if "published" in results.modes else ()
     printed = [(float(key), float(row["accuracy"]) / 100) for key, row in rows]
-    title = _caption(scene, _bars(scene))
-    draw = partial(charts.draw_sweep, points, printed, title=title, xlabel="temperature τ", ylabel="accuracy")
-    taken = next(arm for arm in scene.arms if arm.values["temperature"] == TAKEN)
-    lowest = min(scene.arms, key=lambda arm: arm.values["temperature"])
-    notes = [*pairs(scene, [(taken, lowest)]), *_chosen(scene)]
-    return Exhibit(scores(scene, TOLD).noted(*notes), draw if points else None)
+    title = _caption(results, _bars(results))
+    labels = (over.axes[0], results.experiment.metric)
+    draw = partial(plots.draw_sweep, points, printed, title=title, labels=labels)
+    lowest = min(results.arms, key=lambda arm: arm.values[name])
+    taken = [arm for arm in results.arms if arm.values[name] == over.taken.get(name)]
+    notes = [*paired_notes(results, [(arm, lowest) for arm in taken]), *_chosen(results)]
+    return Reproduced(scores(results, COMPARED).noted(*notes), draw if points else None)
 
 
-def _chosen(scene: Scene) -> list[str]:
+def _chosen(results: ExperimentResults) -> list[str]:
     """The arm that the validation part would choose, and whether arms differ more than seeds alone would make them."""
     lines = []
-    for mode in scene.ours:
-        rows = [(arm, row) for arm in scene.arms if (row := scene.of(arm, mode).row).done]
+    for mode in results.ours:
+        rows = [(arm, row) for arm in results.arms if (row := results.of(arm, mode).row).done]
         if len(rows) < 2:
             continue
         best, row = max(rows, key=lambda pair: pair[1].value("validation_macro_f1").get("validation_macro_f1", 0))
-        told = percent(row.value("accuracy"), "accuracy")
-        lines.append(f"{mode}: validation chooses {best.label}, whose accuracy on the test part is {told}")
+        tested = percent(row.value("accuracy"), "accuracy")
+        lines.append(f"{mode}: validation chooses {best.label}, whose accuracy on the test part is {tested}")
         variances = [row.value("accuracy").get("accuracy_sd", np.nan) ** 2 / len(row.done) for _, row in rows]
         if not np.isnan(variances).any():
             means = [row.value("accuracy")["accuracy"] for _, row in rows]
@@ -154,21 +173,21 @@ def _chosen(scene: Scene) -> list[str]:
     return lines
 
 
-def _attention(scene: Scene) -> Exhibit:
+def _attention(results: ExperimentResults) -> Reproduced:
     """Fig. 8: which packets four packets of one session look at."""
-    (arm,) = scene.arms
-    found = scene.of(arm, scene.drawn).records
-    if not found or scene.store is None:
-        return _nothing(scene)
-    seen = attention_maps(found[0], scene.store)
+    (arm,) = results.arms
+    found = results.of(arm, results.drawn).records
+    if not found or results.store is None:
+        return _nothing(results)
+    seen = attention_maps(found[0], results.store)
     packets = seen.maps.shape[1]
-    told = list(zip(seen.queries, seen.maps, strict=True))
-    rows = [[str(query + 1), *(f"{100 * weight:.1f}" for weight in line)] for query, line in told]
-    records = [{"query": query, "weights": line.tolist()} for query, line in told]
-    run = f"run {found[0].run_id[:8]}, seed {found[0].spec['seed']}, mode {scene.headed(scene.drawn)}"
+    maps_by_query = list(zip(seen.queries, seen.maps, strict=True))
+    rows = [[str(query + 1), *(f"{100 * weight:.1f}" for weight in line)] for query, line in maps_by_query]
+    records = [{"query": query, "weights": line.tolist()} for query, line in maps_by_query]
+    run = f"run {found[0].run_id[:8]}, seed {found[0].spec.split.seed}, mode {results.headed(results.drawn)}"
     answer = "taken for it" if seen.predicted == seen.class_name else f"taken for {seen.predicted}"
     notes = [
-        *notes_of(scene),
+        *notes_of(results),
         f"one session of the test part: number {seen.session}, {seen.class_name}, {answer}; {run}",
         "percent of the attention between packets: last layer, mean over heads, class token left out; no uncertainty: "
         "one session, one model",
@@ -176,68 +195,72 @@ def _attention(scene: Scene) -> Exhibit:
     side = int(np.ceil(np.sqrt(packets)))
     grids = np.zeros((len(rows), side * side))
     grids[:, :packets] = seen.maps
-    title = _caption(scene, f"seed {found[0].spec['seed']}", seen.class_name)
+    title = _caption(results, f"seed {found[0].spec.split.seed}", seen.class_name)
     maps = grids.reshape(-1, side, side)
-    draw = partial(charts.draw_attention, maps, list(seen.queries), title=title, filled=seen.filled)
+    draw = partial(plots.draw_attention, maps, list(seen.queries), title=title, filled=seen.filled)
     head = ["query packet", *(str(n + 1) for n in range(packets))]
-    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
+    return Reproduced(Table(results.title, head, rows, notes, records), draw)
 
 
-def _nothing(scene: Scene, *notes: str) -> Exhibit:
+def _nothing(results: ExperimentResults, *notes: str) -> Reproduced:
     """Without a finished run, or anything in them to show."""
-    return Exhibit(Sheet(scene.title, ["result"], [["no finished run"]], notes_of(scene)).noted(*notes))
+    return Reproduced(Table(results.title, ["result"], [["no finished run"]], notes_of(results)).noted(*notes))
 
 
-def _curves(scene: Scene, records: Sequence[Record], name: str) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+def _curves(
+    results: ExperimentResults, records: Sequence[Record], name: str
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Steps and values of a curve in each run that has it."""
-    curves = [scene.tracker.curve(record.run_id, name) for record in records]
+    curves = [results.tracker.curve(record.run_id, name) for record in records]
     return [curve for curve in curves if len(curve[0])]
 
 
-def _banded(curves: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> charts.Series:
+def _banded(curves: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> plots.Series:
     """Steps, mean, lowest and highest of curves, as far as all of them go."""
     length = min(len(steps) for steps, _ in curves)
     values = np.stack([values[:length] for _, values in curves])
     return curves[0][0][:length], values.mean(0), values.min(0), values.max(0)
 
 
-def _weights(scene: Scene) -> Exhibit:
+def _weights(results: ExperimentResults) -> Reproduced:
     """Figs 9 and 10: the mean weight of each branch in every step's batch."""
-    (arm,) = scene.arms
+    (arm,) = results.arms
     rows, records, series = [], [], {}
-    for mode in scene.ours:
-        runs = scene.of(arm, mode).records
-        for branch in ("global", "spatiotemporal"):
-            curves = _curves(scene, runs, f"step/alpha_{branch}")
+    for mode in results.ours:
+        runs = results.of(arm, mode).records
+        for branch, curve_name in results.experiment.curves.items():
+            curves = _curves(results, runs, curve_name)
             if not curves:
                 continue
             curve = _banded(curves)
-            if mode == scene.drawn:
+            if mode == results.drawn:
                 series[f"{branch} branch"] = curve
             ends = [float(values[-max(1, len(values) // 10) :].mean()) for _, values in curves]
             last = _over_runs(ends, "last_tenth")
             numbers = {"first": curve[1][0], "lowest": curve[2].min(), "highest": curve[3].max(), **last}
             deviation = f"{last['last_tenth_sd']:.3f}" if "last_tenth_sd" in last else "one run"
-            told = [f"{numbers[name]:.3f}" for name in ("first", "lowest", "highest", "last_tenth")]
-            rows.append([branch, scene.headed(mode), str(len(runs)), *told, deviation])
+            cells = [f"{numbers[name]:.3f}" for name in ("first", "lowest", "highest", "last_tenth")]
+            rows.append([branch, results.headed(mode), str(len(runs)), *cells, deviation])
             records.append(
                 {"branch": branch, "mode": mode, "runs": len(runs), **{k: float(v) for k, v in numbers.items()}}
             )
     if not rows:
-        return _nothing(scene)
+        return _nothing(results)
     head = ["branch", "mode", "runs", "first step", "lowest", "highest", "mean of the last tenth", "its sd over runs"]
-    title = _caption(scene, "mean over runs, lowest to highest")
-    draw = partial(charts.draw_series, series, title=title, xlabel="optimiser step", ylabel="weight α")
-    notes = [*notes_of(scene), "a step's value is the mean over its batch; lowest and highest of all steps and runs"]
-    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
+    title = _caption(results, "mean over runs, lowest to highest")
+    draw = partial(plots.draw_series, series, title=title, labels=("optimiser step", "weight α"))
+    notes = [*notes_of(results), "a step's value is the mean over its batch; lowest and highest of all steps and runs"]
+    return Reproduced(Table(results.title, head, rows, notes, records), draw)
 
 
-def _training(scene: Scene) -> Exhibit:
+def _training(results: ExperimentResults) -> Reproduced:
     """Fig. 11: training accuracy by epoch."""
-    curves = {arm.label: _curves(scene, scene.of(arm, scene.drawn).records, "epoch/accuracy") for arm in scene.arms}
+    curves = {
+        arm.label: _curves(results, results.of(arm, results.drawn).records, "epoch/accuracy") for arm in results.arms
+    }
     series = {label: _banded(found) for label, found in curves.items() if found}
     if not series:
-        return _nothing(scene)
+        return _nothing(results)
     rows, records = [], []
     for epoch in sorted({int(step) for curve in series.values() for step in curve[0]}):
         cells, record = [str(epoch)], {"epoch": float(epoch)}
@@ -249,41 +272,41 @@ def _training(scene: Scene) -> Exhibit:
             record |= {f"{name} mean": mean, f"{name} lowest": low, f"{name} highest": high} if len(at) else {}
         rows.append(cells)
         records.append(record)
-    head = ["epoch", *(f"{name}: {scene.headed(scene.drawn)}" for name in series)]
-    notes = [*notes_of(scene), "training accuracy, percent: mean over runs (lowest, highest)"]
-    title = _caption(scene, "mean over runs, lowest to highest")
-    draw = partial(charts.draw_series, series, title=title, xlabel="epoch", ylabel="training accuracy")
-    return Exhibit(Sheet(scene.title, head, rows, notes, records), draw)
+    head = ["epoch", *(f"{name}: {results.headed(results.drawn)}" for name in series)]
+    notes = [*notes_of(results), "training accuracy, percent: mean over runs (lowest, highest)"]
+    title = _caption(results, "mean over runs, lowest to highest")
+    draw = partial(plots.draw_series, series, title=title, labels=("epoch", "training accuracy"))
+    return Reproduced(Table(results.title, head, rows, notes, records), draw)
 
 
-def _single(scene: Scene) -> Exhibit:
+def _single(results: ExperimentResults) -> Reproduced:
     """Figs 12 and 13: confusion of sessions that hold one packet with payload."""
     rows: list[list[str]] = []
     records: list[dict[str, Any]] = []
-    told: list[str] = []
+    notes: list[str] = []
     draw = None
-    for mode in scene.ours:
-        for arm in scene.arms:
+    for mode in results.ours:
+        for arm in results.arms:
             try:
-                seen = one_packet(scene.of(arm, mode).records, scene.store) if scene.store else None
+                seen = one_packet(results.of(arm, mode).records, results.store) if results.store else None
             except InputError as error:
-                told.append(f"{mode}, {arm.label}: {error}")
+                notes.append(f"{mode}, {arm.label}: {error}")
                 continue
             if seen is None:
                 continue
-            told.append(f"{mode}, {arm.label}: {_sure(seen)}")
+            notes.append(f"{mode}, {arm.label}: {_mean_diagonal(seen)}")
             lines, numbers = _confused(seen)
-            rows += [[scene.headed(mode), arm.label, *line] for line in lines]
+            rows += [[results.headed(mode), arm.label, *line] for line in lines]
             records += [{"mode": mode, "arm": arm.label, **line} for line in numbers]
-            if draw is None or (mode == scene.drawn and arm == scene.arms[0]):
-                draw = _shares(scene, seen, mode, arm)
+            if draw is None or (mode == results.drawn and arm == results.arms[0]):
+                draw = _shares(results, seen, mode, arm)
     if not rows:
-        return _nothing(scene, *told)
+        return _nothing(results, *notes)
     head = ["mode", "system", "class", "samples", "right", "most taken for"]
-    return Exhibit(Sheet(scene.title, head, rows, [*notes_of(scene), *told], records), draw)
+    return Reproduced(Table(results.title, head, rows, [*notes_of(results), *notes], records), draw)
 
 
-def _sure(seen: OnePacket) -> str:
+def _mean_diagonal(seen: OnePacket) -> str:
     """Mean diagonal with its interval, where there are sessions enough for one."""
     low, high = seen.interval
     interval = f"[{100 * low:.2f}, {100 * high:.2f}]" if seen.sessions >= FEW else "(too few sessions for an interval)"
@@ -305,14 +328,16 @@ def _confused(seen: OnePacket) -> tuple[list[list[str]], list[dict[str, Any]]]:
     return lines, records
 
 
-def _shares(scene: Scene, seen: OnePacket, mode: str, arm: Arm) -> Draw:
-    printed = {(row["true"], row["predicted"]): float(row["share"]) for row in published(scene.experiment.id)}
-    title = _caption(scene, arm.label, f"{seen.samples} samples of {seen.sessions} sessions", mode=mode)
-    shown = printed if scene.against else {}
-    return partial(charts.draw_shares, seen.shares, seen.classes, seen.columns, title=title, published=shown)
+def _shares(results: ExperimentResults, seen: OnePacket, mode: str, arm: Arm) -> Draw:
+    printed = {
+        (row["true"], row["predicted"]): float(row["share"]) for row in results.paper.rows(results.experiment.id)
+    }
+    title = _caption(results, arm.label, f"{seen.samples} samples of {seen.sessions} sessions", mode=mode)
+    shown = printed if results.against else {}
+    return partial(plots.draw_shares, seen.shares, seen.classes, seen.columns, title=title, published=shown)
 
 
-KINDS: Final[dict[str, Callable[[Scene], Exhibit]]] = {
+SHOWN: Final[dict[str, Callable[[ExperimentResults], Reproduced]]] = {
     "systems": _systems,
     "classes": _classes,
     "arms": _arms,

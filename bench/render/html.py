@@ -6,7 +6,7 @@ from dataclasses import replace
 from html import escape
 from typing import Any, Final
 
-from bench.render.table import Sheet, render
+from bench.render.table import Table, render
 
 VOID: Final = ("img", "meta")  # elements without an end
 
@@ -39,7 +39,7 @@ def scrolled(label: str, *children: object) -> Html:
     return el("div", *children, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
-def table(sheet: Sheet, label: str = "") -> Html:
+def table(sheet: Table, label: str = "") -> Html:
     """A sheet as a table in a box of its own, its notes below; or what it says where it is empty."""
     notes = el("ul", *(el("li", note) for note in sheet.notes), class_="notes") if sheet.notes else None
     if not sheet.rows:
@@ -50,7 +50,7 @@ def table(sheet: Sheet, label: str = "") -> Html:
 
 def facts(title: str, values: Mapping[str, Any]) -> Html:
     """Names and values as a table of two columns."""
-    return table(Sheet(title, ("name", "value"), [(name, str(value)) for name, value in values.items()]))
+    return table(Table(title, ("name", "value"), [(name, str(value)) for name, value in values.items()]))
 
 
 def picture(content: bytes, kind: str, alt: str) -> Html:

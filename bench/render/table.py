@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Self
 
 from bench.errors import InputError
+from bench.files import FieldError, read_json
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """A table: cells as people read them, and the same as numbers."""
 
     title: str  # what it shows, on which data, at which scale; may be empty
@@ -21,59 +23,85 @@ class Sheet:
     empty: str = "nothing to show"  # instead of a table without rows
     more: Mapping[str, Any] = field(default_factory=dict)  # further keys of the JSON object
 
-    def noted(self, *notes: str) -> "Sheet":
+    def noted(self, *notes: str) -> "Table":
         """The same with more notes below; empty ones are none."""
         return replace(self, notes=[*self.notes, *filter(None, notes)])
 
 
-def render(sheet: Sheet, form: str = "text") -> str:
-    """The sheet in one of `FORMATS`.  Raises :class:`InputError` for another one."""
+@dataclass(frozen=True)
+class SavedTable:
+    """A table as `bench reproduce` left it in a file, with the command that made it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    empty: str = "nothing to show"
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.head) for row in self.rows):
+            raise FieldError("rows", "have other numbers of cells than the head")
+
+    @property
+    def table(self) -> Table:
+        """As it is shown."""
+        return Table(self.title, self.head, self.rows, self.notes, empty=self.empty)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file.  Raises :class:`InputError` where it is none."""
+        return read_json(path, cls, "a table; run `bench reproduce` again or remove the file")
+
+
+def render(table: Table, form: str = "text") -> str:
+    """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:
         raise InputError(f"unknown table format {form!r}; there are: {', '.join(FORMATS)}")
-    return FORMATS[form](sheet)
+    return FORMATS[form](table)
 
 
-def _cells(sheet: Sheet, escaped: Callable[[str], str] = str) -> list[list[str]]:
+def _cells(table: Table, escaped: Callable[[str], str] = str) -> list[list[str]]:
     """Head and rows, each cell ``escaped`` and on one line."""
-    return [[escaped(" ".join(cell.splitlines())) for cell in line] for line in [sheet.head, *sheet.rows]]
+    return [[escaped(" ".join(cell.splitlines())) for cell in line] for line in [table.head, *table.rows]]
 
 
-def _text(sheet: Sheet) -> str:
-    if not sheet.rows:
-        return "\n".join([sheet.empty, *sheet.notes])
-    cells = _cells(sheet)
+def _text(table: Table) -> str:
+    if not table.rows:
+        return "\n".join([table.empty, *table.notes])
+    cells = _cells(table)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*_titled(sheet), lines[0], "-" * len(lines[0]), *lines[1:], *sheet.notes])
+    return "\n".join([*_titled(table), lines[0], "-" * len(lines[0]), *lines[1:], *table.notes])
 
 
-def _markdown(sheet: Sheet) -> str:
-    if not sheet.rows:
-        return _text(sheet)
+def _markdown(table: Table) -> str:
+    if not table.rows:
+        return _text(table)
     escapes = str.maketrans({"|": r"\|", "\\": r"\\"})  # a backslash before a bar would end the cell
-    lines = ["| " + " | ".join(line) + " |" for line in _cells(sheet, lambda cell: cell.translate(escapes))]
-    notes = ["", *(f"- {note}" for note in sheet.notes)] if sheet.notes else []
-    return "\n".join([*_titled(sheet), lines[0], "|" + "---|" * len(sheet.head), *lines[1:], *notes])
+    lines = ["| " + " | ".join(line) + " |" for line in _cells(table, lambda cell: cell.translate(escapes))]
+    notes = ["", *(f"- {note}" for note in table.notes)] if table.notes else []
+    return "\n".join([*_titled(table), lines[0], "|" + "---|" * len(table.head), *lines[1:], *notes])
 
 
-def _titled(sheet: Sheet) -> list[str]:
-    return [" ".join(sheet.title.splitlines()), ""] if sheet.title else []
+def _titled(table: Table) -> list[str]:
+    return [" ".join(table.title.splitlines()), ""] if table.title else []
 
 
-def _latex(sheet: Sheet) -> str:
+def _latex(table: Table) -> str:
     """A booktabs tabular with its caption; notes as comments, which no compiler can trip over."""
-    told = sheet.notes if sheet.rows else [sheet.empty, *sheet.notes]
+    told = table.notes if table.rows else [table.empty, *table.notes]
     comments = [f"% {line}" for text in told for line in text.splitlines()]
-    if not sheet.rows:
+    if not table.rows:
         return "\n".join(comments)
-    lines = [_guarded(" & ".join(line)) + r" \\" for line in _cells(sheet, _tex)]
+    lines = [_guarded(" & ".join(line)) + r" \\" for line in _cells(table, _tex)]
     return "\n".join(
         [
             *comments,
             r"\begin{table}",
             r"\centering",
-            *([rf"\caption{{{_tex(sheet.title)}}}"] if sheet.title else []),
-            rf"\begin{{tabular}}{{{'l' * len(sheet.head)}}}",
+            *([rf"\caption{{{_tex(table.title)}}}"] if table.title else []),
+            rf"\begin{{tabular}}{{{'l' * len(table.head)}}}",
             r"\toprule",
             lines[0],
             r"\midrule",
@@ -109,38 +137,38 @@ def _guarded(line: str) -> str:
     return "{}" + line if line.startswith(("[", "*")) else line
 
 
-def _html(sheet: Sheet) -> str:
+def _html(table: Table) -> str:
     """A table element with its caption, or a paragraph where it is empty, and its notes as a list; all escaped."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in sheet.notes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     below = f"\n<ul>{notes}</ul>" if notes else ""
-    if not sheet.rows:
-        return f"<p>{escape(sheet.empty)}</p>{below}"
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in sheet.head)
+    if not table.rows:
+        return f"<p>{escape(table.empty)}</p>{below}"
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
     body = "\n".join(
         f'<tr><th scope="row">{escape(line[0])}</th>' + "".join(f"<td>{escape(c)}</td>" for c in line[1:]) + "</tr>"
-        for line in sheet.rows
+        for line in table.rows
     )
-    caption = f"<caption>{escape(sheet.title)}</caption>\n" if sheet.title else ""
+    caption = f"<caption>{escape(table.title)}</caption>\n" if table.title else ""
     return f"<table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
 
-def _csv(sheet: Sheet) -> str:
+def _csv(table: Table) -> str:
     """One line a record; lists and mappings as JSON texts; without records no line."""
     import pandas
 
     lines = [
         {key: json.dumps(v) if isinstance(v, list | dict) else v for key, v in record.items()}
-        for record in sheet.records
+        for record in table.records
     ]
     return str(pandas.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n")).rstrip("\n")
 
 
-def _json(sheet: Sheet) -> str:
-    title = {"title": sheet.title} if sheet.title else {}
-    return json.dumps({**title, "rows": list(sheet.records), "notes": list(sheet.notes), **sheet.more}, indent=1)
+def _json(table: Table) -> str:
+    title = {"title": table.title} if table.title else {}
+    return json.dumps({**title, "rows": list(table.records), "notes": list(table.notes), **table.more}, indent=1)
 
 
-FORMATS: Final[dict[str, Callable[[Sheet], str]]] = {
+FORMATS: Final[dict[str, Callable[[Table], str]]] = {
     "text": _text,
     "md": _markdown,
     "csv": _csv,

@@ -1,8 +1,5 @@
 """One page of all results: everything that the store of runs and the results folder hold, in one file of HTML.
 
-`elements` makes markup in which no text of the data can become markup, `charts` the pictures, `page` the sections.
+Enters: the store of runs, and what `bench reproduce` and `bench audit` left beside it.  Leaves: `page.write`'s HTML file.
+May import analysis and all below it; the paper's room, beside it, meets it in files alone.
 """
-
-from bench.report.page import write
-
-__all__ = ["write"]

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,33 +10,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
-from bench.analysis.audit import audit_sheets, heading
-from bench.analysis.tables import Row, group
-from bench.analysis.tables import table as run_table
+from bench.analysis.audit_record import Audit
+from bench.analysis.audit_tables import audit_tables
+from bench.analysis.tables import Row, group, results_table
 from bench.environment import environment
-from bench.errors import InputError
+from bench.files import write_text
 from bench.render.html import Html, el, facts, joined, picture, table
 from bench.render.svg import Curve, confusion, dots, lines
-from bench.render.table import Sheet
+from bench.render.table import SavedTable, Table
+from bench.runs.results import SplitSummary
 from bench.runs.run_labels import MARKS, MEANING
 from bench.runs.tracking import Record, Tracker
+from bench.scores.metrics import Scores
 
 STYLE: Final = Path(__file__).with_name("style.css")
-SHARED: Final = ("test_in_training", "shared_")  # how counts of what parts share begin, in a split's summary
 
 
 def write(tracker: Tracker, output: Path, *, datasets: Sequence[str] = ()) -> int:
-    """Write the page of all runs (or of some data sets), aside and then renamed; the number of runs in it.
+    """Write the page of all runs (or of some data sets); the number of runs in it.
 
     Reads ``reproduced/*/sheet.json`` and ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a
     file there that is not what it should be.
     """
     records = tracker.search(dataset=list(datasets) or None)
     text = _Page(tracker, datasets).markup(records)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(output)
+    write_text(output, text)
     return len(records)
 
 
@@ -81,7 +78,7 @@ class _Page:
 
     def places(self, rows: Sequence[Row]) -> Iterator[tuple[Html, Html]]:
         """Entry of the contents and section of each data set's task."""
-        for (dataset, task), here in groupby(rows, lambda r: (str(r.head.spec["dataset"]), str(r.head.spec["task"]))):
+        for (dataset, task), here in groupby(rows, lambda r: (r.head.spec.dataset, r.head.spec.task)):
             title, links, parts = f"{dataset} · {task}", [], []
             for split, alike in groupby(here, lambda r: r.split):
                 name = self.name(f"{title} {split}")
@@ -94,7 +91,7 @@ class _Page:
     def results(self, place: str, rows: Sequence[Row]) -> Iterator[Html]:
         """Table, chart and details of the rows of one split."""
         records = [record for row in rows for record in (*row.done, *row.other)]
-        yield table(run_table(records))
+        yield table(results_table(records))
         if scored := [row for row in rows if row.value("macro_f1")]:
             told = "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
             found = [(_marked(row, 42), *_ends(row.value("macro_f1"))) for row in scored]
@@ -106,30 +103,30 @@ class _Page:
     def details(self, row: Row) -> Html:
         """What one run of a row found, unfolded on demand."""
         summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
-        first = min(row.done, key=lambda r: (r.spec["seed"], r.spec["fold"] or 0))
+        first = min(row.done, key=lambda r: (r.spec.split.seed, r.spec.split.fold or 0))
         run = self.tracker.load(first.run_id)
         if run.folder is None or not (run.folder / "result.json").is_file():
             return el(
                 "details", summary, el("p", "The run's files are gone; run it again with --rerun."), _command(row)
             )
         result = run.result()
-        scores, fold = result["scores"], run.spec["fold"]
-        which = f"run {run.run_id[:8]}, seed {run.spec['seed']}" + ("" if fold is None else f", fold {fold}")
+        scores, (seed, fold) = result.scores, run.spec.place
+        which = f"run {run.run_id[:8]}, seed {seed}" + ("" if fold is None else f", fold {fold}")
         more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
         return el(
             "details",
             summary,
             _command(row),
-            el("p", f"Below: {which}{more}; {scores['sessions']} test samples.", class_="muted"),
-            confusion(scores["classes"], scores["confusion"], "Confusion matrix: test samples, rows are the truth"),
+            el("p", f"Below: {which}{more}; {scores.sessions} test samples.", class_="muted"),
+            confusion(scores.classes, scores.confusion, "Confusion matrix: test samples, rows are the truth"),
             el("div", el("div", table(_per_class(scores))), el("div", *self.curves(run)), class_="beside"),
-            _deviations(result["deviations"]),
+            _deviations(result.deviations),
             el(
                 "div",
-                facts("Timings and sizes", _timings(result["metrics"])),
-                facts("Samples and what parts share", _samples(result["split"])),
-                facts("Parameters", result["parameters"]) if result["parameters"] else None,
-                facts("Environment", _flat(result["environment"])),
+                facts("Timings and sizes", _timings(result.metrics)),
+                facts("Samples and what parts share", _samples(result.split)),
+                facts("Parameters", result.parameters) if result.parameters else None,
+                facts("Environment", _flat(result.environment)),
                 class_="beside",
             ),
         )
@@ -138,25 +135,25 @@ class _Page:
         """Loss and scores over the epochs, where the run has any."""
         known = sorted(name for name in run.metrics if name.startswith("epoch/"))
         for title, ends, top in (("Loss", ("loss",), None), ("Scores", ("accuracy", "f1"), 1.0)):
-            found: dict[str, Curve] = {}
+            shown: dict[str, Curve] = {}
             for metric in (name for name in known if name.endswith(ends)):
                 curve = self.tracker.curve(run.run_id, metric)
                 if len(curve[0]):
-                    found[metric.removeprefix("epoch/").replace("_", " ")] = curve
-            if found:
-                yield lines(found, self.name("curve"), f"{title} by epoch", top)
+                    shown[metric.removeprefix("epoch/").replace("_", " ")] = curve
+            if shown:
+                yield lines(shown, self.name("curve"), f"{title} by epoch", top)
 
     def reproduced(self) -> Iterator[tuple[Html, Html]]:
         """The paper's tables and figures, published against ours, as `bench reproduce --save` left them."""
         parts, links = [], []
         for path in sorted(self.tracker.results.glob("reproduced/*/sheet.json")):
-            sheet, command = _saved(path)
-            title = sheet.title or path.parent.name
+            saved = SavedTable.load(path)
+            title = saved.title or path.parent.name
             name, figure = self.name(path.parent.name), path.with_name("figure.svg")
             links.append(el("li", el("a", path.parent.name, href=f"#{name}")))
             drawn = picture(figure.read_bytes(), "image/svg+xml", f"Picture of: {title}") if figure.is_file() else None
-            shown = el("pre", el("code", command)) if command else None
-            parts.append(el("section", el("h3", path.parent.name, id=name), table(sheet), drawn, shown))
+            shown = el("pre", el("code", saved.command)) if saved.command else None
+            parts.append(el("section", el("h3", path.parent.name, id=name), table(saved.table), drawn, shown))
         if parts:
             entry = el("li", el("a", "Published against ours", href="#published"), el("ul", *links))
             yield entry, el("section", el("h2", "Published against ours", id="published"), *parts)
@@ -165,14 +162,13 @@ class _Page:
         """What data sets give away, as `bench audit` left it."""
         parts = []
         for path in sorted(self.tracker.results.glob("audits/*.json")):
-            found = _read(path, "an audit; run `bench audit` again")
-            try:
-                if self.datasets and found["dataset"] not in self.datasets:
-                    continue
-                sheets, title = audit_sheets(found), heading(found)
-            except (KeyError, TypeError, AttributeError, ValueError):
-                raise InputError(f"{path}: not an audit; run `bench audit` again or remove the file") from None
-            parts.append(el("section", el("h3", title, id=self.name(f"audit {title}")), *map(table, sheets)))
+            audit = Audit.load(path)
+            if self.datasets and audit.dataset not in self.datasets:
+                continue
+            title = " · ".join(audit.labels)
+            parts.append(
+                el("section", el("h3", title, id=self.name(f"audit {title}")), *map(table, audit_tables(audit)))
+            )
         if parts:
             entry = el("li", el("a", "What data sets give away", href="#audits"))
             yield entry, el("section", el("h2", "What data sets give away", id="audits"), *parts)
@@ -213,7 +209,7 @@ def _footer() -> Html:
 
 def _command(row: Row) -> Html:
     """The command, with no more of a split file's place than its name: the page may be published."""
-    file = row.head.spec["split_file"]
+    file = row.head.spec.split.file
     return el("pre", el("code", row.command.replace(f"{Path(file).parent}/", "") if file else row.command))
 
 
@@ -229,12 +225,12 @@ def _ends(value: Mapping[str, float]) -> tuple[float, float, float]:
     return middle, value.get("macro_f1_low", middle - spread), value.get("macro_f1_high", middle + spread)
 
 
-def _per_class(scores: Mapping[str, Any]) -> Sheet:
+def _per_class(scores: Scores) -> Table:
     rows = [
         (name, *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['support']:.0f}")
-        for name, row in scores["per_class"].items()
+        for name, row in scores.per_class.items()
     ]
-    return Sheet("Per class", ("class", "precision", "recall", "F1", "test samples"), rows)
+    return Table("Per class", ("class", "precision", "recall", "F1", "test samples"), rows)
 
 
 def _deviations(texts: Sequence[str]) -> Html | None:
@@ -253,10 +249,11 @@ def _timings(metrics: Mapping[str, float]) -> dict[str, str]:
     return found | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
 
 
-def _samples(split: Mapping[str, Any]) -> dict[str, str]:
-    """Sizes of the parts and every count of what they share, of a split's summary."""
-    parts = {f"{kind}: {part}": size for kind in ("samples", "groups") for part, size in split[kind].items()}
-    shared = {key.replace("_", " "): value for key, value in split.items() if key.startswith(SHARED)}
+def _samples(split: SplitSummary) -> dict[str, str]:
+    """Sizes of the parts and every count of what they share."""
+    parts = {f"samples: {part}": size for part, size in split.samples.items()}
+    parts |= {f"groups: {part}": size for part, size in split.groups.items()}
+    shared = {key.replace("_", " "): value for key, value in split.shared.items()}
     return {name: f"{value:,}" for name, value in (parts | shared).items()}
 
 
@@ -264,27 +261,3 @@ def _flat(values: Mapping[str, Any]) -> dict[str, str]:
     """Without one level of nesting, and without what is not known."""
     packages = values.get("packages", {})
     return {k: str(v) for k, v in (dict(values) | packages).items() if k != "packages" and v is not None}
-
-
-def _saved(path: Path) -> tuple[Sheet, str]:
-    """A sheet and its command as `bench reproduce --save` wrote them."""
-    content, wrong = _read(path, "a sheet"), f"{path}: not a sheet; run `bench reproduce` with --save again"
-    try:
-        head, rows = [str(c) for c in content["head"]], [[str(c) for c in row] for row in content["rows"]]
-        notes = [str(note) for note in content["notes"]]
-        sheet = Sheet(str(content["title"]), head, rows, notes, empty=str(content.get("empty") or "nothing to show"))
-    except (KeyError, TypeError):
-        raise InputError(wrong) from None
-    if any(len(row) != len(head) for row in rows):
-        raise InputError(wrong)
-    return sheet, str(content.get("command") or "")
-
-
-def _read(path: Path, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not {what} ({error}); make it again or remove the file") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not {what}; make it again or remove the file")
-    return content

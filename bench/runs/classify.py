@@ -18,7 +18,7 @@ from bench.ingest import inspect
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.tracking import Record
-from bench.splits.sampling import parse_sampling, windows
+from bench.splits.sampling import windows
 
 _SESSIONS = "sessions"  # the only task of the passing store
 
@@ -32,9 +32,7 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     seen = inspect(capture)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
         raise InputError(f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture")
-    if record.folder is None or not (record.folder / "model" / "method.json").is_file():
-        raise InputError(f"run {record.run_id[:8]} ({record.status}) has no model; run it again with --rerun")
-    method = registry.load(record.spec["method"]).load(record.folder / "model", device=device)
+    method = registry.load(record.spec.method).load(record.model_folder(), device=device)
     classes = record.predictions().classes
     card = Card(name="capture", title="a capture to classify", tasks={_SESSIONS: Task(label="label")})
     with tempfile.TemporaryDirectory() as home:
@@ -43,8 +41,8 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
         (source / "capture.pcap").symlink_to(capture.absolute())
         store = Store.open(prepare(card, source, home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
-        learned = parse_sampling(record.result()["split"].get("sampling", "session"))
-        samples = windows(dataclasses.replace(learned, per_session=1), rows, store)  # as it learned; a session's first
+        sampling = record.result().split.windows
+        samples = windows(dataclasses.replace(sampling, per_session=1), rows, store)  # as it learned; a session's first
         answers = method.predict_proba(method.represent(View(store, samples, method.reads)))
         return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
 

@@ -21,9 +21,9 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, make_parameters, take
 from bench.readers import View
-from bench.render.table import Sheet
+from bench.render.table import Table
 from bench.runs import registry
-from bench.runs.run_labels import marked, meanings, reconstructed
+from bench.runs.run_labels import is_reconstructed, marked, meanings
 from bench.schema import NO_CLASS, Samples
 from bench.training import TorchMethod
 
@@ -61,7 +61,7 @@ def latency(
     assert method.model is not None, "latency takes a fitted method"
     model = method.model.eval()
     inputs: Inputs = method.represent(view())
-    inputs = take(inputs, np.flatnonzero(method.answers(inputs)))
+    inputs = take(inputs, np.flatnonzero(method.can_classify(inputs)))
     limits = (warmup, calls, seconds)
     with torch.inference_mode(), method.precision():
         tensors = method.batch(inputs)
@@ -73,7 +73,7 @@ def latency(
 
 
 def _time(action: Callable[[], Any], device: str, warmup: int, calls: int, seconds: float) -> Timing:
-    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     for _ in range(warmup):
         action()
     wait()
@@ -127,40 +127,50 @@ def fitted(kind: type[Method], view: View, labels: NDArray[np.int64], classes: i
     return method.fit(part, nothing, Monitor())
 
 
+@dataclass(frozen=True)
+class HowToTime:
+    """How methods are timed."""
+
+    batch: int = 16  # sessions
+    least: int = 16  # packets that each has
+    calls: int = 50  # of each of a method's steps at most
+    seconds: float = 30.0  # for each of these steps at most
+
+
+USUAL: Final = HowToTime()
+
+
 def timings(
     names: Sequence[str],
     store: Store,
+    how: HowToTime = USUAL,
     *,
-    batch: int = 16,
-    least: int = 16,
     device: str = "cpu",
-    calls: int = 50,
-    seconds: float = 30.0,
     progress: Callable[[Timed], None] = lambda timed: None,
 ) -> list[Timed]:
     """`latency` of methods in their original size, on one batch of the store's sessions (:func:`batch_of`).
 
-    ``calls`` and ``seconds`` bound each of a method's steps; ``progress`` is told each method when it is done.
-    Raises :class:`InputError` for a method without a network, before anything is timed.
+    ``progress`` is told each method when it is done.  Raises :class:`InputError` for a method without a network, before
+    anything is timed.
     """
     kinds = {name: registry.load(name) for name in names}
     for name, kind in kinds.items():
         if not issubclass(kind, TorchMethod):
             raise InputError(f"{name} has no network to time; take methods of family deep or graph")
-    samples, labels = batch_of(store, batch, least)
+    samples, labels = batch_of(store, how.batch, how.least)
     classes, packets = len(store.classes(store.default_task)), float(np.median(samples.count))
     found = []
     for name, kind in kinds.items():
         method = fitted(kind, View(store, samples, kind.reads), labels, classes, device)
         assert isinstance(method, TorchMethod) and method.model is not None
         size = sum(weights.numel() for weights in method.model.parameters() if weights.requires_grad)
-        times = latency(method, partial(View, store, samples, kind.reads), calls=calls, seconds=seconds)
-        found.append(Timed(name, size, batch, packets, device, times))
+        times = latency(method, partial(View, store, samples, kind.reads), calls=how.calls, seconds=how.seconds)
+        found.append(Timed(name, size, how.batch, packets, device, times))
         progress(found[-1])
     return found
 
 
-def timing_sheet(found: Sequence[Timed], paper: Mapping[str, float]) -> Sheet:
+def timing_table(found: Sequence[Timed], paper: Mapping[str, float]) -> Table:
     """Table X, in the order of the paper's milliseconds by method: median and quartiles of every step.
 
     The last note is Spearman's rank correlation of `infer` with ``paper`` over the methods that both have.
@@ -170,10 +180,10 @@ def timing_sheet(found: Sequence[Timed], paper: Mapping[str, float]) -> Sheet:
     rows, records = [], []
     for one in ordered:
         times = {step: getattr(one.latency, step) for step in steps}
-        told = [f"{t.median:.2f} ({t.low:.2f}, {t.high:.2f})" for t in times.values()]
+        cells = [f"{t.median:.2f} ({t.low:.2f}, {t.high:.2f})" for t in times.values()]
         printed = f"{paper[one.name]:.2f}" if one.name in paper else "–"
         rows.append(
-            [marked(one.name, _marks(one.name)), f"{one.parameters:,}", printed, *told, str(times["infer"].calls)]
+            [marked(one.name, _marks(one.name)), f"{one.parameters:,}", printed, *cells, str(times["infer"].calls)]
         )
         record = {"method": one.name, "parameters": one.parameters, "published_milliseconds": paper.get(one.name)}
         for step, t in times.items():
@@ -181,12 +191,12 @@ def timing_sheet(found: Sequence[Timed], paper: Mapping[str, float]) -> Sheet:
         records.append(record)
     head = ["method", "parameters", "published ms", *(f"{step} ms" for step in steps), "calls"]
     notes = [*_conditions(ordered), *_correlation(ordered, paper)]
-    return Sheet("milliseconds to classify a batch of sessions", head, rows, notes, records)
+    return Table("milliseconds to classify a batch of sessions", head, rows, notes, records)
 
 
 def _marks(name: str) -> list[str]:
     """The only mark that a method has without a run."""
-    return ["reconstructed"] if reconstructed(registry.describe(name).deviations) else []
+    return ["reconstructed"] if is_reconstructed(registry.describe(name).deviations) else []
 
 
 def _conditions(found: Sequence[Timed]) -> list[str]:

@@ -1,35 +1,32 @@
 """A file of parameters: what a study found, ready for `bench run --params`."""
 
-import json
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from bench.files import plain, read_json, write_json
 
 
-def write_parameters(summary: Mapping[str, Any], fixed: Mapping[str, Any], path: Path) -> None:
-    """Write the best parameters of a study's summary, with those that were `fixed` in all of its trials."""
-    content = {
-        "method": summary["method"],
-        "parameters": {**fixed, **summary["best"]["parameters"]},
-        "study": summary["study"],
-        "dataset": summary["dataset"],
-        "validation_macro_f1": summary["best"]["value"],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+@dataclass(frozen=True)
+class ParameterFile:
+    """What such a file holds."""
+
+    method: str
+    parameters: dict[str, Any] = field(default_factory=dict)  # the best ones, and those that were fixed in all trials
+    study: str = ""
+    dataset: str = ""
+    validation_macro_f1: float | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it.  Raises :class:`InputError` where that cannot be."""
+        write_json(path, plain(self))
 
 
 def read_parameters(path: Path, method: str) -> dict[str, Any]:
     """The parameters in such a file.  Raises :class:`InputError` where it is none, or of another method."""
-    try:
-        content = json.loads(path.read_text())
-        of, parameters = content["method"], dict(content["parameters"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--params {path}: not a parameter file ({error}); `bench tune` writes one") from None
-    if of != method:
-        raise InputError(f"--params {path}: holds parameters of {of}, not of {method}; give --method {of}")
-    return parameters
+    content = read_json(path, ParameterFile, "a parameter file; `bench tune` writes one")
+    if content.method != method:
+        what = f"holds parameters of {content.method}, not of {method}"
+        raise InputError(f"--params {path}: {what}; give --method {content.method}")
+    return content.parameters

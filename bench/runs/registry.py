@@ -1,11 +1,10 @@
 """Names to methods: a file in `methods/`, an entry point of the group `bench.methods`, or `file.py:Class`.
 
-Listings and look-ups of finished runs must not pay for torch.  So :func:`describe` does not import a method:
-it runs only those statements of its source that its declarations need (:class:`_Source`).
+Listings and look-ups of finished runs must not pay for torch.  So :func:`describe` reads a method's declarations from
+its source (`bench.runs.declarations`), where that is plain enough to say the same as the class; any other file is
+imported.  `bench check` compares both.
 """
 
-import ast
-import copy
 import dataclasses
 import difflib
 import functools
@@ -19,13 +18,12 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 import methods
 from bench.errors import InputError
 from bench.method import Method, Range
-
-OWN: Final = ("bench", "methods")  # packages whose source is read rather than imported
+from bench.runs.declarations import NotPlain, Source
 
 
 @dataclass(frozen=True)
@@ -67,38 +65,43 @@ def summary(name: str) -> tuple[str, str, str]:
     Raises :class:`InputError` as :func:`describe` does for unknown names.
     """
     path, wanted = _locate(name)
-    source = _Source(path)
+    source = Source(path)
     wanted = wanted or source.method_class()
     return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0]
 
 
 @functools.cache
 def describe(name: str) -> Outline:
-    """The declarations of a method, read from its source.
+    """The declarations of a method, read from its source where that is plain, else from the imported class.
 
     Raises :class:`InputError` for an unknown name and for a file that holds no method.
     """
     path, wanted = _locate(name)
-    source = _Source(path)
+    source = Source(path)
     wanted = wanted or source.method_class()
     try:
-        found = source.value(wanted, declarations=True)
-    except Exception:  # defined in some way that a slice does not see, or wrong: pay for the import, which tells
-        found = load(name)
-    if not (inspect.isclass(found) and issubclass(found, Method)):
+        declared = source.declarations(wanted)
+    except NotPlain:
+        declared = load(name)
+    return outline_of(declared, path, source, wanted)
+
+
+def outline_of(declared: Any, path: Path, source: Source, wanted: str) -> Outline:
+    """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
+    if not (inspect.isclass(declared) and issubclass(declared, Method)):
         raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")
     return Outline(
-        name=getattr(found, "name", _name(path)),
+        name=getattr(declared, "name", _name(path)),
         title=source.docstring(wanted).partition("\n")[0],
-        reference=getattr(found, "reference", ""),
-        family=getattr(found, "family", ""),
-        unit=found.unit,
-        reads=frozenset(getattr(found, "reads", ())),
-        deviations=tuple(found.deviations),
-        presets=found.presets,
-        Parameters=found.Parameters,
+        reference=getattr(declared, "reference", ""),
+        family=getattr(declared, "family", ""),
+        unit=declared.unit,
+        reads=frozenset(getattr(declared, "reads", ())),
+        deviations=tuple(declared.deviations),
+        presets=declared.presets,
+        Parameters=declared.Parameters,
         source=path,
-        digest=source.digest,
+        digest=_digest(path, source),
     )
 
 
@@ -115,10 +118,19 @@ def load(name: str) -> type[Method]:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file") from error
-    found = getattr(module, wanted or _Source(path).method_class(), None)
+    found = getattr(module, wanted or Source(path).method_class(), None)
     if not (inspect.isclass(found) and issubclass(found, Method)):
         raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")
     return found
+
+
+def _digest(path: Path, source: Source) -> str:
+    """Of a source file and the methods that it imports from: a change there is a change here."""
+    state = hashlib.sha256(source.text)
+    for stem in source.foundations:
+        for other in (one for one in _files() if one.stem == stem):
+            state.update(_digest(other, Source(other)).encode())
+    return state.hexdigest()[:16]
 
 
 def _files() -> Iterator[Path]:
@@ -170,122 +182,6 @@ def _import_file(path: Path) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
-
-
-class _Source:
-    """A source file of which single top-level names can be evaluated.
-
-    Only the statements that a name needs are run, imports included; names that come from modules of ours
-    that are not loaded yet are evaluated from their source in the same way.
-    """
-
-    def __init__(self, path: Path, module: str = "") -> None:
-        self.path = path
-        text = path.read_bytes()
-        try:
-            self.tree = ast.parse(text, str(path))
-        except SyntaxError as error:
-            raise InputError(f"{path}:{error.lineno}: not Python ({error.msg}); correct the file") from None
-        self.digest = hashlib.sha256(text + b"".join(self._foundations())).hexdigest()[:16]
-        self.scope: dict[str, Any] = {"__name__": module or path.stem, "__file__": str(path)}
-        self.statements = {name: statement for statement in self.tree.body for name in _defined(statement)}
-
-    def _foundations(self) -> Iterator[bytes]:
-        """Digests of the methods that this one imports from: a change there is a change here."""
-        for statement in self.tree.body:
-            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("methods."):
-                stem = (statement.module or "").partition(".")[2]
-                yield from (_Source(path).digest.encode() for path in _files() if path.stem == stem)
-
-    def method_class(self) -> str:
-        """The one class that assigns ``name``."""
-        classes = [s for s in self.tree.body if isinstance(s, ast.ClassDef)]
-        found = [c.name for c in classes if any("name" in _defined(s) for s in c.body)]
-        if len(found) != 1:
-            raise InputError(f"{self.path}: expected one class with a `name`, found {len(found)}; see bench/method.py")
-        return found[0]
-
-    def docstring(self, name: str) -> str:
-        """Of a class of the file."""
-        statement = self.statements.get(name)
-        return (ast.get_docstring(statement) if isinstance(statement, ast.ClassDef) else None) or ""
-
-    def constant(self, name: str, member: str) -> str:
-        """A text that a class assigns to a member, or the first of its bases that does; empty where none does."""
-        statement = self.statements.get(name)
-        if isinstance(statement, ast.ImportFrom) and (statement.module or "").partition(".")[0] in OWN:
-            spec = importlib.util.find_spec(statement.module or "")
-            if spec is not None and spec.origin is not None:
-                original = next(a.name for a in statement.names if (a.asname or a.name) == name)
-                return _foundation(Path(spec.origin), statement.module or "").constant(original, member)
-        if not isinstance(statement, ast.ClassDef):
-            return ""
-        for line in statement.body:
-            if member in _defined(line) and isinstance(getattr(line, "value", None), ast.Constant):
-                return str(line.value.value)  # type: ignore[attr-defined]
-        found = (self.constant(base.id, member) for base in statement.bases if isinstance(base, ast.Name))
-        return next(filter(None, found), "")
-
-    def value(self, name: str, *, declarations: bool = False) -> Any:
-        """What a top-level name stands for; with ``declarations``, a class and its bases without their functions."""
-        if name not in self.scope and name in self.statements:
-            statement = self.statements[name]
-            if isinstance(statement, ast.ImportFrom):
-                self.scope[name] = self._imported(statement, name, declarations)
-                return self.scope[name]
-            if declarations and isinstance(statement, ast.ClassDef):
-                for base in statement.bases:
-                    if isinstance(base, ast.Name):
-                        self.value(base.id, declarations=True)
-                statement = _without_functions(statement)
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Name) and node.id != name:
-                    self.value(node.id)
-            exec(compile(ast.Module([statement], []), str(self.path), "exec", dont_inherit=True), self.scope)
-        return self.scope.get(name)
-
-    def _imported(self, statement: ast.ImportFrom, name: str, declarations: bool) -> Any:
-        """What ``from module import name`` gives."""
-        module = statement.module or ""
-        original = next(a.name for a in statement.names if (a.asname or a.name) == name)
-        if module.partition(".")[0] in OWN and module not in sys.modules:
-            spec = importlib.util.find_spec(module)
-            if spec is not None and spec.origin is not None:
-                return _foundation(Path(spec.origin), module).value(original, declarations=declarations)
-        return getattr(importlib.import_module(module), original)
-
-
-@functools.cache
-def _foundation(path: Path, module: str) -> _Source:
-    """A module of ours that methods import from: read and evaluated once for all of them."""
-    return _Source(path, module)
-
-
-def _defined(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds, where it is of a plain kind."""
-    if isinstance(statement, ast.Assign):
-        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
-    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-        yield statement.target.id
-    elif isinstance(statement, ast.ClassDef | ast.FunctionDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import):
-        yield from (alias.asname or alias.name.partition(".")[0] for alias in statement.names)
-    elif isinstance(statement, ast.ImportFrom):
-        yield from (alias.asname or alias.name for alias in statement.names)
-
-
-def _without_functions(node: ast.ClassDef) -> ast.ClassDef:
-    """The class with its assignments and inner classes alone; annotations are dropped, they may need an import."""
-    body: list[ast.stmt] = []
-    for statement in node.body:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
-            body.append(ast.Assign([statement.target], statement.value))
-        elif isinstance(statement, ast.Assign | ast.ClassDef):
-            body.append(statement)
-    slim = copy.copy(node)
-    slim.body, slim.decorator_list = body or [ast.Pass()], []
-    return ast.fix_missing_locations(slim)
 
 
 def _parameter(field: Any) -> dict[str, Any]:

@@ -5,7 +5,6 @@ store, a server for instance.  Opening costs about two seconds (MLflow's import 
 opened before the first question.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -17,13 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.store import Store
 from bench.errors import InputError
+from bench.files import locked
+from bench.runs.results import Predictions, RunResult
+from bench.spec import RunSpec
 
 BATCH: Final = (1000, 100)  # metrics and parameters that MLflow takes at once
 DIGEST: Final = "bench.digest"
@@ -42,39 +45,17 @@ ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "k
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a run answered for its test part."""
-
-    classes: list[str]
-    session: NDArray[np.int64]  # [samples] session rows of the store
-    first: NDArray[np.int64]  # [samples] first packet of the window, within the session
-    truth: NDArray[np.int64]  # [samples]
-    groups: NDArray[np.int64]  # [samples]; never parted by the split
-    probabilities: NDArray[np.float32]  # [samples, classes]; NaN: abstained
-
-    def save(self, path: Path) -> None:
-        """Write an .npz without pickle."""
-        np.savez_compressed(path, **{**self.__dict__, "classes": np.array(self.classes, dtype=np.str_)})
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            return cls(**{**dict(file), "classes": file["classes"].tolist()})
-
-
-@dataclass(frozen=True)
 class Record:
     """One run as the store remembers it."""
 
     run_id: str
     status: str  # done, failed, skipped, killed, running (or killed without a trace)
     reason: str
-    spec: dict[str, Any]  # the fields of bench.runs.execute.RunSpec
+    spec: RunSpec
     metrics: dict[str, float]
     leaky: bool = False
     scale: str = "full"  # or what is reduced
-    source: str = ""  # digest of the method's source file
+    source: str = ""  # digest of the code that made it: `bench.runs.execute.code_of`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
@@ -82,7 +63,7 @@ class Record:
     @property
     def digest(self) -> str:
         """Digest of the run's specification."""
-        return str(self.spec["digest"])
+        return self.spec.digest
 
     def predictions(self) -> Predictions:
         """Answers for the test part.  Raises :class:`InputError` where the run has none."""
@@ -90,11 +71,22 @@ class Record:
             raise InputError(f"run {self.run_id[:8]} ({self.status}) has no predictions; run it again with --rerun")
         return Predictions.load(self.folder / "predictions.npz")
 
-    def result(self) -> dict[str, Any]:
-        """The content of its ``result.json``: scores, per class, confusion, timings, environment, split."""
+    def result(self) -> RunResult:
+        """Its scores, timings, environment and split.  Raises :class:`InputError` where the run has none."""
         if self.folder is None or not (self.folder / "result.json").is_file():
             raise InputError(f"run {self.run_id[:8]} ({self.status}) has no result; run it again with --rerun")
-        return dict(json.loads((self.folder / "result.json").read_text()))
+        return RunResult.load(self.folder / "result.json")
+
+    def model_folder(self) -> Path:
+        """The folder of its fitted method.  Raises :class:`InputError` where the run has none."""
+        if self.folder is None or not (self.folder / "model" / "method.json").is_file():
+            raise InputError(f"run {self.run_id[:8]} ({self.status}) has no model; run it again with --rerun")
+        return self.folder / "model"
+
+    def check_store(self, store: Store) -> None:
+        """Raises :class:`InputError` unless the store has the rows that the run names."""
+        if self.spec.store not in ("", store.digest):
+            raise InputError(f"{store.name} was prepared anew since run {self.run_id[:8]}; run it again")
 
 
 class Run:
@@ -234,9 +226,7 @@ class Tracker:
         if self._beside is None:
             yield
             return
-        self._beside.mkdir(parents=True, exist_ok=True)
-        with (self._beside / ".mlflow.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self._beside / "mlflow"):
             yield
 
     def finished(self, digest: str) -> Record | None:
@@ -244,27 +234,26 @@ class Tracker:
         done = [run for run in self._runs(digest) if run.info.status == "FINISHED" and _status(run) == "done"]
         return _record(done[0]) if done else None
 
-    def start(self, spec: Mapping[str, Any], name: str, tags: Mapping[str, str]) -> Run:
-        """Begin a run of ``spec`` (fields of a RunSpec and its ``digest``).
-
-        Older runs of that digest that were left running are closed as killed.
-        """
-        for stale in self._runs(spec["digest"]):
+    def start(self, spec: RunSpec, name: str, tags: Mapping[str, str]) -> Run:
+        """Begin a run.  Older runs of the same digest that were left running are closed as killed."""
+        for stale in self._runs(spec.digest):
             if stale.info.status == "RUNNING":
                 self._client.set_terminated(stale.info.run_id, ENDS["killed"])
-        wanted = ("method", "dataset", "task", "split", "seed", "fold")
-        plain = {key: str(spec[key]) for key in wanted if spec[key] is not None}
-        own = {DIGEST: spec["digest"], SPEC: json.dumps(spec, sort_keys=True)}
+        fields = spec.to_dict()
+        plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed", "fold")
+                 if fields[key] is not None}  # fmt: skip
+        own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True)}
         short = {key: value[:TEXT] for key, value in tags.items()}
         info = self._client.create_run(self._experiment(spec), run_name=name, tags=plain | short | own).info
         return Run(self._client, info.run_id)
 
     @contextmanager
-    def study(self, name: str, spec: Any) -> Iterator[Study]:
-        """A hyper-parameter study by its name, taken up again where it exists; ``spec`` is a RunSpec."""
-        experiment = self._experiment({"dataset": spec.dataset, "task": spec.task})
+    def study(self, name: str, spec: RunSpec) -> Iterator[Study]:
+        """A hyper-parameter study of ``spec`` by its name, taken up again where it exists."""
+        experiment = self._experiment(spec)
         known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
-        plain = {key: str(getattr(spec, key)) for key in ("method", "dataset", "task", "split", "seed")}
+        fields = spec.to_dict()
+        plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed")}
         plain["row"] = f"study {name}"
         if known:
             run_id = known[0].info.run_id
@@ -278,7 +267,7 @@ class Tracker:
     def search(self, *, latest: bool = True, **wanted: Any) -> list[Record]:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
 
-        With ``latest``, one a digest: the newest that is done, else the newest.
+        ``wanted`` are fields as `RunSpec.to_dict` names them.  With ``latest``, one a digest: the newest that is done, else the newest.
         """
         records = [_record(run) for run in self._runs(None)]  # newest first
         if latest:
@@ -322,14 +311,15 @@ class Tracker:
             recorded = Path(unquote(place.path))
             if recorded.is_dir() or self._beside is None:
                 return recorded
-            return self._beside / "artifacts" / run.info.run_id / "artifacts"
+            result: Path = self._beside / "artifacts" / run.info.run_id / "artifacts"
+            return result
         return Path(self._client.download_artifacts(run.info.run_id, "", tempfile.mkdtemp()))
 
-    def _experiment(self, spec: Mapping[str, Any]) -> str:
+    def _experiment(self, spec: RunSpec) -> str:
         """Id of the data set's and task's experiment, made where it is missing."""
         from mlflow.exceptions import MlflowException
 
-        name = f"bench/{spec['dataset']}/{spec['task']}"
+        name = f"bench/{spec.dataset}/{spec.task}"
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -374,7 +364,7 @@ def _record(run: Any, folder: Path | None = None) -> Record:
         run_id=run.info.run_id,
         status=_status(run),
         reason=tags.get("reason", ""),
-        spec=json.loads(tags[SPEC]),
+        spec=RunSpec.from_dict(json.loads(tags[SPEC])),
         metrics=dict(run.data.metrics),
         leaky=tags.get("leaky") == "true",
         scale=tags.get("scale", "full"),
@@ -385,10 +375,11 @@ def _record(run: Any, folder: Path | None = None) -> Record:
     )
 
 
-def _matches(spec: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+def _matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:
     """Whether a specification has all wanted values; None asks nothing."""
+    fields = spec.to_dict()
     return all(
-        spec.get(key) in (value if isinstance(value, list | tuple | set) else [value])
+        fields.get(key) in (value if isinstance(value, list | tuple | set) else [value])
         for key, value in wanted.items()
         if value is not None
     )

@@ -12,17 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.errors import InputError
-from bench.method import Method, Monitor, Range, Space, make_parameters, search_spaces
-from bench.runs.execute import RunSpec, fit_and_validate
-from bench.runs.parameters import write_parameters
-from bench.runs.registry import describe
-from bench.splits.assignment import named_seed
+from bench.method import Monitor, Range, Space, make_parameters, search_spaces, typed_values
+from bench.render.plots import save_figure
+from bench.runs import registry
+from bench.runs.attempt import fit_and_validate
+from bench.runs.execute import store_of
+from bench.runs.parameters import ParameterFile
+from bench.spec import RunSpec, named_seed
 
 if TYPE_CHECKING:
     from bench.runs.tracking import Tracker
@@ -114,7 +116,7 @@ def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) ->
 
     Every end and choice must be a value that the parameter can take.
     """
-    method = cast(type[Method], describe(name))  # an outline has all that is asked: name and Parameters
+    method = registry.describe(name)
     if not asked:
         spaces = {name: space for name, space in search_spaces(method).items() if name not in fixed}
         if not spaces:
@@ -162,6 +164,7 @@ class TrialMonitor(Monitor):
     """Reports each epoch's validation macro-F1 to Optuna, which may end the trial."""
 
     def __init__(self, trial: optuna.Trial) -> None:
+        super().__init__()
         self._trial = trial
         self.last = float("nan")  # the newest validation macro-F1
 
@@ -212,7 +215,7 @@ def _sampler(search: Search, seen: int) -> optuna.samplers.BaseSampler:
     The grid's seed is the study's alone, since it fixes which number means which cell; the other one takes in
     the number of trials, so that a study taken up again does not repeat its first draws.
     """
-    seed = named_seed(search.spec.seed, search.name, "sampler") % 2**32
+    seed = named_seed(search.spec.split.seed, search.name, "sampler") % 2**32
     if search.sampler == "grid":
         return optuna.samplers.GridSampler(grid_values(search.spaces), seed=seed)
     return optuna.samplers.TPESampler(
@@ -225,35 +228,39 @@ def _sampler(search: Search, seen: int) -> optuna.samplers.BaseSampler:
     )
 
 
-def tune(
-    search: Search,
-    tracker: "Tracker",
-    *,
-    storage: str,
-    trials: int | None,
-    device: str,
-    results: Path,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    """Bring the study to `trials` finished trials (the whole grid where None) and describe it.
+@dataclass(frozen=True)
+class HowToTune:
+    """How a study is executed."""
+
+    storage: str  # a database URL
+    results: Path  # folder of the parameter file
+    trials: int | None = None  # finished ones to reach; None: 20, or the whole grid
+    device: str = "cpu"
+    progress: Callable[[str], None] = lambda line: None
+
+
+def tune(search: Search, tracker: "Tracker", how: HowToTune) -> dict[str, Any]:
+    """Bring the study to its finished trials and describe it.
 
     Returns the study's name, the best parameters and value, all trials and the parameter file's path.
     """
     if search.sampler not in SAMPLERS:
         raise InputError(f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
-    wanted = trials or (
+    wanted = how.trials or (
         math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
     )
-    study = open_study(search, storage)
+    study = open_study(search, how.storage)
     with tracker.study(search.name, search.spec) as run:
         left = wanted - len(study.get_trials(deepcopy=False, states=_DONE))
         if left > 0:
             # a trial that fails is a result; the search goes on without it
-            study.optimize(lambda t: _objective(t, search, run, device, progress), n_trials=left, catch=Exception)
+            study.optimize(lambda t: _objective(t, search, run, how), n_trials=left, catch=Exception)
         summary = summarise(study, search)
-        if summary["best"] is not None:
-            summary["file"] = str(results / "params" / f"{search.name}.json")
-            write_parameters(summary, search.spec.parameters, Path(summary["file"]))
+        if best := summary["best"]:
+            path = how.results / "params" / f"{search.name}.json"
+            found = {**search.spec.parameters, **best["parameters"]}
+            ParameterFile(search.spec.method, found, search.name, search.spec.dataset, best["value"]).save(path)
+            summary["file"] = str(path)
         with run.artefacts() as folder:
             write_plots(study, folder)
             (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
@@ -276,28 +283,30 @@ def keep_runs(search: Search, found: Sequence[tuple[Mapping[str, Any], float, st
                     params=dict(drawn), distributions=choices, value=value, user_attrs={"run": run_id}
                 )
             )
-    return study.study_name
+    result: str = study.study_name
+    return result
 
 
-def _objective(trial: optuna.Trial, search: Search, run: Any, device: str, progress: Callable[[str], None]) -> float:
+def _objective(trial: optuna.Trial, search: Search, run: Any, how: HowToTune) -> float:
     """One trial: draw, fit on the training part, score the validation part, log a nested run."""
     drawn = suggest(trial, search.spaces)
     values = ", ".join(f"{n} {v:.6g}" if isinstance(v, float) else f"{n} {v}" for n, v in drawn.items())
-    spec = dataclasses.replace(search.spec, parameters={**search.spec.parameters, **drawn})
+    kind = registry.load(search.spec.method)
+    spec = dataclasses.replace(search.spec, parameters=typed_values(kind, {**search.spec.parameters, **drawn}))
     monitor = TrialMonitor(trial)
     with run.trial(trial.number, drawn) as log:
         try:
-            value = fit_and_validate(spec, monitor, device=device).macro_f1
+            value = fit_and_validate(spec, store_of(spec), kind, monitor, device=how.device).macro_f1
         except optuna.TrialPruned:
             value = None
         except Exception as error:
-            progress(f"trial {trial.number}: failed, {type(error).__name__}: {error} ({values})")
+            how.progress(f"trial {trial.number}: failed, {type(error).__name__}: {error} ({values})")
             raise
         log({"pruned": float(value is None), "validation_macro_f1": monitor.last if value is None else value})
     if value is None:
-        progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")
+        how.progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")
         raise optuna.TrialPruned
-    progress(f"trial {trial.number}: validation macro-F1 {value:.4f} ({values})")
+    how.progress(f"trial {trial.number}: validation macro-F1 {value:.4f} ({values})")
     return value
 
 
@@ -340,5 +349,5 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
         with warnings.catch_warnings():  # Optuna calls its plots experimental since 2020
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             plot()
-        pyplot.gcf().savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        save_figure(pyplot.gcf(), folder / f"{name}.png")
         pyplot.close("all")

@@ -52,7 +52,8 @@ def decide(probabilities: NDArray[np.floating[Any]]) -> Ints:
     abstained = np.isnan(probabilities).any(axis=1)
     predictions = np.where(abstained[:, None], 0, probabilities).argmax(axis=1).astype(np.int64)
     predictions[abstained] = ABSTAINED
-    return predictions
+    result: Ints = predictions
+    return result
 
 
 def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[str]) -> Scores:
@@ -216,10 +217,10 @@ def _metric(name: str, totals: Ints, present: NDArray[np.bool_]) -> Floats:
     """
     hits, predicted, support = (totals[..., row, :] for row in range(3))
     if name == "accuracy":
-        return hits.sum(axis=-1) / support.sum(axis=-1)
+        return np.asarray(hits.sum(axis=-1) / support.sum(axis=-1), np.float64)
     values = _precision_recall_f1(hits, predicted, support)[MACRO.index(name) - 1]
     drawn = support > 0
-    return (values * drawn).sum(axis=-1) / drawn.sum(axis=-1) * present.mean()
+    return np.asarray((values * drawn).sum(axis=-1) / drawn.sum(axis=-1) * present.mean(), np.float64)
 
 
 def percentiles(drawn: Floats) -> tuple[float, float]:

@@ -4,8 +4,7 @@ A block is what all methods were measured on alike: a fold, a seed, a data set. 
 number means and when not to use it.  A higher score is better; rank 1 is the best.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -135,42 +134,3 @@ def critical_difference(methods: int, blocks: int, level: float = LEVEL) -> floa
 
     quantile = studentized_range.ppf(1 - level, methods, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks)))
-
-
-def draw_critical_difference(scores: Floats, labels: list[str], title: str, path: Path) -> None:
-    """The critical-difference diagram of Demšar 2006, written as SVG or PNG by the suffix of ``path``.
-
-    A bar joins methods whose mean ranks do not differ by Nemenyi's test.  ``labels``, one a method, are all different.
-    matplotlib's state is left alone.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import ScaledTranslation
-    from pandas import DataFrame
-    from scikit_posthocs import critical_difference_diagram
-
-    figure = Figure((8.0, 1.6 + 0.14 * len(labels)))
-    axes = figure.subplots()
-    places = ranks(scores).mean(axis=0)
-    critical_difference_diagram(
-        dict(zip(labels, places, strict=True)),
-        DataFrame(nemenyi(scores), index=labels, columns=labels),
-        alpha=LEVEL,
-        ax=axes,
-        label_fmt_left="{label} ({rank:.1f})",
-        label_fmt_right="({rank:.1f}) {label}",
-        label_props={"fontsize": 8, "parse_math": False},
-        elbow_props={"color": "0.25", "linewidth": 0.8},
-    )
-    apart = critical_difference(scores.shape[1], len(scores))
-    above = axes.get_xaxis_transform() + ScaledTranslation(0, 24 / 72, figure.dpi_scale_trans)  # free of tick labels
-    start = float(places.min())
-    axes.plot([start, start + apart], [1, 1], color="black", linewidth=2, transform=above, clip_on=False)
-    axes.text(start, 1, f"critical difference {apart:.2f}\n", fontsize=8, transform=above, va="center")
-    told = "mean rank, 1 is the best; a bar joins what Nemenyi's test cannot tell apart"
-    axes.set_title(f"{title}\n{told}", fontsize=9, pad=46, parse_math=False)
-    aside = path.with_name(f".{path.stem}.partial{path.suffix}")
-    quiet: Mapping[str, None] = {"Date": None} if path.suffix == ".svg" else {}  # the same data, the same file
-    with matplotlib.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none"}):
-        figure.savefig(aside, dpi=120, bbox_inches="tight", metadata=quiet)
-    aside.replace(path)

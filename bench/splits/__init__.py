@@ -1,1 +1,8 @@
-"""Room splits."""
+"""Who is in which part: from a store and a :class:`~bench.spec.SplitSpec` to three sets of samples that keep a promise.
+
+Enters: a store's session columns and labels, a specification.  Leaves: a :class:`Split`, verified, or an `InputError`.
+May import the specification, the schema and errors; it never sees a method or a packet's bytes.
+
+`filters` says which sessions are left out, `sampling` which packets make a sample, `assignment` (with its compiled
+`assignment_kernel`) who goes where, `checks` what is promised, `split_file` how it is written down, `split` all of it.
+"""

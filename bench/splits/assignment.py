@@ -1,41 +1,51 @@
-"""Dealing sessions to parts: who goes where, from labels, groups and a seed.  The promises are `bench.splits.split`'.
+"""Which sample goes to which part, from labels, groups and a seed; what a split promises is `bench.splits.checks`'.
 
-``rows`` and what belongs to them are arrays over the samples of a task, sessions or windows, so that a group weighs as
-much as it has samples; a part is a number.
+Arrays are over the samples of a task, sessions or windows, so that a group weighs as much as it has samples; a part
+is a number, a position in `PARTS`.
 """
 
-import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.spec import named_seed
+
 PARTS: Final = ("train", "validation", "test")
-BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
-DROPPED: Final = -1  # the part of a row that goes to none
-_DEALS = 8  # random orders of the groups that are tried; the best balanced one is kept
-_SWEEPS = 4  # times that a deal goes over all groups
+DROPPED: Final = -1  # the part of a sample that goes to none
+STARTS: Final = 8  # random orders of the groups that are tried; the most even assignment is kept
+SWEEPS: Final = 4  # times that an assignment goes over all groups
 
 Rows = NDArray[np.int64]
 Shares = tuple[float, ...]
 
 
-def named_seed(*names: object) -> int:
-    """A seed of 63 bits: SHA-256 of the names.  One more name elsewhere shifts no other draw."""
-    return int.from_bytes(hashlib.sha256("\0".join(map(str, names)).encode()).digest()[:8]) >> 1
+@dataclass(frozen=True)
+class Division:
+    """How many samples go to which part, and by which seed."""
+
+    shares: Shares  # of training, validation and test part
+    fold: int | None  # with `folds`: the test part is that fold, and validation takes its share of the rest
+    folds: int | None
+    names: tuple[object, ...]  # what the seeds are drawn from: seed, data set, task, scheme
+
+    def seed(self, *more: object) -> int:
+        """A seed for this division and that purpose alone."""
+        return named_seed(*self.names, *more)
 
 
-def cap(rows: Rows, labels: NDArray[Any], most: int, seed: int) -> Rows:
-    """At most `most` rows of each class; a smaller cap's rows are among a larger one's."""
+def limit_classes(rows: Rows, labels: NDArray[Any], limit: int, seed: int) -> Rows:
+    """At most ``limit`` of ``rows`` of each class, sorted; those of a smaller limit are among a larger one's."""
     order, rank, _ = _shuffled(labels, seed)
-    return np.sort(rows[order[rank < most]])
+    return np.sort(rows[order[rank < limit]])
 
 
-def balanced(labels: NDArray[Any], mode: str, most: int | None, seed: int) -> Rows:
-    """Positions in ``labels``, sorted, some more than once: every class of it equally often, as `BALANCES` says.
+def balanced(labels: NDArray[Any], mode: str, limit: int | None, seed: int) -> Rows:
+    """Positions in ``labels``, sorted, some more than once: every class equally often, as `spec.BALANCES` says.
 
-    Re-sampling repeats each of a class's rows as often as any other, to one; ``most`` is the size of a class, by
+    Re-sampling repeats each of a class's rows as often as any other, to one; ``limit`` is the size of a class, by
     default the largest one's.
     """
     if mode == "keep" or not len(labels):
@@ -43,24 +53,28 @@ def balanced(labels: NDArray[Any], mode: str, most: int | None, seed: int) -> Ro
     order, rank, sizes = _shuffled(labels, seed)
     if mode == "undersample":
         return np.sort(order[rank < sizes.min()])
-    turn = np.arange(most or sizes.max()) % sizes[:, None]
+    turn = np.arange(limit or sizes.max()) % sizes[:, None]
     return np.sort(order[((np.cumsum(sizes) - sizes)[:, None] + turn).ravel()])
 
 
 def _shuffled(labels: NDArray[Any], seed: int) -> tuple[Rows, Rows, Rows]:
     """Positions in ``labels`` by class and at random within it, the place of each in its class, the classes' sizes."""
-    return ranked(labels, np.argsort(_raw(len(labels), seed), kind="stable"))
+    return rank_in_class(labels, np.argsort(_raw(len(labels), seed), kind="stable"))
 
 
-def ranked(labels: NDArray[Any], order: Rows) -> tuple[Rows, Rows, Rows]:
-    """``order``, positions in ``labels``, by class; the place of each in its class; the classes' sizes."""
+def rank_in_class(labels: NDArray[Any], order: Rows) -> tuple[Rows, Rows, Rows]:
+    """``order``, int64 positions in ``labels``, by class; the place of each in its class; the classes' sizes.
+
+    >>> rank_in_class(np.array([1, 0, 1]), np.array([2, 1, 0]))
+    (array([1, 2, 0]), array([0, 0, 1]), array([1, 2]))
+    """
     order = order[np.argsort(labels[order], kind="stable")]
     sizes = np.unique(labels, return_counts=True)[1]
     return order, np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes), sizes
 
 
-def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:
-    """Part of each row by the time of its start, DROPPED where its conversation stands in an earlier part."""
+def assign_by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:
+    """Part of each sample by the time of its start, DROPPED where its conversation stands in an earlier part."""
     ordered = np.sort(start)
     last = len(start) - 1
     cuts = [ordered[min(round(share * len(start)), last)] for share in np.cumsum(shares)[:-1]] if len(start) else []
@@ -71,19 +85,18 @@ def by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares
     return np.where(part > earliest[conversation], DROPPED, part)
 
 
-def by_chance(
-    labels: NDArray[Any], shares: Shares, fold: int | None, folds: int | None, names: tuple[object, ...]
-) -> Rows:
-    """Part of each row, at random within its class, which has its shares to one row.  Nothing stays together."""
+def assign_at_random(labels: NDArray[Any], division: Division) -> Rows:
+    """Part of each sample, at random within its class, which has its shares to one.  Nothing stays together."""
+    fold, folds = division.fold, division.folds
     if fold is None or folds is None:
-        return _cut(labels, shares, named_seed(*names))
-    tested = _cut(labels, (1 / folds,) * folds, named_seed(*names, folds)) == fold
-    seed = named_seed(*names, folds, fold)
-    return _with_validation(tested, shares, lambda rest, learning: _cut(labels[rest], learning, seed))
+        return _cut(labels, division.shares, division.seed())
+    tested = _cut(labels, (1 / folds,) * folds, division.seed(folds)) == fold
+    seed = division.seed(folds, fold)
+    return _with_validation(tested, division.shares, lambda rest, learning: _cut(labels[rest], learning, seed))
 
 
 def _cut(labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
-    """Part of each row: every class, shuffled, cut at the shares."""
+    """Part of each sample: every class, shuffled, cut at the shares."""
     order, rank, sizes = _shuffled(labels, seed)
     part = np.zeros(len(labels), np.int64)
     for share in np.cumsum(shares)[:-1]:
@@ -91,40 +104,31 @@ def _cut(labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
     return part
 
 
-def by_groups(
-    groups: NDArray[Any],
-    labels: NDArray[Any],
-    shares: Shares,
-    fold: int | None,
-    folds: int | None,
-    names: tuple[object, ...],
-) -> Rows:
-    """Part of each row; rows of one group stay together and classes are spread as evenly as groups allow."""
+def assign_groups(groups: NDArray[Any], labels: NDArray[Any], division: Division) -> Rows:
+    """Part of each sample; samples of one group stay together and classes are spread as evenly as groups allow."""
+    fold, folds, shares = division.fold, division.folds, division.shares
     if fold is None or folds is None:
-        return deal(groups, labels, shares, named_seed(*names))
-    of_fold = deal(groups, labels, (1 / folds,) * folds, named_seed(*names, folds))
-    seed = named_seed(*names, folds, fold)
-    return _with_validation(of_fold == fold, shares, lambda rest, part: deal(groups[rest], labels[rest], part, seed))
+        return assign_evenly(groups, labels, shares, division.seed())
+    of_fold = assign_evenly(groups, labels, (1 / folds,) * folds, division.seed(folds))
+    seed = division.seed(folds, fold)
+    return _with_validation(
+        of_fold == fold, shares, lambda rest, learning: assign_evenly(groups[rest], labels[rest], learning, seed)
+    )
 
 
-def by_value(
-    value: NDArray[Any],
-    conversation: NDArray[Any],
-    labels: NDArray[Any],
-    shares: Shares,
-    fold: int | None,
-    folds: int | None,
-    names: tuple[object, ...],
-) -> Rows:
-    """Part of each row; the values of the test part are of no other, a conversation is in one part of the rest."""
+def assign_by_value(value: NDArray[Any], conversation: NDArray[Any], labels: NDArray[Any], division: Division) -> Rows:
+    """Part of each sample; the test part's values are of no other, a conversation is in one part of the rest."""
+    shares, fold, folds = division.shares, division.fold, division.folds
     sides = (1 / folds,) * folds if folds else (shares[2], shares[0] + shares[1])
-    tested = deal(value, labels, sides, named_seed(*names, folds)) == (fold or 0)
-    seed = named_seed(*names, folds, fold)
-    return _with_validation(tested, shares, lambda rest, part: deal(conversation[rest], labels[rest], part, seed))
+    tested = assign_evenly(value, labels, sides, division.seed(folds)) == (fold or 0)
+    seed = division.seed(folds, fold)
+    return _with_validation(
+        tested, shares, lambda rest, learning: assign_evenly(conversation[rest], labels[rest], learning, seed)
+    )
 
 
 def _with_validation(tested: NDArray[np.bool_], shares: Shares, divide: Callable[[Rows, Shares], Rows]) -> Rows:
-    """Part of each row: the test part as given, the rest divided into training and validation."""
+    """Part of each sample: the test part as given, the rest divided into training and validation."""
     part = np.full(len(tested), PARTS.index("test"))
     rest = np.flatnonzero(~tested)
     learn = shares[0] + shares[1]
@@ -132,14 +136,14 @@ def _with_validation(tested: NDArray[np.bool_], shares: Shares, divide: Callable
     return part
 
 
-def deal(groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
-    """Part of each row: the best balanced of several greedy deals, larger groups first.
+def assign_evenly(groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
+    """Part of each sample: the most even of several greedy assignments of whole groups, larger groups first.
 
     Groups whose sizes are within a factor of two come in random order: strictly by size, the largest groups would
-    stand in training under every seed.  Measured on iot-sentinel `tls` by capture, five folds: chi-square distance
-    2.3 on average, 2.0 for scikit-learn's StratifiedGroupKFold; a large group is in the test part of 17 % of seeds.
+    stand in training under every seed.  `benchmarks/evenness.py` compares it with scikit-learn's
+    StratifiedGroupKFold.
     """
-    from bench.splits import assignment_kernel as kernels
+    from bench.splits import assignment_kernel
 
     group, class_ = (np.unique(a, return_inverse=True)[1].astype(np.int64) for a in (groups, labels))
     classes = class_.max(initial=-1) + 1
@@ -149,13 +153,13 @@ def deal(groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int) 
     number = group.max(initial=-1) + 1
     begin = np.searchsorted(cells, np.arange(number + 1) * (classes + 1))
     column = cells % (classes + 1)
-    want = np.outer(shares, np.bincount(column, counts, classes + 1))
+    wanted = np.outer(shares, np.bincount(column, counts, classes + 1))
     octave = -np.frexp(np.bincount(group))[1]
     best, least = np.zeros(number, np.int64), np.inf
-    for attempt in range(_DEALS):
-        order = np.lexsort((_raw(number, named_seed(seed, attempt)), octave))
+    for start in range(STARTS):
+        order = np.lexsort((_raw(number, named_seed(seed, start)), octave))
         part = np.empty(number, np.int64)
-        distance = kernels.deal(order, begin, column, counts, want, _SWEEPS, part)
+        distance = assignment_kernel.assign(order, begin, column, counts, wanted, SWEEPS, part)
         if distance < least:
             best, least = part, distance
     return best[group]

@@ -6,35 +6,35 @@ from numpy.typing import NDArray
 
 
 @numba.njit(nogil=True, cache=True)
-def deal(
+def assign(
     order: NDArray[np.int64],
     begin: NDArray[np.int64],
     classes: NDArray[np.int64],
     counts: NDArray[np.int64],
-    want: NDArray[np.float64],
+    wanted: NDArray[np.float64],
     sweeps: int,
     part: NDArray[np.int64],
 ) -> float:
-    """Deal groups to parts in ``order``, each where it lowers the chi-square distance most, and deal again.
+    """Assign groups to parts in ``order``, each where it lowers the chi-square distance most, and once more.
 
-    Group ``g`` holds ``counts[i]`` samples of ``classes[i]`` for ``i`` in ``begin[g]:begin[g + 1]``; ``want
+    Group ``g`` holds ``counts[i]`` samples of ``classes[i]`` for ``i`` in ``begin[g]:begin[g + 1]``; ``wanted
     [parts, classes]`` are the wanted counts.  A class with no more groups left than parts that still lack it
-    goes to one of these parts first.  Later sweeps take up one group at a time and deal it anew.  Fills
+    goes to one of these parts first.  Later sweeps take up one group at a time and assign it anew.  Fills
     ``part [groups]``; returns the chi-square distance, plus a million for every class that a part lacks.
     """
-    have = np.zeros(want.shape)
-    left = np.zeros(want.shape[1], np.int64)  # groups not dealt, by class
+    have = np.zeros(wanted.shape)
+    left = np.zeros(wanted.shape[1], np.int64)  # groups not assigned yet, by class
     for c in classes:
         left[c] += 1
-    lacking = np.full(want.shape[1], want.shape[0])  # parts without the class
+    lacking = np.full(wanted.shape[1], wanted.shape[0])  # parts without the class
     for sweep in range(sweeps):
         for g in order:
             cells = slice(begin[g], begin[g + 1])
             if sweep > 0:
                 _place(classes[cells], -counts[cells], have[part[g]], left, lacking)
-            part[g] = _best_part(classes[cells], counts[cells], have, want, left, lacking)
+            part[g] = _best_part(classes[cells], counts[cells], have, wanted, left, lacking)
             _place(classes[cells], counts[cells], have[part[g]], left, lacking)
-    return ((have - want) ** 2 / want).sum() + 1e6 * lacking.sum()
+    return ((have - wanted) ** 2 / wanted).sum() + 1e6 * lacking.sum()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -42,16 +42,16 @@ def _best_part(
     classes: NDArray[np.int64],
     counts: NDArray[np.int64],
     have: NDArray[np.float64],
-    want: NDArray[np.float64],
+    wanted: NDArray[np.float64],
     left: NDArray[np.int64],
     lacking: NDArray[np.int64],
 ) -> int:
     best, best_need, best_cost = 0, -1, 0.0
-    for p in range(want.shape[0]):
+    for p in range(wanted.shape[0]):
         need, cost = 0, 0.0
         for c, n in zip(classes, counts):  # noqa: B905  (numba knows no strict)
             need += have[p, c] == 0 and left[c] <= lacking[c]
-            cost += n * (n + 2 * (have[p, c] - want[p, c])) / want[p, c]
+            cost += n * (n + 2 * (have[p, c] - wanted[p, c])) / wanted[p, c]
         if need > best_need or (need == best_need and cost < best_cost):
             best, best_need, best_cost = p, need, cost
     return best

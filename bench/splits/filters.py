@@ -16,9 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
-
-Columns = Mapping[str, NDArray[Any]]  # columns of schema.SESSION_COLUMNS, [sessions]
+SessionColumns = Mapping[str, NDArray[Any]]  # columns of schema.SESSION_COLUMNS, [sessions]
 Mask = NDArray[np.bool_]
 COLUMNS: Final = ("protocol", "client_port", "server_port", "payload_packets")  # what filters look at
 _TCP, _UDP = 6, 17
@@ -53,7 +51,7 @@ SERVICES: Final = (
 )
 
 
-def _of_family(family: str, sessions: Columns) -> Mask:
+def _of_family(family: str, sessions: SessionColumns) -> Mask:
     """Sessions of a family's services."""
     found = np.zeros(len(sessions["protocol"]), bool)
     for service in SERVICES:
@@ -63,12 +61,12 @@ def _of_family(family: str, sessions: Columns) -> Mask:
     return found
 
 
-def _families(*names: str) -> dict[str, Callable[[Columns], Mask]]:
+def _families(*names: str) -> dict[str, Callable[[SessionColumns], Mask]]:
     return {name: partial(_of_family, name) for name in names}
 
 
-#: filter -> reason -> the sessions that go for it
-FILTERS: Final[dict[str, dict[str, Callable[[Columns], Mask]]]] = {
+#: filter -> reason -> the sessions that go for it; the filters are those of `spec.FILTERS`
+RULES: Final[dict[str, dict[str, Callable[[SessionColumns], Mask]]]] = {
     "none": {},
     # ATVITSC drops "irrelevant packets" and names none: what has no payload goes, DNS stays (our reading).  A task with
     # `payload = true` has done so already, and then this filter finds nothing; readers leave out the single packets.
@@ -79,27 +77,19 @@ FILTERS: Final[dict[str, dict[str, Callable[[Columns], Mask]]]] = {
 }
 
 
-def parse_filter(text: str) -> str:
-    """One or several filters, ``sugar,dns``, in the order of `FILTERS` and each once.
+def apply_filter(text: str, sessions: SessionColumns) -> tuple[Mask, dict[str, int]]:
+    """Which sessions stay, bool ``[sessions]``, and how many go for which reason (the first that holds).
 
-    Raises :class:`InputError` for one that there is not.
+    ``text`` is as :func:`bench.spec.parse_filter` writes it, ``sessions`` has the columns `COLUMNS`.
     """
-    names = {name.strip() for name in text.split(",")}
-    if unknown := sorted(names - set(FILTERS)):
-        raise InputError(f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)}")
-    return ",".join(name for name in FILTERS if name in names and name != "none") or "none"
-
-
-def apply_filter(text: str, sessions: Columns) -> tuple[Mask, dict[str, int]]:
-    """Which sessions stay, bool ``[sessions]``, and how many go for which reason (the first that holds)."""
     stay = np.ones(len(sessions["protocol"]), bool)
     counts = {}
-    for reason, rule in _reasons(parse_filter(text).split(",")).items():
+    for reason, rule in _reasons(text.split(",")).items():
         gone = stay & rule(sessions)
         counts[f"filter: {reason}"] = int(gone.sum())
         stay &= ~gone
     return stay, counts
 
 
-def _reasons(names: Sequence[str]) -> dict[str, Callable[[Columns], Mask]]:
-    return {reason: rule for name in names for reason, rule in FILTERS[name].items()}
+def _reasons(names: Sequence[str]) -> dict[str, Callable[[SessionColumns], Mask]]:
+    return {reason: rule for name in names for reason, rule in RULES[name].items()}

@@ -1,37 +1,34 @@
-"""Which session is in which part.
+"""A data set's task in three parts: made from a store and a :class:`~bench.spec.SplitSpec`, or read from a file.
 
-A split is made from the store, task, scheme, seed, fold and the options below alone, never from the method, and proves
-itself when it is made or loaded: :func:`prove`.  Schemes and what they promise:
+A split is made from the store, task and specification alone, never from the method, and verifies itself when it is made
+or loaded.  What `bench.spec` says of the schemes, in detail:
 
-``session``
-    No conversation (unordered 5-tuple, over all captures) in two parts.
 ``capture``
-    No capture group in two parts.  Equal conversations do not join captures: one DHCP conversation
-    (0.0.0.0:68 to 255.255.255.255:67) would join them all.  What captures share is in the summary.
+    Equal conversations do not join captures: one DHCP conversation (0.0.0.0:68 to 255.255.255.255:67) would join them
+    all.  What captures share is in the summary.
 ``time``
-    Every validation session starts after all training sessions, every test session after all validation
-    sessions.  A session whose conversation stands in an earlier part is dropped and counted.
+    A session whose conversation stands in an earlier part is dropped and counted.
 ``attribute:NAME``
-    Test on captures of other values of an attribute (device, version, person, day) than learned on.  Validation is
-    of the learned values, no conversation of it in training.  Captures without a value are dropped and counted.
+    Validation is of the learned values, no conversation of it in training.  Captures without a value are dropped and
+    counted.
 ``paper``
-    Promises nothing: the paper's order of operations, leaky on purpose.  Windows of all sessions are balanced to so
-    many a class and then dealt at random, 70/10/20 within each class; what this leaks is counted in the summary.
+    Windows of all sessions are balanced to so many a class and then divided at random, 70/10/20 within each class; what
+    this leaks is counted in the summary.
 ``file``
-    Given by a file.  A file that :meth:`Split.save` wrote keeps its scheme and its promise; one made by
-    hand says ``"scheme": "file"`` and promises only that no session is in two parts.
+    A file that :meth:`Split.save` wrote keeps its scheme and its promise; one made by hand says ``"scheme": "file"``
+    and promises only that no session is in two parts.
 
-Before that a filter (`bench.splits.filters`) drops sessions, the others become samples, whole or as windows
-(`bench.splits.sampling`), and classes are kept to a least and a most number of samples.  After it the training part alone is
-balanced (only ``paper`` balances before).  A part is sorted by session and window.  A file addresses sessions by row,
-together with the digest of the store: the same digest means the same rows.
+Before that a filter drops sessions, the others become samples, whole or as windows, and classes are kept to a least and
+a most number of samples.  After it the training part alone is balanced (only ``paper`` balances before).  A part is
+sorted by session and window.  A file addresses sessions by row, together with the digest of the store: the same digest
+means the same rows.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,42 +36,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.schema import NO_CLASS, Samples
+from bench.schema import NO_CLASS, Samples, SessionStore
+from bench.spec import SplitSpec, named_seed
 from bench.splits.assignment import (
-    BALANCES,
     DROPPED,
     PARTS,
+    Division,
     Rows,
+    Shares,
+    assign_at_random,
+    assign_by_time,
+    assign_by_value,
+    assign_groups,
     balanced,
-    by_chance,
-    by_groups,
-    by_time,
-    by_value,
-    cap,
-    named_seed,
+    limit_classes,
 )
-from bench.splits.checks import LEAKY, BrokenSplit, attribute_of, check_windows, prove
-from bench.splits.filters import COLUMNS, apply_filter, parse_filter
-from bench.splits.sampling import leaks, parse_sampling, window_keys, windows
-from bench.splits.split_file import OPTIONS, naming, read_samples, read_split_file, write_split_file
+from bench.splits.checks import check_windows, verify_split
+from bench.splits.filters import COLUMNS, apply_filter
+from bench.splits.sampling import count_shared_windows, window_keys, windows
+from bench.splits.split_file import naming, read_split_file, write_split_file
 
-__all__ = [
-    "LEAKY",
-    "BrokenSplit",
-    "LabelledStore",
-    "Split",
-    "check_request",
-    "check_scheme",
-    "emptied",
-    "make_split",
-    "prove",
-]
-SCHEMES: Final = ("session", "capture", "time", "attribute", "paper", "file")  # "attribute" is followed by ":", a name
-MOST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
-PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
+SHARES: Final = (0.7, 0.1, 0.2)  # of training, validation and test part
+LARGEST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 
 
-class LabelledStore(Protocol):
+class LabelledStore(SessionStore, Protocol):
     """What a split needs of a store (see ``bench.data.store``)."""
 
     @property
@@ -88,12 +74,6 @@ class LabelledStore(Protocol):
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks."""
-
-    def session(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``."""
-
-    def packet(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``."""
 
     def classes(self, task: str) -> list[str]:
         """The names of a task's classes."""
@@ -110,49 +90,47 @@ class LabelledStore(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Three parts of a task's samples, and int64 ``[samples]`` groups for each part.
-
-    ``fold`` and ``folds`` are None for a single division.  ``dropped`` counts by reason what is in no part: sessions
-    for a filter or without a window, samples for the rest.  ``scored`` are the numbers of the classes that the parts
-    can hold at all: one that filter or ``min_per_class`` emptied leaves the task, where it could only score 0.
-    """
+    """Three parts of a task's samples, and int64 ``[samples]`` groups for each part."""
 
     dataset: str
     store: str  # the store's digest
     task: str
-    scheme: str
-    seed: int
-    fold: int | None
-    folds: int | None
-    shares: tuple[float, ...]  # wanted; none where a file was made by hand
-    max_per_class: int | None
-    train: Samples
-    validation: Samples
-    test: Samples
+    spec: SplitSpec
+    shares: Shares  # wanted; none where a file was made by hand
+    parts: dict[str, Samples]  # by `PARTS`
     groups: dict[str, Rows]
-    dropped: dict[str, int]
+    dropped: dict[str, int]  # by reason: sessions for a filter or without a window, samples for the rest
     counts: dict[str, dict[str, int]]  # class -> part -> samples
-    proof: tuple[str, ...]
-    shared: dict[str, int]
-    scored: tuple[int, ...]
-    filter: str = "none"
-    sampling: str = "session"
-    balance: str = "keep"
-    min_per_class: int | None = None
+    verified: tuple[str, ...]  # the promise in words, as it was checked
+    shared: dict[str, int]  # what parts share beyond the promise
+    scored: tuple[int, ...]  # classes that the parts can hold at all; one that was emptied could only score 0
 
     @property
-    def parts(self) -> dict[str, Samples]:
-        """The parts by name."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
+    def train(self) -> Samples:
+        """The training part."""
+        return self.parts["train"]
+
+    @property
+    def validation(self) -> Samples:
+        """The validation part."""
+        return self.parts["validation"]
+
+    @property
+    def test(self) -> Samples:
+        """The test part."""
+        return self.parts["test"]
 
     @property
     def head(self) -> dict[str, Any]:
-        """What the split was made from, of `OPTIONS` those that were asked for; JSON types."""
-        names = ("dataset", "store", "task", "scheme", "seed", "fold", "folds", "max_per_class")
-        head = {name: getattr(self, name) for name in names} | {"shares": list(self.shares)}
-        return head | {name: value for name, usual in OPTIONS.items() if (value := getattr(self, name)) != usual}
+        """What the split was made from; JSON types.  Options that came later stand there only where asked for."""
+        spec = self.spec
+        head: dict[str, Any] = {"dataset": self.dataset, "store": self.store, "task": self.task}
+        head |= {name: getattr(spec, name) for name in ("scheme", "seed", "fold", "folds", "max_per_class")}
+        head |= {"shares": list(self.shares), **spec.unusual}
+        head.pop("balance", None)
+        return head | ({"balance": spec.balancing} if spec.balancing != "keep" else {})
 
-    def answers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+    def to_scored_classes(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Store's class numbers as positions among the scored classes: int64, of the same shape."""
         return np.searchsorted(self.scored, labels)
 
@@ -178,173 +156,88 @@ class Split:
             ],
             "emptied": [name for number, name in enumerate(self.counts) if number not in self.scored],
             "dropped": self.dropped,
-            "reduced_scale": is_reduced(self.scheme, self.max_per_class),
-            "proof": list(self.proof),
+            "reduced_scale": self.spec.reduced,
+            "proof": list(self.verified),
             **self.shared,
         }
 
     def save(self, path: Path) -> None:
-        """Write the split as JSON, aside and renamed.  Raises :class:`InputError` where that cannot be."""
-        head = {"digest": self.digest, **self.head, "dropped": self.dropped}
-        write_split_file(path, head, self.parts)
+        """Write the split as JSON.  Raises :class:`InputError` where that cannot be."""
+        write_split_file(path, {"digest": self.digest, **self.head, "dropped": self.dropped}, self.parts)
 
     @classmethod
     def load(cls, path: Path, store: LabelledStore) -> "Split":
-        """Read a saved split and prove it again.  Raises :class:`InputError` for one of another store."""
-        with naming(path):
-            return cls._load(path, store)
-
-    @classmethod
-    def _load(cls, path: Path, store: LabelledStore) -> "Split":
+        """Read a saved split and verify it again.  Raises :class:`InputError` for one of another store."""
         content = read_split_file(path)
-        check_scheme(content["scheme"])
-        if content["store"] != store.digest:
-            here = f"store {store.name} has digest {store.digest[:12]}"
-            raise InputError(f"made for another store of {content['dataset']}, {here}; make the split again")
-        _check_task(store, content["task"])
-        content["filter"] = parse_filter(content["filter"])
-        sampling = parse_sampling(content["sampling"])
-        content["sampling"], content["balance"] = str(sampling), balance_of(content["scheme"], content["balance"])
-        parts = {name: read_samples(name, content[name], sampling.stride) for name in PARTS}
-        request = {name: content[name] for name in ("seed", "fold", "folds", "max_per_class", *OPTIONS)}
-        dropped, shares = content["dropped"], tuple(content["shares"])
-        split = _finish(store, content["task"], content["scheme"], parts, dropped, shares, request)
-        if content.get("digest", split.digest) != split.digest:
-            raise InputError("changed after it was saved; set its scheme to file and drop digest")
+        with naming(path):
+            if content.store != store.digest:
+                here = f"store {store.name} has digest {store.digest[:12]}"
+                raise InputError(f"made for another store of {content.dataset}, {here}; make the split again")
+            _check_task(store, content.task)
+            spec = content.spec
+            parts = {name: getattr(content, name).samples(spec.windows.stride) for name in PARTS}
+            split = _verified(store, content.task, spec, parts, content.dropped, content.shares)
+            if content.digest not in (None, split.digest):
+                raise InputError("changed after it was saved; set its scheme to file and drop digest")
         return split
 
 
-def make_split(
-    store: LabelledStore,
-    task: str,
-    scheme: str,
-    *,
-    seed: int = 0,
-    fold: int | None = None,
-    folds: int | None = None,
-    parts: tuple[float, float, float] = (0.7, 0.1, 0.2),
-    max_per_class: int | None = None,
-    file: Path | None = None,
-    filter: str = "none",
-    sampling: str = "session",
-    balance: str | None = None,
-    min_per_class: int | None = None,
-) -> Split:
-    """Divide a task's sessions into training, validation and test part, whose shares are ``parts``.
+def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shares = SHARES) -> Split:
+    """Divide a task's sessions into training, validation and test part, whose shares are ``shares``.
 
-    With ``folds``, fold ``fold`` of that many is the test part, and validation takes its share of the rest.
-    ``max_per_class`` first reduces every class to that many samples drawn at random, in all parts alike (single
-    ones, not groups: of a class with one huge group nothing else would be left); classes of fewer than
-    ``min_per_class`` samples are dropped before.  ``filter`` and ``sampling`` are texts (see there), ``balance`` one of
-    `BALANCES`, by default that of the scheme; re-sampling under ``paper`` goes to ``max_per_class``.  Raises
-    :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the summary.
+    With folds, ``spec.fold`` is the test part, and validation takes its share of the rest.  ``spec.max_per_class``
+    first reduces every class to that many samples drawn at random, in all parts alike (single ones, not groups: of a
+    class with one huge group nothing else would be left); classes of fewer than ``spec.min_per_class`` samples are
+    dropped before.  Raises :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the summary.
     """
-    check_scheme(scheme)
     _check_task(store, task)
-    options: dict[str, Any] = {"filter": parse_filter(filter), "sampling": str(parse_sampling(sampling))}
-    options |= {"balance": balance_of(scheme, balance), "min_per_class": min_per_class}
-    request = {"seed": seed, "fold": fold, "folds": folds, "max_per_class": max_per_class, **options}
-    check_request(store, task, scheme, request, file)
-    if file is not None:
-        split = Split.load(file, store)
+    check_request(store, task, spec)
+    if spec.folds is not None and spec.fold is None:
+        raise InputError("a fold needs the number of folds and the other way round; give both or neither")
+    if spec.path is not None:
+        split = Split.load(spec.path, store)
         if split.task != task:
-            raise InputError(f"{file}: a split of task {split.task}, not of {task}; take that task or another file")
+            raise InputError(
+                f"{spec.file}: a split of task {split.task}, not of {task}; take that task or another file"
+            )
         return split
-    samples, dropped = _samples(store, task, options)
-    dealt = _dealt(store, task, scheme, samples, dropped, parts, request)
-    return _finish(
-        store, task, scheme, {name: samples.take(kept) for name, kept in dealt.items()}, dropped, parts, request
-    )
+    samples, dropped = _samples(store, task, spec)
+    rows = _divided(store, task, spec, samples, dropped, shares)
+    return _verified(store, task, spec, {name: samples.take(kept) for name, kept in rows.items()}, dropped, shares)
 
 
-def balance_of(scheme: str, asked: str | None) -> str:
-    """How to balance: as asked, else as the scheme does.  Raises :class:`InputError` for a way that there is not."""
-    if asked is not None and asked not in BALANCES:
-        raise InputError(f"unknown balance {asked!r}; there are: {', '.join(BALANCES)}")
-    return asked or ("resample" if scheme in LEAKY else "keep")
-
-
-def is_reduced(scheme: str, max_per_class: int | None) -> bool:
-    """Whether so many samples a class are fewer than should be; under ``paper`` that number is the paper's own."""
-    return max_per_class is not None and not (scheme in LEAKY and max_per_class >= PAPER_PER_CLASS)
-
-
-def emptied(store: LabelledStore, task: str, filter: str, sampling: str = "session") -> list[str]:
+def emptied_classes(store: LabelledStore, task: str, spec: SplitSpec) -> list[str]:
     """The names of the task's classes that have sessions, but none that filter and sampling leave."""
     _check_task(store, task)
     labels = np.asarray(store.labels(task))
-    left = _samples(store, task, {"filter": parse_filter(filter), "sampling": sampling, "min_per_class": None})[0]
+    left = _samples(store, task, dataclasses.replace(spec, min_per_class=None))[0]
     lost = np.setdiff1d(labels[labels != NO_CLASS], labels[left.session])
     return [store.classes(task)[number] for number in lost]
 
 
-def _samples(store: LabelledStore, task: str, options: dict[str, Any]) -> tuple[Samples, dict[str, int]]:
-    """All samples of a task by session and window, and what was dropped to get there, counted by reason."""
-    labels = np.asarray(store.labels(task))
-    rows = np.flatnonzero(labels != NO_CLASS)
-    if not len(rows):
-        raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
-    dropped: dict[str, int] = {}
-    if options["filter"] != "none":
-        stay, dropped = apply_filter(
-            options["filter"], {name: np.asarray(store.session(name))[rows] for name in COLUMNS}
+def all_samples(store: LabelledStore, task: str, spec: SplitSpec) -> Samples:
+    """All samples of a task that filter and sampling leave, by session and window.
+
+    Raises :class:`InputError` where that is none.
+    """
+    return _samples(store, task, dataclasses.replace(spec, min_per_class=None))[0]
+
+
+def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
+    """Raises :class:`InputError` for what no split of that store can be, as far as that is told without making one."""
+    if spec.scheme == "file" and spec.file is None:
+        raise InputError("split file and a split's file belong together; give both or neither")
+    if spec.folds is not None:
+        number = int((np.asarray(store.labels(task)) != NO_CLASS).sum())
+        if spec.folds > number:
+            what = f"{number} sessions of task {task} are too few for {spec.folds} folds"
+            raise InputError(f"{store.name}: {what}; use fewer")
+    limit, number = spec.max_per_class or 0, len(store.classes(task))
+    if spec.leaky and spec.balancing == "resample" and limit * number > LARGEST:
+        raise InputError(
+            f"max-per-class {limit}: split {spec.scheme} makes so many samples of each of {number} classes, more than "
+            f"{LARGEST} in all; give {LARGEST // number} or less"
         )
-        rows = rows[stay]
-    sampling = parse_sampling(options["sampling"])
-    samples = windows(sampling, rows, store)
-    if sampling.window is not None:
-        dropped["no window"] = len(rows) - len(np.unique(samples.session))
-    if (least := options["min_per_class"]) is not None:
-        sizes = np.bincount(labels[samples.session], minlength=1)
-        kept = np.flatnonzero(sizes[labels[samples.session]] >= least)
-        dropped["min_per_class"], samples = len(samples) - len(kept), samples.take(kept)
-    if not len(samples):
-        raise InputError(f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
-    return samples, dropped
-
-
-def _dealt(
-    store: LabelledStore,
-    task: str,
-    scheme: str,
-    samples: Samples,
-    dropped: dict[str, int],
-    shares: tuple[float, ...],
-    request: dict[str, Any],
-) -> dict[str, Rows]:
-    """Positions of each part's samples; adds to ``dropped``."""
-    seed, fold, folds, most = (request[name] for name in ("seed", "fold", "folds", "max_per_class"))
-    labels = np.asarray(store.labels(task))[samples.session]
-    draw = partial(named_seed, seed, store.name, task)
-    even = partial(balanced, mode=request["balance"])
-    kept = np.arange(len(samples))
-    if scheme in LEAKY and request["balance"] == "resample":
-        kept = even(labels, most=most, seed=draw("balance"))
-        dropped["balance"] = len(samples) - len(np.unique(kept))
-    elif most is not None:
-        kept = cap(kept, labels, most, draw("max_per_class"))
-        dropped["max_per_class"] = len(samples) - len(kept)
-    if scheme in LEAKY and request["balance"] == "undersample":
-        kept = kept[even(labels[kept], most=None, seed=draw("balance"))]
-        dropped["balance"] = len(samples) - len(kept)
-    names = (seed, store.name, task, scheme)
-    part, reason = _deal(store, scheme, samples.session[kept], labels[kept], shares, fold, folds, names)
-    if reason:
-        dropped[reason] = int((part == DROPPED).sum())
-    dealt = {name: kept[part == p] for p, name in enumerate(PARTS)}
-    if scheme not in LEAKY and request["balance"] != "keep":
-        train = dealt["train"]
-        dealt["train"] = train[even(labels[train], most=None, seed=draw(scheme, fold, "balance"))]
-        dropped["balance"] = len(train) - len(np.unique(dealt["train"]))
-    return dealt
-
-
-def check_scheme(scheme: str) -> None:
-    """Raises :class:`InputError` for a split that there is not."""
-    kind, colon, name = scheme.partition(":")
-    if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
-        known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES)
-        raise InputError(f"unknown split {scheme!r}; there are: {known}")
 
 
 def _check_task(store: LabelledStore, task: str) -> None:
@@ -352,126 +245,138 @@ def _check_task(store: LabelledStore, task: str) -> None:
         raise InputError(f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
 
 
-def _check_folds(store: LabelledStore, task: str, scheme: str, fold: int | None, folds: int | None) -> None:
-    if (fold is None) != (folds is None):
-        raise InputError("a fold needs the number of folds and the other way round; give both or neither")
-    if fold is not None and folds is not None:
-        if scheme in ("time", "file"):
-            raise InputError(f"split {scheme} has no folds; leave --folds out or take session or capture")
-        if folds < 2 or not 0 <= fold < folds:
-            raise InputError(f"fold {fold} of {folds} does not exist; folds are 2 or more, counted from 0")
-        if folds > (number := int((np.asarray(store.labels(task)) != NO_CLASS).sum())):
-            raise InputError(f"{store.name}: {number} sessions of task {task} are too few for {folds} folds; use fewer")
+def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples, dict[str, int]]:
+    """All samples of a task by session and window, and what was dropped to get there, counted by reason."""
+    labels = np.asarray(store.labels(task))
+    rows = np.flatnonzero(labels != NO_CLASS)
+    if not len(rows):
+        raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
+    dropped: dict[str, int] = {}
+    if spec.filter != "none":
+        stay, dropped = apply_filter(spec.filter, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
+        rows = rows[stay]
+    samples = windows(spec.windows, rows, store)
+    if spec.windows.window is not None:
+        dropped["no window"] = len(rows) - len(np.unique(samples.session))
+    if spec.min_per_class is not None:
+        sizes = np.bincount(labels[samples.session], minlength=1)
+        kept = np.flatnonzero(sizes[labels[samples.session]] >= spec.min_per_class)
+        dropped["min_per_class"], samples = len(samples) - len(kept), samples.take(kept)
+    if not len(samples):
+        raise InputError(f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
+    return samples, dropped
 
 
-def check_request(store: LabelledStore, task: str, scheme: str, request: Mapping[str, Any], file: Path | None) -> None:
-    """Raises :class:`InputError` for what no split of that scheme can be, as far as that is told without making one.
+def _divided(
+    store: LabelledStore, task: str, spec: SplitSpec, samples: Samples, dropped: dict[str, int], shares: Shares
+) -> dict[str, Rows]:
+    """Positions of each part's samples; adds to ``dropped``."""
+    labels = np.asarray(store.labels(task))[samples.session]
 
-    ``request`` has the fold, its number, the least and the most samples of a class and all of `OPTIONS`.
-    """
-    if (scheme == "file") != (file is not None):
-        raise InputError("split file and a split's file belong together; give both or neither")
-    _check_folds(store, task, scheme, request["fold"], request["folds"])
-    for name in ("max_per_class", "min_per_class"):
-        if request[name] is not None and (request[name] < 1 or file is not None):
-            raise InputError(f"{name.replace('_', '-')} is 1 or more, and does not go with a split from a file")
-    if file is not None and any(request[name] != usual for name, usual in OPTIONS.items()):
-        raise InputError(f"a split from a file has its own {', '.join(OPTIONS)}; leave these options out")
-    most, number = request["max_per_class"] or 0, len(store.classes(task))
-    if scheme in LEAKY and request["balance"] == "resample" and most * number > MOST:
-        raise InputError(
-            f"max-per-class {most}: split {scheme} makes so many samples of each of {number} classes, more than {MOST} "
-            f"in all; give {MOST // number} or less"
-        )
+    def seed(*names: object) -> int:
+        return named_seed(spec.seed, store.name, task, *names)
 
-
-def _check_groups(name: str, scheme: str, groups: NDArray[Any], labels: NDArray[Any], folds: int | None) -> None:
-    pairs = np.unique(np.stack([labels, groups]), axis=1)
-    if scheme == "capture" and np.unique(pairs[0], return_counts=True)[1].max(initial=0) < 2:
-        raise InputError(f"{name}: every class has one capture group, so no split by capture is possible; use session")
-    number, needed = len(np.unique(groups)), folds or len(PARTS)
-    if number < needed:
-        what = f"{folds} folds" if folds else "three parts"
-        raise InputError(f"{name}: {number} groups are too few for {what} of split {scheme}; use fewer, or session")
-
-
-def _groups(store: LabelledStore, scheme: str) -> NDArray[Any]:
-    """The group of each session of the store."""
-    if name := attribute_of(scheme):
-        return store.capture_attribute(name)
-    return np.asarray(store.capture_group() if scheme == "capture" else store.session("conversation"))
+    kept = np.arange(len(samples))
+    if spec.leaky and spec.balancing == "resample":
+        kept = balanced(labels, "resample", spec.max_per_class, seed("balance"))
+        dropped["balance"] = len(samples) - len(np.unique(kept))
+    elif spec.max_per_class is not None:
+        kept = limit_classes(kept, labels, spec.max_per_class, seed("max_per_class"))
+        dropped["max_per_class"] = len(samples) - len(kept)
+    if spec.leaky and spec.balancing == "undersample":
+        kept = kept[balanced(labels[kept], "undersample", None, seed("balance"))]
+        dropped["balance"] = len(samples) - len(kept)
+    division = Division(shares, spec.fold, spec.folds, (spec.seed, store.name, task, spec.scheme))
+    part, reason = _assign(store, spec, division, samples.session[kept], labels[kept])
+    if reason:
+        dropped[reason] = int((part == DROPPED).sum())
+    rows = {name: kept[part == p] for p, name in enumerate(PARTS)}
+    if not spec.leaky and spec.balancing != "keep":
+        train = rows["train"]
+        seed_of_balance = seed(spec.scheme, spec.fold, "balance")
+        rows["train"] = train[balanced(labels[train], spec.balancing, None, seed_of_balance)]
+        dropped["balance"] = len(train) - len(np.unique(rows["train"]))
+    return rows
 
 
-def _deal(
-    store: LabelledStore,
-    scheme: str,
-    rows: Rows,
-    labels: NDArray[Any],
-    shares: tuple[float, ...],
-    fold: int | None,
-    folds: int | None,
-    names: tuple[object, ...],
+def _assign(
+    store: LabelledStore, spec: SplitSpec, division: Division, rows: Rows, labels: NDArray[Any]
 ) -> tuple[Rows, str]:
-    """Part of each row, and why a row may be dropped; empty where the scheme drops none."""
+    """Part of each sample, and why one may be dropped; empty where the scheme drops none."""
     conversation = np.asarray(store.session("conversation"))[rows]
-    if scheme == "time":
-        return by_time(
-            np.asarray(store.session("start"))[rows], conversation, shares
-        ), "conversation in an earlier part"
-    if scheme in LEAKY:
-        return by_chance(labels, shares, fold, folds, names), ""
-    groups = _groups(store, scheme)[rows]
-    if not (name := attribute_of(scheme)):
-        _check_groups(store.name, scheme, groups, labels, folds)
-        return by_groups(groups, labels, shares, fold, folds, names), ""
+    if spec.scheme == "time":
+        start = np.asarray(store.session("start"))[rows]
+        return assign_by_time(start, conversation, division.shares), "conversation in an earlier part"
+    if spec.leaky:
+        return assign_at_random(labels, division), ""
+    groups = _groups(store, spec)[rows]
+    if not (name := spec.attribute):
+        _check_groups(store.name, spec, groups, labels)
+        return assign_groups(groups, labels, division), ""
     kept = np.flatnonzero(groups >= 0)
-    number, needed = len(np.unique(groups[kept])), folds or 2
+    number, needed = len(np.unique(groups[kept])), spec.folds or 2
     if number < needed:
-        what = f"{name} has {number} values in this task, split {scheme} needs {needed}"
-        raise InputError(f"{store.name}: {what}; use another attribute" + (" or fewer folds" if folds else ""))
+        what = f"{name} has {number} values in this task, split {spec.scheme} needs {needed}"
+        raise InputError(f"{store.name}: {what}; use another attribute" + (" or fewer folds" if spec.folds else ""))
     part = np.full(len(rows), DROPPED)
-    part[kept] = by_value(groups[kept], conversation[kept], labels[kept], shares, fold, folds, names)
+    part[kept] = assign_by_value(groups[kept], conversation[kept], labels[kept], division)
     return part, f"no {name}"
 
 
-def _finish(
+def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any], labels: NDArray[Any]) -> None:
+    pairs = np.unique(np.stack([labels, groups]), axis=1)
+    if spec.scheme == "capture" and np.unique(pairs[0], return_counts=True)[1].max(initial=0) < 2:
+        raise InputError(f"{name}: every class has one capture group, so no split by capture is possible; use session")
+    number, needed = len(np.unique(groups)), spec.folds or len(PARTS)
+    if number < needed:
+        what = f"{spec.folds} folds" if spec.folds else "three parts"
+        raise InputError(
+            f"{name}: {number} groups are too few for {what} of split {spec.scheme}; use fewer, or session"
+        )
+
+
+def _groups(store: LabelledStore, spec: SplitSpec) -> NDArray[Any]:
+    """The group of each session of the store."""
+    if spec.attribute:
+        return store.capture_attribute(spec.attribute)
+    return np.asarray(store.capture_group() if spec.scheme == "capture" else store.session("conversation"))
+
+
+def _verified(
     store: LabelledStore,
     task: str,
-    scheme: str,
+    spec: SplitSpec,
     parts: dict[str, Samples],
-    dropped: dict[str, int],
-    shares: tuple[float, ...],
-    request: dict[str, Any],
+    dropped: Mapping[str, int],
+    shares: Shares,
 ) -> Split:
-    """Prove the parts, count what is in them, and make the split."""
+    """Verify the parts, count what is in them, and make the split."""
     labels, start = np.asarray(store.labels(task)), np.asarray(store.session("start"))
-    of_session = _groups(store, scheme)
+    of_session = _groups(store, spec)
     packets = np.asarray(store.session("packets"))
     for name, part in parts.items():
         check_windows(name, part, packets)
     groups = {name: of_session[part.session].astype(np.int64) for name, part in parts.items()}
     conversation = np.asarray(store.session("conversation"))
-    proof = prove(scheme, parts, groups, labels, start, conversation, repeats=request["balance"] == "resample")
+    verified = verify_split(spec, parts, groups, labels, start, conversation)
     classes = store.classes(task)
     counts = {name: np.bincount(labels[part.session], minlength=len(classes)) for name, part in parts.items()}
+    shared = _shared("conversations", conversation, parts)
+    shared |= _shared("capture_groups", np.asarray(store.capture_group()), parts)
+    shared |= count_shared_windows(parts, packets) if spec.leaky else {}
+    shared |= {"repeated": _repeated(parts, packets)} if spec.balancing == "resample" else {}
     return Split(
         dataset=store.name,
         store=store.digest,
         task=task,
-        scheme=scheme,
-        shares=shares,
-        train=parts["train"],
-        validation=parts["validation"],
-        test=parts["test"],
-        **request,
+        spec=spec,
+        shares=tuple(shares),
+        parts=parts,
         groups=groups,
         dropped={name: int(number) for name, number in dropped.items()},
         counts={name: {part: int(counts[part][c]) for part in PARTS} for c, name in enumerate(classes)},
-        proof=proof,
-        shared=_shared("conversations", conversation, parts)
-        | _shared("capture_groups", np.asarray(store.capture_group()), parts)
-        | (leaks(parts, packets) if scheme in LEAKY else {})
-        | ({"repeated": _repeated(parts, packets)} if request["balance"] == "resample" else {}),
+        verified=verified,
+        shared=shared,
         scored=tuple(np.flatnonzero(sum(counts.values())).tolist()),
     )
 

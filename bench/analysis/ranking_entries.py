@@ -8,7 +8,6 @@ from bench.errors import InputError
 from bench.runs.run_labels import marked
 from bench.runs.tracking import Record
 from bench.scores.significance import FEWEST
-from bench.splits.split import LEAKY
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 
@@ -31,7 +30,7 @@ class Entry:
         return marked(self.label, (mark for row in self.rows for mark in row.marks))
 
 
-def contestants(
+def ranking_entries(
     records: Sequence[Record], datasets: Sequence[str], *, split: str | None = None, methods: Sequence[str] = ()
 ) -> tuple[list[Entry], list[str]]:
     """The methods that can be ranked against each other on all ``datasets``, and notes on what is left out.
@@ -40,14 +39,14 @@ def contestants(
     :class:`InputError` where runs are missing, or where several tasks or splits could be meant.
     """
     notes: list[str] = []
-    if missing := set(methods) - {record.spec["method"] for record in records if record.status == "done"}:
+    if missing := set(methods) - {record.spec.method for record in records if record.status == "done"}:
         raise InputError(f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
-    chosen = [record for record in records if not methods or record.spec["method"] in methods]
+    chosen = [record for record in records if not methods or record.spec.method in methods]
     found = [_rows(chosen, dataset, notes) for dataset in datasets]
     place = _place([{split_of(row) for row in rows} for rows in found], split, ", ".join(datasets))
     found = [[row for row in rows if split_of(row) == place] for rows in found]
     for dataset, rows in zip(datasets, found, strict=True):
-        if len(tasks := {row.head.spec["task"] for row in rows}) > 1:
+        if len(tasks := {row.head.spec.task for row in rows}) > 1:
             there = ", ".join(sorted(tasks))
             raise InputError(f"compare: {dataset}, {place}: several tasks; choose with --task: {there}")
     labels = dict.fromkeys(row.method for rows in found for row in rows)
@@ -57,22 +56,22 @@ def contestants(
 
 def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row]:
     """Finished rows on the state of the data set that was used last: others may hold other sessions."""
-    mine = [record for record in records if record.spec["dataset"] == dataset]
+    mine = [record for record in records if record.spec.dataset == dataset]
     done = [record for record in mine if record.status == "done"]
     if not done:
         raise InputError(f"compare: no finished runs on {dataset} with these options; see `bench table`")
-    store = max(done, key=lambda record: record.started).spec["store"]
-    if older := sum(record.spec["store"] != store for record in done):
+    store = max(done, key=lambda record: record.started).spec.store
+    if older := sum(record.spec.store != store for record in done):
         notes.append(f"{dataset}: {older} runs on another state of the data set are left out")
-    return [row for row in group([record for record in mine if record.spec["store"] == store]) if row.done]
+    return [row for row in group([record for record in mine if record.spec.store == store]) if row.done]
 
 
 def split_of(row: Row) -> str:
     """All that decides the test samples: split, folds, sampling, scale, file."""
-    spec = row.head.spec
-    most = [f"max_per_class={spec['max_per_class']}"] if spec["max_per_class"] and spec["split"] not in LEAKY else []
-    file = [str(spec["split_digest"])[:8]] if spec["split_digest"] else []
-    return ", ".join([row.split, *most, *file])
+    split = row.head.spec.split
+    limit = [f"max_per_class={split.max_per_class}"] if split.max_per_class and not split.leaky else []
+    file = [split.file_digest[:8]] if split.file_digest else []
+    return ", ".join([row.split, *limit, *file])
 
 
 def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:

@@ -1,0 +1,243 @@
+"""What a store says of itself: one record, written by a preparation and read by everybody.
+
+A manifest decides the store's digest, and with it every run's, so its JSON is written field by field in one order that
+never changes; what tells only how the captures met what was expected (`REPORTED`), or which code read them, is left out
+of the digest.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import InputError
+from bench.files import plain, structured
+
+#: changes when a store of before cannot be read, or the ingest would make another one of the same captures
+FORMAT: Final = 2
+#: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself
+REPORTED: Final = ("unexpected", "ignored", "unreadable", "files", "code")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store was prepared."""
+
+    idle_timeout: float | None = None  # seconds
+    switches: dict[str, str] = field(default_factory=dict)  # of the card: the choices that were made
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; cards without switches have none."""
+        return {"idle_timeout": self.idle_timeout} | ({"switches": self.switches} if self.switches else {})
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One task; lists are by class."""
+
+    classes: list[str]
+    sessions: int = 0
+    class_sessions: list[int] = field(default_factory=list)
+    class_captures: list[int] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)  # class with too few captures -> how many it has
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class DamageEntry:
+    """Where a capture is damaged, in bytes of the unpacked file."""
+
+    offset: int
+    reason: str
+    bytes_lost: int
+
+
+@dataclass(frozen=True)
+class CaptureEntry:
+    """One capture."""
+
+    path: str  # relative to the source folder
+    size: int = 0
+    sha256: str = ""
+    bytes: int = 0  # of the file that packet rows address
+    group: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
+    format: str = ""
+    link_types: list[str] = field(default_factory=list)
+    records: int = 0
+    packets: int = 0
+    sessions: int = 0
+    damage: list[DamageEntry] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnreadableEntry:
+    """A file that should be a capture and cannot be read."""
+
+    path: str
+    size: int
+    sha256: str  # empty where it could not even be opened
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnexpectedCount:
+    """A count that is not the one of the card."""
+
+    what: str
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True)
+class DamagedCapture:
+    """A capture with its damage."""
+
+    path: str
+    damage: list[DamageEntry]
+
+
+@dataclass(frozen=True)
+class DoubleCapture:
+    """A listed capture that is there several times."""
+
+    file: str
+    taken: str
+    ignored: list[str]
+
+
+@dataclass(frozen=True)
+class PacketsDiffer:
+    """A capture that has another number of packets than listed."""
+
+    file: str
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True)
+class LackingClasses:
+    """Classes of a task that the list has and the captures have not."""
+
+    task: str
+    classes: list[str]
+    files: list[str]  # missing captures of theirs
+    archives: list[str]  # where these are published
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class FilesReport:
+    """How a folder meets the card's list of captures."""
+
+    listed: int
+    missing: list[dict[str, str]]  # ``file``, and where known ``archive`` and ``note``
+    unknown: list[str]
+    double: list[DoubleCapture]
+    copies_skipped: dict[str, str]  # path -> the original's path
+    copies_used: dict[str, str]  # original -> the copy's path
+    left_out: list[str]  # by a switch
+    archives: list[dict[str, str]]  # ``file`` and ``unpack``: the command
+    packets_differ: list[PacketsDiffer] = field(default_factory=list)
+    damage_expected: list[str] = field(default_factory=list)
+    damage_unexpected: list[str] = field(default_factory=list)
+    damage_absent: list[str] = field(default_factory=list)
+    lacking: list[LackingClasses] = field(default_factory=list)
+
+    @property
+    def met(self) -> tuple[Any, ...]:
+        """What the folder alone decides, before a capture is read."""
+        names = [one.name for one in fields(self)][:8]
+        return tuple(getattr(self, name) for name in names)
+
+    @property
+    def problems(self) -> list[str]:
+        """What keeps the folder from being the listed data set, a line each."""
+        return [
+            *(f"{one['file']} is missing{_remarks(one)}" for one in self.missing),
+            *(f"{path} is not in the list" for path in self.unknown),
+            *(f"{one.file} is there twice ({one.taken}, {one.ignored[0]})" for one in self.double),
+            *(f"{path} is damaged" for path in self.damage_unexpected),
+            *(f"{one.file} has {one.found} packets, the list says {one.expected}" for one in self.packets_differ),
+        ]
+
+
+def _remarks(missing: Mapping[str, str]) -> str:
+    remarks = [missing[name] for name in ("archive", "note") if name in missing]
+    return f" ({'; '.join(remarks)})" if remarks else ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that decides a store's content, and how it came about."""
+
+    format: int
+    name: str
+    card: str  # digest
+    options: Options
+    packets: int
+    sessions: int
+    default_task: str
+    tasks: dict[str, TaskEntry]
+    captures: list[CaptureEntry]
+    unreadable: list[UnreadableEntry]
+    label_file: str | None = None  # SHA-256
+    labels: dict[str, Any] = field(default_factory=dict)  # how sessions and labels met, for people
+    unexpected: list[UnexpectedCount] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    damaged: list[DamagedCapture] = field(default_factory=list)
+    copies: list[list[str]] = field(default_factory=list)
+    ignored: dict[str, int] = field(default_factory=dict)  # files that are no captures, by suffix
+    files: FilesReport | None = None  # of a card with a list of captures
+    code: str = ""  # digest of the code that made the store; empty: earlier code, which did not say
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, in the one order."""
+        content: dict[str, Any] = {"format": self.format, "name": self.name, "card": self.card}
+        content |= {"options": self.options.to_dict(), "label_file": self.label_file}
+        rest = ("packets", "sessions", "default_task", "tasks", "labels", "unexpected", "skipped", "damaged", "copies")
+        content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
+        content |= {"files": plain(self.files)} if self.files else {}
+        return content | ({"code": self.code} if self.code else {})
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the captures are not what the card describes, a line each."""
+        return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
+            *(self.files.problems if self.files else ()),
+            *(f"{one.path}: {one.reason}" for one in self.unreadable),
+            *(f"{one.what}: expected {one.expected}, found {one.found}" for one in self.unexpected),
+        ]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a store's captures lie on this machine."""
+
+    root: str
+    mtime_ns: dict[str, int]  # by path
+    unpacked: dict[str, str]  # path of a compressed capture -> name of the unpacked file
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """The manifest of a store's folder and its digest: SHA-256 (hex), the same for the same content anywhere.
+
+    Raises :class:`InputError` where there is none or it is of another format.
+    """
+    try:
+        content = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: not a store ({error}); run `bench prepare`") from error
+    written = content.get("format") if isinstance(content, dict) else None
+    if written != FORMAT:
+        remedy = f"this version reads {FORMAT}; run `bench prepare` again"
+        raise InputError(f"{folder}: store format {written}, {remedy}")
+    try:
+        manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False)
+    except InputError as error:
+        raise InputError(f"{error}; run `bench prepare` again") from error
+    decisive = {name: value for name, value in content.items() if name not in REPORTED}
+    return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

@@ -1,0 +1,316 @@
+"""Files: written whole or not at all, locked, told apart by their content, and read into records.
+
+Enters: paths, and dataclasses that say what a file holds.  Leaves: whole files, and records that are what they say.
+Every file of the harness is written and read here, so that a killed process leaves nothing that is taken for whole.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+from bench.errors import InputError
+
+Record = TypeVar("Record")
+SHOWN: Final = 3  # problems of one file that a message tells; the others are counted
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A path to write to, with the suffix of ``path`` and in its folder; it takes that place when the block ends well.
+
+    Raises :class:`InputError` where the file system refuses.
+    """
+    try:
+        with aside_of(path) as aside:
+            yield aside
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}); make room or name another place") from error
+
+
+@contextlib.contextmanager
+def aside_of(path: Path) -> Iterator[Path]:
+    """As :func:`written`, for those who tell themselves of what the file system refuses: OSError passes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, which takes its place, and that of what was there, when the block ends well.
+
+    Between two renames there is nothing at ``path``, never half of something.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside, old = _aside(path), _aside(path)
+    aside.mkdir()
+    try:
+        yield aside
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text whole.  Raises :class:`InputError` where it cannot be."""
+    with written(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: bool = False) -> None:
+    """Write JSON whole.  Raises :class:`InputError` where it cannot be written, ValueError for NaN: it is no JSON."""
+    write_text(path, json.dumps(content, indent=indent, allow_nan=allow_nan) + "\n")
+
+
+def _aside(path: Path) -> Path:
+    """A hidden path beside ``path`` of this process alone; what killed processes of this machine left is removed."""
+    name, host = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (path.name, platform.node()))
+    for left in path.parent.glob(f".{name}-{host}-*"):
+        if not _is_alive(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the name of a file or folder against other processes; the lock ends with the process, however that ends."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON types: what :func:`structured` reads back.  A field's trailing underscore is not written."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {one.name.removesuffix("_"): plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder that is shipped beside the packages: in a checkout beside ``bench/``, else under the prefix's share."""
+    beside = Path(__file__).resolve().parents[1] / name
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "etc-bench" / name
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False) -> Record:
+    """A JSON file as a record.  Raises :class:`InputError` naming the file where it is not ``what`` it should be.
+
+    A key that stands twice in an object is refused.  See :func:`structured` for the rest.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: not {what} ({reason})") from error
+    return structured(content, kind, f"{path}: not {what}", strict=strict)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which holds every key once: of two values nobody can say which one is meant."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in content if names.count(name) > 1)
+        raise ValueError(f"key {twice!r:.40} stands twice; take one out")
+    return content
+
+
+def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True) -> Record:
+    """Parsed JSON or TOML as a record: a dataclass of dataclasses, tuples, lists, mappings, texts and numbers.
+
+    Nothing is converted: a text is no number.  With ``strict`` an unknown key is refused, as is fit for what people
+    write; without it, it is passed over.  A union of dataclasses is told apart by the key ``kind``; a class that has
+    ``from_dict`` reads itself.  Raises
+    :class:`InputError` that begins with ``where`` and names the place, its value and the reason.
+    """
+    from cattrs import BaseValidationError
+
+    try:
+        made: Record = _converter(strict).structure(raw, kind)
+    except (BaseValidationError, TypeError, ValueError) as error:
+        problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in _problems(error, ())]
+        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+        raise InputError(f"{where}: {'; '.join(problems[:SHOWN])}{more}") from error
+    return made
+
+
+class FieldError(ValueError):
+    """A rule of a record that does not hold, for its ``__post_init__``: the field below it and the reason."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+_CONVERTERS: dict[bool, Any] = {}
+
+
+def _converter(strict: bool) -> Any:
+    """The one converter: cattrs, taught to convert nothing."""
+    if strict not in _CONVERTERS:
+        _CONVERTERS[strict] = _made_converter(strict)
+    return _CONVERTERS[strict]
+
+
+def _made_converter(strict: bool) -> Any:
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
+
+    converter = Converter(forbid_extra_keys=strict)
+    for plain in (str, int, bool):
+        converter.register_structure_hook(plain, lambda value, kind: _checked(value, kind, (kind,)))
+    converter.register_structure_hook(float, lambda value, kind: float(_checked(value, kind, (int, float))))
+    converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
+    converter.register_structure_hook_func(
+        lambda kind: get_origin(kind) in (UnionType,), lambda value, kind: _of_union(converter, value, kind)
+    )
+    for predicate, wanted in ((dataclasses.is_dataclass, dict), (_is_mapping, dict), (_is_sequence, list)):
+        plain_hook = make_dict_structure_fn if predicate is dataclasses.is_dataclass else None
+        converter.register_structure_hook_factory(predicate, _container_factory(converter, wanted, plain_hook, strict))
+    converter.register_structure_hook_func(
+        lambda kind: hasattr(kind, "from_dict"), lambda value, kind: kind.from_dict(_checked(value, dict, (dict,)))
+    )
+    return converter
+
+
+def _container_factory(converter: Any, wanted: type, generate: Any, strict: bool) -> Callable[[Any], Any]:
+    """Hooks for dataclasses, mappings and sequences that first look whether the value is of the kind at all."""
+    from cattrs import override
+    from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
+
+    def factory(kind: Any) -> Any:
+        if generate is not None:  # a name that Python keeps for itself, such as class, has an underscore behind it
+            names = [one.name for one in dataclasses.fields(kind) if one.name.endswith("_")]
+            renamed = {name: override(rename=name.removesuffix("_")) for name in names}
+            inner = generate(kind, converter, _cattrs_forbid_extra_keys=strict, **renamed)
+        elif wanted is dict:
+            inner = mapping_structure_factory(kind, converter, structure_to=dict)
+        elif get_origin(kind) is tuple:
+            inner = homogenous_tuple_structure_factory(kind, converter)
+        else:
+            inner = list_structure_factory(kind, converter)
+        return lambda value, _: inner(_checked(value, wanted, (wanted,)), kind)
+
+    return factory
+
+
+def _is_mapping(kind: Any) -> bool:
+    return get_origin(kind) in (dict, Mapping)
+
+
+def _is_sequence(kind: Any) -> bool:
+    return get_origin(kind) in (tuple, list, Sequence)
+
+
+def _checked(value: Any, kind: type, kinds: tuple[type, ...]) -> Any:
+    """The value, if it is of one of the types itself: JSON's true is no number."""
+    if type(value) not in kinds:
+        raise TypeError(
+            f"must be {_NAMES.get(kind, kind.__name__)}, is {_NAMES.get(type(value), type(value).__name__)}"
+        )
+    return value
+
+
+_NAMES: Final = {dict: "a table", list: "a list", str: "a text", type(None): "nothing"}
+
+
+def _of_union(converter: Any, value: Any, kind: Any) -> Any:
+    """A value that may be missing, or one of several kinds: dataclasses by their ``kind``, others by their type."""
+    kinds = [one for one in get_args(kind) if one is not type(None)]
+    if value is None and len(kinds) < len(get_args(kind)):
+        return None
+    if len(kinds) == 1:
+        return converter.structure(value, kinds[0])
+    if not all(dataclasses.is_dataclass(one) for one in kinds):
+        return _checked(value, kinds[0], tuple(kinds))
+    tagged = {one.kind: one for one in kinds}
+    name = _checked(value, dict, (dict,)).get("kind")
+    if not isinstance(name, str) or name not in tagged:
+        raise FieldError("kind", f"must be one of: {', '.join(tagged)}")
+    return converter.structure({key: v for key, v in value.items() if key != "kind"}, tagged[name])
+
+
+Place = tuple[str | int, ...]
+
+
+def _problems(error: BaseException, place: Place) -> Iterator[tuple[Place, str]]:
+    """Every place of a value that does not fit, and why."""
+    from cattrs import BaseValidationError, ForbiddenExtraKeysError
+
+    if isinstance(error, BaseValidationError):
+        for inner in error.exceptions:
+            yield from _problems(inner, (*place, *_step(inner)))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = ", ".join(field.name for field in dataclasses.fields(error.cl))
+        yield from (((*place, name), f"unknown field; known: {known}") for name in sorted(error.extra_fields))
+    elif isinstance(error, KeyError):
+        yield place, "is missing"
+    elif isinstance(error, FieldError):
+        yield (*place, *error.name.split(".")), str(error)
+    else:
+        yield place, str(error)
+
+
+def _step(error: BaseException) -> Place:
+    """The field, key or index at which an inner error stands."""
+    from cattrs.errors import AttributeValidationNote, IterableValidationNote
+
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return (note.name,)
+        if isinstance(note, IterableValidationNote):
+            return (note.index,)
+    return ()
+
+
+def _at(place: Place) -> str:
+    """`a.b[0]`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return text.removeprefix(".") or "all of it"
+
+
+def _value_at(raw: Any, place: Place) -> Any:
+    for step in place:
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw

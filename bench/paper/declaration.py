@@ -1,0 +1,227 @@
+"""A paper as it declares itself: a folder with ``paper.toml`` and a CSV file for each table or figure with numbers.
+
+The next paper is such a folder; docs/reproducing.md describes every field.  Reading is strict: an unknown field or a
+wrong type is refused with the file, the field and the reason.  Only the standard library and cattrs are imported.
+"""
+
+import csv
+import functools
+import itertools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import InputError
+from bench.files import FieldError, shipped_folder, structured
+from bench.spec import PAPER_PER_CLASS
+
+FILE: Final = "paper.toml"
+KINDS: Final = (
+    "systems", "classes", "timing", "arms", "grid", "sweep", "attention", "weights", "training", "single",
+)  # fmt: skip  # what is shown: see `bench.paper.tables_and_figures`
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One system of an experiment."""
+
+    label: str  # as the paper names it
+    method: str
+    key: str = ""  # by which its published numbers are found; the label where empty
+    values: dict[str, Any] = field(default_factory=dict, hash=False)
+    preset: str | None = None
+    sampling: str | None = None  # how sessions become its samples, in every mode; None: the mode's own way
+
+    @property
+    def published(self) -> str:
+        """The key of its published numbers."""
+        return self.key or self.label
+
+
+@dataclass(frozen=True)
+class Over:
+    """Arms for every combination of parameter values."""
+
+    method: str
+    parameters: dict[str, tuple[Any, ...]]
+    label: str  # with the values in braces
+    key: str  # likewise
+    axes: tuple[str, ...]  # what a picture calls the parameters
+    taken: dict[str, Any] = field(default_factory=dict)  # what the paper takes, though it is not among those it tries
+
+    def arms(self, every: int = 1) -> list[Arm]:
+        """An arm for each combination; of each parameter every so many-th value, and what is taken."""
+        values = [self._values(name, every) for name in self.parameters]
+        combined = (dict(zip(self.parameters, one, strict=True)) for one in itertools.product(*values))
+        return [Arm(self.label.format(**one), self.method, self.key.format(**one), one) for one in combined]
+
+    def _values(self, name: str, every: int) -> list[Any]:
+        taken = {self.taken[name]} if name in self.taken else set()
+        return sorted({*self.parameters[name][::every], *taken})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or a figure that can be made again."""
+
+    id: str  # as on the command line
+    title: str
+    dataset: str  # the paper's
+    kind: str  # of `KINDS`
+    target: str  # what the paper finds
+    systems: str | tuple[str, ...] = ()  # methods, each an arm under its name in the paper; or "all"
+    arms: tuple[Arm, ...] = ()
+    over: Over | None = None
+    per_class: int = 0  # samples a class under the paper's order; 0: the paper's own number
+    limit: int | None = None  # samples a class at most where the split is clean
+    epochs: int | None = None  # None: each method's own
+    metric: str = "accuracy"
+    pairs: tuple[tuple[str, ...], ...] = ()  # labels of arms that are set against each other, the first less the second
+    curves: dict[str, str] = field(default_factory=dict)  # name -> curve of a run, for kind weights
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise FieldError("kind", f"must be one of: {', '.join(KINDS)}")
+        if any(len(pair) != 2 for pair in self.pairs):
+            raise FieldError("pairs", "must hold pairs of labels")
+
+    def arm(self, label: str) -> Arm:
+        """The arm of that label."""
+        return next(arm for arm in self.arms if arm.label == label)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the paper prints in a table or figure; the numbers stand in a CSV file."""
+
+    id: str
+    title: str
+    notes: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()  # columns that name an arm; none where the numbers are not of arms
+    long: bool = False  # a row a metric, with its standard deviation
+    shares: bool = False  # numbers are shares, where other tables have percent
+
+    @property
+    def file(self) -> str:
+        """`table_II` of table-II, `fig_06` of fig-6."""
+        kind, numeral = self.id.split("-")
+        return f"{kind}_{numeral.zfill(2) if kind == 'fig' else numeral}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of several systems on one data set, for what its numbers imply."""
+
+    table: str
+    classes: str  # the table of the own system's classes on the same data
+    elsewhere: str = ""  # the data set's name in the other paper
+    balanced: int | None = None  # test samples of each class, where the paper says that they are equally many
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another paper, of which rows are copied; its numbers are shares, by ``dataset`` and ``id``."""
+
+    file: str
+    name: str
+    tag: str  # of the rows that are said to be copied
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A table of one system's parts on the balanced test set of a comparison."""
+
+    table: str
+    comparison: str
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper."""
+
+    name: str
+    title: str
+    reference: str
+    systems: dict[str, str]  # method -> its name in the paper, in the paper's order
+    experiments: tuple[Experiment, ...]
+    per_class: int = PAPER_PER_CLASS  # samples a class that its numbers imply
+    trained: float = 0.7  # share of the samples that train
+    provenance: dict[str, str] = field(default_factory=dict)  # tag of published rows -> what it means
+    published: tuple[Published, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    source: Source | None = None
+    ablation: Ablation | None = None
+    folder: str = ""  # where it was read from
+
+    def experiment(self, name: str) -> Experiment:
+        """An experiment by its id.  Raises :class:`InputError`."""
+        known = {one.id: one for one in self.experiments}
+        if name not in known:
+            raise InputError(f"{self.title} has no {name!r} that can be reproduced; there are: {', '.join(known)}")
+        return known[name]
+
+    def printed(self, name: str) -> Published:
+        """What is declared of published numbers.  Raises :class:`InputError` where there are none of that name."""
+        known = {one.id: one for one in self.published if self.has_numbers(one.id)}
+        if name not in known:
+            raise InputError(f"no published numbers of {name!r}; there are: {', '.join(known)}")
+        return known[name]
+
+    def has_numbers(self, name: str) -> bool:
+        """Whether there are published numbers of that table or figure."""
+        return any(one.id == name and (Path(self.folder) / f"{one.file}.csv").is_file() for one in self.published)
+
+    def rows(self, name: str) -> list[dict[str, str]]:
+        """The rows of a table or figure, every cell as it is printed.  Raises :class:`InputError` as `printed` does."""
+        return self.read(self.printed(name).file)
+
+    def read(self, file: str) -> list[dict[str, str]]:
+        """The rows of one of the paper's CSV files."""
+        with (Path(self.folder) / f"{file}.csv").open(encoding="utf-8", newline="") as lines:
+            return list(csv.DictReader(lines))
+
+
+def paper_folders() -> dict[str, Path]:
+    """The folders of the shipped papers, by the name that each declares."""
+    found = sorted(shipped_folder("results").glob(f"*/{FILE}"))
+    return {str(tomllib.loads(path.read_text(encoding="utf-8"))["name"]): path.parent for path in found}
+
+
+def find_paper(name_or_folder: str | Path | None = None) -> Paper:
+    """A shipped paper by its name (the only one where none is given), or that of a folder.
+
+    Raises :class:`InputError` where there is none or its declaration is wrong.
+    """
+    folders = paper_folders()
+    if name_or_folder is None:
+        return read_paper(next(iter(folders.values())))
+    if str(name_or_folder) in folders:
+        return read_paper(folders[str(name_or_folder)])
+    if (Path(name_or_folder) / FILE).is_file():
+        return read_paper(Path(name_or_folder))
+    raise InputError(f"no paper {str(name_or_folder)!r}; there are: {', '.join(folders)}, or give a folder with {FILE}")
+
+
+@functools.cache
+def read_paper(folder: Path) -> Paper:
+    """The paper of a folder.  Raises :class:`InputError` naming the field where the declaration is wrong."""
+    path = folder / FILE
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a paper: {error}") from error
+    paper = structured(raw, Paper, str(path))
+    made = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
+    return replace(paper, experiments=made, folder=str(folder))
+
+
+def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: int, path: Path) -> Experiment:
+    """An experiment whose arms are written out."""
+    names = tuple(systems) if experiment.systems == "all" else experiment.systems
+    if strange := [name for name in names if name not in systems]:
+        raise InputError(f"{path}: {experiment.id}: no system {strange[0]!r}; there are: {', '.join(systems)}")
+    arms = [Arm(systems[name], name, key=name) for name in names]
+    arms += [*experiment.arms, *(experiment.over.arms() if experiment.over else [])]
+    return replace(experiment, arms=tuple(arms), per_class=experiment.per_class or per_class)

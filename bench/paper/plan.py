@@ -1,0 +1,135 @@
+"""From a paper's experiment to runs: arm by arm, under its own order of operations and under a clean split.
+
+Every arm becomes runs in mode ``paper`` (windows, balanced to N a class, then divided at random) and in mode ``clean``
+(whole sessions, no group in two parts, the classes as frequent as they are).  Nothing here runs anything.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.data.store import Store
+from bench.errors import InputError
+from bench.paper.declaration import Arm, Experiment
+from bench.runs.plan import Settings, expand
+from bench.runs.registry import describe
+from bench.spec import RunSpec, SplitSpec
+
+MODES: Final = ("published", "paper", "clean")
+THINNED: Final = ("grid", "sweep")  # kinds of experiments of which `Scale.every` takes some values
+SEEDS: Final = 5
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What makes an experiment smaller or other than the paper's."""
+
+    max_per_class: int | None = None
+    epochs: int | None = None
+    seeds: int = SEEDS
+    folds: int | None = None  # of the clean split
+    methods: tuple[str, ...] = ()  # only these arms, by method; empty: all
+    preset: str | None = None  # for the methods that have it
+    every: int = 1  # of a grid or sweep, take every so many-th value
+    split: str = "session"  # of mode clean
+    sampling: str | None = None  # of mode paper; None: windows without overlap (methods of windows: our choice)
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """Fields that are not as usual, by name."""
+        return {key: value for key, value in vars(self).items() if value and value != getattr(Scale(), key)}
+
+    def labels(self, experiment: Experiment) -> list[str]:
+        """What makes this experiment other than the full one, for people."""
+        known = any(self.preset in describe(arm.method).presets for arm in experiment.arms)
+        told = {
+            "samples a class": self.max_per_class if experiment.kind != "timing" else None,
+            "epochs": self.epochs if experiment.kind != "timing" else None,
+            "preset": self.preset if known and experiment.kind != "timing" else None,
+            "one value of every": self.every if self.every > 1 and experiment.kind in THINNED else None,
+            "only": ", ".join(self.methods) or None,
+        }
+        seeds = [] if experiment.kind == "timing" else [f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]
+        return [*(f"{name} {value}" for name, value in told.items() if value is not None), *seeds]
+
+
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm with its runs under one mode."""
+
+    arm: Arm
+    mode: str
+    specs: tuple[RunSpec, ...]
+
+
+def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: str | None = None) -> list[PlannedArm]:
+    """The runs of an experiment under mode ``paper`` or ``clean``, arm by arm.
+
+    Raises :class:`InputError` for a method that the experiment has not, and a preset that no system has or that would
+    change what an arm is about.
+    """
+    arms = chosen_arms(experiment, scale)
+    if scale.preset and not any(scale.preset in describe(arm.method).presets for arm in experiment.arms):
+        raise InputError(f"no system has a preset {scale.preset!r}; `bench methods NAME` shows those of each")
+    size = largest_class(store, task)
+    return [
+        PlannedArm(
+            arm,
+            mode,
+            tuple(
+                expand(
+                    [arm.method],
+                    [store],
+                    split_of(experiment, mode, arm, scale, size),
+                    task=task,
+                    seeds=range(scale.seeds),
+                    settings=Settings(_values(arm, scale.preset), epochs=scale.epochs or experiment.epochs),
+                )
+            ),
+        )
+        for arm in arms
+    ]
+
+
+def _values(arm: Arm, preset: str | None) -> dict[str, Any]:
+    """An arm's parameters on top of a preset, which may not touch what makes the arm what it is."""
+    presets = describe(arm.method).presets
+    own = {**(presets[arm.preset] if arm.preset else {}), **arm.values}
+    asked = presets.get(preset or "", {})
+    if common := sorted(own.keys() & asked.keys()):
+        raise InputError(f"--preset {preset} sets {common[0]}, which is what {arm.label!r} is about; leave it out")
+    return {**asked, **own}
+
+
+def chosen_arms(experiment: Experiment, scale: Scale) -> list[Arm]:
+    """The arms that a scale leaves.  Raises :class:`InputError` for a method that the experiment has not."""
+    known = list(dict.fromkeys(arm.method for arm in experiment.arms))
+    if strange := [name for name in scale.methods if name not in known]:
+        raise InputError(f"{experiment.id} has no method {strange[0]!r}; it has: {', '.join(known)}")
+    left = {arm.label for arm in experiment.over.arms(scale.every)} if experiment.over else None
+    return [
+        arm
+        for arm in experiment.arms
+        if (not scale.methods or arm.method in scale.methods) and (left is None or arm.label in left)
+    ]
+
+
+def largest_class(store: Store, task: str | None) -> int:
+    """Sessions of the task's largest class."""
+    return max(store.manifest.tasks[task or store.default_task].class_sessions, default=0)
+
+
+def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: int) -> SplitSpec:
+    """Split, sampling and size of one arm under one mode; a limit that the largest class does not reach is none."""
+    if mode == "clean":
+        own = experiment.limit if size > (experiment.limit or 0) else None
+        limit, sampling = scale.max_per_class or own, arm.sampling or "session"
+        return SplitSpec(scale.split, folds=scale.folds, max_per_class=limit, sampling=sampling)
+    windows = scale.sampling or f"window={arm.values.get('packets', 16)}"
+    per_class = scale.max_per_class or experiment.per_class
+    return SplitSpec("paper", max_per_class=per_class, sampling=arm.sampling or windows)
+
+
+def check_clean_split(scheme: str) -> None:
+    """Raises :class:`InputError` for a split that is none of mode clean."""
+    if scheme.startswith("file") or SplitSpec(scheme).leaky:
+        raise InputError(f"--split {scheme}: mode clean takes session, capture, time or attribute:NAME")

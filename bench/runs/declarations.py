@@ -1,0 +1,224 @@
+"""What a class declares, read from its source without running the module: its assignments, and what these need.
+
+Only a *plain* module is read so: at its top level nothing but imports, functions, classes and assignments of
+expressions that call nothing unknown, every name bound once, and classes changed nowhere but in their own body.  Then a
+slice of it says what the whole would.  Anything else raises :class:`NotPlain`, and the caller imports the module.
+"""
+
+import ast
+import copy
+import functools
+import importlib
+import importlib.util
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import InputError
+
+OWN: Final = ("bench", "methods")  # packages whose source is read rather than imported
+#: what an assignment may call: constructors of values, and the contract's own
+CALLS: Final = frozenset(
+    "abs bool dict enumerate float frozenset int len list max min range reversed round set slice sorted str sum tuple "
+    "zip Range parameter super fields replace field dataclass fromkeys keys values items union join split astype".split()
+)
+#: of the standard library and NumPy, what may be called as `module.name(...)`
+MODULES: Final = ("math", "np", "numpy", "dataclasses", "operator", "itertools", "functools")
+
+
+class NotPlain(Exception):
+    """A module of which a slice may not say what the whole does."""
+
+
+class Source:
+    """A source file of which single top-level names can be evaluated.
+
+    Only the statements that a name needs are run, imports included; names that come from modules of ours that are not
+    loaded yet are evaluated from their source in the same way.
+    """
+
+    def __init__(self, path: Path, module: str = "") -> None:
+        self.path = path
+        self.text = path.read_bytes()
+        try:
+            self.tree = ast.parse(self.text, str(path))
+        except SyntaxError as error:
+            raise InputError(f"{path}:{error.lineno}: not Python ({error.msg}); correct the file") from None
+        self._scope: dict[str, Any] = {"__name__": module or path.stem, "__file__": str(path)}
+        self._statements = {name: statement for statement in self.tree.body for name in _bound(statement)}
+
+    @property
+    def foundations(self) -> list[str]:
+        """Stems of the methods that it imports from."""
+        imports = [s.module or "" for s in self.tree.body if isinstance(s, ast.ImportFrom)]
+        return [module.partition(".")[2] for module in imports if module.startswith("methods.")]
+
+    def method_class(self) -> str:
+        """The one class that assigns ``name``.  Raises :class:`InputError` where there is none, or several."""
+        classes = [s for s in self.tree.body if isinstance(s, ast.ClassDef)]
+        found = [c.name for c in classes if any("name" in _bound(s) for s in c.body)]
+        if len(found) != 1:
+            raise InputError(f"{self.path}: expected one class with a `name`, found {len(found)}; see bench/method.py")
+        return found[0]
+
+    def docstring(self, name: str) -> str:
+        """Of a class of the file."""
+        statement = self._statements.get(name)
+        return (ast.get_docstring(statement) if isinstance(statement, ast.ClassDef) else None) or ""
+
+    def constant(self, name: str, member: str) -> str:
+        """A text that a class assigns to a member, or the first of its bases that does; empty where none does."""
+        statement = self._statements.get(name)
+        if isinstance(statement, ast.ImportFrom) and (found := _foreign(statement, name)):
+            source, original = found
+            return source.constant(original, member)
+        if not isinstance(statement, ast.ClassDef):
+            return ""
+        for line in statement.body:
+            value = getattr(line, "value", None)
+            if member in _bound(line) and isinstance(value, ast.Constant):
+                return str(value.value)
+        inherited = (self.constant(base.id, member) for base in statement.bases if isinstance(base, ast.Name))
+        return next(filter(None, inherited), "")
+
+    def declarations(self, name: str) -> Any:
+        """A class and its bases without their functions.  Raises :class:`NotPlain`."""
+        self.check_plain()
+        try:
+            return self._value(name, slim=True)
+        except NotPlain:
+            raise
+        except Exception as error:  # the import will tell what is wrong, or that nothing is
+            raise NotPlain(f"{self.path}: {error}") from error
+
+    def check_plain(self) -> None:
+        """Raises :class:`NotPlain` with the first statement that a slice could miss."""
+        bound = Counter(name for statement in self.tree.body for name in _bound(statement))
+        for name, times in bound.items():
+            if times > 1:
+                raise NotPlain(f"{self.path}: {name} is bound {times} times")
+        for statement in self.tree.body:
+            _check_statement(statement, self.path)
+
+    def _value(self, name: str, *, slim: bool = False) -> Any:
+        """What a top-level name stands for; ``slim``: of a class and its bases without their functions."""
+        if name not in self._scope and name in self._statements:
+            statement = self._statements[name]
+            if isinstance(statement, ast.ImportFrom):
+                self._scope[name] = _imported(statement, name, slim=slim)
+                return self._scope[name]
+            if slim and isinstance(statement, ast.ClassDef):
+                for base in statement.bases:
+                    if isinstance(base, ast.Name):
+                        self._value(base.id, slim=True)
+                statement = _without_functions(statement)
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and node.id != name:
+                    self._value(node.id)
+            exec(compile(ast.Module([statement], []), str(self.path), "exec", dont_inherit=True), self._scope)
+        return self._scope.get(name)
+
+
+@functools.cache
+def _foundation(path: Path, module: str) -> Source:
+    """A module of ours that methods import from: read and evaluated once for all of them."""
+    source = Source(path, module)
+    source.check_plain()
+    return source
+
+
+def _foreign(statement: ast.ImportFrom, name: str) -> tuple[Source, str] | None:
+    """The source that a name is imported from, and its name there; None for other people's modules."""
+    module = statement.module or ""
+    if module.partition(".")[0] not in OWN:
+        return None
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return None
+    return Source(Path(spec.origin), module), _original(statement, name)
+
+
+def _original(statement: ast.ImportFrom, name: str) -> str:
+    return next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
+
+
+def _imported(statement: ast.ImportFrom, name: str, *, slim: bool) -> Any:
+    """What ``from module import name`` gives."""
+    module, original = statement.module or "", _original(statement, name)
+    if module.partition(".")[0] in OWN and module not in sys.modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise NotPlain(f"no module {module}")
+        return _foundation(Path(spec.origin), module)._value(original, slim=slim)
+    return getattr(importlib.import_module(module), original)
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement binds, where it is of a plain kind."""
+    if isinstance(statement, ast.Assign):
+        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+        yield statement.target.id
+    elif isinstance(statement, ast.ClassDef | ast.FunctionDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import):
+        yield from (alias.asname or alias.name.partition(".")[0] for alias in statement.names)
+    elif isinstance(statement, ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in statement.names)
+
+
+def _check_statement(statement: ast.stmt, path: Path, *, inside: bool = False) -> None:
+    """Refuse a statement of a module, or of a class body, that may change what another one bound."""
+    place = f"{path}:{statement.lineno}"
+    if isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Pass):
+        if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*":
+            raise NotPlain(f"{place}: import *")
+    elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        pass  # a docstring
+    elif isinstance(statement, ast.ClassDef):
+        if statement.keywords or not all(_is_known_call(one) for one in statement.decorator_list):
+            raise NotPlain(f"{place}: class {statement.name} is made in a way of its own")
+        for line in statement.body:
+            _check_statement(line, path, inside=True)
+    elif isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        if not all(isinstance(target, ast.Name) for target in targets):
+            raise NotPlain(f"{place}: assigns to a part of something")
+        if statement.value is not None:
+            _check_expression(statement.value, place)
+    elif not (isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test) and not inside):
+        raise NotPlain(f"{place}: {type(statement).__name__}")
+
+
+def _check_expression(expression: ast.expr, place: str) -> None:
+    for node in ast.walk(expression):
+        if isinstance(node, ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom):
+            raise NotPlain(f"{place}: {type(node).__name__}")
+        if isinstance(node, ast.Call) and not _is_known_call(node):
+            raise NotPlain(f"{place}: calls {ast.unparse(node.func)}")
+
+
+def _is_known_call(node: ast.expr) -> bool:
+    """Whether a call, or a decorator's name, is of something that changes nothing."""
+    function = node.func if isinstance(node, ast.Call) else node
+    if isinstance(function, ast.Name):
+        return function.id in CALLS
+    if isinstance(function, ast.Attribute):
+        module = function.value.id if isinstance(function.value, ast.Name) else ""
+        return module in MODULES or function.attr in CALLS
+    return False
+
+
+def _without_functions(node: ast.ClassDef) -> ast.ClassDef:
+    """The class with its assignments and inner classes alone; annotations are dropped, they may need an import."""
+    body: list[ast.stmt] = []
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            body.append(ast.Assign([statement.target], statement.value))
+        elif isinstance(statement, ast.Assign | ast.ClassDef):
+            body.append(statement)
+    slim = copy.copy(node)
+    slim.body, slim.decorator_list = body or [ast.Pass()], []
+    return ast.fix_missing_locations(slim)

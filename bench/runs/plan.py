@@ -1,0 +1,96 @@
+"""From what is asked of methods and data sets to the runs: names to declarations, texts to values, one matrix."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from bench.data.store import Store
+from bench.errors import InputError
+from bench.method import make_parameters
+from bench.runs.registry import Outline, describe
+from bench.spec import RunSpec, SplitSpec
+from bench.splits.split import check_request, make_split
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What methods are set to, over their defaults; each goes to the methods that have it."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)  # by parameter; texts are read as the parameter's type
+    preset: str | None = None
+    epochs: int | None = None  # ignored by methods without
+
+
+WHOLE: Final = SplitSpec()  # split of whole sessions
+DEFAULTS: Final = Settings()
+
+
+def expand(
+    methods: Sequence[str],
+    stores: Sequence[Store],
+    split: SplitSpec = WHOLE,
+    *,
+    task: str | None = None,
+    seeds: Sequence[int] = (0,),
+    settings: Settings = DEFAULTS,
+) -> list[RunSpec]:
+    """The matrix, in the order data set, method, seed, fold.
+
+    ``split`` stands for all its folds and all ``seeds``; ``task`` is each data set's default one where not given.  A
+    parameter or preset that no method has is an :class:`InputError`, as is what cannot be for any run.
+    """
+    outlines = {name: describe(name) for name in methods}
+    parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
+    if split.path is not None:
+        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
+    for store in stores:  # what cannot be for any run is told before the first
+        _check(store, task or store.default_task, split)
+    return [
+        RunSpec(
+            method=method,
+            dataset=store.name,
+            task=task or store.default_task,
+            split=dataclasses.replace(one, seed=seed),
+            parameters=parameters[method],
+            store=store.digest,
+            source=sources[method],
+        )
+        for store, method, seed, one in product(stores, methods, seeds, split.each_fold())
+    ]
+
+
+def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
+    """Parameters of one method of a matrix that differ from its defaults, by name and in their types."""
+    outline, preset = outlines[method], settings.preset
+    known = {name for other in outlines.values() for name in other.defaults}
+    if preset is not None and not any(preset in other.presets for other in outlines.values()):
+        listed = "; ".join(f"{name} has {', '.join(o.presets) or 'none'}" for name, o in outlines.items())
+        raise InputError(f"no preset {preset!r}: {listed}")
+    chosen = dict(outline.presets.get(preset, {})) if preset else {}
+    chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
+    if settings.epochs is not None and "epochs" in outline.defaults:
+        chosen["epochs"] = settings.epochs
+    made = make_parameters(outline, chosen)
+    return {name: getattr(made, name) for name, default in outline.defaults.items() if getattr(made, name) != default}
+
+
+def _check(store: Store, task: str, split: SplitSpec) -> None:
+    store.classes(task)
+    check_request(store, task, split)
+    if split.attribute:
+        store.capture_attribute(split.attribute)
+    if split.file is not None:
+        make_split(store, task, split)
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        what = f"cannot be read as a split ({error.strerror})"
+        raise InputError(f"{path}: {what}; `bench split --save` makes one") from None

@@ -1,0 +1,93 @@
+"""What a finished run leaves: its answers for the test part and its scores, as records with files of their own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.files import read_json, write_json
+from bench.scores.metrics import Scores
+from bench.spec import RunSpec, Sampling, parse_sampling
+
+SHARED: Final = ("test_in_training_", "shared_", "repeated")  # how counts of what parts share begin
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a run answered for its test part."""
+
+    classes: list[str]
+    session: NDArray[np.int64]  # [samples] session rows of the store
+    first: NDArray[np.int64]  # [samples] first packet of the window, within the session
+    truth: NDArray[np.int64]  # [samples]
+    groups: NDArray[np.int64]  # [samples]; never parted by the split
+    probabilities: NDArray[np.float32]  # [samples, classes]; NaN: abstained
+
+    def save(self, path: Path) -> None:
+        """Write an .npz without pickle."""
+        np.savez_compressed(path, **{**self.__dict__, "classes": np.array(self.classes, dtype=np.str_)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(**{**dict(file), "classes": file["classes"].tolist()})
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What is kept of a run's split; all that `Split.summary` tells stands in ``fields``."""
+
+    samples: dict[str, int] = field(default_factory=dict)  # by part
+    groups: dict[str, int] = field(default_factory=dict)  # by part
+    sampling: str = "session"
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `Split.summary` gave."""
+        own = {name: fields[name] for name in ("samples", "groups", "sampling") if name in fields}
+        return cls(**own, fields=dict(fields))
+
+    @property
+    def shared(self) -> dict[str, int]:
+        """Every count of what parts share."""
+        return {name: value for name, value in self.fields.items() if name.startswith(SHARED)}
+
+    @property
+    def windows(self) -> Sampling:
+        """How sessions became samples."""
+        return parse_sampling(self.sampling)
+
+    @property
+    def distinct_training_samples(self) -> int:
+        """Training samples without those that re-sampling repeats."""
+        return self.samples["train"] - int(self.fields.get("repeated", 0))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The content of a run's ``result.json``."""
+
+    spec: RunSpec
+    metrics: dict[str, float]
+    scores: Scores
+    parameters: dict[str, Any]  # all of the method's
+    deviations: list[str]  # from its paper
+    environment: dict[str, Any]  # see `bench.environment`
+    split: SplitSummary
+    reads: list[str] = field(default_factory=list)  # what the method read, of what it declares
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        content = {"spec": self.spec.to_dict(), "metrics": self.metrics, "scores": self.scores.to_dict()}
+        content |= {name: getattr(self, name) for name in ("parameters", "reads", "deviations", "environment")}
+        write_json(path, content | {"split": dict(self.split.fields)}, allow_nan=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what :meth:`save` wrote.  Raises :class:`InputError` naming the file where it is something else."""
+        return read_json(path, cls, "a run's result")

@@ -1,0 +1,362 @@
+"""What is asked: which samples in which parts (:class:`SplitSpec`), which method on them (:class:`RunSpec`).
+
+Enters: words of the command line, or what the store of runs kept.  Leaves: one frozen request, checked and in one
+spelling, that is hashed, named and written here alone and read everywhere.  Nothing here knows a store or a method;
+only the standard library is imported.
+
+Schemes of splits, and what they promise:
+
+``session``
+    No conversation (unordered 5-tuple, over all captures) in two parts.
+``capture``
+    No capture group in two parts.
+``time``
+    Every validation session starts after all training sessions, every test session after all validation sessions.
+``attribute:NAME``
+    Test on captures of other values of an attribute (device, version, person, day) than learned on.
+``paper``
+    Nothing: the paper's order of operations (windows, balancing, then a random division), leaky on purpose.
+``file``
+    Given by a file, which says its own scheme.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from bench.errors import InputError
+
+SCHEMES: Final = ("session", "capture", "time", "attribute", "paper", "file")  # "attribute" is followed by ":", a name
+LEAKY: Final = ("paper",)  # schemes that let parts share groups on purpose
+FILTERS: Final = ("none", "paper", "sugar", "dns", "tcp")  # see `bench.splits.filters`
+BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
+PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
+LARGEST_SEED: Final = 2**63 - 1
+
+#: fields that came after the first runs, and the values that digests leave out, so that what was run before stays done
+NEW_FIELDS: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": None, "min_per_class": None}
+
+
+def named_seed(*names: object) -> int:
+    """A seed of 63 bits: SHA-256 of the names.  One more name elsewhere shifts no other draw.
+
+    >>> named_seed(0, "demo") == named_seed("0", "demo") != named_seed(1, "demo")
+    True
+    """
+    return int.from_bytes(hashlib.sha256("\0".join(map(str, names)).encode()).digest()[:8]) >> 1
+
+
+# --- how sessions become samples ------------------------------------------------------------------------------
+
+SAMPLING_SYNTAX: Final = "session, or window=16[,step=2][,stride=1][,per_session=10][,payload=no]"
+LARGEST_WINDOW: Final = 1_000_000  # packets of a window, a step or a stride
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How sessions become samples, whole or as windows that start at a fixed step.  All sizes in packets.
+
+    "Fixed-step sampling" means two things: Rezaei & Liu (2018) keep every l-th packet
+    (``window=45,stride=22,per_session=100``), TSCRNN puts starts at a fixed step and takes consecutive packets from
+    there (``window=16,step=2``).  ATVITSC says only that it samples a fixed number of packets at a fixed step.
+
+    With ``payload`` windows are counted over the packets with payload, as ATVITSC's are, and reach from their first
+    to their last one; what lies between without payload belongs to them.  A stride counts all packets.
+
+    >>> str(parse_sampling("step=4,window=4"))
+    'window=4'
+    """
+
+    window: int | None = None  # None: the whole session is the sample
+    step: int | None = None  # from one start to the next; None: no overlap
+    stride: int = 1  # keep every so many-th packet
+    per_session: int | None = None  # at most so many windows, the first ones (our choice)
+    payload: bool = True
+
+    @property
+    def extent(self) -> int:
+        """Packets from a window's first to its last."""
+        return ((self.window or 1) - 1) * self.stride + 1
+
+    @property
+    def distance(self) -> int:
+        """Packets from one start to the next."""
+        return self.step or (self.window or 1) * self.stride
+
+    def __str__(self) -> str:
+        """The shortest text that :func:`parse_sampling` reads as this: equal texts, equal samplings."""
+        if self.window is None:
+            return "session"
+        words = [f"window={self.window}"]
+        words += [f"step={self.step}"] if self.distance != self.window * self.stride else []
+        words += [f"stride={self.stride}"] if self.stride > 1 else []
+        words += [f"per_session={self.per_session}"] if self.per_session else []
+        return ",".join(words + (["payload=no"] if not self.payload and self.stride == 1 else []))
+
+
+def parse_sampling(text: str) -> Sampling:
+    """Read `SAMPLING_SYNTAX`.  Raises :class:`InputError` with the syntax for anything else."""
+    if text == "session":
+        return Sampling()
+    pairs = [word.partition("=")[::2] for word in text.split(",")]
+    given = dict(pairs)
+    flag = given.pop("payload", None)
+    digits = {
+        name: value if value.isascii() and value.isdigit() and len(value) < 8 else "0" for name, value in given.items()
+    }
+    numbers = {name: int(value) for name, value in digits.items()}
+    known = {field.name for field in dataclasses.fields(Sampling)} - {"payload"}
+    right = "window" in numbers and set(numbers) <= known and len(pairs) == len(dict(pairs))
+    sane = right and 1 <= min(numbers.values()) and max(numbers.values()) <= LARGEST_WINDOW
+    if not sane or flag not in (None, "yes", "no"):
+        raise InputError(f"sampling {text!r}: expected {SAMPLING_SYNTAX}")
+    strides = numbers.get("stride", 1) > 1
+    if strides and flag == "yes":
+        raise InputError(f"sampling {text!r}: a stride counts all packets; leave payload=yes out")
+    return Sampling(**numbers, payload=flag != "no" and not strides)
+
+
+def parse_filter(text: str) -> str:
+    """One or several filters, ``sugar,dns``, in the order of `FILTERS` and each once.
+
+    Raises :class:`InputError` for one that there is not.
+
+    >>> parse_filter("dns, sugar,none")
+    'sugar,dns'
+    """
+    names = {name.strip() for name in text.split(",")}
+    if unknown := sorted(names - set(FILTERS)):
+        raise InputError(f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)}")
+    return ",".join(name for name in FILTERS if name in names and name != "none") or "none"
+
+
+def check_scheme(scheme: str) -> None:
+    """Raises :class:`InputError` for a scheme that there is not."""
+    kind, colon, name = scheme.partition(":")
+    if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
+        known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES)
+        raise InputError(f"unknown split {scheme!r}; there are: {known}")
+
+
+# --- which samples in which parts -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """Everything that decides a split of a data set's task, checked and in one spelling.
+
+    Raises :class:`InputError` for what no split can be.  ``folds`` without ``fold`` stands for all of them
+    (:meth:`each_fold`).
+
+    >>> SplitSpec("capture", folds=5, filter="dns,sugar").label
+    'capture, 5 folds, filter=sugar,dns'
+    """
+
+    scheme: str = "session"
+    seed: int = 0
+    fold: int | None = None
+    folds: int | None = None
+    max_per_class: int | None = None  # samples of a class at most; under a leaky scheme with re-sampling, exactly
+    min_per_class: int | None = None  # a class with fewer leaves the task
+    filter: str = "none"
+    sampling: str = "session"  # as `Sampling` writes itself
+    balance: str | None = None  # one of `BALANCES`; None: the scheme's own
+    file: str | None = None  # with scheme "file"; its content counts, not its place
+    file_digest: str | None = None  # SHA-256 of that file, 16 hex digits
+
+    def __post_init__(self) -> None:
+        check_scheme(self.scheme)
+        self._set(filter=parse_filter(self.filter), sampling=str(parse_sampling(self.sampling)))
+        if self.balance is not None and self.balance not in BALANCES:
+            raise InputError(f"unknown balance {self.balance!r}; there are: {', '.join(BALANCES)}")
+        if self.balance == self._own_balance:
+            self._set(balance=None)
+        self._check_folds()
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed {self.seed} must be from 0 to {LARGEST_SEED}; take such a seed")
+        for name in ("max_per_class", "min_per_class"):
+            if (number := getattr(self, name)) is not None and (number < 1 or self.file is not None):
+                what = name.replace("_", "-")
+                raise InputError(f"{what} is 1 or more, and does not go with a split from a file")
+        if self.file is not None and self.unusual:
+            raise InputError(f"a split from a file has its own {', '.join(NEW_FIELDS)}; leave these options out")
+        if self.scheme != "file" and self.file is not None:
+            raise InputError("split file and a split's file belong together; give both or neither")
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _check_folds(self) -> None:
+        if self.folds is None and self.fold is not None:
+            raise InputError("a fold needs the number of folds and the other way round; give both or neither")
+        if self.folds is None:
+            return
+        if self.scheme == "time" or self.file is not None:
+            raise InputError(f"split {self.scheme} has no folds; leave --folds out or take session or capture")
+        if self.folds < 2 or not 0 <= (self.fold or 0) < self.folds:
+            raise InputError(f"fold {self.fold} of {self.folds} does not exist; folds are 2 or more, counted from 0")
+
+    @property
+    def _own_balance(self) -> str:
+        return "resample" if self.leaky else "keep"
+
+    @property
+    def balancing(self) -> str:
+        """How to balance: as asked, else as the scheme does."""
+        return self.balance or self._own_balance
+
+    @property
+    def leaky(self) -> bool:
+        """Whether parts may share groups, on purpose."""
+        return self.scheme in LEAKY
+
+    @property
+    def reduced(self) -> bool:
+        """Whether a class has fewer samples than it should; under ``paper`` the paper's own number is none."""
+        limit = self.max_per_class
+        return limit is not None and not (self.leaky and limit >= PAPER_PER_CLASS)
+
+    @property
+    def attribute(self) -> str:
+        """The attribute that test part and the rest differ in; empty for other schemes."""
+        return self.scheme.removeprefix("attribute:") if self.scheme.startswith("attribute:") else ""
+
+    @property
+    def windows(self) -> Sampling:
+        """How sessions become samples."""
+        return parse_sampling(self.sampling)
+
+    @property
+    def path(self) -> Path | None:
+        """The file of scheme ``file``."""
+        return None if self.file is None else Path(self.file)
+
+    @property
+    def unusual(self) -> dict[str, Any]:
+        """Of `NEW_FIELDS`, those that were asked for."""
+        return {name: value for name, usual in NEW_FIELDS.items() if (value := getattr(self, name)) != usual}
+
+    def each_fold(self) -> list["SplitSpec"]:
+        """The same split for each of its folds; itself where it has none or names one."""
+        if self.folds is None or self.fold is not None:
+            return [self]
+        return [dataclasses.replace(self, fold=fold) for fold in range(self.folds)]
+
+    @property
+    def label(self) -> str:
+        """The scheme, the number of folds, and how sessions become samples where they are not whole."""
+        folds = [f"{self.folds} folds"] if self.folds else []
+        return ", ".join([self.scheme, *folds, *self.sample_labels])
+
+    @property
+    def sample_labels(self) -> list[str]:
+        """What decides the samples besides scheme and task, where it is not as usual: a text each."""
+        asked = self.unusual
+        sampling = [asked.pop("sampling")] if "sampling" in asked else []
+        limit = [f"max_per_class={self.max_per_class}"] if self.leaky and self.max_per_class else []
+        return [*sampling, *(f"{name}={value}" for name, value in asked.items()), *limit]
+
+    @property
+    def group_label(self) -> str:
+        """The groups that the scheme keeps together and bootstrap intervals resample."""
+        if self.attribute:
+            return f"values of {self.attribute.partition('=')[0]}"
+        return "capture groups" if self.scheme == "capture" else FIVE_TUPLES
+
+
+FIVE_TUPLES: Final = "5-tuples"
+
+
+# --- which method on them -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that decides a run's result but the machine and the code."""
+
+    method: str
+    dataset: str
+    task: str
+    split: SplitSpec = SplitSpec()
+    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # those that differ from the defaults
+    store: str = ""  # the store's digest
+    source: str | None = None  # of a FILE.py:CLASS, digest of the file: its author is still at work
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of all fields but the split file's place; 16 hex digits."""
+        fields = {name: value for name, value in self._fields().items() if name != "split_file"}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """For people; not unique."""
+        split = self.split
+        fold = "" if split.fold is None else f"-fold{split.fold}of{split.folds}"
+        asked = "".join(f"-{word}" for word in split.sample_labels)
+        return f"{Path(self.method).name}-{split.scheme}{asked}-seed{split.seed}{fold}"
+
+    @property
+    def place(self) -> tuple[int, int | None]:
+        """Seed and fold: what tells the runs of one row of a table apart."""
+        return self.split.seed, self.split.fold
+
+    @property
+    def but_place(self) -> "RunSpec":
+        """The same for all seeds and folds, and wherever a split file lies."""
+        split = dataclasses.replace(self.split, seed=0, fold=None, file=None)
+        return dataclasses.replace(self, split=split, parameters=dict(self.parameters))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, flat, and the digest, ready for JSON; of `NEW_FIELDS` only those that were asked for."""
+        return self._fields() | {"digest": self.digest}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Read back what :meth:`to_dict` wrote, by whatever earlier version."""
+        names = {**dict.fromkeys(_SPLIT_FIELDS), "split": "scheme", "split_file": "file", "split_digest": "file_digest"}
+        split = {names[key] or key: value for key, value in fields.items() if key in names}
+        own = {field.name for field in dataclasses.fields(cls)} - {"split"}
+        return cls(split=SplitSpec(**split), **{name: value for name, value in fields.items() if name in own})
+
+    def _fields(self) -> dict[str, Any]:
+        split = self.split
+        fields: dict[str, Any] = {"method": self.method, "dataset": self.dataset, "task": self.task}
+        fields |= {"split": split.scheme, "seed": split.seed, "fold": split.fold, "folds": split.folds}
+        fields |= {"parameters": dict(self.parameters), "max_per_class": split.max_per_class, "store": self.store}
+        fields |= {"split_file": split.file, "split_digest": split.file_digest, "source": self.source}
+        return fields | split.unusual
+
+
+_SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", "min_per_class", "filter", "sampling", "balance")
+
+
+def command_lines(spec: RunSpec, seeds: Sequence[int] = ()) -> list[str]:
+    """The `bench run` lines of a specification, over all its folds, for a shell.
+
+    ``seeds`` are the specification's own where not given; others than 0 to N-1 take a line each.  What a line cannot
+    name is the store: it means the data set as it is prepared.
+    """
+    numbers = sorted(set(seeds)) or [spec.split.seed]
+    if len(numbers) > 1 and numbers != list(range(len(numbers))):
+        return [line for seed in numbers for line in command_lines(spec, [seed])]
+    split = spec.split
+    options: dict[str, Any] = {"method": spec.method, "dataset": spec.dataset, "task": spec.task}
+    options |= {"split": f"file:{split.file}" if split.file else split.scheme, "folds": split.folds}
+    options |= {"seeds": len(numbers)} if len(numbers) > 1 else {"seed": numbers[0]}
+    options |= {"max_per_class": split.max_per_class, **split.unusual}
+    words = [*_words(options), *(w for name, value in spec.parameters.items() for w in ("--set", f"{name}={value}"))]
+    return [shlex.join(["bench", "run", *words])]
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        if value is not None:
+            yield from (f"--{name.replace('_', '-')}", str(value))
