@@ -55,7 +55,9 @@ class EstimatorMethod(Method):
         """Fit on the training part; there is nothing to choose on the validation part."""
         rows = np.flatnonzero(self.can_classify(train.inputs))
         if not len(rows):
-            raise InputError(f"{self.name}: no usable training sample; it abstains from all {len(train)}")
+            raise InputError(
+                "cannot-train", f"{self.name}: no usable training sample; it abstains from all {len(train)}"
+            )
         monitor.log_fact(training_samples=len(rows))
         train = Part(take(train.inputs, rows), train.labels[rows])
         self.before_training(train)
@@ -94,5 +96,7 @@ class EstimatorMethod(Method):
         path = folder / "model.skops"
         foreign = sorted(set(skops.io.get_untrusted_types(file=path)) - {*TRUSTED, *self.trusted})
         if foreign:
-            raise InputError(f"{path}: holds {', '.join(foreign)}, which {self.name} never stores; train it again")
+            raise InputError(
+                "wrong-model", f"{path}: holds {', '.join(foreign)}, which {self.name} never stores; train it again"
+            )
         self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])

@@ -35,7 +35,9 @@ def written(path: Path) -> Iterator[Path]:
             yield aside
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); make room or name another place") from error
+        raise InputError(
+            "unwritable-file", f"{path}: cannot be written ({reason}); make room or name another place"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -130,7 +132,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False) -> Record:
+def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False, code: str = "wrong-file") -> Record:
     """A JSON file as a record.  Raises :class:`InputError` naming the file where it is not ``what`` it should be.
 
     A key that stands twice in an object is refused.  See :func:`structured` for the rest.
@@ -139,8 +141,8 @@ def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False
         content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"{path}: not {what} ({reason})") from error
-    return structured(content, kind, f"{path}: not {what}", strict=strict)
+        raise InputError(code, f"{path}: not {what} ({reason})") from error
+    return structured(content, kind, f"{path}: not {what}", strict=strict, code=code)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,13 +155,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True) -> Record:
+def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True, code: str = "wrong-file") -> Record:
     """Parsed JSON or TOML as a record: a dataclass of dataclasses, tuples, lists, mappings, texts and numbers.
 
     Nothing is converted: a text is no number.  With ``strict`` an unknown key is refused, as is fit for what people
     write; without it, it is passed over.  A union of dataclasses is told apart by the key ``kind``; a class that has
     ``from_dict`` reads itself.  Raises
-    :class:`InputError` that begins with ``where`` and names the place, its value and the reason.
+    :class:`InputError` of that ``code``, which begins with ``where`` and names the place, its value and the reason.
     """
     from cattrs import BaseValidationError
 
@@ -168,7 +170,7 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True)
     except (BaseValidationError, TypeError, ValueError) as error:
         problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in _problems(error, ())]
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise InputError(f"{where}: {'; '.join(problems[:SHOWN])}{more}") from error
+        raise InputError(code, f"{where}: {'; '.join(problems[:SHOWN])}{more}") from error
     return made
 
 
@@ -200,7 +202,7 @@ def _made_converter(strict: bool) -> Any:
     converter.register_structure_hook(float, lambda value, kind: float(_checked(value, kind, (int, float))))
     converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
     converter.register_structure_hook_func(
-        lambda kind: get_origin(kind) in (UnionType,), lambda value, kind: _of_union(converter, value, kind)
+        lambda kind: isinstance(kind, UnionType), lambda value, kind: _of_union(converter, value, kind)
     )
     for predicate, wanted in ((dataclasses.is_dataclass, dict), (_is_mapping, dict), (_is_sequence, list)):
         plain_hook = make_dict_structure_fn if predicate is dataclasses.is_dataclass else None
@@ -249,7 +251,7 @@ def _checked(value: Any, kind: type, kinds: tuple[type, ...]) -> Any:
     return value
 
 
-_NAMES: Final = {dict: "a table", list: "a list", str: "a text", type(None): "nothing"}
+_NAMES: Final = {dict: "table", type(None): "nothing"}
 
 
 def _of_union(converter: Any, value: Any, kind: Any) -> Any:
@@ -260,7 +262,9 @@ def _of_union(converter: Any, value: Any, kind: Any) -> Any:
     if len(kinds) == 1:
         return converter.structure(value, kinds[0])
     if not all(dataclasses.is_dataclass(one) for one in kinds):
-        return _checked(value, kinds[0], tuple(kinds))
+        by_type = {list if _is_sequence(one) else dict if _is_mapping(one) else one: one for one in kinds}
+        _checked(value, kinds[0], tuple(by_type))
+        return converter.structure(value, by_type[type(value)])
     tagged = {one.kind: one for one in kinds}
     name = _checked(value, dict, (dict,)).get("kind")
     if not isinstance(name, str) or name not in tagged:

@@ -72,9 +72,11 @@ class NoParameters:
                 continue
             if isinstance(allowed, tuple):
                 if value not in allowed:
-                    raise InputError(f"parameter {field.name}={value}: choose one of {', '.join(allowed)}")
+                    raise InputError(
+                        "bad-parameter", f"parameter {field.name}={value}: choose one of {', '.join(allowed)}"
+                    )
             elif not _is_allowed(value, allowed):
-                raise InputError(f"parameter {field.name}={value}: must be {allowed}")
+                raise InputError("bad-parameter", f"parameter {field.name}={value}: must be {allowed}")
 
 
 def _is_allowed(value: float, allowed: str) -> bool:
@@ -189,7 +191,7 @@ class Method(ABC):
         """Read back what :meth:`save` wrote."""
         head = json.loads((folder / "method.json").read_text())
         if head["method"] != cls.name:
-            raise InputError(f"{folder}: holds a model of {head['method']}, not of {cls.name}")
+            raise InputError("wrong-model", f"{folder}: holds a model of {head['method']}, not of {cls.name}")
         parameters = make_parameters(cls, head["parameters"])
         method = cls(parameters, classes=head["classes"], seed=head["seed"], device=device)
         method.load_state(folder)
@@ -243,12 +245,12 @@ def make_parameters(method: DeclaresParameters | type[Method], values: Mapping[s
     unknown = sorted(set(values) - set(hints))
     if unknown:
         known = ", ".join(sorted(hints)) or "none"
-        raise InputError(f"{method.name} has no parameter {unknown[0]!r}; it has: {known}")
+        raise InputError("unknown-parameter", f"{method.name} has no parameter {unknown[0]!r}; it has: {known}")
     converted = {name: _convert(method.name, name, hints[name], value) for name, value in values.items()}
     try:
         return method.Parameters(**converted)
     except InputError as error:
-        raise InputError(f"{method.name}: {error}") from None
+        raise error.within(method.name) from None
 
 
 def _convert(method: str, name: str, kind: Any, value: Any) -> Any:
@@ -269,4 +271,4 @@ def _convert(method: str, name: str, kind: Any, value: Any) -> Any:
             except (ValueError, TypeError, OverflowError):
                 continue
     names = " or ".join(k.__name__ for k in kinds)
-    raise InputError(f"{method}: parameter {name}={value!r} is not of type {names}")
+    raise InputError("bad-parameter", f"{method}: parameter {name}={value!r} is not of type {names}")

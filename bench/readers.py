@@ -312,7 +312,7 @@ class View:
 
 def _positive(name: str, value: int) -> int:
     if value < 1:
-        raise InputError(f"{name}={value}: nothing to read; set {name} to 1 or more")
+        raise InputError("bad-parameter", f"{name}={value}: nothing to read; set {name} to 1 or more")
     return value
 
 

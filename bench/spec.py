@@ -114,10 +114,10 @@ def parse_sampling(text: str) -> Sampling:
     right = "window" in numbers and set(numbers) <= known and len(pairs) == len(dict(pairs))
     sane = right and 1 <= min(numbers.values()) and max(numbers.values()) <= LARGEST_WINDOW
     if not sane or flag not in (None, "yes", "no"):
-        raise InputError(f"sampling {text!r}: expected {SAMPLING_SYNTAX}")
+        raise InputError("bad-sampling", f"sampling {text!r}: expected {SAMPLING_SYNTAX}")
     strides = numbers.get("stride", 1) > 1
     if strides and flag == "yes":
-        raise InputError(f"sampling {text!r}: a stride counts all packets; leave payload=yes out")
+        raise InputError("bad-sampling", f"sampling {text!r}: a stride counts all packets; leave payload=yes out")
     return Sampling(**numbers, payload=flag != "no" and not strides)
 
 
@@ -131,7 +131,7 @@ def parse_filter(text: str) -> str:
     """
     names = {name.strip() for name in text.split(",")}
     if unknown := sorted(names - set(FILTERS)):
-        raise InputError(f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)}")
+        raise InputError("unknown-filter", f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)}")
     return ",".join(name for name in FILTERS if name in names and name != "none") or "none"
 
 
@@ -140,7 +140,7 @@ def check_scheme(scheme: str) -> None:
     kind, colon, name = scheme.partition(":")
     if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
         known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES)
-        raise InputError(f"unknown split {scheme!r}; there are: {known}")
+        raise InputError("unknown-split", f"unknown split {scheme!r}; there are: {known}")
 
 
 # --- which samples in which parts -----------------------------------------------------------------------------
@@ -173,20 +173,22 @@ class SplitSpec:
         check_scheme(self.scheme)
         self._set(filter=parse_filter(self.filter), sampling=str(parse_sampling(self.sampling)))
         if self.balance is not None and self.balance not in BALANCES:
-            raise InputError(f"unknown balance {self.balance!r}; there are: {', '.join(BALANCES)}")
+            raise InputError("unknown-balance", f"unknown balance {self.balance!r}; there are: {', '.join(BALANCES)}")
         if self.balance == self._own_balance:
             self._set(balance=None)
         self._check_folds()
         if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"seed {self.seed} must be from 0 to {LARGEST_SEED}; take such a seed")
+            raise InputError("bad-seed", f"seed {self.seed} must be from 0 to {LARGEST_SEED}; take such a seed")
         for name in ("max_per_class", "min_per_class"):
             if (number := getattr(self, name)) is not None and (number < 1 or self.file is not None):
                 what = name.replace("_", "-")
-                raise InputError(f"{what} is 1 or more, and does not go with a split from a file")
+                raise InputError("bad-class-size", f"{what} is 1 or more, and does not go with a split from a file")
         if self.file is not None and self.unusual:
-            raise InputError(f"a split from a file has its own {', '.join(NEW_FIELDS)}; leave these options out")
+            raise InputError(
+                "bad-options", f"a split from a file has its own {', '.join(NEW_FIELDS)}; leave these options out"
+            )
         if self.scheme != "file" and self.file is not None:
-            raise InputError("split file and a split's file belong together; give both or neither")
+            raise InputError("bad-options", "split file and a split's file belong together; give both or neither")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -194,13 +196,19 @@ class SplitSpec:
 
     def _check_folds(self) -> None:
         if self.folds is None and self.fold is not None:
-            raise InputError("a fold needs the number of folds and the other way round; give both or neither")
+            raise InputError(
+                "bad-fold", "a fold needs the number of folds and the other way round; give both or neither"
+            )
         if self.folds is None:
             return
         if self.scheme == "time" or self.file is not None:
-            raise InputError(f"split {self.scheme} has no folds; leave --folds out or take session or capture")
+            raise InputError(
+                "bad-fold", f"split {self.scheme} has no folds; leave --folds out or take session or capture"
+            )
         if self.folds < 2 or not 0 <= (self.fold or 0) < self.folds:
-            raise InputError(f"fold {self.fold} of {self.folds} does not exist; folds are 2 or more, counted from 0")
+            raise InputError(
+                "bad-fold", f"fold {self.fold} of {self.folds} does not exist; folds are 2 or more, counted from 0"
+            )
 
     @property
     def _own_balance(self) -> str:

@@ -137,7 +137,7 @@ class TorchMethod(Method):
         usable = np.flatnonzero(self.can_classify(train.inputs))
         usable = usable[self.sample_rows(train.labels[usable], np.random.default_rng((self.seed, 0)))]
         if len(usable) < 2:
-            raise InputError(f"{self.name}: {len(usable)} usable training samples; give at least 2")
+            raise InputError("cannot-train", f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.log_fact(training_samples=len(usable))
         with self._seeded():
             self.model = self.network().to(self.device)

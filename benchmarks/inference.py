@@ -2,8 +2,8 @@
 
     python benchmarks/inference.py [--dataset demo] [--device cpu] [--method a,b] [--format text]
 
-See `bench.runs.latency`; `bench reproduce table-X` gives the same for the paper's nine methods.  FlowPic's first layer works
-on filled cells alone, which the paper's surely did not.  A quick look: --calls 5 --seconds 1.
+See `bench.runs.latency`; `bench reproduce table-X` gives the same for the paper's nine methods.  FlowPic's first layer
+works on filled cells alone, which the paper's surely did not.  A quick look: --calls 5 --seconds 1.
 """
 
 import argparse

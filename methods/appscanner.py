@@ -62,7 +62,9 @@ class Parameters(NoParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_packets is not None and self.max_packets is not None and self.min_packets > self.max_packets:
-            raise InputError(f"parameter min_packets={self.min_packets}: above max_packets={self.max_packets}")
+            raise InputError(
+                "bad-parameter", f"parameter min_packets={self.min_packets}: above max_packets={self.max_packets}"
+            )
 
 
 class AppScanner(EstimatorMethod):
@@ -145,7 +147,8 @@ class AppScanner(EstimatorMethod):
         flows = train.inputs["flows"]
         if not len(flows.values):
             raise InputError(
-                f"{self.name}: no flow of the {len(train)} training sessions is kept; relax the packet limits"
+                "cannot-train",
+                f"{self.name}: no flow of the {len(train)} training sessions is kept; relax the packet limits",
             )
         lifted = Part({"features": flows.values}, train.labels[flows.rows])
         return super().fit(self._with_ambiguous(lifted) if self.parameters.ambiguity else lifted, validation, monitor)
@@ -155,7 +158,9 @@ class AppScanner(EstimatorMethod):
         known, rest = np.array_split(np.random.default_rng(self.seed).permutation(len(flows)), 2)
         features = flows.inputs["features"]
         if not len(rest):
-            raise InputError(f"{self.name}: one training flow cannot be halved; give more or set ambiguity=false")
+            raise InputError(
+                "cannot-train", f"{self.name}: one training flow cannot be halved; give more or set ambiguity=false"
+            )
         forest = self.estimator().set_params(n_jobs=threads()).fit(features[known], flows.labels[known])
         wrong = forest.set_params(n_jobs=1).predict(features[rest]) != flows.labels[rest]
         return Part({"features": features[rest]}, np.where(wrong, self.classes, flows.labels[rest]))

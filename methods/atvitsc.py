@@ -97,9 +97,9 @@ class Parameters(TrainingParameters):
         side = math.isqrt(self.bytes)
         if side * side != self.bytes:
             near = f"{side * side} or {(side + 1) ** 2}"
-            raise InputError(f"parameter bytes={self.bytes} makes no square packet image; take {near}")
+            raise InputError("bad-parameter", f"parameter bytes={self.bytes} makes no square packet image; take {near}")
         if self.width % 2:
-            raise InputError(f"parameter width={self.width}: must be even, for sines and cosines")
+            raise InputError("bad-parameter", f"parameter width={self.width}: must be even, for sines and cosines")
 
 
 class Atvitsc(TorchMethod):
@@ -174,7 +174,10 @@ class Atvitsc(TorchMethod):
         """
         branch = cast(Network, self._fitted().eval()).pvt
         if branch is None:
-            raise InputError(f"{self.name}: branches={self.parameters.branches} has no attention; take both or global")
+            raise InputError(
+                "no-attention",
+                f"{self.name}: branches={self.parameters.branches} has no attention; take both or global",
+            )
         with torch.inference_mode():
             tensors = self.batch(inputs)
             return branch.attention(tensors["payload"].float() / 255, tensors["lengths"]).cpu().numpy()

@@ -126,7 +126,9 @@ class Bind(EstimatorMethod):
     def before_training(self, train: Part) -> None:
         """Learn the values that count: the most frequent of each family, of equally frequent ones the smallest."""
         if self.parameters.classifier == "svm" and len(np.unique(train.labels)) < 2:
-            raise InputError(f"{self.name}: training holds one class, and an SVM needs two; set classifier=forest")
+            raise InputError(
+                "cannot-train", f"{self.name}: training holds one class, and an SVM needs two; set classifier=forest"
+            )
         self.values = {}
         for name in FAMILIES:
             found, counts = np.unique(train.inputs[name].values, return_counts=True)

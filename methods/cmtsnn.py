@@ -67,7 +67,9 @@ class Parameters(TrainingParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden < 2:
-            raise InputError(f"parameter hidden={self.hidden}: the two poolings leave nothing of it; take 2 or more")
+            raise InputError(
+                "bad-parameter", f"parameter hidden={self.hidden}: the two poolings leave nothing of it; take 2 or more"
+            )
 
 
 class Cmtsnn(HeaderBytesMethod):

@@ -81,7 +81,9 @@ class PacketParameters(TrainingParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bytes < HEADERS:
-            raise InputError(f"parameter bytes={self.bytes}: shorter than the headers; take {HEADERS} or more")
+            raise InputError(
+                "bad-parameter", f"parameter bytes={self.bytes}: shorter than the headers; take {HEADERS} or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ class Parameters(PacketParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pooled < 1:
-            raise InputError(f"parameter bytes={self.bytes}: too few for these kernels and strides; take more")
+            raise InputError(
+                "bad-parameter", f"parameter bytes={self.bytes}: too few for these kernels and strides; take more"
+            )
 
     @property
     def pooled(self) -> int:
@@ -214,7 +218,7 @@ class PacketNetwork(nn.Module):
 
 
 def votes(logits: Tensor, eligible: Tensor) -> Tensor:
-    """Share ``[samples, classes]`` of each sample's eligible packets whose best class it is; as :func:`aggregate_packets`."""
+    """Share ``[samples, classes]`` of a sample's eligible packets whose best class it is; as `aggregate_packets`."""
     ballots = F.one_hot(logits.argmax(1), logits.shape[1]).float()
     counts = torch.zeros(len(eligible), logits.shape[1], device=logits.device)
     return counts.index_add(0, eligible.nonzero()[:, 0], ballots) / eligible.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
 """Deep Packet (SAE): every packet alone through a stacked auto-encoder, pre-trained layer by layer.
 
-The second network of the paper behind ``deeppacket``, which shares the packets, the under-sampling and the aggregation to
-sessions with it.
+The second network of the paper behind ``deeppacket``, which shares the packets, the under-sampling and the aggregation
+to sessions with it.
 """
 
 from collections.abc import Mapping

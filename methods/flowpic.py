@@ -70,9 +70,13 @@ class Parameters(TrainingParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not LEAST <= self.resolution <= MOST:
-            raise InputError(f"parameter resolution={self.resolution}: take {LEAST} to {MOST} cells a side")
+            raise InputError(
+                "bad-parameter", f"parameter resolution={self.resolution}: take {LEAST} to {MOST} cells a side"
+            )
         if self.blocks > (most := 2**31 // self.resolution**2):
-            raise InputError(f"parameter blocks={self.blocks}: take at most {most} at resolution {self.resolution}")
+            raise InputError(
+                "bad-parameter", f"parameter blocks={self.blocks}: take at most {most} at resolution {self.resolution}"
+            )
 
 
 class FlowPic(TorchMethod):

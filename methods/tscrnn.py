@@ -55,7 +55,9 @@ class Parameters(TrainingParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.bytes < 4:
-            raise InputError(f"parameter bytes={self.bytes}: the two poolings leave nothing of it; take 4 or more")
+            raise InputError(
+                "bad-parameter", f"parameter bytes={self.bytes}: the two poolings leave nothing of it; take 4 or more"
+            )
 
     def learning_rate_at(self, step: int, steps_an_epoch: int) -> float:
         """The inherited schedule with its first cut after ``first_cut`` epochs."""

@@ -71,7 +71,9 @@ class Parameters(TrainingParameters):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.packet_bytes is not None and self.bytes != self.packet_bytes * (self.packets or 0):
-            raise InputError(f"parameter bytes={self.bytes}: must be packets * packet_bytes; set all three")
+            raise InputError(
+                "bad-parameter", f"parameter bytes={self.bytes}: must be packets * packet_bytes; set all three"
+            )
 
 
 class Wang1D(TorchMethod):

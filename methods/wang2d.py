@@ -30,7 +30,8 @@ class Parameters(Wang1DParameters):
         side = math.isqrt(self.bytes)
         if side * side != self.bytes:
             raise InputError(
-                f"parameter bytes={self.bytes} makes no square image; take {side * side} or {(side + 1) ** 2}"
+                "bad-parameter",
+                f"parameter bytes={self.bytes} makes no square image; take {side * side} or {(side + 1) ** 2}",
             )
 
 

@@ -1,23 +1,25 @@
 """Runs as the store of runs gives them, made by hand."""
 
+import dataclasses
+import json
+
 import numpy as np
 
-from bench.runs.tracking import Predictions, Record
+from bench.runs.results import Predictions
+from bench.runs.tracking import Record
+from bench.spec import RunSpec, SplitSpec
 
 
 def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="", interval=None, folder=None, **more):
-    spec = {
-        "method": method, "dataset": "demo", "task": "service", "split": "session", "seed": seed, "fold": fold,
-        "folds": folds, "parameters": more.pop("parameters", {}), "max_per_class": more.pop("max_per_class", None),
-        "store": "0f", "split_file": None, "split_digest": None, "source": None,
-    }  # fmt: skip
-    spec |= {key: more.pop(key) for key in ("dataset", "task", "split") if key in more}
+    place = {name: more.pop(name, usual) for name, usual in (("dataset", "demo"), ("task", "service"))}
+    folds = folds if fold is None else folds or 5
+    split = SplitSpec(more.pop("split", "session"), seed, fold, folds, more.pop("max_per_class", None))
+    spec = RunSpec(method, **place, split=split, parameters=more.pop("parameters", {}), store="0f")
     metrics = {} if f1 is None else {n: f1 for n in ("accuracy", "macro_precision", "macro_recall", "macro_f1")}
     metrics |= {"abstentions": more.pop("abstentions", 0.0), "seconds": 12.34} if metrics else {}
     if interval:
         metrics |= {"macro_f1_low": interval[0], "macro_f1_high": interval[1]}
     run_id = f"{method}-{seed}-{fold}"
-    spec["digest"] = run_id
     return Record(run_id, status, reason, spec, metrics, folder=folder, **more)
 
 
@@ -30,3 +32,25 @@ def answered(folder, correct, *, truth=None, session=None):
     made = Predictions(["a", "b"], session, 0 * session, truth, session // 2, np.eye(2, dtype=np.float32)[answers])
     made.save(folder / "predictions.npz")
     return folder
+
+
+def write_result(folder, **split):
+    """A ``result.json`` of which only the split matters."""
+    scores = {
+        "classes": ["a", "b"],
+        "sessions": 2,
+        "abstentions": 0,
+        "per_class": {},
+        "confusion": [[1, 0, 0], [0, 1, 0]],
+    }
+    scores |= dict.fromkeys(
+        ("accuracy", "macro_precision", "macro_recall", "macro_f1", "calibration_error", "brier"), 1.0
+    )
+    spec = {"method": "m", "dataset": "d", "task": "t"}
+    plain = {"spec": spec, "metrics": {}, "scores": scores, "parameters": {}, "deviations": [], "environment": {}}
+    (folder / "result.json").write_text(json.dumps(plain | {"split": split}))
+
+
+def of_spec(record, **fields):
+    """The same run with another specification, by the fields of its JSON."""
+    return dataclasses.replace(record, spec=RunSpec.from_dict(record.spec.to_dict() | fields))

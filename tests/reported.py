@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 
-from bench.runs.execute import RunSpec, _tags, _title
+from bench.runs.execute import tags_of, title_of
 from bench.runs.tracking import Tracker
 from bench.scores.metrics import evaluate, intervals
+from bench.spec import RunSpec, SplitSpec
 
 EVIL = '<script>alert(1)</script>&"x'
 CLASSES = ["chat", "<b>mail</b>", "a name that is rather long, as folders of captures may have"]
@@ -18,20 +19,25 @@ def results_folder(tmp_path_factory):
     if not results.exists():
         tracker = Tracker(results, f"sqlite:///{results / 'mlflow.db'}")
         for fold in range(3):
-            record(tracker, RunSpec("forest", "traffic", "app", "capture", fold=fold, folds=3), fold)
-            record(tracker, RunSpec("majority", "traffic", "app", "capture", fold=fold, folds=3), fold + 9)
+            record(tracker, RunSpec("forest", "traffic", "app", capture(fold)), fold)
+            record(tracker, RunSpec("majority", "traffic", "app", capture(fold)), fold + 9)
         for seed in (0, 1):
-            record(tracker, RunSpec("atvitsc", "traffic", "app", seed=seed, parameters={"epochs": 2}), seed, epochs=4)
-        record(tracker, RunSpec("forest", EVIL, EVIL, "paper", max_per_class=9), 5)
+            spec = RunSpec("atvitsc", "traffic", "app", SplitSpec(seed=seed), {"epochs": 2})
+            record(tracker, spec, seed, epochs=4)
+        record(tracker, RunSpec("forest", EVIL, EVIL, SplitSpec("paper", max_per_class=9)), 5)
         record(tracker, RunSpec("knn", "traffic", "app"), 6, status="failed")
         write_others(results)
     return results
 
 
+def capture(fold):
+    return SplitSpec("capture", fold=fold, folds=3)
+
+
 def record(tracker, spec, seed, epochs=0, status="done"):
     """One run with all that a page reads, of random answers."""
     random = np.random.default_rng(seed)
-    run = tracker.start(spec.to_dict(), _title(spec), _tags(spec))
+    run = tracker.start(spec, title_of(spec), tags_of(spec))
     if status != "done":
         run.end(status, "ValueError: <i>nothing</i>")
         return

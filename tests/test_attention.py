@@ -1,19 +1,21 @@
 """Attention of a finished run: which sample, which packets, and weights against a slow softmax."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
+from records import of_spec, write_result
 
 from bench.errors import InputError
 from bench.method import make_parameters
 from bench.paper.attention import attention_maps
 from bench.readers import View
-from bench.runs.tracking import Predictions, Record
+from bench.runs.results import Predictions
+from bench.runs.tracking import Record
 from bench.schema import Samples
-from bench.splits.sampling import parse_sampling, windows
+from bench.spec import RunSpec, parse_sampling
+from bench.splits.sampling import windows
 from methods.atvitsc import Atvitsc
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
@@ -56,8 +58,8 @@ def make_run(store, tmp_path):
         Predictions(["mail", "voip"], samples.session, samples.first, truth, samples.session, answers).save(
             tmp_path / "predictions.npz"
         )
-        (tmp_path / "result.json").write_text(json.dumps({"split": {"sampling": sampling}}))
-        spec = {"method": "atvitsc", "store": digest or store.digest}
+        write_result(tmp_path, sampling=sampling)
+        spec = RunSpec("atvitsc", "fake", "task", store=digest or store.digest)
         return Record("0123456789", "done", "", spec, {}, folder=tmp_path), method
 
     return make
@@ -136,7 +138,7 @@ def test_what_has_no_attention_is_bad_input(store, make_run, tmp_path):
     record, _ = make_run([1], [True], branches="spatiotemporal")
     with pytest.raises(InputError, match="branches=spatiotemporal has no attention"):
         attention_maps(record, store)
-    other = dataclasses.replace(record, spec=record.spec | {"method": "wang1d"})
+    other = of_spec(record, method="wang1d")
     with pytest.raises(InputError, match="wang1d has no attention between packets"):
         attention_maps(other, store)
     with pytest.raises(InputError, match="has no model; run it again with --rerun"):
@@ -149,6 +151,6 @@ def test_what_is_not_of_this_run_is_bad_input(store, make_run):
         attention_maps(record, store, session=3)
     with pytest.raises(InputError, match="session 4 has no packet with payload"):
         attention_maps(record, store, session=4)
-    stale = dataclasses.replace(record, spec=record.spec | {"store": "f" * 64})
+    stale = of_spec(record, store="f" * 64)
     with pytest.raises(InputError, match="prepared anew since run 01234567"):
         attention_maps(stale, store)

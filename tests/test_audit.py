@@ -1,46 +1,52 @@
 """What the audit finds, counted by hand on small tables and read off the demo through the command line."""
 
+import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from split_tables import split_of
 
-from bench.analysis import audit
-from bench.analysis import data_quality as contents
+from bench.analysis import audit, data_quality
+from bench.analysis.audit_record import METRICS, Audit, Ceiling, Duplicates
+from bench.analysis.audit_tables import _score_cells, _scores, audit_tables, audit_text
 from bench.cli import cli
 from bench.errors import InputError
+from bench.files import structured
 from bench.readers import Ragged
 from bench.render.table import FORMATS, render
+from bench.runs.execute import Outcome
 from bench.runs.tracking import Record
-from bench.spec import NEW_FIELDS, Outcome
+from bench.spec import RunSpec, SplitSpec
 
 
 def test_rows_are_equal_where_all_their_arrays_are():
     ragged = Ragged(np.array([1, 2, 3, 1, 2, 3, 1, 2]), np.array([0, 3, 5, 6, 8]))  # 123 12 3 12
     same = np.array([[5, 6], [7, 8], [5, 6], [7, 8]])
-    keys = contents.content_keys({"a": ragged, "b": same})
+    keys = data_quality.equal_input_keys({"a": ragged, "b": same})
     assert keys[1] == keys[3] and len(set(keys)) == 3
-    assert len(set(contents.content_keys({"a": ragged, "b": same + np.arange(4)[:, None]}))) == 4
+    assert len(set(data_quality.equal_input_keys({"a": ragged, "b": same + np.arange(4)[:, None]}))) == 4
     shifted = Ragged(np.array([1, 2, 3]), np.array([0, 1, 3]))  # 1 | 23 is not 12 | 3
-    assert len(set(contents.content_keys({"a": shifted, "b": np.array([[2], [2]])}))) == 2
+    assert len(set(data_quality.equal_input_keys({"a": shifted, "b": np.array([[2], [2]])}))) == 2
 
 
 def test_the_ceiling_is_the_best_rule_of_equal_answers():
     keys, labels = np.array([0, 0, 0, 1, 1, 2]), np.array([4, 4, 1, 0, 2, 3])
-    assert contents.ceiling(keys, labels) == (2 + 1 + 1) / 6
-    found = contents.duplicates(keys, labels)
-    assert found == {"samples": 6, "repeated": 5 / 6, "of_several_classes": 5 / 6, "ceiling": 4 / 6}
-    found = contents.duplicates(np.arange(4), np.zeros(4, int))
-    assert found == {"samples": 4, "repeated": 0, "of_several_classes": 0, "ceiling": 1}
-    nothing = contents.duplicates(np.zeros(0, int), np.zeros(0, int))
-    assert nothing == {"samples": 0, "repeated": 0, "of_several_classes": 0, "ceiling": None}
+    assert data_quality.ceiling(keys, labels) == (2 + 1 + 1) / 6
+    found = data_quality.find_duplicates(keys, labels)
+    assert found == Duplicates("all", samples=6, repeated=5 / 6, of_several_classes=5 / 6, ceiling=4 / 6)
+    found = data_quality.find_duplicates(np.arange(4), np.zeros(4, int))
+    assert found == Duplicates("all", samples=4, repeated=0, of_several_classes=0, ceiling=1)
+    nothing = data_quality.find_duplicates(np.zeros(0, int), np.zeros(0, int))
+    assert nothing == Duplicates("all", samples=0, repeated=0, of_several_classes=0, ceiling=None)
 
 
 def test_conversations_under_two_labels_are_counted(make_store):
     store = make_store({"conversation": [5, 5, 6, 6, 7], "capture": [0, 1, 1, 1, 2]}, labels=[0, 1, 1, 1, 0])
-    assert contents.several(contents.Pool.of(store, "task")) == {"conversations": 1, "captures": 0}
+    assert data_quality.groups_of_several_classes(data_quality.Pool.of(store, "task", SplitSpec())) == {
+        "conversations": 1,
+        "captures": 0,
+    }
 
 
 def test_parts_stand_in_the_pool_window_for_window(make_store):
@@ -53,7 +59,7 @@ def test_parts_stand_in_the_pool_window_for_window(make_store):
     )
     asked = {"sampling": "window=3,step=2", "max_per_class": 9}
     split = split_of(store, "task", "paper", **asked)
-    pool = contents.Pool.of(store, "task", sampling=asked["sampling"])
+    pool = data_quality.Pool.of(store, "task", SplitSpec(sampling=asked["sampling"]))
     assert len(pool.samples) > 12
     for part in split.parts.values():
         there = pool.samples.take(pool.rows(part))
@@ -66,6 +72,11 @@ def home(tmp_path_factory):
         patch.setenv("BENCH_HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield tmp_path_factory.getbasetemp() / "results"  # that of other tests: making one takes seconds
+
+
+def read(found):
+    """What is saved as JSON, as the record that it was."""
+    return structured(found, Audit, "the audit")
 
 
 def asked(home, capsys, *words, options=""):
@@ -102,14 +113,14 @@ def test_windows_under_the_papers_order_show_what_they_leak(home, capsys):
     leaked = [row[f"test_in_training_{kind}"] for kind in ("windows", "overlapping_windows", "neighbours", "sessions")]
     assert leaked == sorted(leaked) and 0 < leaked[1] and leaked[3] <= row["test"]
     assert found["sampling"] == "window=4,step=1,per_session=5" and found["filter"] == "dns"
-    text = audit.audit_text(found)
+    text = audit_text(read(found))
     assert "paper *†" in text and "max_per_class=40" in text and f"{leaked[3] / row['test']:.1%}" in text
 
 
 def test_what_cannot_be_is_told_beside_what_can(home, capsys):
     found = asked(home, capsys, "--split", "time,attribute:x", "--no-runs")
     assert [row["split"] for row in found["splits"] if not row["impossible"]] == ["time"]
-    assert "split attribute:x: " in audit.audit_text(found)
+    assert "split attribute:x: " in audit_text(read(found))
 
 
 def test_no_audit_overwrites_one_of_other_samples(home, capsys):
@@ -120,7 +131,7 @@ def test_no_audit_overwrites_one_of_other_samples(home, capsys):
         "-filter=dns-max_per_class=9": ("--max-per-class", "9", "--filter", "dns"),
     }
     found = [asked(home, capsys, *words, *more, options=options) for options, more in files.items()]
-    assert [audit.heading(one) for one in found] == [
+    assert [" · ".join(read(one).labels) for one in found] == [
         "demo · service", "demo · service · seed=1", "demo · service · filter=dns · max_per_class=9"
     ]  # fmt: skip
     before = {path: path.read_bytes() for path in (home / "audits").iterdir()}
@@ -130,15 +141,14 @@ def test_no_audit_overwrites_one_of_other_samples(home, capsys):
 
 
 def test_a_file_name_is_safe_whatever_the_options_are(tmp_path):
-    found = {"dataset": "d", "task": "t", "filter": "a/b c", "sampling": "session", "balance": None, "seed": 0}
-    path = audit.save(found | {"min_per_class": None, "max_per_class": None}, tmp_path)
+    path = audit.save(Audit("d", "t", "0f", filter="a/b c"), tmp_path)
     assert path == tmp_path / "audits" / "d-t-filter=a_b_c.json" and path.is_file()
 
 
 def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
     schemes = []
     found = asked(home, capsys, "--split", "session", "--no-runs")
-    monkeypatch.setattr(audit, "audit", lambda *given, **options: schemes.extend(options["schemes"]) or found)
+    monkeypatch.setattr(audit, "audit", lambda *given: schemes.extend(given[3].schemes) or read(found))
     asked(
         home,
         capsys,
@@ -153,7 +163,7 @@ def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
 
 
 def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
-    monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {}), ("ports", {})])
+    monkeypatch.setattr(audit, "baselines", lambda: [("majority", {}), ("ports", {})])
     wide = asked(home, capsys, "--split", "session,capture", "--max-per-class", "20", options="-max_per_class=20")
     for scheme in ("session", "capture"):
         scores = {row["method"]: row for row in wide["scores"] if row["split"] == scheme}
@@ -176,25 +186,26 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
 @pytest.fixture
 def record():
     def make(method, parameters=None, status="done", split="session", **other):
-        scores = {name: 0.5 for name in audit.SCORES} | {"abstentions": 3.0} if status == "done" else {}
-        spec = {"method": method, "parameters": parameters or {}, "split": split}
+        names = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
+        scores = {name: 0.5 for name in names} | {"abstentions": 3.0} if status == "done" else {}
+        spec = RunSpec(method, "d", "t", SplitSpec(split), parameters or {})
         return Record("f00", status, metrics=scores, spec=spec, **{"reason": "", **other})
 
     return make
 
 
 def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
-    best = {"test": {"session": 0.75}}
+    best = Ceiling("any", {}, test={"session": 0.75})
     rows = [
-        audit.score_row(record("forest"), best),
-        audit.score_row(record("forest", {"leave_out": "lengths"}), best),
-        audit.score_row(record("forest", {"leave_out": "times"}), best),
-        audit.score_row(record("first-bytes", {"mask_server_name": True}), best),
-        audit.score_row(record("first-bytes", status="skipped", reason="no payload here"), None),
-        audit.score_row(record("gone.py:Gone", status="failed", reason="OSError: no"), None),
-        audit.score_row(record("majority", scale="epochs=3", deviations=("reconstructed: all",), leaky=True), best),
+        audit.scored(record("forest"), best),
+        audit.scored(record("forest", {"leave_out": "lengths"}), best),
+        audit.scored(record("forest", {"leave_out": "times"}), best),
+        audit.scored(record("first-bytes", {"mask_server_name": True}), best),
+        audit.scored(record("first-bytes", status="skipped", reason="no payload here"), None),
+        audit.scored(record("gone.py:Gone", status="failed", reason="OSError: no"), None),
+        audit.scored(record("majority", scale="epochs=3", deviations=("reconstructed: all",), leaky=True), best),
     ]
-    cells = [audit._score_cells(row) for row in rows]
+    cells = [_score_cells(row) for row in rows]
     assert [line[1:4] for line in cells] == [
         ("forest", "directions, lengths, times", "payload"),
         ("forest (no-lengths)", "directions, times", "payload, lengths"),
@@ -210,12 +221,11 @@ def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
 
 
 def test_marks_are_told_of_what_is_marked_and_not_of_text(record):
-    rows = [audit.score_row(record("gone.py:Gone*", {"x": "†"}, status="failed", reason="no"), None)]
-    found = {"dataset": "d", "task": "t", "seed": 0, "max_per_class": None, "scores": rows} | NEW_FIELDS
-    told = audit._scores_sheet(found)
+    rows = [audit.scored(record("gone.py:Gone*", {"x": "†"}, status="failed", reason="no"), None)]
+    told = _scores(Audit("d", "t", "0f", scores=rows))
     assert told.rows[0][1] == "gone.py:Gone* (x=†)" and len(told.notes) == 1
-    rows[0] |= {"scale": "epochs=1", "leaky": True}
-    assert [note[0] for note in audit._scores_sheet(found).notes[1:]] == ["*", "†"]
+    rows = [dataclasses.replace(rows[0], scale="epochs=1", leaky=True)]
+    assert [note[0] for note in _scores(Audit("d", "t", "0f", scores=rows)).notes[1:]] == ["*", "†"]
 
 
 def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
@@ -223,32 +233,31 @@ def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
         return (Outcome(spec, "skipped", "no packets here") for spec in specs)
 
     monkeypatch.setattr(audit, "run_matrix", refuse)
-    monkeypatch.setattr(audit, "floor_methods", lambda: [("majority", {})])
+    monkeypatch.setattr(audit, "baselines", lambda: [("majority", {})])
     store, told = make_store({"conversation": [0, 1]}, labels=[0, 0]), []
-    split = SimpleNamespace(task="task", scheme="session", seed=0)
-    audit.floor(store, split, audit._asked(["session"], [], {}), None, told.append)
+    audit.run_baselines(store, "task", SplitSpec(), None, told.append)
     assert told == ["split session: majority", "  skipped: no packets here"]
 
 
 def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):
     store = make_store({"conversation": [0, 1]}, labels=[0, 0])
-    pool = contents.Pool.of(store, "task")
-    row = audit.ceiling_row(pool, {"session": np.array([0])}, "gone.py:Gone", {})
-    assert row["all"] is None and row["test"] == {"session": None} and "gone.py" in row["reason"]
+    pool = data_quality.Pool.of(store, "task", SplitSpec())
+    row = audit.ceiling_of(pool, {"session": np.array([0])}, "gone.py:Gone", {})
+    assert row.all is None and row.test == {"session": None} and "gone.py" in row.reason
 
 
 def test_every_sheet_prints_in_every_format(home, capsys):
     found = asked(home, capsys, "--split", "session,paper,attribute:x", "--method", "ports", "--no-runs")
-    sheets = audit.audit_sheets(found)
+    sheets = audit_tables(read(found))
     assert len(sheets) == 5 and all(sheet.title.startswith("demo, task service: ") for sheet in sheets)
     for sheet in sheets:
         assert all(len(row) == len(sheet.head) for row in sheet.rows)
         assert all(render(sheet, form) for form in FORMATS if sheet.records or form != "csv")
-    assert all(sheet.title in audit.audit_text(found) for sheet in sheets if sheet.rows)
+    assert all(sheet.title in audit_text(read(found)) for sheet in sheets if sheet.rows)
 
 
 def test_the_floor_is_what_methods_declare():
-    found = audit.floor_methods()
+    found = audit.baselines()
     assert ("majority", {}) in found and ("first-bytes", {"mask_server_name": True}) in found
     assert ("forest", {"leave_out": "times"}) in found and not any("packets" in values for _, values in found)
 

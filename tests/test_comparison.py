@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from records import answered, record
+from records import answered, of_spec, record, write_result
 
-from bench.analysis.comparison import compare, sheet
-from bench.analysis.comparison import test_train_ratio as ratio_of
+from bench.analysis.comparison import compare, comparison_table
+from bench.analysis.paired import test_train_ratio as ratio_of
 from bench.errors import InputError
 from bench.render.table import render
 
@@ -20,13 +20,14 @@ def test_comparison_by_hand(tmp_path):
     a[[3]], b[10:19] = False, False  # a alone is right 9 times, b alone once
     first = record("forest", 0.9, folder=answered(tmp_path / "a", a))
     second = record("knn", 0.9, folder=answered(tmp_path / "b", b))
-    found = compare([first], [second])
+    compared = compare([first], [second])
+    found = compared.to_dict()
     assert found["mcnemar"] == {"only_a": 9, "only_b": 1, "p": pytest.approx(22 / 1024)}
     assert (found["samples"], found["times"], found["groups"], found["resampled"]) == (40, 1, 20, "5-tuples")
     accuracy = found["accuracy"]
     assert (accuracy["a"], accuracy["b"], accuracy["difference"]) == (39 / 40, 31 / 40, pytest.approx(8 / 40))
     assert accuracy["low"] < 8 / 40 < accuracy["high"]
-    text = render(sheet(found)).splitlines()
+    text = render(comparison_table(compared)).splitlines()
     assert text[0] == "demo · service · session" and text[4].split()[:4] == ["accuracy", "0.975", "0.775", "+0.200"]
     assert text[6].startswith("a: forest  (forest-0") and text[7].startswith("b: knn")
     assert text[8] == "40 test samples, in 20 5-tuples"
@@ -48,11 +49,12 @@ def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
         ]
 
     a, b = runs("forest", 2, fold=1), runs("knn", 4, fold=1)
-    found = compare(a, b[::-1])
+    found = compare(a, b[::-1]).to_dict()
     assert found["samples"] == 40 and found["mcnemar"]["only_a"] == 4
-    again = compare(runs("tree", 2, seed=0), runs("rule", 4, seed=0))
+    compared = compare(runs("tree", 2, seed=0), runs("rule", 4, seed=0))
+    again = compared.to_dict()
     assert (again["samples"], again["times"], again["mcnemar"], again["groups"]) == (20, 2, None, 10)
-    assert "20 test samples, each tested up to 2 times, in 10 5-tuples" in render(sheet(again))
+    assert "20 test samples, each tested up to 2 times, in 10 5-tuples" in render(comparison_table(compared))
     with pytest.raises(InputError, match="only one side has seed 0 fold 1"):
         compare(a, b[:1])
 
@@ -65,7 +67,7 @@ def test_only_equal_test_sessions_are_compared(tmp_path, change):
     truth = np.arange(10) % 2 if change != "truth" else np.zeros(10, int)
     b = record("knn", 0.9, folder=answered(tmp_path / "b", right, truth=truth, session=session))
     if change == "store":
-        b.spec["store"] = "other"
+        b = of_spec(b, store="other")
     if change == "missing":
         (b.folder / "predictions.npz").unlink()
     said = (
@@ -81,7 +83,7 @@ def test_a_comparison_names_its_unit_its_marks_and_its_place_in_every_form(tmp_p
     right = np.arange(10) > 0
     a = record("forest", 0.9, split="capture", folder=answered(tmp_path / "a", right), scale="trees=2")
     b = record("knn", 0.9, split="capture", folder=answered(tmp_path / "b", ~right))
-    found = sheet(compare([a], [b]))
+    found = comparison_table(compare([a], [b]))
     text = render(found)
     assert "in 5 capture groups" in text and "narrower" not in text
     assert "a: forest †  (" in text and "† reduced scale" in text
@@ -96,14 +98,12 @@ def test_a_comparison_names_its_unit_its_marks_and_its_place_in_every_form(tmp_p
 def test_a_split_file_resamples_the_groups_of_the_scheme_it_had(tmp_path):
     runs = [record(name, 0.9, split="file", folder=answered(tmp_path / name, np.ones(6, bool))) for name in ("a", "b")]
     for run in runs:
-        (run.folder / "result.json").write_text(json.dumps({"split": {"scheme": "attribute:version=v(\\d)"}}))
-    assert compare([runs[0]], [runs[1]])["resampled"] == "values of version"
+        write_result(run.folder, scheme="attribute:version=v(\\d)")
+    assert compare([runs[0]], [runs[1]]).resampled == "values of version"
 
 
 @pytest.mark.parametrize(("leaky", "ratio"), [(False, 30 / 60), (True, 30 / 100)])
 def test_repeated_training_samples_do_not_count(tmp_path, leaky, ratio):
     run = record("forest", 0.9, folder=tmp_path, leaky=leaky)
-    (tmp_path / "result.json").write_text(
-        json.dumps({"split": {"samples": {"train": 100, "test": 30}, "repeated": 40}})
-    )
+    write_result(tmp_path, samples={"train": 100, "test": 30}, repeated=40)
     assert ratio_of(run) == ratio

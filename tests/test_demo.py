@@ -83,7 +83,7 @@ def test_one_more_service_or_capture_leaves_the_others_alone(plain, tmp_path):
     ],
 )
 def test_salts_change_what_they_say_and_nothing_else(plain, tmp_path, salt, changed):
-    demo.write(tmp_path, **SMALL, **salt)
+    demo.write(tmp_path, **SMALL, salt=demo.Salt(**salt))
     before, after = plain[1], parsed(tmp_path)
     assert len(before) == len(after)
     for key in before[0]:
@@ -168,7 +168,7 @@ def test_captures_and_sessions_are_counted_as_asked(plain):
     assert servers == {demo.SERVER_PORT}
 
 
-@pytest.mark.parametrize("bad", [{"classes": 7}, {"sessions": 0}, {"captures": 0}, {"subnet": 256}])
+@pytest.mark.parametrize("bad", [{"classes": 7}, {"sessions": 0}, {"captures": 0}, {"salt": demo.Salt(subnet=256)}])
 def test_bad_arguments_are_refused_in_one_line(tmp_path, bad):
     with pytest.raises(InputError, match="demo") as error:
         demo.write(tmp_path, **bad)

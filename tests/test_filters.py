@@ -9,8 +9,9 @@ from split_tables import split_of
 from bench.cli.base import check_classes
 from bench.errors import InputError
 from bench.schema import NO_CLASS
-from bench.splits.filters import FILTERS, SERVICES, apply_filter, parse_filter
-from bench.splits.split import emptied
+from bench.spec import FILTERS, SplitSpec, parse_filter
+from bench.splits.filters import RULES, SERVICES, apply_filter
+from bench.splits.split import emptied_classes
 
 TCP, UDP = 6, 17
 ROWS = [  # protocol, client port, server port, packets with payload, what `sugar` says of it
@@ -67,10 +68,14 @@ def test_the_others():
 def test_a_session_goes_for_one_reason(names, rows):
     if not rows:
         return
-    stay, counts = apply_filter(",".join(names), columns(rows))
+    stay, counts = apply_filter(parse_filter(",".join(names)), columns(rows))
     assert sum(counts.values()) == (~stay).sum()
     alone = [apply_filter(name, columns(rows))[0] for name in names]
     assert (stay == np.all(alone, axis=0)).all()
+
+
+def test_every_filter_has_rules():
+    assert tuple(RULES) == FILTERS
 
 
 def test_names_have_one_order():
@@ -100,19 +105,20 @@ def test_a_split_counts_what_a_filter_drops(store):
     assert split.dropped == {"filter: DNS": 30} and split.head["filter"] == "dns"
     assert sum(map(len, split.parts.values())) == 60
     assert split.scored == (0, 2) and split.summary()["emptied"] == ["tinba"]
-    assert split.answers(np.array([2, 0, 2])).tolist() == [1, 0, 1]
+    assert split.to_scored_classes(np.array([2, 0, 2])).tolist() == [1, 0, 1]
     assert split_of(store, "task", "session", filter="paper").dropped == {"filter: no payload": 30}
 
 
 def test_an_emptied_class_is_told_or_refused(store, capsys):
-    assert emptied(store, "task", "dns") == ["tinba"] and emptied(store, "task", "sugar") == []
-    check_classes(store, None, "dns", "session", strict=False)
+    dns, sugar = SplitSpec(filter="dns"), SplitSpec(filter="sugar")
+    assert emptied_classes(store, "task", dns) == ["tinba"] and emptied_classes(store, "task", sugar) == []
+    check_classes(store, None, dns, strict=False)
     told = capsys.readouterr().err
     assert told.startswith("WARNING: fake, task task") and "tinba" in told and told.count("\n") == 1
     with pytest.raises(InputError, match="no sample of tinba; take another filter") as refused:
-        check_classes(store, None, "dns", "session", strict=True)
+        check_classes(store, None, dns, strict=True)
     assert "\n" not in str(refused.value)
-    check_classes(store, None, "sugar", "session", strict=True)
+    check_classes(store, None, sugar, strict=True)
     assert capsys.readouterr().err == ""
 
 

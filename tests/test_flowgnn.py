@@ -186,7 +186,9 @@ def test_the_loss_is_weighted_by_inverse_class_frequency(icf, weights):
     one = method(icf=icf)
     one.model = one.network()
     labels = np.repeat([0, 1, 2], [5, 3, 2])
-    one.before_training(one.model, Part(inputs_of([2] * 10), labels), np.arange(9))  # one of the last class is not trained on
+    one.before_training(
+        one.model, Part(inputs_of([2] * 10), labels), np.arange(9)
+    )  # one of the last class is not trained on
     logits, truth = torch.randn(4, 3), torch.tensor([0, 0, 0, 1])
     each = F.cross_entropy(logits, truth, reduction="none")
     weight = torch.tensor(weights)[truth]

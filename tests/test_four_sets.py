@@ -12,7 +12,7 @@ from split_tables import split_of
 
 from bench.data.cards import find_card, read_card
 from bench.data.file_list import capture_key
-from bench.data.prepare import prepare
+from bench.data.prepare import How, prepare
 from bench.data.store import Store
 from bench.data.synthetic_captures import write_synthetic_captures
 from bench.errors import InputError
@@ -45,7 +45,7 @@ class Standins:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Stand-ins of a set with all files, prepared once; tests do not change them."""
+    """Synthetic captures of a set with all files, prepared once; tests do not change them."""
     known = {}
 
     def make(name):
@@ -53,7 +53,7 @@ def made(tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             card = write_synthetic_captures(name, folder, **SETS[name][1])
             known[name] = Standins(card, folder / "captures", folder / "home")
-            prepare(read_card(card), known[name].captures, home=known[name].home, strict=True)
+            prepare(read_card(card), known[name].captures, How(strict=True), home=known[name].home)
         return known[name]
 
     return make
@@ -68,7 +68,7 @@ def bench(tmp_path, monkeypatch, command_line):
 
 @pytest.fixture
 def own(made, tmp_path):
-    """Stand-ins of a set that a test may change."""
+    """Synthetic captures of a set that a test may change."""
 
     def copy(name):
         shutil.copytree(made(name).captures, tmp_path / "captures")
@@ -93,8 +93,8 @@ def class_map(store, task):
     labels, capture = np.asarray(store.labels(task)), np.asarray(store.session("capture"))
     classes = store.classes(task)
     return {
-        entry["path"]: {classes[c] for c in np.unique(labels[capture == i]) if c >= 0}
-        for i, entry in enumerate(store.manifest["captures"])
+        entry.path: {classes[c] for c in np.unique(labels[capture == i]) if c >= 0}
+        for i, entry in enumerate(store.manifest.captures)
     }
 
 
@@ -102,11 +102,11 @@ def class_map(store, task):
 def test_all_files_give_the_classes_and_nothing_to_report(made, name):
     _, _, captures, classes = SETS[name]
     manifest = Store.find(name, made(name).home).manifest
-    assert len(manifest["captures"]) == captures
-    assert {task: len(entry["classes"]) for task, entry in manifest["tasks"].items()} == classes
-    assert manifest["unexpected"] == manifest["unreadable"] == []
+    assert len(manifest.captures) == captures
+    assert {task: len(entry.classes) for task, entry in manifest.tasks.items()} == classes
+    assert manifest.unexpected == manifest.unreadable == []
     told = {"listed", "copies_skipped", "left_out", "damage_expected"}
-    assert {key: value for key, value in manifest["files"].items() if value and key not in told} == {}
+    assert {key: value for key, value in vars(manifest.files).items() if value and key not in told} == {}
 
 
 @needs_specs
@@ -114,7 +114,7 @@ def test_all_files_give_the_classes_and_nothing_to_report(made, name):
 def test_files_have_the_classes_of_the_shared_list(made, name):
     wanted = {stem(name, row["file"]): row["label_paper"] for row in specs(name)}
     store = Store.find(name, made(name).home)
-    skipped = {stem(name, path) for path in store.manifest["files"]["copies_skipped"]}
+    skipped = {stem(name, path) for path in store.manifest.files.copies_skipped}
     found = {stem(name, path): classes for path, classes in class_map(store, "paper").items()}
     assert found == {key: {label} for key, label in wanted.items() if label and key not in skipped}
 
@@ -147,14 +147,14 @@ def test_other_columns_are_those_of_the_shared_list(name):
 
 def test_documented_defects_are_met(made):
     tor, vpn = (Store.find(name, made(name).home).manifest for name in ("iscx-tor", "iscx-vpn"))
-    assert len(tor["files"]["copies_skipped"]) == len(tor["files"]["left_out"]) == 10
-    assert tor["files"]["copies_skipped"]["browsing2-1.pcap"] == "browsing.pcap"
-    assert len(tor["files"]["damage_expected"]) == 8  # two of the ten are copies
-    captures = {one["path"]: one for one in vpn["captures"]}
-    assert captures["vpn_hangouts_audio2.pcap"]["format"] == "pcapng"
-    assert [captures[name]["link_types"] for name in ("vpn_email2a.pcap", "email2a.pcap")] == [["raw IP"], ["Ethernet"]]
-    cross = Store.find("cross-platform", made("cross-platform").home).manifest["captures"]
-    assert {one["format"] for one in cross} == {"pcapng"}
+    assert len(tor.files.copies_skipped) == len(tor.files.left_out) == 10
+    assert tor.files.copies_skipped["browsing2-1.pcap"] == "browsing.pcap"
+    assert len(tor.files.damage_expected) == 8  # two of the ten are copies
+    captures = {one.path: one for one in vpn.captures}
+    assert captures["vpn_hangouts_audio2.pcap"].format == "pcapng"
+    assert [captures[name].link_types for name in ("vpn_email2a.pcap", "email2a.pcap")] == [["raw IP"], ["Ethernet"]]
+    cross = Store.find("cross-platform", made("cross-platform").home).manifest.captures
+    assert {one.format for one in cross} == {"pcapng"}
 
 
 def test_names_that_differ_in_case_up_to_a_point_stay_apart(made):
@@ -189,7 +189,7 @@ def test_twins_pairs_and_copies_are_one_group(made):
     assert tor["video_vimeo_gateway"] == tor["vimeo_workstation"]
     assert tor["tor_p2p_vuze-2-1"] == tor["p2p_tor_p2p_vuze"] == tor["p2p_vuze"]
     store = Store.find("iscx-tor", made("iscx-tor").home)
-    group = {c["path"]: c["group"] for c in store.manifest["captures"]}
+    group = {c.path: c.group for c in store.manifest.captures}
     assert group["AIM_Chat.pcap"] == group["CHAT_aimchatgateway.pcap"]
 
 
@@ -218,7 +218,7 @@ def test_a_switch_changes_exactly_its_files(made, tmp_path, name, switch, choice
     """``label``: the classes they then have together; None: they are not read."""
     place = made(name)
     before = class_map(Store.find(name, place.home), "paper")
-    done = prepare(read_card(place.card), place.captures, home=tmp_path, switches={switch: choice}, strict=True)
+    done = prepare(read_card(place.card), place.captures, How(switches={switch: choice}, strict=True), home=tmp_path)
     store = Store.open(done.store_path)
     after = class_map(store, "paper")
     changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
@@ -227,11 +227,11 @@ def test_a_switch_changes_exactly_its_files(made, tmp_path, name, switch, choice
     assert len(changed) == (files if isinstance(files, int) else len(files))
     if label is None:
         assert not set(changed) & set(after)
-        assert set(store.manifest["files"]["left_out"]) == set(changed)
+        assert set(store.manifest.files.left_out) == set(changed)
     else:
         assert set().union(*(after[path] for path in changed)) == label
-    assert store.manifest["options"]["switches"][switch] == choice
-    assert store.manifest["unexpected"] == []  # the card counts its default reading
+    assert store.manifest.options.switches[switch] == choice
+    assert store.manifest.unexpected == []  # the card counts its default reading
 
 
 def test_the_b_side_goes_where_there_is_an_a_side():
@@ -378,7 +378,7 @@ def test_stand_ins_of_a_card_given_by_its_path(tmp_path):
         'name = "mine"\ntitle = "t"\nlabels = {kind = "files", table = "lists/all.csv"}\ntasks.k = {label = "kind"}\n'
     )
     copy = write_synthetic_captures(card, tmp_path / "made")
-    done = prepare(read_card(copy), tmp_path / "made" / "captures", home=tmp_path / "home", strict=True)
+    done = prepare(read_card(copy), tmp_path / "made" / "captures", How(strict=True), home=tmp_path / "home")
     assert class_map(Store.open(done.store_path), "k") == {"a/x.pcap": {"one"}, "b/y.pcapng": {"two"}}
     assert done.report["files"]["copies_skipped"] == {"z": "a/x.pcap"}
     with pytest.raises(InputError, match="holds the card itself"):
@@ -405,7 +405,7 @@ def test_what_is_dropped_is_in_no_task(switch):
 
 @pytest.mark.skipif(not NDPI.is_dir(), reason="needs the shared captures, which are not in the project")
 def test_ndpi_services(tmp_path):
-    done = prepare(find_card("ndpi-services"), NDPI, home=tmp_path, strict=True)
+    done = prepare(find_card("ndpi-services"), NDPI, How(strict=True), home=tmp_path)
     store = Store.open(done.store_path)
     assert [len(store.classes(task)) for task in ("encrypted", "all")] == [7, 10]
     assert store.default_task == "encrypted"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked import changed
 from split_tables import split_of
 
 from bench.data.cards import card_names, find_card
@@ -14,7 +15,7 @@ from bench.data.prepare import open_dataset
 from bench.method import make_parameters
 from bench.readers import Ragged, View
 from bench.runs import registry
-from bench.runs.execute import RunSpec, execute
+from bench.runs.execute import execute
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, Samples
 
@@ -114,5 +115,5 @@ def test_twenty_runs_of_then_are_the_same_today(demo, runs, tmp_path):
 
 
 def spec_of(record, split_file=None):
-    fields = {name: value for name, value in record.spec.items() if name != "digest"}
-    return RunSpec(**fields | ({"split_file": str(split_file)} if fields["split_file"] and split_file else {}))
+    given = record.spec.split.file and split_file
+    return changed(record.spec, split_file=str(split_file)) if given else record.spec

@@ -8,7 +8,7 @@ from small_captures import packet, pcap, talk
 
 from bench.data.cards import read_card
 from bench.data.labels import five_tuples, numbers
-from bench.data.prepare import prepare
+from bench.data.prepare import How, prepare
 from bench.data.store import Store
 from bench.errors import InputError
 
@@ -113,7 +113,7 @@ def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
     captures = {"p1.pcap": [one for t in times.values() for one in talk(5000, b"abc", t)]}
     rows = [f"p1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,{t},2,6,{name},1" for name, t in times.items()]
     card = labelled(tmp_path / "set", rows[::-1], captures)
-    report = prepare(card, tmp_path / "set", home=home, idle_timeout=50.0).report
+    report = prepare(card, tmp_path / "set", how=How(idle_timeout=50.0), home=home).report
     assert Store.find("mine", home).labels("all").tolist() == [0, 1, 2]
     assert report["labels"]["unmatched"]["count"] == 0
     assert "differences" not in report["labels"]  # counts of other sessions than these
@@ -124,7 +124,7 @@ def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
     assert (report["labels"]["unmatched"]["count"], report["labels"]["compared"]) == (2, 0)
 
     card = labelled(tmp_path / "set", rows[:1], captures)  # three sessions, one row
-    prepare(card, tmp_path / "set", home=home, idle_timeout=50.0)
+    prepare(card, tmp_path / "set", how=How(idle_timeout=50.0), home=home)
     assert Store.find("mine", home).labels("all").tolist() == [0, 0, 0]
 
 

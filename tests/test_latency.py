@@ -92,7 +92,7 @@ def test_a_batch_is_of_labelled_sessions_with_enough_packets(demo):
 
 def test_methods_are_timed_in_their_original_size(demo):
     told = []
-    found = latency.timings(["wang2d"], demo, batch=4, calls=5, seconds=0.1, progress=told.append)
+    found = latency.timings(["wang2d"], demo, latency.HowToTime(batch=4, calls=5, seconds=0.1), progress=told.append)
     assert found == told
     (one,) = found
     assert one.name == "wang2d" and one.sessions == 4 and one.packets >= 16
@@ -109,7 +109,7 @@ def test_a_method_without_a_network_is_bad_input(demo):
 def test_the_sheet_is_in_the_papers_order_and_correlates_ranks():
     found = [timed("han", 9), timed("wang1d", 1), timed("fsnet", 3), timed("cmtsnn", 4), timed("tscrnn", 7)]
     paper = {"fsnet": 18.67, "cmtsnn": 28.09, "tscrnn": 297.98, "han": 323.25}
-    sheet = latency.timing_sheet(found, paper)
+    sheet = latency.timing_table(found, paper)
     assert [row[0] for row in sheet.rows] == ["fsnet", "cmtsnn ‡", "tscrnn", "han", "wang1d"]
     assert sheet.rows[0][1:] == ["1,000", "18.67", *["3.00 (2.50, 3.25)"] * 3, "50"]
     assert sheet.rows[-1][2] == "–" and sheet.records[-1]["published_milliseconds"] is None
@@ -117,10 +117,10 @@ def test_the_sheet_is_in_the_papers_order_and_correlates_ranks():
     assert all(len(row) == len(sheet.head) for row in sheet.rows)
     assert "(Spearman) over 4 methods: 1.00" in sheet.notes[-1]
     assert any("batch of 16 sessions, 40 packets" in note and "cpu, torch" in note for note in sheet.notes)
-    turned = latency.timing_sheet(found, {name: -ms for name, ms in paper.items()})
+    turned = latency.timing_table(found, {name: -ms for name, ms in paper.items()})
     assert "over 4 methods: -1.00" in turned.notes[-1]
 
 
 def test_two_methods_have_no_rank_correlation():
-    sheet = latency.timing_sheet([timed("han", 9), timed("fsnet", 3)], {"han": 323.25, "fsnet": 18.67})
+    sheet = latency.timing_table([timed("han", 9), timed("fsnet", 3)], {"han": 323.25, "fsnet": 18.67})
     assert not any("Spearman" in note for note in sheet.notes)

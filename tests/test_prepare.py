@@ -14,7 +14,7 @@ from small_captures import pcap, talk
 
 import bench.ingest
 from bench.data.cards import find_card
-from bench.data.prepare import open_dataset, prepare, prepare_dataset
+from bench.data.prepare import How, open_dataset, prepare
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store
 from bench.errors import InputError
@@ -43,7 +43,9 @@ def home(tmp_path):
 
 
 def made(source, home, **options):
-    return prepare(find_card(source), home=home, **options)
+    """Prepare; options of `How` and others by their names."""
+    own = {name: options.pop(name) for name in ("idle_timeout", "strict", "jobs", "rebuild") if name in options}
+    return prepare(find_card(source), how=How(**own), home=home, **options)
 
 
 def content(path):
@@ -55,7 +57,7 @@ def test_a_folder_of_classes_becomes_a_store(source, home):
     store = Store.find("apps", home)
     assert (done.store_path, done.unchanged) == (store.path, False)
     assert store.classes("label") == ["x", "y"]
-    assert [c["path"] for c in store.manifest["captures"]] == ["x/1.pcap", "x/more/2.pcap", "y/1.pcap"]
+    assert [c.path for c in store.manifest.captures] == ["x/1.pcap", "x/more/2.pcap", "y/1.pcap"]
     assert store.session("client_port").tolist() == [5000, 5001, 5002, 5003, 5001]
     assert store.session("capture").tolist() == [0, 0, 1, 1, 2]
     assert store.session("first_packet").tolist() == [0, 2, 4, 6, 8]
@@ -136,22 +138,22 @@ def test_a_failed_preparation_leaves_the_store_of_before(source, home, monkeypat
     with pytest.raises(KeyboardInterrupt):
         made(source, home, idle_timeout=1.0, progress=interrupt)
     assert content(home / "stores" / "apps") == before
-    assert not list((home / "stores").glob(".*.new"))
+    assert not list((home / "stores").glob(".*-*-*"))
 
 
 def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(source, home):
     code = (
-        "import os, signal, sys; from pathlib import Path; from bench.data.prepare import prepare_dataset\n"
+        "import os, signal, sys; from pathlib import Path; from bench.data.prepare import open_dataset\n"
         "kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "prepare_dataset(sys.argv[1], home=Path(sys.argv[2]), progress=kill)"
+        "open_dataset(sys.argv[1], home=Path(sys.argv[2]), progress=kill)"
     )
     done = subprocess.run([sys.executable, "-c", code, source, home], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert list((home / "stores").glob(".*.new"))
+    assert list((home / "stores").glob(".*-*-*"))
     with pytest.raises(InputError, match="not prepared"):
         Store.find("apps", home)
     assert not made(source, home).unchanged
-    assert not list((home / "stores").glob(".*.new"))
+    assert not list((home / "stores").glob(".*-*-*"))
     assert Store.find("apps", home).session("start").shape == (5,)
 
 
@@ -184,13 +186,13 @@ def test_nothing_usable_is_an_input_error(source, home, tmp_path):
     with pytest.raises(InputError, match=r"no TCP or UDP packet in the captures of apps"):
         made(source, home)
     with pytest.raises(InputError, match=r"iot-sentinel: say where its captures lie"):
-        prepare_dataset("iot-sentinel", home=home)
+        prepare(find_card("iot-sentinel"), home=home)
     with pytest.raises(InputError, match="no such folder"):
-        prepare_dataset("iot-sentinel", tmp_path / "none", home=home)
+        prepare(find_card("iot-sentinel"), tmp_path / "none", home=home)
     with pytest.raises(InputError, match="makes its own captures"):
-        prepare_dataset("demo", tmp_path, home=home)
+        prepare(find_card("demo"), tmp_path, home=home)
     with pytest.raises(InputError, match=r"labels\.csv: label file of iot-sentinel is missing"):
-        prepare_dataset("iot-sentinel", source, home=home)
+        prepare(find_card("iot-sentinel"), source, home=home)
     assert not list((home / "stores").glob("[!.]*"))
 
 
@@ -225,14 +227,16 @@ def test_progress_ends_at_the_whole(source, home):
 
 def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
     made(source, home, idle_timeout=0.1)
-    assert open_dataset(str(source), home=home).manifest["options"] == {"idle_timeout": 0.1}  # the user's choice stays
+    assert open_dataset(str(source), home=home).manifest.options.to_dict() == {
+        "idle_timeout": 0.1
+    }  # the user's choice stays
     (source / "y" / "2.pcap").write_bytes(pcap(talk(1, b"x")))
-    assert len(open_dataset(str(source), home=home).manifest["captures"]) == 4
+    assert len(open_dataset(str(source), home=home).manifest.captures) == 4
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\n')
     with pytest.raises(InputError, match="not prepared"):
         open_dataset(str(path), home=home)
-    prepare_dataset(str(path), source, home=home)
+    prepare(find_card(str(path)), source, home=home)
     assert open_dataset(str(path), home=home).name == "mine"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\npayload = false\n')
     with pytest.raises(InputError, match=r"card changed since .*`bench prepare .*mine\.toml --source DIR`"):
@@ -247,7 +251,7 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
 
 @needs_shared
 def test_iot_sentinel_agrees_with_its_labels(home):
-    report = prepare_dataset("iot-sentinel", SHARED / "iot_sentinel", home=home).report
+    report = prepare(find_card("iot-sentinel"), SHARED / "iot_sentinel", home=home).report
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (550, 15_065)
     assert report["labels"]["compared"] == report["labels"]["rows"] == 14_081
@@ -258,12 +262,12 @@ def test_iot_sentinel_agrees_with_its_labels(home):
     assert not unlabelled.any()  # labels.csv lists the sessions with payload
     assert (store.labels("tls") >= 0).sum() == 1413
     assert len(store.classes("tls")) == 12
-    assert "WeMoSwitch2" not in json.dumps(store.manifest["tasks"])
+    assert "WeMoSwitch2" not in json.dumps(store.manifest.to_dict()["tasks"])
 
 
 @needs_shared
 def test_ustc_sessions_agree_with_their_labels(home):
-    report = prepare_dataset("ustc-sessions", SHARED / "ustc_tfc2016" / "sessions784", home=home).report
+    report = prepare(find_card("ustc-sessions"), SHARED / "ustc_tfc2016" / "sessions784", home=home).report
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (20, 14_267)
     assert report["tasks"]["paper"]["class_captures"] == [1] * 20

@@ -8,60 +8,67 @@ from pathlib import Path
 
 import pytest
 
+from bench import files
 from bench.errors import InputError
-from bench.paper import published as paper
-from bench.paper.published import COPIED, DIFFERS, HOLDS, IMPOSSIBLE, WITHIN
+from bench.paper import published, recompute
+from bench.paper.declaration import find_paper, paper_folders, read_paper
+from bench.paper.published import published_table
+from bench.paper.recompute import COPIED, DIFFERS, HOLDS, IMPOSSIBLE, WITHIN, faults, findings, findings_table
 from bench.render.table import FORMATS, render
 
 ROOT = Path(__file__).parents[1]
 ORIGINALS = ROOT.parent / "shared" / "specs" / "published"
 COMPARISONS = ("table-II", "table-IV", "table-VI", "table-VIII")
+PAPER = find_paper()
+FOLDER = Path(PAPER.folder)
+NAMES = [one.id for one in PAPER.published]
+FILES = {one.id: one.file for one in PAPER.published}
 CLASSES = {"table-II": "table-III", "table-IV": "table-V", "table-VI": "table-VII", "table-VIII": "table-IX"}
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch):
-    """A copy of the numbers in which cells can be changed: `copy(file, old line, new line)`."""
-    place = shutil.copytree(paper.folder(), tmp_path / "paper")
-    monkeypatch.setattr(paper, "folder", lambda: place)
+def copy(tmp_path):
+    """A copy of the numbers in which a cell is changed: `copy(file, old line, new line)` gives the paper."""
+    place = shutil.copytree(FOLDER, tmp_path / "paper")
 
     def change(file, old, new):
         text = (place / f"{file}.csv").read_text()
         assert text.count(f"\n{old}\n") == 1
         (place / f"{file}.csv").write_text(text.replace(f"\n{old}\n", f"\n{new}\n"))
+        return read_paper(place)
 
     return change
 
 
-def found(check, **others):
+def found(check, paper=PAPER, **others):
     return [
         one
-        for one in paper.findings()
+        for one in findings(paper)
         if one.check == check and all(getattr(one, key) == value for key, value in others.items())
     ]
 
 
 @pytest.mark.skipif(not ORIGINALS.is_dir(), reason="the originals (shared/specs/published) are not here")
-@pytest.mark.parametrize("name", paper.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_cell_is_the_originals(name):
-    original = ORIGINALS / f"{paper._file(name)}.csv"
+    original = ORIGINALS / f"{FILES[name]}.csv"
     if name in ("fig-9", "fig-10", "fig-11"):
         assert not original.exists()  # words of the specification, which has no file of them
         return
     with original.open(newline="") as lines:
-        assert paper.published(name) == list(csv.DictReader(lines))
-    assert (paper.folder() / original.name).read_text() == original.read_text()
+        assert PAPER.rows(name) == list(csv.DictReader(lines))
+    assert (FOLDER / original.name).read_text() == original.read_text()
 
 
 def test_names_are_the_papers_and_every_file_has_one():
     numerals = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII")
-    assert paper.names() == [f"table-{n}" for n in numerals] + [f"fig-{n}" for n in (6, 7, 9, 10, 11, 12, 13)]
-    assert {paper._file(name) for name in paper.names()} | {"et_bert"} == {p.stem for p in paper.folder().glob("*.csv")}
+    assert NAMES == [f"table-{n}" for n in numerals] + [f"fig-{n}" for n in (6, 7, 9, 10, 11, 12, 13)]
+    assert {FILES[name] for name in NAMES} | {"et_bert"} == {p.stem for p in FOLDER.glob("*.csv")}
 
 
 def test_a_figure_without_numbers_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"no published numbers of 'fig-8'; there are: table-I, .*fig-13$"):
-        paper.sheet("fig-8")
+        published_table(PAPER, "fig-8")
 
 
 @pytest.mark.parametrize(
@@ -69,23 +76,23 @@ def test_a_figure_without_numbers_is_refused_in_one_line():
     [("98.79", 98.79), ("70%", 70.0), ("16", 16.0), ("-", None), ("", None), ("0.97-0.98", None), ("2 layers", None)],
 )
 def test_numbers_of_cells(text, value):
-    assert paper.number(text) == value
+    assert published.number(text) == value
 
 
-@pytest.mark.parametrize("name", paper.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_sheet_prints_every_cell(name):
-    text, replaced = render(paper.sheet(name)), ("id", "note")  # a note gives way to what was recomputed
-    assert [v for row in paper.published(name) for key, v in row.items() if key not in replaced and v not in text] == []
+    text, replaced = render(published_table(PAPER, name)), ("id", "note")  # a note gives way to what was recomputed
+    assert [v for row in PAPER.rows(name) for key, v in row.items() if key not in replaced and v not in text] == []
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_sheet_prints_in_every_format(form):
-    assert "GraphDApp" in render(paper.sheet("table-II"), form)
-    assert "GraphDApp" not in render(paper.faults_sheet(), form)
+    assert "GraphDApp" in render(published_table(PAPER, "table-II"), form)
+    assert "GraphDApp" not in render(findings_table(PAPER), form)
 
 
 def test_a_sheet_prints_cells_as_they_are_and_gives_numbers():
-    sheet = paper.sheet("table-IV")
+    sheet = published_table(PAPER, "table-IV")
     assert sheet.title.startswith("Table IV of the paper: eleven systems on ISCX-Tor2016")
     assert ["TSCRNN", "94.90", "94.80", "94.80", "95.00", "copied:et-bert"] in sheet.rows
     record = json.loads(render(sheet, "json"))["rows"][0]
@@ -93,21 +100,21 @@ def test_a_sheet_prints_cells_as_they_are_and_gives_numbers():
 
 
 def test_a_sheets_notes_say_provenance_and_what_does_not_add_up_once():
-    notes = paper.sheet("table-VI").notes
+    notes = published_table(PAPER, "table-VI").notes
     assert sum("ET-BERT's Tables 2 and 3" in note for note in notes) == 1
     slip = "AppScanner: source of precision: 73.99; 73.39 in ET-BERT: differs"
     assert [note for note in notes if "AppScanner" in note] == [slip]
     assert "TSCRNN: accuracy is TSCRNN's own; ET-BERT prints none" in notes
     assert any("10 of 11 rows" in note for note in notes)
-    assert sum("impossible" in note for note in paper.sheet("table-IV").notes) == 1
-    assert sum(note.endswith("impossible") for note in paper.sheet("table-XII").notes) == 4
-    assert paper.sheet("fig-6").notes[0] == "read off the figure: ± 0.003"
+    assert sum("impossible" in note for note in published_table(PAPER, "table-IV").notes) == 1
+    assert sum(note.endswith("impossible") for note in published_table(PAPER, "table-XII").notes) == 4
+    assert published_table(PAPER, "fig-6").notes[0] == "read off the figure: ± 0.003"
 
 
 def test_provenance_is_of_known_kinds():
     for name in COMPARISONS:
-        assert {row["provenance"] for row in paper.published(name)} <= set(paper._PROVENANCE)
-        assert [row["name"] for row in paper.published(name) if row["provenance"] == "own"] == ["ATVITSC"]
+        assert {row["provenance"] for row in PAPER.rows(name)} <= set(PAPER.provenance)
+        assert [row["name"] for row in PAPER.rows(name) if row["provenance"] == "own"] == ["ATVITSC"]
 
 
 def test_impossible_macro_f1_are_these_four_and_rounding_explains_the_rest():
@@ -128,7 +135,7 @@ def test_impossible_macro_f1_are_these_four_and_rounding_explains_the_rest():
 
 
 def test_the_files_own_notes_name_the_same_impossible_rows():
-    noted = {(n, row["name"]) for n in COMPARISONS for row in paper.published(n) if "impossible" in row["note"]}
+    noted = {(n, row["name"]) for n in COMPARISONS for row in PAPER.rows(n) if "impossible" in row["note"]}
     assert noted == {(one.exhibit, one.where) for one in found("macro F1", verdict=IMPOSSIBLE)}
 
 
@@ -147,9 +154,9 @@ def test_class_means_are_the_own_rows_cut_not_rounded():
     assert [one.verdict for one in found("P, R, F1")] == [HOLDS] * 4
     rounded = 0
     for name, classes in CLASSES.items():
-        rows = paper.published(classes)
-        own = next(row for row in paper.published(name) if row["provenance"] == "own")
-        for column in paper.MACRO:
+        rows = PAPER.rows(classes)
+        own = next(row for row in PAPER.rows(name) if row["provenance"] == "own")
+        for column in recompute.MACRO:
             mean = sum(Decimal(row[column]) for row in rows) / len(rows)
             assert 0 <= mean - Decimal(own[column]) < Decimal("0.01")
             rounded += round(mean, 2) != Decimal(own[column])
@@ -157,20 +164,19 @@ def test_class_means_are_the_own_rows_cut_not_rounded():
 
 
 def test_copied_rows_are_et_berts_but_for_one_cell():
-    findings = found("source of rows")
-    assert [(one.printed, one.verdict) for one in findings] == [
+    assert [(one.printed, one.verdict) for one in found("source of rows")] == [
         ("23 of 23 cells equal, in 6 rows", COPIED),
         ("23 of 23 cells equal, in 6 rows", COPIED),
         ("22 of 23 cells equal, in 6 rows", COPIED),
         ("0 of 20 cells equal, in 0 rows", HOLDS),
     ]
-    (slip,) = [one for one in paper.findings() if one.check.startswith("source of p")]
+    (slip,) = [one for one in findings(PAPER) if one.check.startswith("source of p")]
     assert (slip.exhibit, slip.where, slip.printed, slip.verdict) == ("table-VI", "AppScanner", "73.99", DIFFERS)
     assert slip.expected == "73.39 in ET-BERT"
 
 
 def test_et_berts_deep_packet_is_impossible_too():
-    row = next(r for r in paper._read("et_bert") if r["dataset"].startswith("Cross") and r["id"] == "deeppacket")
+    row = next(r for r in PAPER.read("et_bert") if r["dataset"].startswith("Cross") and r["id"] == "deeppacket")
     assert 2 * float(row["f1"]) > float(row["precision"]) + float(row["recall"]) + 0.07
 
 
@@ -187,9 +193,19 @@ def test_test_sets_have_2000_samples_a_class():
 
 
 def test_class_sizes_of_shares_that_are_known():
-    assert 3 in paper.class_sizes([3333, 6667]) and 4 not in paper.class_sizes([3333])
-    assert paper.class_sizes([0, 10000]) == list(range(1, paper.LARGEST_CLASS + 1))
-    assert paper.class_sizes([9999]) == []  # needs 6,667 samples
+    assert 3 in recompute.class_sizes(
+        (
+            3333,
+            6667,
+        )
+    ) and 4 not in recompute.class_sizes((3333,))
+    assert recompute.class_sizes(
+        (
+            0,
+            10000,
+        )
+    ) == list(range(1, recompute.LARGEST_CLASS + 1))
+    assert recompute.class_sizes((9999,)) == []  # needs 6,667 samples
 
 
 def test_baselines_had_other_test_sets():
@@ -209,10 +225,10 @@ def test_the_ablations_accuracies_cannot_be():
 
 
 def test_the_sheet_of_findings_shows_them_all():
-    sheet = paper.faults_sheet()
-    assert len(sheet.rows) == len(paper.findings()) == len(sheet.records)
+    sheet = findings_table(PAPER)
+    assert len(sheet.rows) == len(findings(PAPER)) == len(sheet.records)
     assert "8 impossible" in sheet.notes[0] and "3 differs" in sheet.notes[0]
-    assert {one.verdict for one in paper.faults()} == {IMPOSSIBLE, DIFFERS}
+    assert {one.verdict for one in faults(PAPER)} == {IMPOSSIBLE, DIFFERS}
 
 
 @pytest.mark.parametrize(
@@ -248,18 +264,17 @@ def test_the_sheet_of_findings_shows_them_all():
 )
 def test_a_wrong_cell_is_caught(copy, file, old, new, check, verdict):
     before = len(found(check, verdict=verdict))
-    copy(file, old, new)
-    assert len(found(check, verdict=verdict)) > before
+    assert len(found(check, copy(file, old, new), verdict=verdict)) > before
 
 
 def test_an_ablation_that_could_be_passes(copy):
-    copy("table_XII", "PVT,recall,94.70,1.05", "PVT,recall,95.85,1.23")
-    assert [one.verdict for one in found("accuracy and recall")].count(HOLDS) == 1
+    paper = copy("table_XII", "PVT,recall,94.70,1.05", "PVT,recall,95.85,1.23")
+    assert [one.verdict for one in found("accuracy and recall", paper)].count(HOLDS) == 1
 
 
 def test_numbers_are_found_beside_the_package_or_in_the_environment(tmp_path, monkeypatch):
-    assert paper.folder() == ROOT / "results" / "paper"
-    monkeypatch.setattr(paper, "__file__", str(tmp_path / "site" / "bench" / "published.py"))
+    assert FOLDER == ROOT / "results" / "paper"
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "site" / "bench" / "files.py"))
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    assert paper.folder() == tmp_path / "share" / "etc-bench" / "results" / "paper"
-    assert paper.names() == []
+    assert files.shipped_folder("results") == tmp_path / "share" / "etc-bench" / "results"
+    assert paper_folders() == {}

@@ -7,10 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from records import answered, record
+from records import answered, record, write_result
 from scipy import stats
 
-from bench.analysis.ranking import draw, rank, sheet
+from bench.analysis.ranking import draw, rank, ranking_table
 from bench.analysis.ranking_entries import ranking_entries
 from bench.cli import cli
 from bench.data import demo
@@ -33,7 +33,7 @@ class Runs:
         session = start + np.arange(SIZE) if session is None else session
         folder = answered(self.folder / f"{number}", ~np.isin(np.arange(SIZE), wrong), session=session)
         counts = {"train": 2 * SIZE, "validation": 10, "test": SIZE}
-        (folder / "result.json").write_text(json.dumps({"split": {"samples": counts, "repeated": repeated}}))
+        write_result(folder, samples=counts, repeated=repeated)
         made = record(method, 0.0, fold=fold, seed=seed, folds=5, dataset=dataset, folder=folder, **more)
         answers = made.predictions()
         made.metrics.update(evaluate(answers.truth, answers.probabilities, answers.classes).metrics())
@@ -82,7 +82,7 @@ def test_a_ranking_by_hand(runs):
 def test_pooled_scores_and_their_intervals_are_those_of_the_pooled_sessions(runs):
     three_methods(runs)
     best = runs.rank().standings[0]
-    parts = [r.predictions() for r in runs.records if r.spec["method"] == "forest"]
+    parts = [r.predictions() for r in runs.records if r.spec.method == "forest"]
     truth, groups, probabilities = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "groups", "probabilities")
     )
@@ -101,7 +101,7 @@ def test_what_cannot_be_told_from_the_best_is_marked_and_so_is_the_best(runs):
     assert told == [("forest", True), ("tree", True), ("knn", True), ("majority", False)]
     knn = found.standings[2]
     assert knn.p == pytest.approx(0.0688, abs=1e-4) and knn.difference_interval[1] < 0  # the test alone keeps it level
-    lines = render(sheet(found)).splitlines()
+    lines = render(ranking_table(found)).splitlines()
     assert [" ~ " in line for line in lines[4:6]] == [True, True] and " ~ " not in lines[7]
     assert sum(line.startswith("~ not separable") for line in lines) == 1
 
@@ -116,7 +116,7 @@ def test_without_a_deviation_there_is_no_test(runs):
     second, last = found.standings[1:]
     assert second.p is None and second.p_single is None and second.dz is None and second.level
     assert last.p == last.p_single and not last.level  # the only one that was tested
-    text = render(sheet(found))
+    text = render(ranking_table(found))
     assert "one comparison, nothing to correct for" in text and "no p where the difference is the same" in text
 
 
@@ -127,7 +127,7 @@ def test_a_significant_test_alone_does_not_separate(runs):
         runs.records[-1].metrics["accuracy"] -= fold * 1e-4
     found = runs.rank(metric="accuracy")
     assert found.standings[1].p < 0.001 and found.standings[1].level
-    assert "on 5 blocks; one comparison, nothing to correct for" in render(sheet(found))
+    assert "on 5 blocks; one comparison, nothing to correct for" in render(ranking_table(found))
 
 
 def test_two_blocks_have_intervals_and_no_test(runs):
@@ -135,7 +135,7 @@ def test_two_blocks_have_intervals_and_no_test(runs):
     found = runs.rank()
     assert {standing.p for standing in found.standings} == {None} and found.tests["friedman"] is None
     assert not found.standings[2].level and found.standings[2].interval[1] < found.standings[0].interval[0]
-    text = render(sheet(found))
+    text = render(ranking_table(found))
     assert "no test with fewer than 3 blocks" in text and "Wilcoxon" not in text
     with pytest.raises(InputError, match="takes 3 methods and 3 blocks"):
         draw(found, runs.folder / "a.svg")
@@ -147,7 +147,7 @@ def test_common_blocks_count_and_notes_tell(runs):
         runs.add("bind", [3, 4], fold=fold, scale="epochs=2", leaky=True)
     runs.add("ports", [3, 4], fold=0)
     found = runs.rank()
-    text = render(sheet(found))
+    text = render(ranking_table(found))
     assert found.tests["blocks"] == 4 and "4 blocks" in found.title
     assert "3 methods have more runs than the 4 that all have; those are not counted" in text
     assert "ports: left out, 1 of 5 blocks" in text
@@ -163,7 +163,7 @@ def test_seeds_on_one_test_part_are_not_tested(runs):
     found = runs.rank()
     assert {(standing.p, standing.dz, standing.dominance) for standing in found.standings} == {(None, None, None)}
     assert found.tests["friedman"] is None and not found.standings[2].level
-    text = render(sheet(found))
+    text = render(ranking_table(found))
     assert "no test: blocks with one and the same test part tell of seeds" in text and "χ²" not in text
     assert "all test parts as one, 40 samples in 20 5-tuples, each tested up to 3 times" in text
     with pytest.raises(InputError, match="3 blocks with test parts of their own"):
@@ -185,7 +185,7 @@ def test_repeated_training_samples_do_not_make_a_test_surer(runs):
 )
 def test_the_unit_of_the_intervals_is_named(runs, split, unit, narrower):
     three_methods(runs, split=split)
-    found = sheet(runs.rank())
+    found = ranking_table(runs.rank())
     text = render(found)
     assert f"200 samples in 100 {unit}\n" in text and f"bootstrap over {unit}, those of the split" in text
     assert ("does not cover the choice of captures" in text) == narrower
@@ -220,7 +220,7 @@ def test_few_data_sets_keep_their_folds_as_blocks(runs):
     knn = next(standing for standing in found.standings if standing.entry.label == "knn")
     assert (knn.mean, knn.deviation) == (pytest.approx((0.9 + 0.95) / 2), pytest.approx(0))
     assert found.title.startswith("accuracy · demo + iot · service + device · session, 5 folds · 6 blocks")
-    assert "3 of 5 + 3 of 5" in render(sheet(found))
+    assert "3 of 5 + 3 of 5" in render(ranking_table(found))
 
 
 def test_effects_of_unequal_data_sets_weigh_alike(runs):
@@ -247,7 +247,7 @@ def test_five_data_sets_are_a_block_each(runs):
             runs.add("majority", range(20 - number), fold=fold, dataset=name)
     found = runs.rank(*names)
     assert found.scores.shape == (5, 3) and found.tests["unit"] == "data set"
-    text = render(sheet(found))
+    text = render(ranking_table(found))
     assert "p: paired t-test on 5 data sets, one block each; Holm over 2 comparisons with the best" in text
     assert "both ignore" not in text and found.title.endswith(" · 5 blocks, one a data set")
 
@@ -274,7 +274,7 @@ def test_five_data_sets_by_hand(runs):
 
 def test_programs_get_numbers(runs):
     three_methods(runs)
-    found = sheet(runs.rank())
+    found = ranking_table(runs.rank())
     told = json.loads(render(found, "json"))
     assert told["metric"] == "macro_f1" and told["tests"]["t_test"] is True and told["tests"]["blocks"] == 5
     first, *_, last = told["rows"]
@@ -308,7 +308,7 @@ def test_the_command_takes_two_runs_or_data_sets(words, tmp_path):
 
 def test_the_command_ranks_draws_and_refuses(runs, tmp_path, monkeypatch, command_line):
     three_methods(runs)
-    runs.search = lambda *, dataset, task: [r for r in runs.records if r.spec["dataset"] in dataset]
+    runs.search = lambda *, dataset, task: [r for r in runs.records if r.spec.dataset in dataset]
     monkeypatch.setattr("bench.runs.tracking.Tracker", lambda results: runs)
     ask = ("compare", "--dataset", "demo", "--figure", tmp_path / "cd.png")
     status, out, _ = command_line(*ask, "--method", "forest,knn,majority", "--json")

@@ -1,5 +1,6 @@
 """The page of all results, read as a program reads it; `test_browser.py` looks at it."""
 
+import dataclasses
 import html
 import re
 import shlex
@@ -10,17 +11,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from asked import planned
 from reported import CLASSES, EVIL, results_folder
 from split_tables import split_of
 
-from bench.analysis.tables import command_of
 from bench.cli import base, cli
 from bench.errors import InputError
 from bench.render.html import Html, el
 from bench.render.svg import confusion, dots, lines
 from bench.report.page import write
-from bench.runs.execute import expand
 from bench.runs.tracking import Tracker
+from bench.spec import command_lines
 
 VOID = {"meta", "img"}
 
@@ -201,15 +202,18 @@ def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, sim
     if asked.get("split") == "file":
         split_of(store, "task", "session").save(tmp_path / "a split.json")
         asked = asked | {"split_file": tmp_path / "a split.json"}
-    specs = expand(["forest"], [store], **asked)
-    command = command_of(specs[0].to_dict(), [spec.seed for spec in specs])
+    specs = planned(["forest"], [store], **asked)
     found = []
-    for line in command.splitlines():
+    for line in command_lines(specs[0], [spec.split.seed for spec in specs]):
         bench, run, *words = shlex.split(line)
         assert (bench, run) == ("bench", "run")
         options = cli.commands["run"].make_context("run", words).params
-        seeds = range(options.pop("seeds")) if options["seeds"] else [options["seed"]]
-        found += base.specs_of(options["names"], options["dataset_names"], options["scheme"], seeds, options)
+        split, training = (
+            kind(**{one.name: options[one.name] for one in dataclasses.fields(kind)})
+            for kind in (base.SplitOptions, base.TrainingOptions)
+        )
+        seeds = range(options["seeds"]) if options["seeds"] else [options["seed"]]
+        found += base.specs_of(options["names"], options["datasets"], split, training, seeds)
     assert [spec.digest for spec in found] == [spec.digest for spec in specs]
 
 

@@ -5,17 +5,20 @@ import json
 from pathlib import Path
 
 import pytest
-from bench.paper.experiments import BYTES, EXPERIMENTS, PACKETS, TEMPERATURES, Scale, chosen, find, plan
 
 from bench.data.prepare import open_dataset
 from bench.errors import InputError
 from bench.paper import costs
 from bench.paper.costs import overview, rates_of
-from bench.paper.published import names
-from bench.paper.reproduction import Request, printed_by_key
+from bench.paper.declaration import find_paper
+from bench.paper.plan import Scale, chosen_arms, plan
+from bench.paper.published import rows_by_key
+from bench.paper.reproduction import Request
 from bench.runs.tracking import Tracker
 from bench.spec import RunSpec
 
+PAPER = find_paper()
+EXPERIMENTS = {one.id: one for one in PAPER.experiments}
 #: ten samples a class and one epoch: it shows that everything runs, the numbers mean nothing
 TINY = ("--max-per-class", 10, "--epochs", 1, "--seeds", 1, "--preset", "small", "--every", 20)
 DEMO = ("--dataset", "demo", *TINY)
@@ -39,53 +42,66 @@ def demo(place):
 def test_the_list_of_the_paper_is_whole():
     tables = ["II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
     assert list(EXPERIMENTS) == [f"table-{n}" for n in tables] + [f"fig-{n}" for n in range(6, 14)]
-    assert len(find("table-II").arms) == 11 and len(find("table-X").arms) == 9
-    assert len(find("fig-6").arms) == 48 and len(find("fig-7").arms) == 41
-    assert (TEMPERATURES[0], TEMPERATURES[-1]) == (1.0, 781.0)
+    assert len(EXPERIMENTS["table-II"].arms) == 11 and len(EXPERIMENTS["table-X"].arms) == 9
+    assert len(EXPERIMENTS["fig-6"].arms) == 48 and len(EXPERIMENTS["fig-7"].arms) == 41
+    temperatures = EXPERIMENTS["fig-7"].over.parameters["temperature"]
+    assert (temperatures[0], temperatures[-1]) == (1.0, 781.0)
 
 
 def test_every_published_number_has_an_arm():
     """The keys of the CSV files are those by which arms look for them."""
     for experiment in EXPERIMENTS.values():
-        if experiment.id in names() and experiment.kind not in ("classes", "single"):
-            assert {arm.published for arm in experiment.arms} >= set(printed_by_key(experiment)), experiment.id
+        if PAPER.has_numbers(experiment.id) and experiment.kind not in ("classes", "single"):
+            assert {arm.published for arm in experiment.arms} >= set(rows_by_key(PAPER, experiment)), experiment.id
 
 
 def test_the_paper_order_makes_windows_first(demo):
-    (one,) = plan(find("fig-8"), "paper", demo, Scale(seeds=1))
+    (one,) = plan(EXPERIMENTS["fig-8"], "paper", demo, Scale(seeds=1))
     (spec,) = one.specs
-    assert (spec.split, spec.sampling, spec.max_per_class, spec.parameters) == ("paper", "window=16", 10_000, {})
-    (one,) = plan(find("fig-8"), "clean", demo, Scale(seeds=2, split="capture", folds=5))
+    assert (spec.split.scheme, spec.split.sampling, spec.split.max_per_class) == ("paper", "window=16", 10_000)
+    assert spec.parameters == {}
+    (one,) = plan(EXPERIMENTS["fig-8"], "clean", demo, Scale(seeds=2, split="capture", folds=5))
     assert len(one.specs) == 10
-    assert {(s.split, s.sampling, s.max_per_class) for s in one.specs} == {("capture", "session", None)}
+    assert {(s.split.scheme, s.split.sampling, s.split.max_per_class) for s in one.specs} == {
+        ("capture", "session", None)
+    }
 
 
 def test_a_window_holds_the_packets_that_its_arm_reads(demo):
-    grid = plan(find("fig-6"), "paper", demo, Scale(seeds=1, every=3))
-    assert [(one.arm.values["packets"], one.specs[0].sampling) for one in grid[::3]] == [
+    grid = plan(EXPERIMENTS["fig-6"], "paper", demo, Scale(seeds=1, every=3))
+    assert [(one.arm.values["packets"], one.specs[0].split.sampling) for one in grid[::3]] == [
         (4, "window=4"),
         (25, "window=25"),
     ]
 
 
 def test_the_temperature_sweep_has_its_own_protocol(demo):
-    sweep = plan(find("fig-7"), "paper", demo, Scale(seeds=1))
-    assert len(sweep) == 41 and {one.specs[0].max_per_class for one in sweep} == {500}
+    sweep = plan(EXPERIMENTS["fig-7"], "paper", demo, Scale(seeds=1))
+    assert len(sweep) == 41 and {one.specs[0].split.max_per_class for one in sweep} == {500}
     assert {one.specs[0].parameters["epochs"] for one in sweep} == {20}
 
 
 def test_scales_thin_grids_and_choose_methods():
-    assert len(chosen(find("fig-6"), Scale(every=2))) == 3 * 4
-    assert [arm.values["temperature"] for arm in chosen(find("fig-7"), Scale(every=10))] == [1, 201, 401, 500, 601]
-    assert [arm.label for arm in chosen(find("table-IV"), Scale(methods=("han", "bind")))] == ["BIND", "HAN"]
+    assert len(chosen_arms(EXPERIMENTS["fig-6"], Scale(every=2))) == 3 * 4
+    assert [arm.values["temperature"] for arm in chosen_arms(EXPERIMENTS["fig-7"], Scale(every=10))] == [
+        1,
+        201,
+        401,
+        500,
+        601,
+    ]
+    assert [arm.label for arm in chosen_arms(EXPERIMENTS["table-IV"], Scale(methods=("han", "bind")))] == [
+        "BIND",
+        "HAN",
+    ]
     with pytest.raises(InputError, match="table-XII has no method 'forest'; it has: atvitsc"):
-        chosen(find("table-XII"), Scale(methods=("forest",)))
-    assert len(PACKETS) * len(BYTES) == 48
+        chosen_arms(EXPERIMENTS["table-XII"], Scale(methods=("forest",)))
 
 
 def test_a_preset_goes_to_the_methods_that_have_it(demo):
     runs = {
-        one.arm.method: one.specs[0] for one in plan(find("table-VI"), "clean", demo, Scale(seeds=1, preset="small"))
+        one.arm.method: one.specs[0]
+        for one in plan(EXPERIMENTS["table-VI"], "clean", demo, Scale(seeds=1, preset="small"))
     }
     assert runs["han"].parameters["bytes"] == 64 and runs["atvitsc"].parameters == {}
 
@@ -176,17 +192,21 @@ def test_the_list_tells_what_is_done_and_what_is_left(tmp_path, demo, command_li
 def test_the_time_left_is_work_over_rate(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "nothing"))
     monkeypatch.setattr(costs, "rates_of", lambda path: {"atvitsc": 100.0})
-    sheet = overview(Tracker(tmp_path), Scale(seeds=2, epochs=3))
+    sheet = overview(PAPER, Tracker(tmp_path), Scale(seeds=2, epochs=3))
     row = next(row for row in sheet.records if row["id"] == "table-XII")
     assert row["paper_hours"] == pytest.approx(4 * 2 * 0.7 * 16 * 10_000 * 3 / 100 / 3600)
     assert next(row for row in sheet.records if row["id"] == "table-VI")["paper_hours"] is None
     monkeypatch.setattr(costs, "rates_of", lambda path: {})
-    assert any("has measured no rates here" in note for note in overview(Tracker(tmp_path), Scale()).notes)
+    assert any("has measured no rates here" in note for note in overview(PAPER, Tracker(tmp_path), Scale()).notes)
 
 
 def test_the_list_can_be_asked_for_some_methods_experiments_and_data(tmp_path, demo):
     sheet = overview(
-        Tracker(tmp_path), Scale(seeds=1, methods=("appscanner",)), [find("table-VI"), find("fig-9")], "demo"
+        PAPER,
+        Tracker(tmp_path),
+        Scale(seeds=1, methods=("appscanner",)),
+        [EXPERIMENTS["table-VI"], EXPERIMENTS["fig-9"]],
+        "demo",
     )
     assert [(r["dataset"], r["prepared"], r["paper_runs"]) for r in sheet.records] == [
         ("demo", True, 1),
@@ -201,13 +221,14 @@ def test_rates_were_measured_for_every_system():
 
 
 def test_a_request_names_its_scale_and_its_data(demo):
-    request = Request(find("fig-7"), scale=Scale(epochs=2, seeds=1, every=4), store=demo)
+    request = Request(PAPER, EXPERIMENTS["fig-7"], scale=Scale(epochs=2, seeds=1, every=4), store=demo)
     assert request.title == (
-        "fig-7: Temperature · demo/service instead of the paper's data · epochs 2, every so many-th value: 4, 1 seed"
+        "fig-7: Temperature · demo/service instead of the paper's data · epochs 2, one value of every 4, 1 seed"
     )
     assert request.name == "fig-7-on-demo-epochs-2-seeds-1-every-4" and not request.original
     assert (
-        Request(find("fig-7"), store=demo).name == "fig-7-on-demo" and Request(find("fig-7")).name == "fig-7-published"
+        Request(PAPER, EXPERIMENTS["fig-7"], store=demo).name == "fig-7-on-demo"
+        and Request(PAPER, EXPERIMENTS["fig-7"]).name == "fig-7-published"
     )
-    assert Request(find("fig-7")).title == "fig-7: Temperature"
+    assert Request(PAPER, EXPERIMENTS["fig-7"]).title == "fig-7: Temperature"
     assert isinstance(request.plan()[0].specs[0], RunSpec)

@@ -9,16 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked import SPLIT, changed, planned, run_spec
+from split_tables import split_of
 
-from bench.analysis.tables import group, table
-from bench.data.store import FORMAT, Store, write_columns
+from bench.analysis.tables import group, results_table
+from bench.data.manifest import FORMAT
+from bench.data.store import Store, write_columns
 from bench.errors import InputError
 from bench.method import Monitor
 from bench.render.table import render
-from bench.runs import execute as runs
-from bench.runs.execute import RunSpec, execute, expand, fit_and_validate, run_matrix
+from bench.runs import attempt, registry
+from bench.runs.execute import How, execute, run_matrix, tags_of
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+from bench.spec import NEW_FIELDS, RunSpec
+from bench.splits.split import make_split
 
 METHODS = """
 from dataclasses import dataclass
@@ -115,33 +120,35 @@ def file(tmp_path_factory):
 
 
 def spec(store, **fields) -> RunSpec:
-    return dataclasses.replace(expand(["majority"], [store], split="capture")[0], **fields)
+    return changed(planned(["majority"], [store], split="capture")[0], **fields)
 
 
 def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
-    base = RunSpec("forest", "demo", "service", parameters={"b": 1, "a": 2.0}, store="0f")
+    base = run_spec("forest", "demo", "service", parameters={"b": 1, "a": 2.0}, store="0f")
     assert base.digest == "56ce89db4f7bd5c2"
     assert dataclasses.replace(base, parameters={"a": 2.0, "b": 1}).digest == base.digest
-    assert dataclasses.replace(base, split_file="/elsewhere").digest == base.digest
+    given = changed(base, split="file", split_file="/here", split_digest="0f")
+    assert changed(given, split_file="/elsewhere").digest == given.digest
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"method": "knn"}, {"dataset": "d"}, {"task": "t"}, {"split": "time"}, {"seed": 1}, {"fold": 0}, {"folds": 5},
+        {"method": "knn"}, {"dataset": "d"}, {"task": "t"}, {"split": "time"}, {"seed": 1}, {"fold": 0, "folds": 5},
+        {"folds": 5},
         {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
         {"filter": "dns"}, {"sampling": "window=16"}, {"balance": "resample"}, {"min_per_class": 5},
     ],
 )  # fmt: skip
 def test_digest_feels_every_field(change):
-    base = RunSpec("forest", "demo", "service")
-    assert dataclasses.replace(base, **change).digest != base.digest
+    base = run_spec("forest", "demo", "service")
+    assert changed(base, **change).digest != base.digest
 
 
 def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
-    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *runs.NEW_FIELDS}
-    assert {f.name for f in dataclasses.fields(RunSpec)} == tried
+    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *NEW_FIELDS}
+    assert {f.name for f in dataclasses.fields(RunSpec)} | SPLIT | {"split_file", "split_digest"} == tried
 
 
 @pytest.mark.parametrize(
@@ -154,26 +161,27 @@ def test_every_field_of_the_spec_is_tried_above():
 )  # fmt: skip
 def test_digests_of_runs_without_the_later_options_stay(digest, fields):
     """As they were before there were filters, windows and balances, so that what was run stays done."""
-    run = RunSpec("forest", "demo", "service", **fields)
+    run = run_spec("forest", "demo", "service", **fields)
     assert run.digest == digest
-    assert not set(run.to_dict()) & set(runs.NEW_FIELDS)
-    assert dataclasses.replace(run, **runs.NEW_FIELDS).digest == digest
+    assert not set(run.to_dict()) & set(NEW_FIELDS)
+    assert changed(run, **NEW_FIELDS).digest == digest
 
 
 def test_later_options_have_one_form(store):
-    (asked,) = expand(["majority"], [store], filter="dns,sugar", sampling="step=4,window=4", balance="keep")
-    assert (asked.filter, asked.sampling, asked.balance) == ("sugar,dns", "window=4", None)
+    (asked,) = planned(["majority"], [store], filter="dns,sugar", sampling="step=4,window=4", balance="keep")
+    split = asked.split
+    assert (split.filter, split.sampling, split.balance) == ("sugar,dns", "window=4", None)
     assert asked.name == "majority-session-window=4-filter=sugar,dns-seed0"
-    (paper,) = expand(["majority"], [store], split="paper", balance="resample", min_per_class=3)
-    assert paper.balance is None and paper.to_dict()["min_per_class"] == 3
-    assert expand(["majority"], [store], split="paper", balance="keep")[0].balance == "keep"
+    (paper,) = planned(["majority"], [store], split="paper", balance="resample", min_per_class=3)
+    assert paper.split.balance is None and paper.to_dict()["min_per_class"] == 3
+    assert planned(["majority"], [store], split="paper", balance="keep")[0].split.balance == "keep"
 
 
 def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
-    (clean,) = expand(["majority"], [store], sampling="window=1,payload=no", min_per_class=81)
+    (clean,) = planned(["majority"], [store], sampling="window=1,payload=no", min_per_class=81)
     assert execute(clean, tracker).reason.startswith("tiny: nothing of task kind is left")
-    (clean,) = expand(["majority"], [store], sampling="window=1,payload=no")
-    (leaky,) = expand(["majority"], [store], sampling="window=1,payload=no", split="paper", max_per_class=100)
+    (clean,) = planned(["majority"], [store], sampling="window=1,payload=no")
+    (leaky,) = planned(["majority"], [store], sampling="window=1,payload=no", split="paper", max_per_class=100)
     records = []
     for one in (clean, leaky):
         done = execute(one, tracker)
@@ -181,7 +189,7 @@ def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
         records.append(tracker.load(done.run_id))
     assert [record.leaky for record in records] == [False, True]
     assert records[1].scale == "max_per_class=100"
-    split = records[1].result()["split"]
+    split = records[1].result().split.fields
     assert split["samples"] == {"train": 210, "validation": 30, "test": 60}
     assert split["test_in_training_sessions"] > split["test_in_training_windows"] > 0
     predicted = records[1].predictions()
@@ -190,41 +198,43 @@ def test_windows_and_the_paper_s_order_of_operations_end_to_end(store, tracker):
     paper = "paper, window=1,payload=no, max_per_class=100"
     assert set(rows) == {"session, window=1,payload=no", paper}
     assert rows[paper].marks == ["leaky", "reduced"]
-    (line,) = [line for line in render(table(records, columns="split")).splitlines() if line.startswith("majority")]
+    (line,) = [
+        line for line in render(results_table(records, columns="split")).splitlines() if line.startswith("majority")
+    ]
     assert line.count("[") == 2 and "] *†" in line  # one line for the method, the leak in its cell
 
 
 def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
     """It could only score 0 and would pull the macro averages down."""
     uneven = write_store(home, "uneven", 130)  # thirteen captures: the first class has ten sessions more
-    (most,) = expand(["majority"], [uneven], min_per_class=50)
+    (most,) = planned(["majority"], [uneven], min_per_class=50)
     done = execute(most, tracker)
     assert done.metrics["macro_f1"] == done.metrics["accuracy"] == 1
     record = tracker.load(done.run_id)
-    assert record.predictions().classes == ["chat"] and record.result()["split"]["emptied"] == ["mail", "web"]
+    assert record.predictions().classes == ["chat"] and record.result().split.fields["emptied"] == ["mail", "web"]
 
 
 def test_a_saved_leaky_split_stays_leaky(store, tracker, tmp_path):
-    made = runs.split_of(store, "kind", "paper", sampling="window=1,payload=no")
+    made = split_of(store, "kind", "paper", sampling="window=1,payload=no")
     made.save(tmp_path / "leaky.json")
-    (one,) = expand(["majority"], [store], split="file", split_file=tmp_path / "leaky.json")
+    (one,) = planned(["majority"], [store], split="file", split_file=tmp_path / "leaky.json")
     assert tracker.load(execute(one, tracker).run_id).leaky
     with pytest.raises(InputError, match="has its own filter, sampling"):
-        expand(["majority"], [store], split="file", split_file=tmp_path / "leaky.json", filter="dns")
+        planned(["majority"], [store], split="file", split_file=tmp_path / "leaky.json", filter="dns")
 
 
 def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):
     curved = f"{file}:Curved"
-    specs = expand(
+    specs = planned(
         ["majority", curved], [store], seeds=(0, 1), folds=2, values={"rate": "0.5"}, epochs=2, preset="slow"
     )
-    assert [(s.method, s.seed, s.fold) for s in specs] == [
+    assert [(s.method, *s.place) for s in specs] == [
         (m, seed, fold) for m in ("majority", curved) for seed in (0, 1) for fold in (0, 1)
     ]
     assert [s.parameters for s in specs[::4]] == [{}, {"epochs": 2}]  # --set goes over the preset
     assert {(s.task, s.store, s.dataset) for s in specs} == {("kind", store.digest, "tiny")}
-    assert expand([curved], [store], preset="slow")[0].parameters == {"rate": 0.1}
-    assert expand([curved], [store], values={"epochs": 5})[0].digest == expand([curved], [store])[0].digest
+    assert planned([curved], [store], preset="slow")[0].parameters == {"rate": 0.1}
+    assert planned([curved], [store], values={"epochs": 5})[0].digest == planned([curved], [store])[0].digest
 
 
 @pytest.mark.parametrize(
@@ -239,14 +249,14 @@ def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):
 )
 def test_expand_refuses_in_one_line(store, asked, said):
     with pytest.raises(InputError, match=said) as refused:
-        expand(["majority"], [store], **asked)
+        planned(["majority"], [store], **asked)
     assert "\n" not in str(refused.value)
 
 
 def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch):
     told = []
     wanted = spec(store)
-    done = execute(wanted, tracker, progress=lambda s, stage, values: told.append(stage))
+    done = execute(wanted, tracker, How(progress=lambda s, stage, values: told.append(stage)))
     assert (done.status, done.reason) == ("done", "")
     assert told == ["split", "represent", "fit", "predict"]
     assert done.metrics["macro_f1"] == pytest.approx(1 / 6)  # one class of three, always
@@ -254,23 +264,21 @@ def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch)
     assert done.metrics["seconds"] == pytest.approx(sum(done.metrics[f"seconds_{s}"] for s in told[1:]))
     record = tracker.load(done.run_id[:12])
     assert {f.name for f in record.folder.iterdir()} == {"result.json", "predictions.npz", "confusion.png", "model"}
-    assert record.spec == wanted.to_dict()
+    assert record.spec == wanted and record.spec.to_dict() == wanted.to_dict()
     assert record.metrics == pytest.approx(
         done.metrics | {f"f1/{c}": record.metrics[f"f1/{c}"] for c in ("chat", "mail", "web")}
     )
     result = record.result()
-    assert result["scores"]["classes"] == ["chat", "mail", "web"]
-    assert (
-        result["split"]["samples"]["test"] == len(record.predictions().truth) == np.sum(result["scores"]["confusion"])
-    )
-    assert result["environment"]["packages"]["numpy"] == np.__version__
-    monkeypatch.setattr(runs.registry, "load", None)
+    assert result.scores.classes == ["chat", "mail", "web"]
+    assert result.split.samples["test"] == len(record.predictions().truth) == np.sum(result.scores.confusion)
+    assert result.environment["packages"]["numpy"] == np.__version__
+    monkeypatch.setattr(registry, "load", None)
     again = execute(wanted, tracker)
     assert (again.status, again.run_id, again.metrics["macro_f1"]) == ("cached", done.run_id, done.metrics["macro_f1"])
 
 
 def test_rerun_computes_again_and_gives_the_same(store, tracker):
-    first, second = (execute(spec(store), tracker, rerun=rerun) for rerun in (False, True))
+    first, second = (execute(spec(store), tracker, How(rerun=rerun)) for rerun in (False, True))
     assert second.status == "done" and second.run_id != first.run_id
     a, b = (tracker.load(o.run_id).predictions() for o in (first, second))
     np.testing.assert_array_equal(a.probabilities, b.probabilities)
@@ -279,7 +287,7 @@ def test_rerun_computes_again_and_gives_the_same(store, tracker):
 
 
 def test_failures_and_skips_are_results_and_the_matrix_goes_on(store, tracker, file):
-    specs = [s for c in ("Broken", "Choosy", "Curved") for s in expand([f"{file}:{c}"], [store])]
+    specs = [s for c in ("Broken", "Choosy", "Curved") for s in planned([f"{file}:{c}"], [store])]
     outcomes = list(run_matrix(specs, tracker))
     assert [o.status for o in outcomes] == ["failed", "skipped", "done"]
     assert outcomes[0].reason == "FloatingPointError: loss is nan"
@@ -292,8 +300,9 @@ def test_failures_and_skips_are_results_and_the_matrix_goes_on(store, tracker, f
 
 def test_curves_deviations_and_scale_are_recorded(store, tracker, file):
     epochs = []
-    curved = expand([f"{file}:Curved"], [store], epochs=3, max_per_class=20)[0]
-    done = execute(curved, tracker, progress=lambda s, stage, values: stage == "epoch" and epochs.append(dict(values)))
+    curved = planned([f"{file}:Curved"], [store], epochs=3, max_per_class=20)[0]
+    keep = lambda s, stage, values: stage == "epoch" and epochs.append(dict(values))  # noqa: E731
+    done = execute(curved, tracker, How(progress=keep))
     assert [e["epoch"] for e in epochs] == [1, 2, 3] and epochs[0]["epochs"] == 3
     history = tracker._client.get_metric_history(done.run_id, "step/loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
@@ -304,15 +313,16 @@ def test_curves_deviations_and_scale_are_recorded(store, tracker, file):
     assert (record.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_changed_source_is_told(store, tracker, tmp_path, monkeypatch):
+def test_other_code_is_told(store, tracker, monkeypatch):
     execute(spec(store), tracker)
-    outline = runs.registry.describe("majority")
-    monkeypatch.setattr(runs.registry, "describe", lambda name: dataclasses.replace(outline, digest="other"))
-    assert "has changed since" in execute(spec(store), tracker).reason
+    assert execute(spec(store), tracker).reason == ""
+    monkeypatch.setattr("bench.runs.execute.code_of", lambda spec: "other")
+    reason = execute(spec(store), tracker).reason
+    assert "made by other code" in reason and "now other" in reason and "--rerun" in reason
 
 
 def test_an_interrupt_ends_the_run_as_killed_and_is_passed_on(store, tracker, file):
-    interrupted = expand([f"{file}:Interrupted"], [store])[0]
+    interrupted = planned([f"{file}:Interrupted"], [store])[0]
     with pytest.raises(KeyboardInterrupt):
         execute(interrupted, tracker)
     assert [r.status for r in tracker.search(method=interrupted.method)] == ["killed"]
@@ -320,17 +330,17 @@ def test_an_interrupt_ends_the_run_as_killed_and_is_passed_on(store, tracker, fi
 
 def test_a_run_killed_without_a_trace_is_run_again(store, tracker):
     wanted = spec(store, seed=77)
-    stale = tracker.start(wanted.to_dict(), wanted.name, {})
+    stale = tracker.start(wanted, wanted.name, {})
     assert tracker.finished(wanted.digest) is None
     assert execute(wanted, tracker).status == "done"
     assert tracker.load(stale.run_id).status == "killed"
 
 
 def test_validation_alone_is_scored_for_tuning(store, file):
-    testless = expand([f"{file}:Testless"], [store], split="capture")[0]
-    scores = fit_and_validate(testless, Monitor())
-    method = runs.registry.load(testless.method)
-    made = runs._split(testless, store)
+    testless = planned([f"{file}:Testless"], [store], split="capture")[0]
+    method = registry.load(testless.method)
+    scores = attempt.fit_and_validate(testless, store, method, Monitor())
+    made = make_split(store, testless.task, testless.split)
     assert method.seen == [len(made.train), len(made.validation)]
     assert scores.sessions == len(made.validation)
 
@@ -343,11 +353,11 @@ def test_a_store_prepared_anew_is_refused(store, tracker):
 def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
     curved = f"{file}:Curved"
     a, b, c = (
-        runs._method(s, runs.registry.load(curved), 3, "cpu").seed
+        attempt.new_method(s, registry.load(curved), 3, "cpu").seed
         for s in (
-            expand([curved], [store])[0],
-            expand([curved], [store], values={"rate": 0.2})[0],
-            expand([curved], [store], seeds=[1])[0],
+            planned([curved], [store])[0],
+            planned([curved], [store], values={"rate": 0.2})[0],
+            planned([curved], [store], seeds=[1])[0],
         )
     )
     assert a == b != c
@@ -355,19 +365,20 @@ def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
 
 def test_several_jobs_give_what_one_gives(store, tracker):
     specs = [spec(store, seed=seed) for seed in (101, 102)]
-    outcomes = {o.spec.seed: o for o in run_matrix(specs, tracker, jobs=2)}
+    outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, How(jobs=2))}
     assert {o.status for o in outcomes.values()} == {"done"}
     for one in specs:
-        again = execute(one, tracker, rerun=True)
-        assert again.metrics["macro_f1"] == outcomes[one.seed].metrics["macro_f1"]
+        again = execute(one, tracker, How(rerun=True))
+        assert again.metrics["macro_f1"] == outcomes[one.split.seed].metrics["macro_f1"]
 
 
 def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, home):
     execute(spec(store), tracker)
     code = (
-        "import sys; from pathlib import Path; from bench.data.store import Store; from bench.runs.tracking import Tracker\n"
-        "from bench.runs.execute import expand, run_matrix\n"
-        f"specs = expand(['majority', 'atvitsc'], [Store.find('tiny')], split='capture')\n"
+        "import sys; from pathlib import Path; from bench.data.store import Store; from bench.spec import SplitSpec\n"
+        "from bench.runs.execute import run_matrix; from bench.runs.plan import expand\n"
+        "from bench.runs.tracking import Tracker\n"
+        "specs = expand(['majority', 'atvitsc'], [Store.find('tiny')], SplitSpec('capture'))\n"
         f"print([o.status for o in run_matrix(specs[:1], Tracker(Path({str(tracker.results)!r})))])\n"
         "print([m for m in ('torch', 'sklearn', 'numba', 'optuna', 'scapy') if m in sys.modules])"
     )
@@ -385,6 +396,6 @@ def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, 
 
 
 def test_a_small_preset_is_a_reduced_scale():
-    spec = RunSpec("tscrnn", "demo", "service", parameters={"bytes": 500, "learning_rate": 0.1})
-    assert runs._tags(spec)["scale"] == "preset small"
-    assert runs._tags(dataclasses.replace(spec, parameters={"bytes": 400}))["scale"] == "full"
+    spec = run_spec("tscrnn", "demo", "service", parameters={"bytes": 500, "learning_rate": 0.1})
+    assert tags_of(spec)["scale"] == "preset small"
+    assert tags_of(changed(spec, parameters={"bytes": 400}))["scale"] == "full"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from bench.errors import InputError
 from bench.schema import Samples
-from bench.splits.sampling import Sampling, leaks, parse_sampling, windows
+from bench.spec import Sampling, parse_sampling
+from bench.splits.sampling import count_shared_windows, windows
 
 QUIET = settings(max_examples=150, deadline=None)
 
@@ -43,7 +44,7 @@ def slowly(sampling, sessions, rows):
             if made == sampling.per_session:
                 break
             found.append((row, counted[start : start + sampling.extent : sampling.stride]))
-            start, made = start + sampling.apart, made + 1
+            start, made = start + sampling.distance, made + 1
     return found
 
 
@@ -101,8 +102,8 @@ def test_windows_by_hand(store_of):
 @given(sampling=samplings())
 def test_the_text_reads_as_the_sampling_and_is_one_for_equal_ones(sampling):
     again = parse_sampling(str(sampling))
-    assert (again.window, again.apart, again.stride, again.per_session, again.payload) == (
-        sampling.window, sampling.apart, sampling.stride, sampling.per_session, sampling.payload,
+    assert (again.window, again.distance, again.stride, again.per_session, again.payload) == (
+        sampling.window, sampling.distance, sampling.stride, sampling.per_session, sampling.payload,
     )  # fmt: skip
     assert str(again) == str(sampling)
 
@@ -147,7 +148,7 @@ def test_leaks_by_hand():
             (2, 0, 4),  # of no session in training
         ),
     }
-    assert leaks(parts, np.full(3, 20)) == {
+    assert count_shared_windows(parts, np.full(3, 20)) == {
         "test_in_training_windows": 1,
         "test_in_training_overlapping_windows": 2,
         "test_in_training_neighbours": 3,
@@ -157,7 +158,7 @@ def test_leaks_by_hand():
 
 def test_the_end_of_a_session_is_no_neighbour_of_the_next_one():
     parts = {"train": part((0, 6, 4)), "validation": part((2, 0, 4)), "test": part((1, 0, 4))}
-    assert set(leaks(parts, np.full(3, 10)).values()) == {0}
+    assert set(count_shared_windows(parts, np.full(3, 10)).values()) == {0}
 
 
 @QUIET
@@ -183,4 +184,4 @@ def test_leaks_are_those_of_a_slow_count(store_of, sampling, sessions, seed):
         overlaps = any(t == s and a <= last and b >= first for t, a, b in train)
         kinds = (window in train, overlaps, overlaps or any(w in train for w in beside), s in [t for t, _, _ in train])
         expected += kinds
-    assert list(leaks(parts, store.session("packets")).values()) == expected.tolist()
+    assert list(count_shared_windows(parts, store.session("packets")).values()) == expected.tolist()

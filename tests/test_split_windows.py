@@ -10,8 +10,10 @@ from split_tables import QUIET, attempt, split_of, tables
 
 from bench.errors import InputError
 from bench.schema import Samples
+from bench.spec import SplitSpec
 from bench.splits.assignment import balanced
-from bench.splits.split import Split, SplitViolation, prove
+from bench.splits.checks import SplitViolation, verify_split
+from bench.splits.split import Split
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +99,7 @@ def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store
     store = window_store(simple)
     split = split_of(store, "task", "paper", sampling=WINDOWS, max_per_class=300)
     assert split.counts == {f"class {c}": {"train": 210, "validation": 30, "test": 60} for c in range(2)}
-    assert split.balance == "resample" and split.proof == (
+    assert split.spec.balancing == "resample" and split.verified == (
         "nothing: windows are dealt at random, and parts share sessions on purpose",
     )
     windows = {
@@ -142,7 +144,7 @@ def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store
     """The paper's dealing behind the scheme `session`: the proof does not believe the name."""
     store = window_store(simple)
     monkeypatch.setattr("bench.splits.split._groups", lambda store, scheme: np.asarray(store.session("conversation")))
-    monkeypatch.setattr("bench.splits.split.by_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
+    monkeypatch.setattr("bench.splits.split.assign_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
     with pytest.raises(SplitViolation, match="session 0 is twice in the split, in two parts"):
         split_of(store, "task", "session", sampling=WINDOWS)
     broken = {"train": Samples(*np.array([[0, 0], [0, 0], [4, 4]]))} | {
@@ -150,5 +152,6 @@ def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store
     }
     groups = {name: part.session // 2 for name, part in broken.items()}
     with pytest.raises(SplitViolation, match="the window from packet 0 of session 0 is twice in the train part"):
-        prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"])
-    assert prove("session", broken, groups, simple["labels"], simple["start"], simple["conversation"], repeats=True)
+        verify_split(SplitSpec(), broken, groups, simple["labels"], simple["start"], simple["conversation"])
+    repeated = SplitSpec(balance="resample")
+    assert verify_split(repeated, broken, groups, simple["labels"], simple["start"], simple["conversation"])

@@ -3,8 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from bench.data.store import FORMAT, Store, bench_home, file_sha256, store_path, write_columns
+from bench.data.manifest import FORMAT
+from bench.data.store import Store, bench_home, store_path, write_columns
 from bench.errors import InputError
+from bench.files import file_sha256
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
 
 EMPTY = {
@@ -62,7 +64,7 @@ def test_columns_come_back_as_they_were_written(written):
 
 def test_an_attribute_is_the_cards_or_a_pattern_over_paths(written):
     store = Store.open(written[0])
-    paths = [capture["path"] for capture in store.manifest["captures"]]
+    paths = [capture.path for capture in store.manifest.captures]
     by_path = [sorted(paths).index(path) for path in paths]
     expected = np.array(by_path, np.int32)[store.session("capture")]
     assert store.capture_attribute("name=(.+)").tolist() == expected.tolist()
@@ -172,7 +174,7 @@ def test_a_manifest_that_is_none_is_refused(written, text):
 @pytest.mark.parametrize("text", ["[]", "{}", "{"])
 def test_damaged_sources_are_refused(written, text):
     (written[0] / "sources.json").write_text(text)
-    with pytest.raises(InputError, match=r"sources\.json: damaged"):
+    with pytest.raises(InputError, match=r"sources\.json: .*damaged"):
         Store.open(written[0]).capture_path(0)
 
 

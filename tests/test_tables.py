@@ -7,7 +7,7 @@ import json
 import pytest
 from records import record
 
-from bench.analysis.tables import group, siblings, table
+from bench.analysis.tables import group, results_table, siblings
 from bench.errors import InputError
 from bench.render.table import render
 
@@ -28,7 +28,7 @@ RECORDS = [
 
 
 def test_text_table_word_for_word():
-    assert render(table(RECORDS, metrics=("macro_f1", "seconds"), footnotes=True)) == "\n".join(
+    assert render(results_table(RECORDS, metrics=("macro_f1", "seconds"), footnotes=True)) == "\n".join(
         [
             "demo · service · session",
             "",
@@ -47,7 +47,7 @@ def test_text_table_word_for_word():
 
 
 def test_markdown_table_word_for_word():
-    assert render(table([*RECORDS[:3], RECORDS[4]], metrics=("macro_f1",)), "md") == "\n".join(
+    assert render(results_table([*RECORDS[:3], RECORDS[4]], metrics=("macro_f1",)), "md") == "\n".join(
         [
             "demo · service · session",
             "",
@@ -63,13 +63,13 @@ def test_markdown_table_word_for_word():
 
 
 def test_json_and_csv_hold_numbers():
-    told = json.loads(render(table(RECORDS), "json"))
+    told = json.loads(render(results_table(RECORDS), "json"))
     forest = next(row for row in told["rows"] if row["method"] == "forest")
     assert forest["macro_f1"] == pytest.approx(0.82) and forest["macro_f1_sd"] == pytest.approx(0.0282843, rel=1e-4)
     assert (forest["runs"], forest["seeds"], forest["run_ids"]) == (2, [0, 1], ["forest-0-None", "forest-1-None"])
     knn = next(row for row in told["rows"] if row["method"] == "knn")
     assert knn["not_done"] == [{"run_id": "knn-0-None", "status": "failed", "reason": "ValueError: no neighbours"}]
-    lines = list(csv.DictReader(io.StringIO(render(table(RECORDS), "csv"))))
+    lines = list(csv.DictReader(io.StringIO(render(results_table(RECORDS), "csv"))))
     assert [line["method"] for line in lines] == ["atvitsc", "forest", "majority", "knn"]
     assert float(lines[2]["macro_f1_high"]) == 0.06 and lines[3]["macro_f1"] == ""
 
@@ -80,7 +80,7 @@ def test_places_that_differ_become_columns_and_specifications_are_not_mixed():
         record("forest", 0.7, split="capture", leaky=True),
         record("forest", 0.9, parameters={"trees": 9}),
     ]
-    lines = render(table(records, metrics=("macro_f1",))).splitlines()
+    lines = render(results_table(records, metrics=("macro_f1",))).splitlines()
     assert lines[0] == "demo · service"
     assert [line.split() for line in lines[4:7]] == [
         ["capture", "forest", "*", "1", "0.700"],
@@ -92,7 +92,7 @@ def test_places_that_differ_become_columns_and_specifications_are_not_mixed():
 
 def test_a_table_spread_over_data_sets():
     records = [record("forest", 0.5), record("forest", 0.7, dataset="iot"), record("knn", 0.6, dataset="iot")]
-    assert render(table(records, metrics=("macro_f1",), columns="dataset")).splitlines() == [
+    assert render(results_table(records, metrics=("macro_f1",), columns="dataset")).splitlines() == [
         "macro_f1 · service · session",
         "",
         "method  demo   iot",
@@ -104,23 +104,23 @@ def test_a_table_spread_over_data_sets():
 
 def test_missing_folds_are_told():
     records = [record("forest", 0.5, fold=f, folds=5) for f in (0, 1, 3)]
-    text = render(table(records, metrics=("macro_f1",)))
+    text = render(results_table(records, metrics=("macro_f1",)))
     assert "session, 5 folds" in text and "3 of 5" in text
 
 
 def test_no_runs_and_unknown_formats():
-    assert render(table([])) == "no runs; `bench run` makes some"
-    assert json.loads(render(table([]), "json"))["rows"] == []
+    assert render(results_table([])) == "no runs; `bench run` makes some"
+    assert json.loads(render(results_table([]), "json"))["rows"] == []
     with pytest.raises(InputError, match="unknown table format 'latex'"):
-        render(table([]), "latex")
+        render(results_table([]), "latex")
     with pytest.raises(InputError, match="cannot spread a table over 'seed'"):
-        table([], columns="seed")
+        results_table([], columns="seed")
 
 
 def test_siblings_share_all_but_seed_and_fold():
     records = [record("forest", 0.5, seed=s) for s in range(3)] + [record("forest", 0.5, parameters={"trees": 1})]
     records.append(record("forest", None, seed=4, status="failed"))
-    assert [r.spec["seed"] for r in siblings(records[0], records)] == [0, 1, 2]
+    assert [r.spec.split.seed for r in siblings(records[0], records)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

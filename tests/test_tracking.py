@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.runs.tracking import Predictions, Tracker
+from bench.runs.results import Predictions
+from bench.runs.tracking import Tracker
 from bench.spec import RunSpec
 
 
@@ -21,8 +22,8 @@ def tracker(tmp_path_factory):
 
 
 def begin(tracker, **fields):
-    spec = RunSpec(**({"method": "majority", "dataset": "tracked", "task": "service"} | fields))
-    return spec, tracker.start(spec.to_dict(), spec.name, {"leaky": "true"})
+    spec = RunSpec.from_dict({"method": "majority", "dataset": "tracked", "task": "service"} | fields)
+    return spec, tracker.start(spec, spec.name, {"leaky": "true"})
 
 
 def test_a_run_is_found_when_done_and_only_then(tracker):
@@ -65,7 +66,7 @@ def test_search_filters_and_keeps_the_best_of_a_digest(tracker):
     found = tracker.search(dataset="tracked", method="forest")
     assert [r.run_id for r in found] == [first.run_id, other.run_id]
     assert len(tracker.search(dataset="tracked", method="forest", latest=False)) == 3
-    assert [r.spec["seed"] for r in tracker.search(dataset="tracked", method=["forest", "knn"], seed=4)] == [4]
+    assert [r.spec.split.seed for r in tracker.search(dataset="tracked", method=["forest", "knn"], seed=4)] == [4]
     assert tracker.search(method="nothing") == []
 
 
@@ -110,7 +111,7 @@ def test_a_study_is_taken_up_again_and_its_trials_are_nested(tracker):
     with pytest.raises(ZeroDivisionError), tracker.study("s", spec) as again, again.trial(1, {"packets": 9}):
         raise ZeroDivisionError("oh")
     assert again.run_id == study.run_id
-    experiment = tracker._experiment({"dataset": "tracked", "task": "service"})
+    experiment = tracker._experiment(spec)
     trials = tracker._client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{study.run_id}'")
     told = {t.data.params["packets"]: (t.info.status, t.data.tags["reason"]) for t in trials}
     assert told == {"4": ("FINISHED", ""), "9": ("FAILED", "ZeroDivisionError: oh")}

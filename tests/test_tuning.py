@@ -9,7 +9,7 @@ from bench.errors import InputError
 from bench.method import Range
 from bench.runs import tuning
 from bench.runs.parameters import read_parameters
-from bench.runs.tuning import Search, grid_values, open_study, parse_space, spaces_for, tune
+from bench.runs.tuning import HowToTune, Search, grid_values, open_study, parse_space, spaces_for, tune
 from bench.spec import RunSpec
 
 
@@ -97,16 +97,15 @@ def study(tmp_path, monkeypatch):
     def call(search, fit, trials, storage="study.db"):
         seen = []
 
-        def fit_and_validate(spec, monitor, *, device):
+        def fit_and_validate(spec, store, kind, monitor, *, device):
             seen.append(dict(spec.parameters))
             return Scored(fit(spec.parameters, monitor))
 
         monkeypatch.setattr(tuning, "fit_and_validate", fit_and_validate)
+        monkeypatch.setattr(tuning, "store_of", lambda spec: None)
         tracker = FakeTracker(tmp_path)
         url = f"sqlite:///{tmp_path / storage}"
-        summary = tune(
-            search, tracker, storage=url, trials=trials, device="cpu", results=tmp_path, progress=seen.append
-        )
+        summary = tune(search, tracker, HowToTune(url, tmp_path, trials, progress=seen.append))
         return summary, tracker, [one for one in seen if isinstance(one, dict)]
 
     return call

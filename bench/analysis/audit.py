@@ -58,7 +58,7 @@ class AuditRequest:
             kind, colon, name = scheme.partition(":")
             if kind not in OFFERED or (kind == "attribute") != bool(colon and name):
                 known = ", ".join("attribute:NAME" if one == "attribute" else one for one in OFFERED)
-                raise InputError(f"split {scheme!r} cannot be audited; these can: {known}")
+                raise InputError("unknown-split", f"split {scheme!r} cannot be audited; these can: {known}")
             self.split(scheme)
         for method in self.methods:
             registry.describe(method)
@@ -95,7 +95,7 @@ def audit(
             run_baselines(store, task, split.spec, tracker, progress)
         runs += runs_of(split, tracker)
     if splits and not tests:
-        raise InputError(f"no split to audit: {splits[0].impossible}")
+        raise InputError("split-impossible", f"no split to audit: {splits[0].impossible}")
     ceilings = ceilings_of(pool, tests, request.methods, runs, progress)
     keys, labels, full = pool.payload_keys, pool.labels, pool.has_payload
     return Audit(

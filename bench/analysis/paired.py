@@ -31,7 +31,10 @@ def paired_runs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, 
     if first.keys() != second.keys() or not a:
         odd = sorted(first.keys() ^ second.keys(), key=str)
         shown = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in odd)
-        raise InputError(f"compare: only one side has {shown or 'runs'}; run both with the same --seeds and --folds")
+        raise InputError(
+            "different-tests",
+            f"compare: only one side has {shown or 'runs'}; run both with the same --seeds and --folds",
+        )
     return [(first[place], second[place]) for place in sorted(first, key=str)]
 
 
@@ -42,8 +45,9 @@ def same_tests(one: tuple[Record, Predictions], other: tuple[Record, Predictions
     arrays = ("session", "first", "truth")
     if not (same and all(np.array_equal(getattr(first, name), getattr(second, name)) for name in arrays)):
         raise InputError(
+            "different-tests",
             f"compare: {a.run_id[:8]} and {b.run_id[:8]} were tested on different sessions; run both with "
-            "the same --dataset, --task, --split, --seed, --folds and --max-per-class"
+            "the same --dataset, --task, --split, --seed, --folds and --max-per-class",
         )
 
 

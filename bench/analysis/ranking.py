@@ -97,12 +97,15 @@ def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", note
     common, or test sessions differ.
     """
     if metric not in MACRO:
-        raise InputError(f"compare: unknown metric {metric!r}; there are: {', '.join(MACRO)}")
+        raise InputError("unknown-metric", f"compare: unknown metric {metric!r}; there are: {', '.join(MACRO)}")
     common = set.intersection(*(set(entry.runs) for entry in entries))
     blocks = sorted(common, key=lambda block: (block[0], block[1], block[2] or 0))
     strata, sets = np.array([block[0] for block in blocks]), len(entries[0].rows)
     if len(np.unique(strata)) < sets:
-        raise InputError("compare: no seed and fold that all methods have; run all with the same --seeds and --folds")
+        raise InputError(
+            "different-tests",
+            "compare: no seed and fold that all methods have; run all with the same --seeds and --folds",
+        )
     scores = np.array([[entry.runs[block].metrics[metric] for entry in entries] for block in blocks])
     order = np.argsort(-_over_sets(scores, strata, np.mean).mean(axis=0), kind="stable")
     entries, scores = [entries[number] for number in order], scores[:, order]
@@ -362,7 +365,7 @@ def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any
 def check_figure(path: Path) -> None:
     """Raise :class:`InputError` for a file that `draw` cannot write, before anything is ranked."""
     if path.suffix not in (".svg", ".png"):
-        raise InputError(f"--figure {path}: give a name that ends in .svg or .png")
+        raise InputError("bad-picture", f"--figure {path}: give a name that ends in .svg or .png")
 
 
 def draw(ranking: Ranking, path: Path) -> None:
@@ -370,6 +373,9 @@ def draw(ranking: Ranking, path: Path) -> None:
     check_figure(path)
     if not ranking.tests["friedman"]:
         several = " with test parts of their own" if ranking.tests["one_test_part"] else ""
-        raise InputError(f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks{several}")
+        raise InputError(
+            "cannot-draw",
+            f"--figure: a critical-difference diagram takes {FEWEST} methods and {FEWEST} blocks{several}",
+        )
     labels = [standing.entry.marked for standing in ranking.standings]
     draw_critical_difference(ranking.scores, labels, ranking.title, path)

@@ -40,7 +40,7 @@ def ranking_entries(
     """
     notes: list[str] = []
     if missing := set(methods) - {record.spec.method for record in records if record.status == "done"}:
-        raise InputError(f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
+        raise InputError("no-runs", f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
     chosen = [record for record in records if not methods or record.spec.method in methods]
     found = [_rows(chosen, dataset, notes) for dataset in datasets]
     place = _place([{split_of(row) for row in rows} for rows in found], split, ", ".join(datasets))
@@ -48,7 +48,9 @@ def ranking_entries(
     for dataset, rows in zip(datasets, found, strict=True):
         if len(tasks := {row.head.spec.task for row in rows}) > 1:
             there = ", ".join(sorted(tasks))
-            raise InputError(f"compare: {dataset}, {place}: several tasks; choose with --task: {there}")
+            raise InputError(
+                "ambiguous-task", f"compare: {dataset}, {place}: several tasks; choose with --task: {there}"
+            )
     labels = dict.fromkeys(row.method for rows in found for row in rows)
     entries = [_entry([[row for row in rows if row.method == label] for rows in found]) for label in labels]
     return _complete(entries, datasets, notes), notes
@@ -59,7 +61,7 @@ def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row
     mine = [record for record in records if record.spec.dataset == dataset]
     done = [record for record in mine if record.status == "done"]
     if not done:
-        raise InputError(f"compare: no finished runs on {dataset} with these options; see `bench table`")
+        raise InputError("no-runs", f"compare: no finished runs on {dataset} with these options; see `bench table`")
     store = max(done, key=lambda record: record.started).spec.store
     if older := sum(record.spec.store != store for record in done):
         notes.append(f"{dataset}: {older} runs on another state of the data set are left out")
@@ -82,7 +84,7 @@ def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
         return str(split if split in meant else meant[0])
     what = "several splits" if meant else "no such split that all have"
     there = "; ".join(f"'{place}'" for place in meant or common) or "none"
-    raise InputError(f"compare: {datasets}: {what}; choose with --split: {there}")
+    raise InputError("ambiguous-split", f"compare: {datasets}: {what}; choose with --split: {there}")
 
 
 def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
@@ -108,5 +110,7 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
         else:
             kept.append(entry)
     if len(kept) < 2:
-        raise InputError(f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two")
+        raise InputError(
+            "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two"
+        )
     return kept

@@ -173,7 +173,7 @@ def results_table(
     method's deviations from its paper.
     """
     if columns is not None and columns not in PLACE:
-        raise InputError(f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")
+        raise InputError("unknown-column", f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")
     rows = group(records)
     if any(row.value("abstentions").get("abstentions") for row in rows):
         metrics = [*metrics, "abstentions"]

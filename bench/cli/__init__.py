@@ -23,7 +23,7 @@ def main() -> None:
         status = cli.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:
-        _fail(str(error), 2)
+        _fail(f"{error} [{error.code}]", 2)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "bench"
         _fail(f"{error.format_message()} (see {command} --help)", 2)

@@ -40,7 +40,7 @@ def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]
     """`-x k=v -x l=w` as a dict."""
     for value in values:
         if "=" not in value:
-            raise InputError(f"--{option.name} {value!r}: expected name=value")
+            raise InputError("bad-pair", f"--{option.name} {value!r}: expected name=value")
     return dict(value.split("=", 1) for value in values)
 
 
@@ -147,7 +147,7 @@ class TrainingOptions:
         values: dict[str, Any] = dict(self.set)
         if self.params is not None:
             if len(methods) != 1:
-                raise InputError("--params holds the parameters of one method; give one --method")
+                raise InputError("bad-options", "--params holds the parameters of one method; give one --method")
             from bench.runs.parameters import read_parameters
 
             values = read_parameters(self.params, methods[0]) | values
@@ -202,7 +202,7 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
     what = f"--filter {split.filter} --sampling {split.sampling} leaves no sample of {', '.join(lost)}"
     if strict:
         remedy = "take another filter, or leave --strict out and the task loses them"
-        raise InputError(f"{store.name}, task {task}: {what}; {remedy}")
+        raise InputError("emptied-class", f"{store.name}, task {task}: {what}; {remedy}")
     of = len(store.classes(task))
     click.echo(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes", err=True)
 
@@ -216,7 +216,9 @@ def specs_of(
     asked, settings = split.spec(), training.settings(methods)
     stores = [opened(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
-        raise InputError("two data sets have one name, and so one store; rename a folder, or run one after the other")
+        raise InputError(
+            "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"
+        )
     for store in stores:
         check_classes(store, split.task, asked, split.strict)
     return expand(methods, stores, asked, task=split.task, seeds=seeds, settings=settings)
@@ -234,4 +236,4 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         known, reason = False, str(error).splitlines()[0]
     if not known:
-        raise InputError(f"--device {device}: {reason}; give cpu, cuda or cuda:N")
+        raise InputError("bad-device", f"--device {device}: {reason}; give cpu, cuda or cuda:N")

@@ -110,7 +110,7 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
     from bench.data.download import fetch
 
     if source is not None:
-        raise InputError("--download and --source exclude each other; give one")
+        raise InputError("bad-options", "--download and --source exclude each other; give one")
     with DownloadProgress() as progress:
         return fetch(card, progress=progress)
 
@@ -126,6 +126,8 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
     """Make a split, verify that no group stands in two parts, describe and save it."""
     from bench.splits.split import make_split
 
+    if save is not None and not save.parent.is_dir():
+        raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
     spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
     store = opened(dataset)
     check_classes(store, split.task, spec, split.strict)

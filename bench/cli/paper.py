@@ -105,7 +105,9 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
         click.echo(render(overview(paper, Tracker(results), asked.scale, experiments, asked.dataset), form))
         return 0
     if not ids:
-        raise InputError("name a table or figure, table-VI for instance; `bench reproduce --list` shows all")
+        raise InputError(
+            "bad-options", "name a table or figure, table-VI for instance; `bench reproduce --list` shows all"
+        )
     check_device(action.device)
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
@@ -119,7 +121,7 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     from bench.paper.reproduction import Request
 
     if strange := [mode for mode in asked.modes if mode not in MODES]:
-        raise InputError(f"--mode {strange[0]}: choose of {', '.join(MODES)}")
+        raise InputError("unknown-mode", f"--mode {strange[0]}: choose of {', '.join(MODES)}")
     check_clean_split(asked.split)
     wanted = tuple(mode for mode in MODES if not asked.modes or mode in asked.modes)
     if wanted == ("published",):

@@ -66,7 +66,9 @@ def table(asked: TableOptions, form: str, results: Path, as_json: bool) -> None:
     )
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
-        raise InputError(f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}")
+        raise InputError(
+            "unknown-metric", f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}"
+        )
     shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
     click.echo(render(shown, "json" if as_json else form))
 
@@ -90,7 +92,8 @@ class RankingOptions:
          list_option("--dataset", "datasets", metavar="D,...",
                      help="Rank the methods with finished runs on these data sets."),
          click.option("--task", help="Rank on this task."),
-         click.option("--split", metavar="S", help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
+         click.option("--split", metavar="S",
+                      help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
          click.option("--metric",
                       help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
@@ -108,9 +111,11 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     from bench.runs.tracking import Tracker
 
     if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
-        raise InputError("compare takes two runs, or --dataset (with its options) to rank the methods")
+        raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
     if asked.datasets and pool:
-        raise InputError("--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out")
+        raise InputError(
+            "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
+        )
     if asked.figure is not None:
         ranking.check_figure(asked.figure)
     tracker = Tracker(results)

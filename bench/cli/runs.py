@@ -78,7 +78,7 @@ def run(
     from bench.runs.tracking import Tracker
 
     if matrix.seed is not None and matrix.seeds is not None:
-        raise InputError("--seed and --seeds exclude each other; give one")
+        raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
     check_device(training.device)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
     specs = specs_of(names, datasets, split, training, seeds)
@@ -121,7 +121,8 @@ class StudyOptions:
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
          click.option("--sampler", default="tpe", show_default=True, help="tpe or grid."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
-         click.option("--storage", help="Database URL of the study; a SQLite file in --results by default."))  # fmt: skip
+         click.option("--storage",
+                      help="Database URL of the study; a SQLite file in --results by default."))  # fmt: skip
 @training_options
 @results_option
 @json_option
@@ -138,7 +139,7 @@ def tune(
     check_device(training.device)
     specs = specs_of([method], [dataset], split, training, [study.seed])
     if (study.fold or 0) >= len(specs):
-        raise InputError(f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
+        raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
     from bench.runs.tracking import Tracker
     from bench.runs.tuning import HowToTune, Search, spaces_for, tune

@@ -266,9 +266,15 @@ class Card:
         """
         for name, choice in asked.items():
             if name not in self.switches:
-                raise InputError(f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}")
+                raise InputError(
+                    "unknown-switch",
+                    f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}",
+                )
             if choice not in (choices := self.switches[name].choices):
-                raise InputError(f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}")
+                raise InputError(
+                    "unknown-switch",
+                    f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}",
+                )
         return {name: asked.get(name, switch.default) for name, switch in self.switches.items()}
 
     def listed(self, chosen: Mapping[str, str]) -> tuple[list[Listed], list[Listed]]:
@@ -330,7 +336,10 @@ def find_card(name_or_path: str | Path) -> Card:
         return folder_card(path)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
-    raise InputError(f"no data set {name!r}: {hint} (or give a .toml card, or a folder with one sub-folder per class)")
+    raise InputError(
+        "unknown-dataset",
+        f"no data set {name!r}: {hint} (or give a .toml card, or a folder with one sub-folder per class)",
+    )
 
 
 def read_card(path: Path) -> Card:
@@ -338,13 +347,17 @@ def read_card(path: Path) -> Card:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a card: {error}") from error
+        raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
     labels = raw.get("labels")
-    if isinstance(labels, dict) and isinstance(labels.get("table"), str):  # a file's name stands for what is in it
-        raw["labels"] = labels | {"table": plain(read_file_list(path.parent / labels["table"]))}
-    card = structured(raw, Card, str(path))
+    if isinstance(labels, dict) and "table" in labels:  # a file's name stands for what is in it
+        if not isinstance(table := labels["table"], str):
+            raise InputError(
+                "bad-card", f"{path}: labels.table = {table!r:.80}: must be str, the name of a list of files"
+            )
+        raw["labels"] = labels | {"table": plain(read_file_list(path.parent / table))}
+    card = structured(raw, Card, str(path), code="bad-card")
     if card.name != path.stem:
-        raise InputError(f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
+        raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
     return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
 
 
@@ -363,10 +376,14 @@ def folder_card(folder: Path) -> Card:
     try:
         entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror}); make it readable") from error
+        raise InputError("unreadable-file", f"{folder}: cannot be read ({error.strerror}); make it readable") from error
     if not entries:
-        raise InputError(f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class")
+        raise InputError(
+            "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
+        )
     if not NAME.fullmatch(name) or name in card_names():
-        raise InputError(f"{folder}: the folder's name is not free as a data set's name; rename it or write a card")
+        raise InputError(
+            "same-name", f"{folder}: the folder's name is not free as a data set's name; rename it or write a card"
+        )
     title = f"Folder {folder.name}: one class a sub-folder"
     return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})

@@ -98,13 +98,15 @@ def write(
 ) -> None:
     """Write ``folder/<service>/<service>-<i>.pcap`` (Ethernet, µs): the same arguments give the same bytes.
 
-    Of each service about ``sessions`` (5/6 to 5/4 of it) in ``captures`` captures.  Existing captures of these names are
-    replaced.  Raises :class:`InputError` for numbers that it cannot write.
+    Of each service about ``sessions`` (5/6 to 5/4 of it) in ``captures`` captures.  Existing captures of these names
+    are replaced.  Raises :class:`InputError` for numbers that it cannot write.
     """
     if not 1 <= classes <= len(PROFILES):
-        raise InputError(f"demo: classes={classes} is not within 1…{len(PROFILES)}, the services it can write")
+        raise InputError(
+            "bad-size", f"demo: classes={classes} is not within 1…{len(PROFILES)}, the services it can write"
+        )
     if sessions < 1 or captures < 1 or not 0 <= salt.subnet <= 255:
-        raise InputError("demo: sessions and captures must be 1 or more, and subnet within 0…255")
+        raise InputError("bad-size", "demo: sessions and captures must be 1 or more, and subnet within 0…255")
     for service in list(PROFILES)[:classes]:
         (folder / service).mkdir(parents=True, exist_ok=True)
         total = max(captures, round(sessions * _generator(seed, service).uniform(5 / 6, 5 / 4)))

@@ -40,14 +40,14 @@ _UNPACKING: Final = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.
 def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> Path:
     """The folder with all downloads of a card; those that are not there yet, or are not whole, are fetched.
 
-    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without downloads,
-    a folder with other files in it, a server that does not give a file, a wrong checksum, an archive that cannot be
-    unpacked and a folder that cannot be written, such as on a full disk.
+    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without
+    downloads, a folder with other files in it, a server that does not give a file, a wrong checksum, an archive that
+    cannot be unpacked and a folder that cannot be written, such as on a full disk.
     """
     if not card.downloads:
         where = f"ask for the captures at {card.home}" if card.home else "ask its publisher for the captures"
         remedy = "leave out --download" if card.source or card.generator else f"{where}, then give --source DIR"
-        raise InputError(f"{card.name}: its card has no downloads; {remedy}")
+        raise InputError("no-downloads", f"{card.name}: its card has no downloads; {remedy}")
     folder = (home or bench_home()) / "downloads" / card.name
     work = folder.with_name(f".{card.name}")
     with _told(folder):
@@ -68,7 +68,7 @@ def _refuse_others(card: Card, folder: Path) -> None:
     for path in sorted(folder.rglob("[!.]*")):
         inside = path.relative_to(folder).as_posix()
         if path.is_file() and not any(f"{inside}/".startswith(f"{one.path}/") for one in card.downloads):
-            raise InputError(f"{path}: is none of the downloads of {card.name}; move it away")
+            raise InputError("foreign-file", f"{path}: is none of the downloads of {card.name}; move it away")
 
 
 def _fetch(one: Download, folder: Path, work: Path, report: Callable[[int, int], None]) -> None:
@@ -94,12 +94,14 @@ def _retrieve(one: Download, work: Path, report: Callable[[int, int], None]) -> 
     try:
         pooch.retrieve(one.url, f"sha256:{one.sha256}", fname=one.sha256, path=work, downloader=resume)
     except RequestException as error:
-        raise InputError(f"{one.url}: {_reason(error, part)}") from error
+        raise InputError("download-failed", f"{one.url}: {_reason(error, part)}") from error
     except ValueError as error:  # pooch's word for a wrong checksum
         found = file_sha256(part)
         part.unlink()
         remedy = f"the download is deleted; {_AGAIN}, or ask the publisher which checksum is right"
-        raise InputError(f"{one.url}: has SHA-256 {found}, its card says {one.sha256}; {remedy}") from error
+        raise InputError(
+            "wrong-checksum", f"{one.url}: has SHA-256 {found}, its card says {one.sha256}; {remedy}"
+        ) from error
     part.unlink(missing_ok=True)
     return work / one.sha256
 
@@ -184,7 +186,9 @@ def _unpack(one: Download, archive: Path, target: Path, mark: Path) -> None:
         shutil.rmtree(aside)
         reason = " ".join(str(error).split())  # tarfile's has lines
         remedy = "unpack it by hand (`7z x`) and give --source DIR"
-        raise InputError(f"{archive}: {one.path} cannot be unpacked as {one.unpack} ({reason}); {remedy}") from error
+        raise InputError(
+            "bad-archive", f"{archive}: {one.path} cannot be unpacked as {one.unpack} ({reason}); {remedy}"
+        ) from error
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -210,5 +214,5 @@ def _told(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"{folder}: cannot be written ({reason}); make room or set BENCH_HOME, then {_AGAIN}"
+            "unwritable-file", f"{folder}: cannot be written ({reason}); make room or set BENCH_HOME, then {_AGAIN}"
         ) from error

@@ -84,19 +84,26 @@ def read_file_list(path: Path) -> FileList:
             reader = csv.reader(file)
             rows = [(reader.line_num, row) for row in reader if row]  # with empty lines a row's number is not its place
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a list of captures: {error}; give a CSV file in UTF-8") from error
+        raise InputError(
+            "bad-file-list", f"{path}: cannot be read as a list of captures: {error}; give a CSV file in UTF-8"
+        ) from error
     head = rows.pop(0)[1] if rows else []
     _check_head(path, head)
     if not rows:
-        raise InputError(f"{path}: has a head and no row; write a row for each capture")
+        raise InputError("bad-file-list", f"{path}: has a head and no row; write a row for each capture")
     files: dict[Key, tuple[int, Listed]] = {}
     for line, row in rows:
         if len(row) != len(head):
-            raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}; quote its commas")
+            raise InputError(
+                "bad-file-list",
+                f"{path}: row {line} has {len(row)} columns, the head has {len(head)}; quote its commas",
+            )
         key, listed = _listed(path, line, dict(zip(head, row, strict=True)))
         if key in files:
             first = files[key][0]
-            raise InputError(f"{path}: row {line}: file = {listed.file!r} stands in row {first} already; keep one")
+            raise InputError(
+                "bad-file-list", f"{path}: row {line}: file = {listed.file!r} stands in row {first} already; keep one"
+            )
         files[key] = line, listed
     _check_copies(path, files)
     return FileList(path.name, tuple(listed for _, listed in files.values()))
@@ -105,16 +112,20 @@ def read_file_list(path: Path) -> FileList:
 def _check_head(path: Path, head: Sequence[str]) -> None:
     """Refuse columns that cannot be, are there twice, or are one of `RESERVED` but for a slip of the pen."""
     if "file" not in head:
-        raise InputError(f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head) or '-'}")
+        raise InputError(
+            "bad-file-list",
+            f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head) or '-'}",
+        )
     for place, name in enumerate(head, 1):
         if not name.strip():
-            raise InputError(f"{path}: row 1: column {place} has no name; name it or take it out")
+            raise InputError("bad-file-list", f"{path}: row 1: column {place} has no name; name it or take it out")
         if name in head[: place - 1]:
-            raise InputError(f"{path}: row 1: column {name!r} is there twice; keep one")
+            raise InputError("bad-file-list", f"{path}: row 1: column {name!r} is there twice; keep one")
         near = difflib.get_close_matches(name.lower().strip(), RESERVED, n=1, cutoff=0.85)
         if near and name not in RESERVED:
             raise InputError(
-                f"{path}: row 1: column {name!r} is nearly {near[0]!r}; write it so, or give labels another name"
+                "bad-file-list",
+                f"{path}: row 1: column {name!r} is nearly {near[0]!r}; write it so, or give labels another name",
             )
 
 
@@ -126,11 +137,11 @@ def _check_copies(path: Path, files: Mapping[Key, tuple[int, Listed]]) -> None:
         place = f"{path}: row {line}: copy_of = {listed.copy_of!r}"
         of = capture_key(listed.copy_of)
         if of not in files:
-            raise InputError(f"{place} is no file of the list; add it or empty the cell")
+            raise InputError("bad-file-list", f"{place} is no file of the list; add it or empty the cell")
         if of == key:
-            raise InputError(f"{place} is the row's own file; name another or empty the cell")
+            raise InputError("bad-file-list", f"{place} is the row's own file; name another or empty the cell")
         if files[of][1].copy_of:
-            raise InputError(f"{place} is a copy itself, by row {files[of][0]}; name its original")
+            raise InputError("bad-file-list", f"{place} is a copy itself, by row {files[of][0]}; name its original")
 
 
 def _listed(path: Path, line: int, cells: dict[str, str]) -> tuple[Key, Listed]:
@@ -141,13 +152,17 @@ def _listed(path: Path, line: int, cells: dict[str, str]) -> tuple[Key, Listed]:
     key = capture_key(name)
     if not key[-1]:
         what = f"= {name!r} names no file" if name else "is empty"
-        raise InputError(f"{place}: file {what}; name the capture")
+        raise InputError("bad-file-list", f"{place}: file {what}; name the capture")
     if "/" in key or ".." in key:
-        raise InputError(f"{place}: file = {name!r} must be a name, or folders and a name, without '..'; shorten it")
+        raise InputError(
+            "bad-file-list", f"{place}: file = {name!r} must be a name, or folders and a name, without '..'; shorten it"
+        )
     if packets and not (packets.isdecimal() and len(packets) < 19):
-        raise InputError(f"{place}: packets = {packets!r} is no number; give digits alone or leave it empty")
+        raise InputError(
+            "bad-file-list", f"{place}: packets = {packets!r} is no number; give digits alone or leave it empty"
+        )
     if damaged not in DAMAGED:
-        raise InputError(f"{place}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
+        raise InputError("bad-file-list", f"{place}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
     labels = {name: value for name, value in cells.items() if name not in RESERVED}
     return key, Listed(labels=labels, packets=int(packets) if packets else None, **texts)
 

@@ -59,7 +59,7 @@ def read_label_file(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]
         try:
             packed = np.array([_packed(text) for text in columns[ip]], "S16")
         except ValueError as error:
-            raise InputError(f"{path}: column {ip}: {error}") from error
+            raise InputError("bad-label-file", f"{path}: column {ip}: {error}") from error
         ends.append((packed, _integers(columns[port], port, path, most=65535)))
     counts = {name: _integers(columns[column], column, path) for name, column in labels.check.items()}
     return LabelFile(columns, five_tuples(protocol, version, ends), _starts(labels, columns, path), counts)
@@ -280,16 +280,18 @@ def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> d
         with path.open(newline="", encoding="utf-8-sig") as file:
             head, *rows = (row for row in csv.reader(file) if row)
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a label file: {error}") from error
+        raise InputError("bad-label-file", f"{path}: cannot be read as a label file: {error}") from error
     for line, row in enumerate(rows, 2):
         if len(row) != len(head):
-            raise InputError(f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
+            raise InputError("bad-label-file", f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
     needed = [labels.capture, labels.protocol, *labels.endpoints, *labels.check.values(), *filter(None, [labels.start])]
     for task in tasks.values():
         needed += [*task.columns, *task.where]
     for name in needed:
         if name not in head:
-            raise InputError(f"{path}: has no column {name!r}, which the card names; it has: {', '.join(head)}")
+            raise InputError(
+                "bad-label-file", f"{path}: has no column {name!r}, which the card names; it has: {', '.join(head)}"
+            )
     return dict(zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True))
 
 
@@ -300,17 +302,19 @@ def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: P
     try:
         return np.array([int(Decimal(text).scaleb(9)) for text in columns[labels.start]], np.int64)
     except (DecimalException, OverflowError, ValueError) as error:
-        raise InputError(f"{path}: column {labels.start} has a value that is no time in seconds") from error
+        raise InputError(
+            "bad-label-file", f"{path}: column {labels.start} has a value that is no time in seconds"
+        ) from error
 
 
 def _integers(texts: Sequence[str], column: str, path: Path, most: int = 2**63 - 1) -> NDArray[np.int64]:
     try:
         values = [int(text) for text in texts]
     except ValueError as error:
-        raise InputError(f"{path}: column {column}: {error}") from error
+        raise InputError("bad-label-file", f"{path}: column {column}: {error}") from error
     for value in values:
         if not 0 <= value <= most:
-            raise InputError(f"{path}: column {column}: {value} is not within 0…{most}")
+            raise InputError("bad-label-file", f"{path}: column {column}: {value} is not within 0…{most}")
     return np.array(values, np.int64)
 
 

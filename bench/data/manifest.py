@@ -230,14 +230,14 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: not a store ({error}); run `bench prepare`") from error
+        raise InputError("store-damaged", f"{folder}: not a store ({error}); run `bench prepare`") from error
     written = content.get("format") if isinstance(content, dict) else None
     if written != FORMAT:
         remedy = f"this version reads {FORMAT}; run `bench prepare` again"
-        raise InputError(f"{folder}: store format {written}, {remedy}")
+        raise InputError("store-format", f"{folder}: store format {written}, {remedy}")
     try:
-        manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False)
+        manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False, code="store-damaged")
     except InputError as error:
-        raise InputError(f"{error}; run `bench prepare` again") from error
+        raise error.with_remedy("run `bench prepare` again") from error
     decisive = {name: value for name, value in content.items() if name not in REPORTED}
     return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

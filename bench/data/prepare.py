@@ -143,7 +143,8 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     store = Store.find(card.name, home)
     if store.manifest.card != card.digest:
         raise InputError(
-            f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`"
+            "card-changed",
+            f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`",
         )
     return store
 
@@ -197,10 +198,13 @@ class _Build:
             reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else "there is none"
             archives = self.source.files_report.archives if self.source.files_report else []
             remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
-            raise InputError(f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}")
+            raise InputError(
+                "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}"
+            )
         if not self.packets:
             raise InputError(
-                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source"
+                "no-packets",
+                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source",
             )
         self._write_packets()
         self._write_sessions()
@@ -323,7 +327,7 @@ def _refuse(folder: Path, found: Sequence[str]) -> None:
     if found:
         others = f" ({len(found) - 1} more)" if len(found) > 1 else ""
         remedy = "leave out --strict to prepare what is there and see all"
-        raise InputError(f"{folder}: {found[0]}{others}; nothing is written; {remedy}")
+        raise InputError("not-as-listed", f"{folder}: {found[0]}{others}; nothing is written; {remedy}")
 
 
 def _unexpected(
@@ -386,7 +390,7 @@ def _check_owner(path: Path, folder: Path) -> None:
     except InputError:
         return
     if owner != folder and owner.is_dir():
-        raise InputError(f"{path}: is the store of {owner}; rename {folder} or remove that store")
+        raise InputError("same-name", f"{path}: is the store of {owner}; rename {folder} or remove that store")
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -45,14 +45,18 @@ def source_folder(card: Card, source: Path | None, home: Path) -> Path:
     """The folder of the captures, absolute; a generator's are made where they are not there yet."""
     if card.generator:
         if source is not None:
-            raise InputError(f"{card.name} makes its own captures; leave out --source")
+            raise InputError("bad-options", f"{card.name} makes its own captures; leave out --source")
         return _generated(home)
     if source is None and not card.source:
         how = "--source DIR, or --download" if card.downloads else "--source DIR"
-        raise InputError(f"{card.name}: say where its captures lie ({how}); they are published at {card.home}")
+        raise InputError(
+            "missing-source", f"{card.name}: say where its captures lie ({how}); they are published at {card.home}"
+        )
     folder = _straight(Path(source or card.source).absolute())
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --source must name the folder of the captures of {card.name}")
+        raise InputError(
+            "missing-source", f"{folder}: no such folder; --source must name the folder of the captures of {card.name}"
+        )
     return folder
 
 
@@ -95,7 +99,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
             ignored[full.suffix.lower() or "no suffix"] += 1
     labels = root / card.labels.file if isinstance(card.labels, SessionLabels) else None
     if labels and not labels.is_file():
-        raise InputError(f"{labels}: label file of {card.name} is missing; check --source")
+        raise InputError("missing-file", f"{labels}: label file of {card.name} is missing; check --source")
     source = Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
     if not isinstance(card.labels, FileLabels):
         return source
@@ -113,7 +117,9 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror}); make it readable or move it away") from error
+        raise InputError(
+            "unreadable-file", f"{folder}: cannot be read ({error.strerror}); make it readable or move it away"
+        ) from error
     for entry in entries:
         if entry.is_dir():
             yield from _walk(entry, above | {here})

@@ -62,7 +62,9 @@ class Store:
         path = store_path(name, home)
         if not (path / "manifest.json").is_file():
             source = "" if name == "demo" else " --source DIR"
-            raise InputError(f"data set {name!r} is not prepared ({path}); run `bench prepare {name}{source}`")
+            raise InputError(
+                "not-prepared", f"data set {name!r} is not prepared ({path}); run `bench prepare {name}{source}`"
+            )
         return cls.open(path)
 
     @property
@@ -88,7 +90,7 @@ class Store:
     def classes(self, task: str) -> list[str]:
         """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
         if task not in self.manifest.tasks:
-            raise InputError(f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
+            raise InputError("unknown-task", f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
         return list(self.manifest.tasks[task].classes)
 
     def labels(self, task: str) -> NDArray[np.int16]:
@@ -124,11 +126,14 @@ class Store:
                 for capture in self.manifest.captures
             ]
         except re.error as error:
-            raise InputError(f"attribute {name}: not a regular expression ({error}); write NAME=PATTERN") from None
+            raise InputError(
+                "bad-pattern", f"attribute {name}: not a regular expression ({error}); write NAME=PATTERN"
+            ) from None
         if not any(values):
             known = sorted({key for capture in self.manifest.captures for key in capture.attributes})
             raise InputError(
-                f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}"
+                "unknown-attribute",
+                f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}",
             )
         distinct = sorted({value for value in values if value})
         number = np.array([distinct.index(value) if value else -1 for value in values], np.int32)
@@ -159,22 +164,26 @@ class Store:
         try:
             stat = path.stat()
         except OSError as error:
-            raise InputError(f"{path}: capture of {self.name} is gone ({error.strerror}); {remedy}") from error
+            raise InputError(
+                "capture-changed", f"{path}: capture of {self.name} is gone ({error.strerror}); {remedy}"
+            ) from error
         if stat.st_size != recorded.bytes:
-            raise InputError(f"{path}: has {stat.st_size} bytes, had {recorded.bytes} when prepared; {remedy}")
+            raise InputError(
+                "capture-changed", f"{path}: has {stat.st_size} bytes, had {recorded.bytes} when prepared; {remedy}"
+            )
         # an unpacked file is the harness's own, made whole and renamed: its size is enough
         if recorded.path in self.sources.unpacked or stat.st_mtime_ns == self.sources.mtime_ns[recorded.path]:
             return
         if file_sha256(path) != recorded.sha256:
-            raise InputError(f"{path}: changed since {self.name} was prepared; {remedy}")
+            raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; {remedy}")
 
     @cached_property
     def sources(self) -> Sources:
         """Where the captures lie on this machine."""
         try:
-            return read_json(self.path / "sources.json", Sources, "where captures lie, damaged")
+            return read_json(self.path / "sources.json", Sources, "where captures lie, damaged", code="store-damaged")
         except InputError as error:
-            raise InputError(f"{error}; run `bench prepare` again") from error
+            raise error.with_remedy("run `bench prepare` again") from error
 
     def check_columns(self) -> None:
         """Open both tables.  Raises :class:`InputError` where one is damaged or not of this manifest."""
@@ -233,7 +242,9 @@ def _read_batch(path: Path, rows: int) -> Any:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: damaged ({error}); run `bench prepare` again") from error
+        raise InputError("store-damaged", f"{path}: damaged ({error}); run `bench prepare` again") from error
     if batch.num_rows != rows:  # prepared anew between the reading of the manifest and this
-        raise InputError(f"{path}: has {batch.num_rows} rows, its manifest says {rows}; run the command again")
+        raise InputError(
+            "store-damaged", f"{path}: has {batch.num_rows} rows, its manifest says {rows}; run the command again"
+        )
     return batch

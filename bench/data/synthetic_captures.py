@@ -41,15 +41,16 @@ def write_synthetic_captures(
     """
     card, file = find_card(name_or_path), card_file(name_or_path)
     if file is None or not isinstance(card.labels, FileLabels):
-        raise InputError(f"{name_or_path}: its card has no list of captures; synthetic captures need one")
+        raise InputError("bad-card", f"{name_or_path}: its card has no list of captures; synthetic captures need one")
     if (copy := folder / file.name).resolve() == file.resolve():
         raise InputError(
-            f"{folder}: holds the card itself, whose list synthetic captures would replace; give another folder"
+            "bad-card",
+            f"{folder}: holds the card itself, whose list synthetic captures would replace; give another folder",
         )
     table = folder / tomllib.loads(file.read_text(encoding="utf-8"))["labels"]["table"]
     if not table.resolve().is_relative_to(folder.resolve()):
         raise InputError(
-            f"{file}: its list does not lie beside it or below; synthetic captures of both need one folder"
+            "bad-card", f"{file}: its list does not lie beside it or below; synthetic captures of both need one folder"
         )
     files, packets = card.labels.table.files, {}
     originals = {capture_key(listed.file): listed for listed in files if not listed.copy_of}

@@ -50,15 +50,18 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
     """
     if idle_timeout is not None and not 0 < idle_timeout <= _LONGEST_TIMEOUT:  # nor is nan
         raise InputError(
+            "bad-timeout",
             f"idle timeout: {idle_timeout} is no number of seconds above 0 and up to {_LONGEST_TIMEOUT:g}; "
-            "leave it out for none"
+            "leave it out for none",
         )
     path = Path(path)
     bytes_path, data, damage, folder = _load(path, work)
     kind = capture_format(data)
     if kind is None:
         why = damage[0].reason if damage else "by its first bytes"
-        raise InputError(f"{path}: is no pcap or pcapng capture ({why}); give a capture, or convert it")
+        raise InputError(
+            "not-a-capture", f"{path}: is no pcap or pcapng capture ({why}); give a capture, or convert it"
+        )
     found = Walk()
     packets, session, keys, skipped = _collect(path, data, found)
     starts = sort_packets(packets, session, len(keys))
@@ -104,7 +107,9 @@ def _load(path: Path, work: Path | None) -> tuple[Path, NDArray[np.uint8], tuple
     """The file that holds a capture's bytes, the bytes, damage met in unpacking, and what keeps a temporary file."""
     with reading(path):
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and cannot be mapped
-            raise InputError(f"{path}: cannot be read (it is no regular file); give a readable capture file")
+            raise InputError(
+                "unreadable-file", f"{path}: cannot be read (it is no regular file); give a readable capture file"
+            )
         if not is_compressed(path):
             return path, _map(path), (), None
     folder = None
@@ -140,7 +145,9 @@ def _collect(
     for batch in walk(data, found):
         if count + len(batch) > len(session):
             if count + len(batch) > _MOST_PACKETS:
-                raise InputError(f"{path}: has more than {_MOST_PACKETS} packets; split it (editcap -c)")
+                raise InputError(
+                    "too-many-packets", f"{path}: has more than {_MOST_PACKETS} packets; split it (editcap -c)"
+                )
             for column in (*packets.values(), session):
                 column.resize(count + BATCH + count // 4, refcheck=False)
         rows = slice(count, count + len(batch))

@@ -40,7 +40,9 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: cannot be read ({reason}); give a readable capture file") from error
+        raise InputError(
+            "unreadable-file", f"{path}: cannot be read ({reason}); give a readable capture file"
+        ) from error
 
 
 def is_compressed(path: Path) -> bool:

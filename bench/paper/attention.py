@@ -48,7 +48,10 @@ def attention_maps(record: Record, store: Store, *, session: int | None = None, 
     chosen = _choose(answers, held, session, record)
     filled = int(held[chosen])
     if not filled:
-        raise InputError(f"session {int(answers.session[chosen])} has no packet with payload; take another session")
+        raise InputError(
+            "no-such-session",
+            f"session {int(answers.session[chosen])} has no packet with payload; take another session",
+        )
     inputs = method.represent(View(store, samples.take(np.array([chosen])), method.reads))
     weights = method.attention(inputs)[0].astype(np.float64)
     asked = np.unique(np.linspace(0, filled - 1, max(queries, 1)).round().astype(np.int64))
@@ -68,7 +71,9 @@ def _model(record: Record) -> Any:
     """The run's fitted method, on the CPU."""
     folder, kind = record.model_folder(), registry.load(record.spec.method)
     if not hasattr(kind, "attention"):
-        raise InputError(f"{record.spec.method} has no attention between packets; take a method that has it")
+        raise InputError(
+            "no-attention", f"{record.spec.method} has no attention between packets; take a method that has it"
+        )
     return kind.load(folder, device="cpu")
 
 
@@ -79,7 +84,9 @@ def _choose(answers: Predictions, held: NDArray[Any], session: int | None, recor
         return int(np.lexsort((~right, -held))[0])
     rows = np.flatnonzero(answers.session == session)
     if not len(rows):
-        raise InputError(f"session {session} is not in the test part of run {record.run_id[:8]}; take one that is")
+        raise InputError(
+            "no-such-session", f"session {session} is not in the test part of run {record.run_id[:8]}; take one that is"
+        )
     return int(rows[0])
 
 
@@ -92,5 +99,7 @@ def _samples_of(record: Record, answers: Predictions, store: Store) -> Samples:
     known, keys = window_keys(candidates, packets), window_keys(wanted, packets)
     at = np.searchsorted(known, keys).clip(max=len(known) - 1)
     if (known[at] != keys).any():
-        raise InputError(f"run {record.run_id[:8]}: its windows are not those of {sampling}; run it again")
+        raise InputError(
+            "run-mismatch", f"run {record.run_id[:8]}: its windows are not those of {sampling}; run it again"
+        )
     return candidates.take(at)

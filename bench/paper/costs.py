@@ -13,7 +13,7 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import shipped_folder
 from bench.paper.declaration import Arm, Experiment, Paper
-from bench.paper.plan import Scale, chosen_arms, plan
+from bench.paper.plan import Scale, check_preset, chosen_arms, plan
 from bench.render.table import Table
 from bench.runs.registry import describe
 from bench.runs.tracking import Tracker
@@ -39,6 +39,7 @@ def overview(
 
     ``dataset`` takes the place of the paper's data.
     """
+    check_preset(paper, scale.preset)
     reckoner = _Reckoner(paper, scale, rates_of(shipped_folder("results") / "rates.csv"), _finished(tracker))
     rows, records = [], []
     for experiment in experiments or paper.experiments:

@@ -159,14 +159,17 @@ class Paper:
         """An experiment by its id.  Raises :class:`InputError`."""
         known = {one.id: one for one in self.experiments}
         if name not in known:
-            raise InputError(f"{self.title} has no {name!r} that can be reproduced; there are: {', '.join(known)}")
+            raise InputError(
+                "unknown-experiment",
+                f"the paper has no {name!r} that can be reproduced; {self.name} has: {', '.join(known)}",
+            )
         return known[name]
 
     def printed(self, name: str) -> Published:
         """What is declared of published numbers.  Raises :class:`InputError` where there are none of that name."""
         known = {one.id: one for one in self.published if self.has_numbers(one.id)}
         if name not in known:
-            raise InputError(f"no published numbers of {name!r}; there are: {', '.join(known)}")
+            raise InputError("unknown-experiment", f"no published numbers of {name!r}; there are: {', '.join(known)}")
         return known[name]
 
     def has_numbers(self, name: str) -> bool:
@@ -201,7 +204,10 @@ def find_paper(name_or_folder: str | Path | None = None) -> Paper:
         return read_paper(folders[str(name_or_folder)])
     if (Path(name_or_folder) / FILE).is_file():
         return read_paper(Path(name_or_folder))
-    raise InputError(f"no paper {str(name_or_folder)!r}; there are: {', '.join(folders)}, or give a folder with {FILE}")
+    raise InputError(
+        "unknown-paper",
+        f"no paper {str(name_or_folder)!r}; there are: {', '.join(folders)}, or give a folder with {FILE}",
+    )
 
 
 @functools.cache
@@ -211,8 +217,8 @@ def read_paper(folder: Path) -> Paper:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a paper: {error}") from error
-    paper = structured(raw, Paper, str(path))
+        raise InputError("bad-paper", f"{path}: cannot be read as a paper: {error}") from error
+    paper = structured(raw, Paper, str(path), code="bad-paper")
     made = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
     return replace(paper, experiments=made, folder=str(folder))
 
@@ -221,7 +227,9 @@ def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: in
     """An experiment whose arms are written out."""
     names = tuple(systems) if experiment.systems == "all" else experiment.systems
     if strange := [name for name in names if name not in systems]:
-        raise InputError(f"{path}: {experiment.id}: no system {strange[0]!r}; there are: {', '.join(systems)}")
+        raise InputError(
+            "bad-paper", f"{path}: {experiment.id}: no system {strange[0]!r}; there are: {', '.join(systems)}"
+        )
     arms = [Arm(systems[name], name, key=name) for name in names]
     arms += [*experiment.arms, *(experiment.over.arms() if experiment.over else [])]
     return replace(experiment, arms=tuple(arms), per_class=experiment.per_class or per_class)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.paper.declaration import Arm, Experiment
+from bench.paper.declaration import Arm, Experiment, Paper
 from bench.runs.plan import Settings, expand
 from bench.runs.registry import describe
 from bench.spec import RunSpec, SplitSpec
@@ -64,12 +64,10 @@ class PlannedArm:
 def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: str | None = None) -> list[PlannedArm]:
     """The runs of an experiment under mode ``paper`` or ``clean``, arm by arm.
 
-    Raises :class:`InputError` for a method that the experiment has not, and a preset that no system has or that would
-    change what an arm is about.
+    Raises :class:`InputError` for a method that the experiment has not, and a preset that would change what an arm is
+    about.  A preset goes to the methods that have it, which may be none of this experiment's.
     """
     arms = chosen_arms(experiment, scale)
-    if scale.preset and not any(scale.preset in describe(arm.method).presets for arm in experiment.arms):
-        raise InputError(f"no system has a preset {scale.preset!r}; `bench methods NAME` shows those of each")
     size = largest_class(store, task)
     return [
         PlannedArm(
@@ -90,13 +88,23 @@ def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: st
     ]
 
 
+def check_preset(paper: Paper, preset: str | None) -> None:
+    """Raises :class:`InputError` for a preset that no system of the paper has."""
+    if preset and not any(preset in describe(name).presets for name in paper.systems):
+        raise InputError(
+            "unknown-preset", f"no system has a preset {preset!r}; `bench methods NAME` shows those of each"
+        )
+
+
 def _values(arm: Arm, preset: str | None) -> dict[str, Any]:
     """An arm's parameters on top of a preset, which may not touch what makes the arm what it is."""
     presets = describe(arm.method).presets
     own = {**(presets[arm.preset] if arm.preset else {}), **arm.values}
     asked = presets.get(preset or "", {})
     if common := sorted(own.keys() & asked.keys()):
-        raise InputError(f"--preset {preset} sets {common[0]}, which is what {arm.label!r} is about; leave it out")
+        raise InputError(
+            "bad-options", f"--preset {preset} sets {common[0]}, which is what {arm.label!r} is about; leave it out"
+        )
     return {**asked, **own}
 
 
@@ -104,7 +112,7 @@ def chosen_arms(experiment: Experiment, scale: Scale) -> list[Arm]:
     """The arms that a scale leaves.  Raises :class:`InputError` for a method that the experiment has not."""
     known = list(dict.fromkeys(arm.method for arm in experiment.arms))
     if strange := [name for name in scale.methods if name not in known]:
-        raise InputError(f"{experiment.id} has no method {strange[0]!r}; it has: {', '.join(known)}")
+        raise InputError("unknown-method", f"{experiment.id} has no method {strange[0]!r}; it has: {', '.join(known)}")
     left = {arm.label for arm in experiment.over.arms(scale.every)} if experiment.over else None
     return [
         arm
@@ -114,8 +122,10 @@ def chosen_arms(experiment: Experiment, scale: Scale) -> list[Arm]:
 
 
 def largest_class(store: Store, task: str | None) -> int:
-    """Sessions of the task's largest class."""
-    return max(store.manifest.tasks[task or store.default_task].class_sessions, default=0)
+    """Sessions of the task's largest class.  Raises :class:`InputError` for an unknown task."""
+    task = task or store.default_task
+    store.classes(task)
+    return max(store.manifest.tasks[task].class_sessions, default=0)
 
 
 def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: int) -> SplitSpec:
@@ -132,4 +142,6 @@ def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: in
 def check_clean_split(scheme: str) -> None:
     """Raises :class:`InputError` for a split that is none of mode clean."""
     if scheme.startswith("file") or SplitSpec(scheme).leaky:
-        raise InputError(f"--split {scheme}: mode clean takes session, capture, time or attribute:NAME")
+        raise InputError(
+            "unknown-split", f"--split {scheme}: mode clean takes session, capture, time or attribute:NAME"
+        )

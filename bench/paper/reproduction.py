@@ -16,7 +16,7 @@ from bench.data.store import Store
 from bench.files import written_folder
 from bench.paper.declaration import Experiment, Paper
 from bench.paper.experiment_results import ArmResult, ExperimentResults
-from bench.paper.plan import MODES, PlannedArm, Scale, chosen_arms, plan
+from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms, plan
 from bench.paper.published import published_table, rows_by_key
 from bench.paper.tables_and_figures import Reproduced, table_or_figure
 from bench.render.table import Table, render
@@ -78,6 +78,7 @@ class Request:
         """All runs, mode by mode."""
         if self.store is None:
             return []
+        check_preset(self.paper, self.scale.preset)
         return [
             planned
             for mode in self.modes

@@ -48,8 +48,9 @@ def one_packet(records: Sequence[Record], store: Store) -> OnePacket:
         kept.append((answers.truth[rows], predicted, answers.groups[rows], answers.session[rows]))
     truth, predicted, groups, sessions = (np.concatenate(column) for column in zip(*kept, strict=True))
     if not len(truth):
-        raise InputError(f"{store.name}: no test session of these runs holds a single packet with payload; "
-                         "run on windows of one packet (--sampling window=1)")  # fmt: skip
+        what = "no test session of these runs holds a single packet with payload"
+        remedy = "run on windows of one packet (--sampling window=1)"
+        raise InputError("no-such-session", f"{store.name}: {what}; {remedy}")
     classes = records[0].predictions().classes
     table = confusion(truth, predicted, len(classes))
     present = np.flatnonzero(table.sum(axis=1))
@@ -78,10 +79,12 @@ def _interval(truth: Ints, predicted: Ints, groups: Ints, present: Ints, classes
 def _check(records: Sequence[Record], store: Store) -> None:
     """Runs of one data set, task and set of classes, on this store."""
     if not records:
-        raise InputError("no finished run to take sessions of one packet from; run some first")
+        raise InputError("no-runs", "no finished run to take sessions of one packet from; run some first")
     for record in records:
         record.check_store(store)
         first = records[0].spec
         alike = (record.spec.dataset, record.spec.task) == (first.dataset, first.task)
         if not alike or record.predictions().classes != records[0].predictions().classes:
-            raise InputError(f"run {record.run_id[:8]}: not of the first run's data set, task and classes")
+            raise InputError(
+                "run-mismatch", f"run {record.run_id[:8]}: not of the first run's data set, task and classes"
+            )

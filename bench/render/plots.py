@@ -222,7 +222,8 @@ def draw_curves(epochs: Sequence[tuple[int, Mapping[str, float]]], path: Path) -
 def draw_critical_difference(scores: Floats, labels: list[str], title: str, path: Path) -> None:
     """The critical-difference diagram of Demšar 2006, written as SVG or PNG by the suffix of ``path``.
 
-    ``scores [blocks, methods]``; a bar joins methods whose mean ranks do not differ by Nemenyi's test.  ``labels``, one a method, are all different.
+    ``scores [blocks, methods]``; a bar joins methods whose mean ranks do not differ by Nemenyi's test.  ``labels``, one
+    a method, are all different.
     """
     from matplotlib.transforms import ScaledTranslation
     from pandas import DataFrame
@@ -273,7 +274,7 @@ def _picture(
 ) -> Iterator[tuple[Any, NDArray[Any]]]:
     """A figure (inches) and its axes, side by side, under its title; written whole when the block ends."""
     if (form := path.suffix.removeprefix(".")) not in ("svg", "png"):
-        raise InputError(f"{path}: a picture is .svg or .png; name it so")
+        raise InputError("bad-picture", f"{path}: a picture is .svg or .png; name it so")
     import matplotlib
     from matplotlib.figure import Figure
 

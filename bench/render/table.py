@@ -57,7 +57,7 @@ class SavedTable:
 def render(table: Table, form: str = "text") -> str:
     """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:
-        raise InputError(f"unknown table format {form!r}; there are: {', '.join(FORMATS)}")
+        raise InputError("unknown-format", f"unknown table format {form!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[form](table)
 
 

@@ -98,7 +98,9 @@ def fit_and_validate(
     """Scores on the validation part of a fresh fit.  The test part is not even represented: this is for tuning."""
     split = make_split(store, spec.task, spec.split)
     if not len(split.validation):
-        raise InputError(f"{spec.name}: the split has no validation part to judge by; take another split")
+        raise InputError(
+            "no-validation", f"{spec.name}: the split has no validation part to judge by; take another split"
+        )
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     parts = represent_parts(method, store, split, ("train", "validation"))

@@ -31,7 +31,9 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
     """
     seen = inspect(capture)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
-        raise InputError(f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture")
+        raise InputError(
+            "no-packets", f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture"
+        )
     method = registry.load(record.spec.method).load(record.model_folder(), device=device)
     classes = record.predictions().classes
     card = Card(name="capture", title="a capture to classify", tasks={_SESSIONS: Task(label="label")})

@@ -21,8 +21,9 @@ from bench.errors import InputError
 OWN: Final = ("bench", "methods")  # packages whose source is read rather than imported
 #: what an assignment may call: constructors of values, and the contract's own
 CALLS: Final = frozenset(
-    "abs bool dict enumerate float frozenset int len list max min range reversed round set slice sorted str sum tuple "
-    "zip Range parameter super fields replace field dataclass fromkeys keys values items union join split astype".split()
+    "abs bool dict enumerate float frozenset int len list max min range reversed round set slice sorted str sum "
+    "tuple zip Range parameter super fields replace field dataclass fromkeys keys values items union join split "
+    "astype".split()
 )
 #: of the standard library and NumPy, what may be called as `module.name(...)`
 MODULES: Final = ("math", "np", "numpy", "dataclasses", "operator", "itertools", "functools")
@@ -45,7 +46,9 @@ class Source:
         try:
             self.tree = ast.parse(self.text, str(path))
         except SyntaxError as error:
-            raise InputError(f"{path}:{error.lineno}: not Python ({error.msg}); correct the file") from None
+            raise InputError(
+                "bad-method", f"{path}:{error.lineno}: not Python ({error.msg}); correct the file"
+            ) from None
         self._scope: dict[str, Any] = {"__name__": module or path.stem, "__file__": str(path)}
         self._statements = {name: statement for statement in self.tree.body for name in _bound(statement)}
 
@@ -60,7 +63,9 @@ class Source:
         classes = [s for s in self.tree.body if isinstance(s, ast.ClassDef)]
         found = [c.name for c in classes if any("name" in _bound(s) for s in c.body)]
         if len(found) != 1:
-            raise InputError(f"{self.path}: expected one class with a `name`, found {len(found)}; see bench/method.py")
+            raise InputError(
+                "bad-method", f"{self.path}: expected one class with a `name`, found {len(found)}; see bench/method.py"
+            )
         return found[0]
 
     def docstring(self, name: str) -> str:
@@ -178,18 +183,26 @@ def _check_statement(statement: ast.stmt, path: Path, *, inside: bool = False) -
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         pass  # a docstring
     elif isinstance(statement, ast.ClassDef):
-        if statement.keywords or not all(_is_known_call(one) for one in statement.decorator_list):
-            raise NotPlain(f"{place}: class {statement.name} is made in a way of its own")
-        for line in statement.body:
-            _check_statement(line, path, inside=True)
+        _check_class(statement, path)
     elif isinstance(statement, ast.Assign | ast.AnnAssign):
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        if not all(isinstance(target, ast.Name) for target in targets):
-            raise NotPlain(f"{place}: assigns to a part of something")
-        if statement.value is not None:
-            _check_expression(statement.value, place)
+        _check_assignment(statement, place)
     elif not (isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test) and not inside):
         raise NotPlain(f"{place}: {type(statement).__name__}")
+
+
+def _check_class(statement: ast.ClassDef, path: Path) -> None:
+    if statement.keywords or not all(_is_known_call(one) for one in statement.decorator_list):
+        raise NotPlain(f"{path}:{statement.lineno}: class {statement.name} is made in a way of its own")
+    for line in statement.body:
+        _check_statement(line, path, inside=True)
+
+
+def _check_assignment(statement: ast.Assign | ast.AnnAssign, place: str) -> None:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    if not all(isinstance(target, ast.Name) for target in targets):
+        raise NotPlain(f"{place}: assigns to a part of something")
+    if statement.value is not None:
+        _check_expression(statement.value, place)
 
 
 def _check_expression(expression: ast.expr, place: str) -> None:

@@ -111,7 +111,7 @@ def batch_of(store: Store, size: int, least: int) -> tuple[Samples, NDArray[np.i
     usable = np.flatnonzero((labels != NO_CLASS) & held)
     if len(usable) < size:
         what = f"{store.name} has {len(usable)} labelled sessions with payload and {least} packets or more"
-        raise InputError(f"{what}, {size} are asked for; take a smaller batch or fewer packets")
+        raise InputError("too-few-sessions", f"{what}, {size} are asked for; take a smaller batch or fewer packets")
     session = np.sort(np.random.default_rng(0).choice(usable, size, replace=False))
     samples = Samples(session, np.zeros(size, np.int64), packets[session].astype(np.int64))
     return samples, labels[session].astype(np.int64)
@@ -156,7 +156,9 @@ def timings(
     kinds = {name: registry.load(name) for name in names}
     for name, kind in kinds.items():
         if not issubclass(kind, TorchMethod):
-            raise InputError(f"{name} has no network to time; take methods of family deep or graph")
+            raise InputError(
+                "method-cannot-run", f"{name} has no network to time; take methods of family deep or graph"
+            )
     samples, labels = batch_of(store, how.batch, how.least)
     classes, packets = len(store.classes(store.default_task)), float(np.median(samples.count))
     found = []

@@ -28,5 +28,5 @@ def read_parameters(path: Path, method: str) -> dict[str, Any]:
     content = read_json(path, ParameterFile, "a parameter file; `bench tune` writes one")
     if content.method != method:
         what = f"holds parameters of {content.method}, not of {method}"
-        raise InputError(f"--params {path}: {what}; give --method {content.method}")
+        raise InputError("wrong-file", f"--params {path}: {what}; give --method {content.method}")
     return content.parameters

@@ -70,7 +70,7 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
     known = {name for other in outlines.values() for name in other.defaults}
     if preset is not None and not any(preset in other.presets for other in outlines.values()):
         listed = "; ".join(f"{name} has {', '.join(o.presets) or 'none'}" for name, o in outlines.items())
-        raise InputError(f"no preset {preset!r}: {listed}")
+        raise InputError("unknown-preset", f"no preset {preset!r}: {listed}")
     chosen = dict(outline.presets.get(preset, {})) if preset else {}
     chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
     if settings.epochs is not None and "epochs" in outline.defaults:
@@ -93,4 +93,4 @@ def _file_digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except OSError as error:
         what = f"cannot be read as a split ({error.strerror})"
-        raise InputError(f"{path}: {what}; `bench split --save` makes one") from None
+        raise InputError("missing-file", f"{path}: {what}; `bench split --save` makes one") from None

@@ -89,7 +89,9 @@ def describe(name: str) -> Outline:
 def outline_of(declared: Any, path: Path, source: Source, wanted: str) -> Outline:
     """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
-        raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")
+        raise InputError(
+            "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
+        )
     return Outline(
         name=getattr(declared, "name", _name(path)),
         title=source.docstring(wanted).partition("\n")[0],
@@ -117,10 +119,14 @@ def load(name: str) -> type[Method]:
             module = importlib.import_module(f"methods.{path.stem}")
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file") from error
+        raise InputError(
+            "bad-method", f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file"
+        ) from error
     found = getattr(module, wanted or Source(path).method_class(), None)
     if not (inspect.isclass(found) and issubclass(found, Method)):
-        raise InputError(f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method")
+        raise InputError(
+            "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
+        )
     return found
 
 
@@ -152,19 +158,19 @@ def _locate(name: str) -> tuple[Path, str | None]:
     if ".py:" in name:
         file, _, wanted = name.rpartition(":")
         if not Path(file).is_file():
-            raise InputError(f"--method {name}: no file {file}; give FILE.py:CLASS")
+            raise InputError("unknown-method", f"--method {name}: no file {file}; give FILE.py:CLASS")
         return Path(file).resolve(), wanted
     if name in _entries():
         entry = _entries()[name]
         spec = importlib.util.find_spec(entry.module)
         if spec is None or spec.origin is None:
-            raise InputError(f"method {name}: its package has no module {entry.module}; install it again")
+            raise InputError("bad-method", f"method {name}: its package has no module {entry.module}; install it again")
         return Path(spec.origin), entry.attr
     found = {_name(path): path for path in _files()}
     if name not in found:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or FILE.py:CLASS"
-        raise InputError(f"unknown method {name!r}; {hint}")
+        raise InputError("unknown-method", f"unknown method {name!r}; {hint}")
     return found[name], None
 
 

@@ -68,25 +68,34 @@ class Record:
     def predictions(self) -> Predictions:
         """Answers for the test part.  Raises :class:`InputError` where the run has none."""
         if self.folder is None or not (self.folder / "predictions.npz").is_file():
-            raise InputError(f"run {self.run_id[:8]} ({self.status}) has no predictions; run it again with --rerun")
+            raise InputError(
+                "missing-artefact",
+                f"run {self.run_id[:8]} ({self.status}) has no predictions; run it again with --rerun",
+            )
         return Predictions.load(self.folder / "predictions.npz")
 
     def result(self) -> RunResult:
         """Its scores, timings, environment and split.  Raises :class:`InputError` where the run has none."""
         if self.folder is None or not (self.folder / "result.json").is_file():
-            raise InputError(f"run {self.run_id[:8]} ({self.status}) has no result; run it again with --rerun")
+            raise InputError(
+                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no result; run it again with --rerun"
+            )
         return RunResult.load(self.folder / "result.json")
 
     def model_folder(self) -> Path:
         """The folder of its fitted method.  Raises :class:`InputError` where the run has none."""
         if self.folder is None or not (self.folder / "model" / "method.json").is_file():
-            raise InputError(f"run {self.run_id[:8]} ({self.status}) has no model; run it again with --rerun")
+            raise InputError(
+                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no model; run it again with --rerun"
+            )
         return self.folder / "model"
 
     def check_store(self, store: Store) -> None:
         """Raises :class:`InputError` unless the store has the rows that the run names."""
         if self.spec.store not in ("", store.digest):
-            raise InputError(f"{store.name} was prepared anew since run {self.run_id[:8]}; run it again")
+            raise InputError(
+                "store-changed", f"{store.name} was prepared anew since run {self.run_id[:8]}; run it again"
+            )
 
 
 class Run:
@@ -216,7 +225,7 @@ class Tracker:
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
             line = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"{self.uri}: MLflow cannot open it ({line}); give a sqlite:/// file or a server"
+                "storage-failed", f"{self.uri}: MLflow cannot open it ({line}); give a sqlite:/// file or a server"
             ) from None
         return client
 
@@ -267,7 +276,8 @@ class Tracker:
     def search(self, *, latest: bool = True, **wanted: Any) -> list[Record]:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
 
-        ``wanted`` are fields as `RunSpec.to_dict` names them.  With ``latest``, one a digest: the newest that is done, else the newest.
+        ``wanted`` are fields as `RunSpec.to_dict` names them.  With ``latest``, one a digest: the newest that is done,
+        else the newest.
         """
         records = [_record(run) for run in self._runs(None)]  # newest first
         if latest:
@@ -284,7 +294,8 @@ class Tracker:
         if len(found) != 1 or not run_id:
             what = "no run has" if not found else f"{len(found)} runs have"
             raise InputError(
-                f"{what} an id that starts with {run_id!r} ({self.uri}); `bench run` and `bench table --json` show ids"
+                "unknown-run",
+                f"{what} an id that starts with {run_id!r} ({self.uri}); `bench run` and `bench table --json` show ids",
             )
         return _record(found[0], self._folder(found[0]))
 

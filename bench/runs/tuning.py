@@ -80,7 +80,8 @@ def parse_space(name: str, text: str) -> Space:
         return _stepped(_number(low), ends[1], _number(rest[0]))
     except ValueError:
         raise InputError(
-            f"--param {name}={text}: expected choices (4,9,16), a range (0.1:0.6, 1e-4:1e-3:log) or steps (1:800:20)"
+            "bad-space",
+            f"--param {name}={text}: expected choices (4,9,16), a range (0.1:0.6, 1e-4:1e-3:log) or steps (1:800:20)",
         ) from None
 
 
@@ -120,7 +121,9 @@ def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) ->
     if not asked:
         spaces = {name: space for name, space in search_spaces(method).items() if name not in fixed}
         if not spaces:
-            raise InputError(f"{method.name} has no search space of its own: name one with --param NAME=SPACE")
+            raise InputError(
+                "bad-space", f"{method.name} has no search space of its own: name one with --param NAME=SPACE"
+            )
         return spaces
     parsed = {name: parse_space(name, text) for name, text in asked.items()}
     for name, space in parsed.items():
@@ -140,7 +143,9 @@ def grid_values(spaces: Mapping[str, Space]) -> dict[str, list[Any]]:
         if not isinstance(space, Range):
             grid[name] = list(space)
         elif space.step is None:
-            raise InputError(f"the grid sampler needs choices or a step for {name}: --param {name}=LOW:HIGH:STEP")
+            raise InputError(
+                "bad-space", f"the grid sampler needs choices or a step for {name}: --param {name}=LOW:HIGH:STEP"
+            )
         else:
             count = round((space.high - space.low) / space.step) + 1
             grid[name] = [space.low + i * space.step for i in range(count)]
@@ -204,7 +209,9 @@ def open_study(search: Search, storage: str) -> optuna.Study:
         )
     except (ValueError, ImportError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--storage {storage}: cannot be opened ({reason}); give a database URL") from None
+        raise InputError(
+            "storage-failed", f"--storage {storage}: cannot be opened ({reason}); give a database URL"
+        ) from None
     study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
     return study
 
@@ -245,7 +252,7 @@ def tune(search: Search, tracker: "Tracker", how: HowToTune) -> dict[str, Any]:
     Returns the study's name, the best parameters and value, all trials and the parameter file's path.
     """
     if search.sampler not in SAMPLERS:
-        raise InputError(f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
+        raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
     wanted = how.trials or (
         math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
     )

@@ -1,7 +1,7 @@
 """What a split promises, verified on its arrays: the same checks when it is made and when it is loaded."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,16 @@ from bench.splits.assignment import Rows
 
 class SplitViolation(InputError):
     """A split that does not keep its promise."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("split-violation", message)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:  # type: ignore[override]
+        return type(self), (str(self),)
+
+    def within(self, where: object) -> "SplitViolation":
+        """The same with the place before its line."""
+        return SplitViolation(f"{where}: {self}")
 
 
 def verify_split(

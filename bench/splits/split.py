@@ -172,13 +172,17 @@ class Split:
         with naming(path):
             if content.store != store.digest:
                 here = f"store {store.name} has digest {store.digest[:12]}"
-                raise InputError(f"made for another store of {content.dataset}, {here}; make the split again")
+                raise InputError(
+                    "wrong-split-file", f"made for another store of {content.dataset}, {here}; make the split again"
+                )
             _check_task(store, content.task)
             spec = content.spec
             parts = {name: getattr(content, name).samples(spec.windows.stride) for name in PARTS}
             split = _verified(store, content.task, spec, parts, content.dropped, content.shares)
             if content.digest not in (None, split.digest):
-                raise InputError("changed after it was saved; set its scheme to file and drop digest")
+                raise InputError(
+                    "wrong-split-file", "changed after it was saved; set its scheme to file and drop digest"
+                )
         return split
 
 
@@ -188,17 +192,19 @@ def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shar
     With folds, ``spec.fold`` is the test part, and validation takes its share of the rest.  ``spec.max_per_class``
     first reduces every class to that many samples drawn at random, in all parts alike (single ones, not groups: of a
     class with one huge group nothing else would be left); classes of fewer than ``spec.min_per_class`` samples are
-    dropped before.  Raises :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the summary.
+    dropped before.  Raises :class:`InputError` for what cannot be divided so; a class that a part lacks is only in the
+    summary.
     """
     _check_task(store, task)
     check_request(store, task, spec)
     if spec.folds is not None and spec.fold is None:
-        raise InputError("a fold needs the number of folds and the other way round; give both or neither")
+        raise InputError("bad-fold", "a fold needs the number of folds and the other way round; give both or neither")
     if spec.path is not None:
         split = Split.load(spec.path, store)
         if split.task != task:
             raise InputError(
-                f"{spec.file}: a split of task {split.task}, not of {task}; take that task or another file"
+                "wrong-split-file",
+                f"{spec.file}: a split of task {split.task}, not of {task}; take that task or another file",
             )
         return split
     samples, dropped = _samples(store, task, spec)
@@ -226,23 +232,24 @@ def all_samples(store: LabelledStore, task: str, spec: SplitSpec) -> Samples:
 def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
     """Raises :class:`InputError` for what no split of that store can be, as far as that is told without making one."""
     if spec.scheme == "file" and spec.file is None:
-        raise InputError("split file and a split's file belong together; give both or neither")
+        raise InputError("bad-options", "split file and a split's file belong together; give both or neither")
     if spec.folds is not None:
         number = int((np.asarray(store.labels(task)) != NO_CLASS).sum())
         if spec.folds > number:
             what = f"{number} sessions of task {task} are too few for {spec.folds} folds"
-            raise InputError(f"{store.name}: {what}; use fewer")
+            raise InputError("bad-fold", f"{store.name}: {what}; use fewer")
     limit, number = spec.max_per_class or 0, len(store.classes(task))
     if spec.leaky and spec.balancing == "resample" and limit * number > LARGEST:
         raise InputError(
+            "bad-class-size",
             f"max-per-class {limit}: split {spec.scheme} makes so many samples of each of {number} classes, more than "
-            f"{LARGEST} in all; give {LARGEST // number} or less"
+            f"{LARGEST} in all; give {LARGEST // number} or less",
         )
 
 
 def _check_task(store: LabelledStore, task: str) -> None:
     if task not in store.tasks:
-        raise InputError(f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
+        raise InputError("unknown-task", f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
 
 
 def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples, dict[str, int]]:
@@ -250,7 +257,9 @@ def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples,
     labels = np.asarray(store.labels(task))
     rows = np.flatnonzero(labels != NO_CLASS)
     if not len(rows):
-        raise InputError(f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels")
+        raise InputError(
+            "nothing-left", f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels"
+        )
     dropped: dict[str, int] = {}
     if spec.filter != "none":
         stay, dropped = apply_filter(spec.filter, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
@@ -263,7 +272,7 @@ def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples,
         kept = np.flatnonzero(sizes[labels[samples.session]] >= spec.min_per_class)
         dropped["min_per_class"], samples = len(samples) - len(kept), samples.take(kept)
     if not len(samples):
-        raise InputError(f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
+        raise InputError("nothing-left", f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
     return samples, dropped
 
 
@@ -317,7 +326,10 @@ def _assign(
     number, needed = len(np.unique(groups[kept])), spec.folds or 2
     if number < needed:
         what = f"{name} has {number} values in this task, split {spec.scheme} needs {needed}"
-        raise InputError(f"{store.name}: {what}; use another attribute" + (" or fewer folds" if spec.folds else ""))
+        raise InputError(
+            "split-impossible",
+            f"{store.name}: {what}; use another attribute" + (" or fewer folds" if spec.folds else ""),
+        )
     part = np.full(len(rows), DROPPED)
     part[kept] = assign_by_value(groups[kept], conversation[kept], labels[kept], division)
     return part, f"no {name}"
@@ -326,12 +338,16 @@ def _assign(
 def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any], labels: NDArray[Any]) -> None:
     pairs = np.unique(np.stack([labels, groups]), axis=1)
     if spec.scheme == "capture" and np.unique(pairs[0], return_counts=True)[1].max(initial=0) < 2:
-        raise InputError(f"{name}: every class has one capture group, so no split by capture is possible; use session")
+        raise InputError(
+            "split-impossible",
+            f"{name}: every class has one capture group, so no split by capture is possible; use session",
+        )
     number, needed = len(np.unique(groups)), spec.folds or len(PARTS)
     if number < needed:
         what = f"{spec.folds} folds" if spec.folds else "three parts"
         raise InputError(
-            f"{name}: {number} groups are too few for {what} of split {spec.scheme}; use fewer, or session"
+            "split-impossible",
+            f"{name}: {number} groups are too few for {what} of split {spec.scheme}; use fewer, or session",
         )
 
 

@@ -35,7 +35,7 @@ class Windows:
         try:
             session, first, count = (np.array(numbers, np.int64) for numbers in vars(self).values())
         except OverflowError:
-            raise InputError(f"a window's number is too large; {REMEDY}") from None
+            raise InputError("wrong-split-file", f"a window's number is too large; {REMEDY}") from None
         return Samples(session, first, count, stride)
 
 
@@ -95,8 +95,8 @@ def write_split_file(path: Path, head: Mapping[str, Any], parts: Mapping[str, Sa
 def read_split_file(path: Path) -> SplitFile:
     """A split file's content, checked for its types and values; :class:`InputError` names the place."""
     if not path.is_file():
-        raise InputError(f"{path}: no such split file; {REMEDY}")
-    return read_json(path, SplitFile, f"a split file of format {FORMAT}", strict=True)
+        raise InputError("missing-file", f"{path}: no such split file; {REMEDY}")
+    return read_json(path, SplitFile, f"a split file of format {FORMAT}", strict=True, code="wrong-split-file")
 
 
 @contextmanager
@@ -105,4 +105,4 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise error.within(path) from None

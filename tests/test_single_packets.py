@@ -1,14 +1,14 @@
 """Sessions of one packet, counted by hand."""
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
+from records import of_spec, write_result
 
 from bench.errors import InputError
 from bench.paper.single_packets import one_packet
-from bench.runs.tracking import Predictions, Record
+from bench.runs.results import Predictions
+from bench.runs.tracking import Record
+from bench.spec import RunSpec
 
 CLASSES = ["chat", "mail", "voip", "web"]
 #: session: payload packets 1, but for 2 and 5
@@ -32,8 +32,8 @@ def make_run(store, tmp_path):
         wide[wide[:, NONE] == 1] = np.nan
         groups = session if groups is None else np.array(groups)
         Predictions(CLASSES, session, session * 0, TRUTH[session], groups, wide[:, :4]).save(folder / "predictions.npz")
-        (folder / "result.json").write_text(json.dumps({"split": {"sampling": sampling}}))
-        spec = {"store": store.digest, "dataset": "fake", "task": "task"} | spec
+        write_result(folder, sampling=sampling)
+        spec = RunSpec(**({"method": "m", "store": store.digest, "dataset": "fake", "task": "task"} | spec))
         return Record(f"{name}-0123456789", "done", "", spec, {}, folder=folder)
 
     return make
@@ -90,6 +90,6 @@ def test_what_cannot_be_pooled_is_bad_input(store, make_run):
     with pytest.raises(InputError, match=r"no test session of these runs holds a single packet.*--sampling window=1"):
         one_packet([make_run([2, 5], [0, 2], name="none")], store)
     with pytest.raises(InputError, match="fake was prepared anew since run run-0123"):
-        one_packet([dataclasses.replace(run, spec=run.spec | {"store": "f" * 64})], store)
+        one_packet([of_spec(run, store="f" * 64)], store)
     with pytest.raises(InputError, match="run other-01: not of the first run's data set, task and classes"):
         one_packet([run, make_run([0], [0], name="other", task="another")], store)

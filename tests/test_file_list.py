@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 
 from bench.data.cards import find_card
-from bench.data.file_list import capture_key, compare, lacking, meet, problems, read_file_list, unpacking
+from bench.data.file_list import (
+    capture_key,
+    lacking_classes,
+    match_captures,
+    read_file_list,
+    unpacking,
+    with_captures,
+)
+from bench.data.manifest import CaptureEntry, DoubleCapture, PacketsDiffer, TaskEntry
 from bench.errors import InputError
 
 LIST = """file,packets,copy_of,damaged,group,archive,note,side,app
@@ -50,7 +58,7 @@ def card(tmp_path, listed):
 
 
 def met(listed, *captures, root="/data", others=(), left_out=()):
-    return meet(listed.files, left_out, Path(root), captures, others)
+    return match_captures(listed.files, left_out, Path(root), captures, others)
 
 
 def test_a_list_is_read(listed):
@@ -126,20 +134,20 @@ def test_a_capture_meets_the_longest_row_that_ends_its_path(listed):
         "deep/er/two": "two.pcap",
     }
     assert met(listed, "one1.pcap", root="/data/a").rows["one1.pcap"].file == "a/One1.pcap"  # given the very folder
-    assert met(listed, "one1.pcap").report["unknown"] == ["one1.pcap"]
+    assert met(listed, "one1.pcap").report.unknown == ["one1.pcap"]
 
 
 def test_missing_unknown_double_and_archives(listed):
     others = ["b.7z", "n.txt", "my b.zip", "c.tar.xz"]
     report = met(listed, "a/one1.pcap", "z/a/One1.pcapng", "three.pcap", "two.pcap", others=others).report
-    assert report["missing"] == [
+    assert report.missing == [
         {"file": "a/One2.pcapng"},
         {"file": "b/one1.pcap", "archive": "b.7z", "note": "take task x"},
     ]
-    assert report["unknown"] == ["three.pcap"]
-    assert report["double"] == [{"file": "a/One1.pcap", "taken": "a/one1.pcap", "ignored": ["z/a/One1.pcapng"]}]
-    assert [one["unpack"] for one in report["archives"]] == ["7z x b.7z", "tar xf c.tar.xz", "7z x 'my b.zip'"]
-    assert problems(report) == [
+    assert report.unknown == ["three.pcap"]
+    assert report.double == [DoubleCapture("a/One1.pcap", "a/one1.pcap", ["z/a/One1.pcapng"])]
+    assert [one["unpack"] for one in report.archives] == ["7z x b.7z", "tar xf c.tar.xz", "7z x 'my b.zip'"]
+    assert report.problems == [
         "a/One2.pcapng is missing",
         "b/one1.pcap is missing (b.7z; take task x)",
         "three.pcap is not in the list",
@@ -156,17 +164,17 @@ def test_unpacking_knows_archives_from_captures():
 def test_a_copy_is_read_only_in_place_of_its_original(listed):
     both, copy = met(listed, "b/one1.pcap", "b/one1-copy.pcap"), met(listed, "b/one1-copy.pcap")
     assert list(both.rows) == ["b/one1.pcap"]
-    assert both.report["copies_skipped"] == {"b/one1-copy.pcap": "b/one1.pcap"}
+    assert both.report.copies_skipped == {"b/one1-copy.pcap": "b/one1.pcap"}
     assert list(copy.rows) == ["b/one1-copy.pcap"]
-    assert copy.report["copies_used"] == {"b/one1.pcap": "b/one1-copy.pcap"}
+    assert copy.report.copies_used == {"b/one1.pcap": "b/one1-copy.pcap"}
     for report in (both.report, copy.report):
-        assert not {"b/one1.pcap", "b/one1-copy.pcap"} & {one["file"] for one in report["missing"]}
+        assert not {"b/one1.pcap", "b/one1-copy.pcap"} & {one["file"] for one in report.missing}
 
 
 def test_copies_are_one_however_their_rows_write_the_original(tmp_path):
     (tmp_path / "l.csv").write_text("file,copy_of,app\na,,x\nb,A.pcap,x\nc,a,x\n")
     report = met(read_file_list(tmp_path / "l.csv"), "b", "c").report
-    assert (report["copies_used"], report["copies_skipped"], report["missing"]) == ({"A.pcap": "b"}, {"c": "b"}, [])
+    assert (report.copies_used, report.copies_skipped, report.missing) == ({"A.pcap": "b"}, {"c": "b"}, [])
 
 
 def test_a_switch_is_a_question_about_copies_too(tmp_path):
@@ -178,32 +186,29 @@ def test_a_switch_is_a_question_about_copies_too(tmp_path):
 
 
 def test_packets_and_damage_against_the_list(listed):
-    rows = met(listed, "a/one1", "a/one2", "b/one1", "two").rows
+    match = met(listed, "a/one1", "a/one2", "b/one1", "two")
     captures = [
-        {"path": path, "records": records, "damage": damage}
+        CaptureEntry(path, records=records, damage=damage)
         for path, records, damage in [("a/one1", 9, ["x"]), ("a/one2", 5, []), ("b/one1", 7, []), ("two", 3, ["x"])]
     ]
-    assert compare(rows, captures) == {
-        "packets_differ": [{"file": "a/one1", "expected": 10, "found": 9}],
-        "damage_expected": ["two"],
-        "damage_unexpected": ["a/one1"],
-        "damage_absent": ["a/one2"],
-    }
+    report = with_captures(match.report, match.rows, captures)
+    assert report.packets_differ == [PacketsDiffer("a/one1", expected=10, found=9)]
+    assert report.damage_expected == ["two"]
+    assert report.damage_unexpected == ["a/one1"]
+    assert report.damage_absent == ["a/one2"]
 
 
 def test_lacking_classes_name_what_they_need(listed):
     classes = {"app": ["One", "One", "One", "One", "Two"], "none": [""] * 5}
-    missing = met(listed, "two.pcap").report["missing"]
-    report = lacking(classes, {"app": ["Two"], "none": []}, listed.files, missing)
-    assert report == [
-        {
-            "task": "app",
-            "classes": ["One"],
-            "files": ["a/One1.pcap", "a/One2.pcapng", "b/one1.pcap"],
-            "archives": ["a.zip", "b.7z"],
-            "notes": ["take task x"],
-        }
-    ]
+    tasks = {"app": TaskEntry(["Two"]), "none": TaskEntry([])}
+    (lacking,) = lacking_classes(classes, tasks, listed.files, met(listed, "two.pcap").report)
+    assert vars(lacking) == {
+        "task": "app",
+        "classes": ["One"],
+        "files": ["a/One1.pcap", "a/One2.pcapng", "b/one1.pcap"],
+        "archives": ["a.zip", "b.7z"],
+        "notes": ["take task x"],
+    }
 
 
 def test_switches_change_labels_or_leave_captures_out(card):
@@ -218,9 +223,9 @@ def test_switches_change_labels_or_leave_captures_out(card):
     assert [one.file for one in kept] == ["two.pcap"]
     assert len(out) == 4
     report = met(card.labels.table, "two", "a/one1", left_out=()).report
-    assert report["left_out"] == []
-    report = meet(kept, out, Path("/"), ["two", "a/one1"], []).report
-    assert (report["left_out"], report["missing"], report["unknown"]) == (["a/one1"], [], [])
+    assert report.left_out == []
+    report = match_captures(kept, out, Path("/"), ["two", "a/one1"], []).report
+    assert (report.left_out, report.missing, report.unknown) == (["a/one1"], [], [])
 
 
 def test_unknown_switches_and_choices_are_refused(card):

@@ -1,7 +1,7 @@
 """Who can be ranked."""
 
 import pytest
-from records import record
+from records import of_spec, record
 
 from bench.analysis.ranking_entries import ranking_entries
 from bench.errors import InputError
@@ -25,8 +25,7 @@ def test_of_several_stores_the_last_used_counts():
         rows("forest", [0.8] * 5, started=1.0),
         [*rows("knn", [0.7] * 5, started=2.0), *rows("forest", [0.6] * 5)],
     )
-    for r in old:
-        r.spec["store"] = "ff"
+    old = [of_spec(r, store="ff") for r in old]
     entries, notes = ranking_entries([*old, *new], ["demo"])
     assert [entry.label for entry in entries] == ["knn", "forest"]
     assert notes == ["demo: 5 runs on another state of the data set are left out"]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from bench.errors import InputError
-from bench.paper import charts
+from bench.render import plots
 
 SVG = "{http://www.w3.org/2000/svg}"
 TITLE = "fig-0: Something\non demo, 20 samples a class †"
+GRID = ("packets a session", "bytes")
 
 
 def texts(path):
@@ -28,19 +29,19 @@ def curve(points, level=0.5):
 
 
 DRAWINGS = {
-    "grid": lambda path: charts.draw_grid(
-        {(4, 16): (0.7, 0.6, 0.8), (4, 36): (0.9, 0.85, 0.95)}, {(9, 16): 0.8}, path, title=TITLE
+    "grid": lambda path: plots.draw_grid(
+        {(4, 16): (0.7, 0.6, 0.8), (4, 36): (0.9, 0.85, 0.95)}, {(9, 16): 0.8}, path, title=TITLE, labels=GRID
     ),
-    "sweep": lambda path: charts.draw_sweep(
-        [(21.0, 0.8, 0.7, 0.9), (1.0, 0.5, 0.4, 0.6)], [(1.0, 0.77)], path, title=TITLE, xlabel="τ", ylabel="accuracy"
+    "sweep": lambda path: plots.draw_sweep(
+        [(21.0, 0.8, 0.7, 0.9), (1.0, 0.5, 0.4, 0.6)], [(1.0, 0.77)], path, title=TITLE, labels=("τ", "accuracy")
     ),
-    "series": lambda path: charts.draw_series(
-        {"global": curve(900), "local": curve(5, 0.2)}, path, title=TITLE, xlabel="step", ylabel="weight"
+    "series": lambda path: plots.draw_series(
+        {"global": curve(900), "local": curve(5, 0.2)}, path, title=TITLE, labels=("step", "weight")
     ),
-    "attention": lambda path: charts.draw_attention(
+    "attention": lambda path: plots.draw_attention(
         np.array([[[0.35, 0.15], [0.25, 0.25]]] * 2), (0, 2), path, title=TITLE, filled=3
     ),
-    "shares": lambda path: charts.draw_shares(
+    "shares": lambda path: plots.draw_shares(
         np.array([[0.875, 0.125, 0], [0.25, 0.25, 0.5]]), ["mail", "voip"], ["mail", "voip", "abstained"], path,
         title=TITLE, published={("mail", "mail"): 0.59, ("mail", "abstained"): 0.07},
     ),
@@ -77,7 +78,7 @@ def test_ink_follows_the_page_and_the_background_is_transparent(tmp_path):
     DRAWINGS["sweep"](tmp_path / "picture.svg")
     text = (tmp_path / "picture.svg").read_text()
     assert "prefers-color-scheme:dark" in text and "currentColor" in text
-    assert charts.INK not in text.replace(charts.THEME, "")
+    assert plots.INK not in text.replace(plots.THEME, "")
     root = ElementTree.fromstring(text)
     assert next(root.iter(f"{SVG}path")).get("style") == "fill: none"
 
@@ -97,22 +98,22 @@ def test_another_suffix_is_bad_input(tmp_path):
 
 def test_names_from_data_are_text_and_no_markup(tmp_path):
     names = ["<b>&", "$x^2$ and $y$"]
-    charts.draw_shares(np.eye(2), names, names, tmp_path / "picture.svg", title="a & <b>")
+    plots.draw_shares(np.eye(2), names, names, tmp_path / "picture.svg", title="a & <b>")
     assert {*names, "a & <b>"} <= set(texts(tmp_path / "picture.svg"))
 
 
 def test_only_the_papers_points_and_only_ours(tmp_path):
     path = tmp_path / "picture.svg"
-    charts.draw_grid({}, {(4, 16): 0.7}, path, title="t")
+    plots.draw_grid({}, {(4, 16): 0.7}, path, title="t", labels=GRID)
     assert "paper" in texts(path) and "16 bytes" not in texts(path)
-    charts.draw_grid({(4, 16): (0.7, 0.7, 0.7)}, {}, path, title="t")
+    plots.draw_grid({(4, 16): (0.7, 0.7, 0.7)}, {}, path, title="t", labels=GRID)
     assert "paper" not in texts(path) and "16 bytes" in texts(path)
-    charts.draw_sweep([], [(1.0, 0.5)], path, title="t", xlabel="x", ylabel="y")
+    plots.draw_sweep([], [(1.0, 0.5)], path, title="t", labels=("x", "y"))
     assert "measured" not in texts(path)
 
 
 def test_a_long_title_is_broken_into_lines(tmp_path):
-    charts.draw_series({"a": curve(3)}, tmp_path / "picture.svg", title="word " * 60, xlabel="x", ylabel="y")
+    plots.draw_series({"a": curve(3)}, tmp_path / "picture.svg", title="word " * 60, labels=("x", "y"))
     said = texts(tmp_path / "picture.svg")
     assert sum(line.startswith("word") for line in said) > 2
     assert max(map(len, said)) < 100
@@ -122,9 +123,9 @@ def test_a_long_curve_keeps_means_and_extremes():
     draw = np.random.default_rng(0)
     mean = draw.random(1001)
     low, high = mean - draw.random(1001), mean + draw.random(1001)
-    steps, *found = charts.thinned((np.arange(1001), mean, low, high), most=100)
+    steps, *found = plots.thinned((np.arange(1001), mean, low, high), most=100)
     assert len(steps) == 91 and (np.diff(steps) == 11).all()
     for at, start in enumerate(steps):
         some = slice(start, start + 11)
         assert np.allclose([f[at] for f in found], [mean[some].mean(), low[some].min(), high[some].max()])
-    assert all(len(values) == 5 for values in charts.thinned(curve(5)))
+    assert all(len(values) == 5 for values in plots.thinned(curve(5)))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.render.plots import draw_critical_difference
 from bench.scores.metrics import difference, interval
 from bench.scores.significance import (
     cohens_dz,
     corrected_t,
     critical_difference,
     dominance,
-    draw_critical_difference,
     friedman,
     holm,
     nemenyi,
