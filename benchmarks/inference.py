@@ -10,10 +10,10 @@ import argparse
 import sys
 
 from bench.data.prepare import open_dataset
-from bench.paper.published import published
+from bench.paper.declaration import find_paper
 from bench.render.table import FORMATS, render
 from bench.runs import registry
-from bench.runs.latency import Timed, timing_sheet, timings
+from bench.runs.latency import HowToTime, Timed, timing_table, timings
 
 
 def main() -> None:
@@ -31,15 +31,12 @@ def main() -> None:
     found = timings(
         options.method.split(",") if options.method else deep,
         open_dataset(options.dataset),
-        batch=options.batch,
-        least=options.least,
+        HowToTime(options.batch, options.least, options.calls, options.seconds),
         device=options.device,
-        calls=options.calls,
-        seconds=options.seconds,
         progress=tell,
     )
-    paper = {row["id"]: float(row["milliseconds"]) for row in published("table-X")}
-    print(render(timing_sheet(found, paper), options.format))
+    paper = {row["id"]: float(row["milliseconds"]) for row in find_paper().rows("table-X")}
+    print(render(timing_table(found, paper), options.format))
 
 
 def tell(timed: Timed) -> None:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dpkt
 import numpy as np
@@ -27,7 +28,8 @@ from processes import in_new_process
 
 from bench.ingest import CaptureIndex, read_capture
 
-Sessions = dict[tuple, list[int]]  # (end point, end point, protocol) -> [packets, payload bytes]
+Key = tuple[Any, ...]  # an end point, or a session's two with the protocol
+Sessions = dict[Key, list[int]]  # (end point, end point, protocol) -> [packets, payload bytes]
 
 SESSIONS = 5000
 PAYLOAD = 470  # mean payload, bytes: 1,000,000 packets make somewhat over 500 MB
@@ -80,7 +82,7 @@ def with_bench(index: CaptureIndex) -> Sessions:
     return found
 
 
-def group(packets: Iterator[tuple[tuple, tuple, int, int]]) -> Sessions:
+def group(packets: Iterator[tuple[Key, Key, int, int]]) -> Sessions:
     """Sessions from (sender, receiver, protocol, payload bytes) packets."""
     found: Sessions = {}
     for sender, receiver, protocol, size in packets:
@@ -94,7 +96,7 @@ def group(packets: Iterator[tuple[tuple, tuple, int, int]]) -> Sessions:
 def with_dpkt(path: Path) -> Sessions:
     """The same job by dpkt."""
 
-    def packets() -> Iterator[tuple[tuple, tuple, int, int]]:
+    def packets() -> Iterator[tuple[Key, Key, int, int]]:
         with path.open("rb") as file:
             for _, frame in dpkt.pcap.Reader(file):
                 ip = dpkt.ethernet.Ethernet(frame).data
@@ -110,7 +112,7 @@ def with_scapy(path: Path) -> Sessions:
     from scapy.layers.inet import IP, TCP, UDP
     from scapy.utils import PcapReader
 
-    def packets() -> Iterator[tuple[tuple, tuple, int, int]]:
+    def packets() -> Iterator[tuple[Key, Key, int, int]]:
         with PcapReader(str(path)) as reader:
             for packet in reader:
                 for protocol, layer in ((6, TCP), (17, UDP)):

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.render.table import Sheet, render
-from bench.runs.run_labels import settings
+from bench.render.table import Table, render
+from bench.runs.run_labels import settings_of
 from bench.runs.tracking import Record, Tracker
 from bench.scores.significance import welch
 
@@ -28,15 +28,12 @@ def scores_of(records: list[Record], metric: str) -> dict[tuple[str, ...], list[
     found: dict[tuple[str, ...], list[float]] = defaultdict(list)
     for record in records:
         spec = record.spec
-        if (
-            record.status != "done"
-            or not spec.get("sampling", "session").startswith("window")
-            or spec["fold"] is not None
-        ):
+        split = spec.split
+        if record.status != "done" or split.windows is None or split.fold is not None:
             continue
-        words = [w for w in settings(spec) if not w.startswith("max_per_class")]
-        name = spec["method"] + (f" ({', '.join(words)})" if words else "")
-        found[spec["dataset"], name, spec["split"], str(spec["max_per_class"] or "all")].append(record.metrics[metric])
+        words = [w for w in settings_of(spec) if not w.startswith("max_per_class")]
+        name = spec.method + (f" ({', '.join(words)})" if words else "")
+        found[spec.dataset, name, split.scheme, str(split.max_per_class or "all")].append(record.metrics[metric])
     return found
 
 
@@ -67,7 +64,7 @@ def main() -> None:
         "* leaky on purpose; every row is at a reduced scale: N samples a class instead of 10,000, and few epochs",
         "interval: Welch's over seeds, variances enlarged by test/train = 0.29 as in the corrected resampled t-test",
     ]
-    print(render(Sheet(f"{options.metric}, percent", head, rows, notes, records), options.format))
+    print(render(Table(f"{options.metric}, percent", head, rows, notes, records), options.format))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from pathlib import Path
 from bench.data.prepare import open_dataset
 from bench.data.store import Store
 from bench.method import Monitor, make_parameters
-from bench.runs import registry, represent_parts
+from bench.runs import registry
+from bench.runs.attempt import represent_parts
+from bench.spec import SplitSpec
 from bench.splits.split import make_split
 
 QUICK = {"epochs": 1, "pretraining_epochs": 1}
@@ -28,7 +30,8 @@ def rate(name: str, store: Store, seconds: float) -> tuple[int, float]:
     parameters = make_parameters(kind, {key: value for key, value in QUICK.items() if key in known})
     classes = len(store.classes(store.default_task))
     for per_class in (10 * 2**doubling for doubling in range(9)):
-        split = make_split(store, store.default_task, "paper", max_per_class=per_class, sampling="window=16")
+        spec = SplitSpec("paper", max_per_class=per_class, sampling="window=16")
+        split = make_split(store, store.default_task, spec)
         method = kind(parameters, classes=classes)
         train = represent_parts(method, store, split, ("train", "validation"))
         nothing = dataclasses.replace(train["validation"], labels=train["validation"].labels[:0],

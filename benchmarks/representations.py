@@ -17,6 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -73,9 +74,9 @@ def appscanner(session: Session) -> list[float]:
     return numbers
 
 
-def bind(session: Session) -> dict[str, Counter]:
+def bind(session: Session) -> dict[str, Counter[tuple[int, ...]]]:
     """Counters of lengths, bursts (600 bytes and 1 ms to a bin, as BIND has them) and pairs of bursts."""
-    families = {name: Counter() for name in BIND}
+    families: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in BIND}
     bursts: list[list[Any]] = []  # way, bytes, first time, last time, packets
     for length, way, at in zip(*(session[k].tolist() for k in ("lengths", "directions", "times")), strict=True):
         families["packet"][way, length] += 1
@@ -97,7 +98,7 @@ def bind(session: Session) -> dict[str, Counter]:
 
 def bind_rows(sessions: list[Session]) -> Callable[[Session], np.ndarray]:
     """A function that makes a session's row of the values that count; they are learned here."""
-    totals = {name: Counter() for name in BIND}
+    totals: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in BIND}
     for session in sessions:
         for name, counter in bind(session).items():
             totals[name].update(counter)
@@ -129,7 +130,8 @@ def picture(size: int, window: float) -> Callable[[Session], Any]:
 def interaction_graph(session: Session) -> tuple[torch.Tensor, torch.Tensor]:
     """GraphDApp's vertices and edges by a loop over the packets."""
     lengths, ways = session["lengths"][:100].tolist(), session["directions"][:100].tolist()
-    vertices, edges, bursts = [], [], []
+    vertices, edges = [], []
+    bursts: list[list[int]] = []
     for i, (length, way) in enumerate(zip(lengths, ways, strict=True)):
         vertices.append(min(length, 1500) * way)
         if bursts and ways[bursts[-1][-1]] == way:
@@ -256,7 +258,7 @@ def report(name: str, store: Store, samples: Samples, few: Samples) -> None:
     elif name in BYTES:
         slow = rate(lambda: list(slices(store, few, *BYTES[name])), len(few), 3)
     for drawn in (False, True) if name.endswith("flowpic") else (False,):
-        batches = rate(lambda drawn=drawn: assemble(method, inputs, len(samples), drawn), len(samples), 3)
+        batches = rate(partial(assemble, method, inputs, len(samples), drawn), len(samples), 3)
         whole = 1 / (1 / alone + 1 / batches)
         line = f"{name + ' (drawn)' * drawn:20} {alone:12,.0f} {whole:13,.0f}"
         print(line + (f" {slow:10,.0f} {whole / slow:8,.1f}x" if slow else ""), flush=True)

@@ -26,7 +26,7 @@ class Recorder(TorchDispatchMode):
     """Keeps every product that is called within."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[Callable[[], Any]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,7 +49,8 @@ def samples(count: int, seed: int = 0) -> Part:
 
 def products(batch: int) -> list[Callable[[], Any]]:
     """The products of one training step."""
-    with Recorder() as recorder:
+    recorder = Recorder()
+    with recorder:
         Atvitsc(Parameters(epochs=1, batch_size=batch), classes=CLASSES).fit(samples(batch), samples(0), Monitor())
     return recorder.calls
 

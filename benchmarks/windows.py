@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 from processes import in_new_process
 
-from bench.data.prepare import prepare_dataset
+from bench.data.prepare import open_dataset
 from bench.data.store import Store
 from bench.readers import View
 from bench.schema import NO_CLASS, Samples
-from bench.splits.sampling import parse_sampling, windows
+from bench.spec import SplitSpec, parse_sampling
+from bench.splits.sampling import windows
 from bench.splits.split import make_split
 
 CLASSES = 8
@@ -94,15 +95,15 @@ def once(name: str, sampling: str, answer: "multiprocessing.Queue[Any]") -> None
     store = Store.find(name)
     labels = np.asarray(store.labels("label"))
     rows = np.flatnonzero(labels != NO_CLASS)
-    make_split(store, "label", "session", max_per_class=10)  # compiled, columns mapped
+    make_split(store, "label", SplitSpec(max_per_class=10))  # compiled, columns mapped
     View(store, Samples(rows[:4], rows[:4] * 0, rows[:4] * 0 + 4), {"payload"}).payload(PACKETS, BYTES)
     found: dict[str, tuple[float, float]] = {}
     with measured("made", found):
         made = windows(parse_sampling(sampling), rows, store)
     with measured("split", found):
-        split = make_split(store, "label", "session", sampling=sampling)
+        split = make_split(store, "label", SplitSpec(sampling=sampling))
     with measured("paper", found):
-        leaky = make_split(store, "label", "paper", sampling=sampling, balance="keep")
+        leaky = make_split(store, "label", SplitSpec("paper", sampling=sampling, balance="keep"))
     with measured("represented", found):
         arrays = [View(store, part, {"payload"}).payload(PACKETS, BYTES) for part in split.parts.values()]
     assert sum(map(len, arrays)) == len(made) == sum(map(len, leaky.parts.values()))
@@ -120,7 +121,7 @@ def main() -> None:
         os.environ["BENCH_HOME"] = f"{folder}/home"
         packets = PACKETS + options.step * (max(options.per_session) - 1)
         write_captures(Path(folder) / "synthetic", options.sessions, packets)
-        store = Store.open(prepare_dataset(str(Path(folder) / "synthetic"), None).store_path)
+        store = open_dataset(str(Path(folder) / "synthetic"))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*.pcap"))
         print(
             f"{options.sessions:,} sessions, {options.sessions * packets:,} packets, {size / 1e6:,.0f} MB of captures"

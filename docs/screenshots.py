@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from bench.report import write
+from bench.report.page import write
 from bench.runs.tracking import Tracker
 
 IMAGES = Path(__file__).with_name("images")
@@ -32,7 +32,7 @@ def served(results: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("bench"), "ui", "--results", str(results), "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("bench")), "ui", "--results", str(results), "--port", str(port)]
     silent = subprocess.DEVNULL
     with subprocess.Popen(command, stdout=silent, stderr=silent, start_new_session=True) as server:
         try:
@@ -72,7 +72,7 @@ def report(browser: Any, results: Path, folder: Path) -> None:
 
 def compare(browser: Any, results: Path) -> None:
     """MLflow's own table and compare page, of one run a method."""
-    records = {record.spec["method"]: record for record in Tracker(results).search() if record.status == "done"}
+    records = {record.spec.method: record for record in Tracker(results).search() if record.status == "done"}
     chosen = [records[name].run_id for name in ("forest", "knn", "atvitsc")]
     listed = ",".join(f'"{run}"' for run in chosen)
     page = browser.new_page(viewport={"width": 1700, "height": 800})
