@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from scipy import stats
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import Ragged, View, offsets_of
 from bench.schema import Samples
@@ -180,10 +180,10 @@ def test_a_session_without_flow_abstains_and_trains_nothing():
 
 def test_without_any_flow_training_is_bad_input():
     nothing = Ragged(np.zeros((0, 54)), np.zeros(4, np.int64))
-    with pytest.raises(InputError, match="no flow of the 3 training sessions"):
+    with refused("cannot-train", "3 training sessions"):
         fitted(nothing, np.arange(3))
     flows, labels = toy(1)
-    with pytest.raises(InputError, match="cannot be halved"):
+    with refused("cannot-train", "ambiguity=false"):
         fitted(flows, labels, ambiguity=True)
 
 
@@ -249,6 +249,6 @@ def test_the_forest_is_that_of_its_parameters():
 
 
 def test_limits_that_exclude_everything_are_bad_input():
-    with pytest.raises(InputError, match=r"min_packets=9: above max_packets=3"):
+    with refused("bad-parameter", "min_packets=9:", "max_packets=3"):
         Parameters(min_packets=9, max_packets=3)
     assert dataclasses.asdict(make_parameters(AppScanner, AppScanner.presets["paper"]))["max_packets"] == 260

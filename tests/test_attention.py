@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from records import of_spec, write_result
+from refusals import refused
 
-from bench.errors import InputError
 from bench.method import make_parameters
 from bench.paper.attention import attention_maps
 from bench.readers import View
@@ -136,21 +136,21 @@ def test_windows_are_those_of_the_run(store, make_run):
 
 def test_what_has_no_attention_is_bad_input(store, make_run, tmp_path):
     record, _ = make_run([1], [True], branches="spatiotemporal")
-    with pytest.raises(InputError, match="branches=spatiotemporal has no attention"):
+    with refused("no-attention", "branches=spatiotemporal"):
         attention_maps(record, store)
     other = of_spec(record, method="wang1d")
-    with pytest.raises(InputError, match="wang1d has no attention between packets"):
+    with refused("no-attention", "wang1d"):
         attention_maps(other, store)
-    with pytest.raises(InputError, match="has no model; run it again with --rerun"):
+    with refused("missing-artefact", "--rerun"):
         attention_maps(dataclasses.replace(record, folder=tmp_path / "none"), store)
 
 
 def test_what_is_not_of_this_run_is_bad_input(store, make_run):
     record, _ = make_run([1, 4], [True, True])
-    with pytest.raises(InputError, match="session 3 is not in the test part of run 01234567"):
+    with refused("no-such-session", "session 3", "run 01234567"):
         attention_maps(record, store, session=3)
-    with pytest.raises(InputError, match="session 4 has no packet with payload"):
+    with refused("no-such-session", "session 4"):
         attention_maps(record, store, session=4)
     stale = of_spec(record, store="f" * 64)
-    with pytest.raises(InputError, match="prepared anew since run 01234567"):
+    with refused("store-changed", "run 01234567"):
         attention_maps(stale, store)

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 from torch.nn import functional as F
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from methods.atvitsc import Atvitsc, Gate, Network, PacketVisionTransformer, Parameters, ResAtConv, sinusoids
 
@@ -58,7 +58,7 @@ def test_every_image_size_gives_logits(packets, bytes):
 
 
 def test_a_packet_image_that_is_no_square_is_bad_input():
-    with pytest.raises(InputError, match=r"bytes=200 makes no square packet image; take 196 or 225"):
+    with refused("bad-parameter", "bytes=200", "196", "225"):
         Parameters(bytes=200)
 
 
@@ -66,7 +66,7 @@ def test_a_packet_image_that_is_no_square_is_bad_input():
     "values", [{"branches": "local"}, {"fusion": "sum"}, {"read_out": "all"}, {"temperature": 0.0}, {"width": 33}]
 )
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=next(iter(values))):
+    with refused("bad-parameter", next(iter(values))):
         Parameters(**values)
 
 

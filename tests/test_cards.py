@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
+from refusals import refused
 
 from bench.data.cards import card_names, describe_card, find_card
-from bench.errors import InputError
 
 GOOD = """
 name = "mine"
@@ -59,47 +59,42 @@ def test_a_card_by_path(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "place", "reason"),
+    ("old", "new", "place", "known"),
     [
         ('title = "Mine"', "title = 3", "title = 3", "must be str, is int"),
-        ('title = "Mine"', "", "title", "missing"),
-        ('title = "Mine"', 'title = "a"\ncolour = "red"', "colour = 'red'", "unknown field"),
-        ('name = "mine"', 'name = "../mine"', "name = '../mine'", "letters"),
-        ('name = "mine"', 'name = "other"', "name = 'other'", "file's name"),
+        ('title = "Mine"', "", "title", ""),
+        ('title = "Mine"', 'title = "a"\ncolour = "red"', "colour = 'red'", "known: name, title"),
+        ('name = "mine"', 'name = "../mine"', "name = '../mine'", ""),
+        ('name = "mine"', 'name = "other"', "name = 'other'", "'mine'"),
         ("captures = 3", "captures = true", "expected.captures = True", "must be int, is bool"),
         ('["x", "z"]', '["x", 1]', "tasks.side.where.app[1] = 1", "must be str"),
         ('["x", "z"]', '"x"', "tasks.side.where.app = 'x'", "must be list"),
-        ("where = { app", "where = { ap", "tasks.side.where.ap = ['x', 'z']", "no label column 'ap'"),
-        ('label = "side"', 'label = "sid"', "tasks.side.label = 'sid'", "there are: app, side"),
-        ("default = true", "", "tasks", "exactly one task"),
+        ("where = { app", "where = { ap", "tasks.side.where.ap = ['x', 'z']", "'ap'"),
+        ('label = "side"', 'label = "sid"', "tasks.side.label = 'sid'", "app, side"),
+        ("default = true", "", "tasks", ""),
         ('kind = "pattern"', 'kind = "paths"', "labels.kind = 'paths'", "pattern, sessions"),
-        ("^(.*)_[ab]", "^(.*_", "captures.group = '^(.*_'", "not a regular expression"),
-        ("(?P<app>[a-z]+)(?P<side>[ab])?", "x", "labels.pattern", "no named group"),
-        ("{ app = { classes", "{ ap = { classes", "expected.tasks.ap", "no such task"),
-        ("default = true", "default = true\nminimum_captures = 0", "tasks.app.minimum_captures = 0", "at least 1"),
+        ("^(.*)_[ab]", "^(.*_", "captures.group = '^(.*_'", ""),
+        ("(?P<app>[a-z]+)(?P<side>[ab])?", "x", "labels.pattern", ""),
+        ("{ app = { classes", "{ ap = { classes", "expected.tasks.ap", ""),
+        ("default = true", "default = true\nminimum_captures = 0", "tasks.app.minimum_captures = 0", "1"),
         ('title = "Mine"', 'title = "a"\ngenerator = "x"', "generator = 'x'", "demo"),
-        ("[tasks.app]", "tasks.app = [", "cannot be read", ""),
+        ("[tasks.app]", "tasks.app = [", "", ""),
     ],
 )
-def test_a_wrong_card_is_refused_with_field_value_and_reason(tmp_path, old, new, place, reason):
+def test_a_wrong_card_is_refused_with_field_value_and_reason(tmp_path, old, new, place, known):
     assert old in GOOD
     path = card_file(tmp_path, GOOD.replace(old, new))
-    with pytest.raises(InputError) as error:
+    with refused("bad-card", path, place, known):
         find_card(path)
-    message = str(error.value)
-    assert message.startswith(str(path))
-    assert place in message
-    assert reason in message
-    assert "\n" not in message
 
 
 def test_label_file_rules(tmp_path):
     text = 'name = "mine"\ntitle = "Mine"\ntasks.a.label = "l"\n[labels]\nkind = "sessions"\n'
-    with pytest.raises(InputError, match=r"labels\.file = None: is missing"):
+    with refused("bad-card", "labels.file = None"):
         find_card(card_file(tmp_path, text))
-    with pytest.raises(InputError, match=r"labels\.endpoints = \['a', 'b'\]: four columns"):
+    with refused("bad-card", "labels.endpoints = ['a', 'b']"):
         find_card(card_file(tmp_path, text + 'file = "l.csv"\nendpoints = ["a", "b"]\n'))
-    with pytest.raises(InputError, match=r"labels\.check\.flags = 'x': can be checked"):
+    with refused("bad-card", "labels.check.flags = 'x'"):
         find_card(card_file(tmp_path, text + 'file = "l.csv"\ncheck = { flags = "x" }\n'))
     assert find_card(card_file(tmp_path, text + 'file = "l.csv"\n')).labels.protocol == "protocol"
 
@@ -111,17 +106,17 @@ def test_a_folder_needs_no_card(tmp_path):
     card = find_card(folder)
     assert (card.name, list(card.tasks), card.source) == ("my-apps", ["label"], str(folder))
     (tmp_path / "flat").mkdir()
-    with pytest.raises(InputError, match="has no sub-folder"):
+    with refused("bad-folder", "flat"):
         find_card(tmp_path / "flat")
     (tmp_path / "demo" / "a").mkdir(parents=True)
-    with pytest.raises(InputError, match="not free"):
+    with refused("same-name", "demo"):
         find_card(tmp_path / "demo")
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
-    with pytest.raises(InputError, match="did you mean 'iot-sentinel'"):
+    with refused("unknown-dataset", "'iot-sentinel'"):
         find_card("iot_sentinel")
-    with pytest.raises(InputError, match="there are: cross-platform, demo,"):
+    with refused("unknown-dataset", "zzzz", "cross-platform", "demo"):
         find_card("zzzz")
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from methods import cmtsnn
 from methods.cmtsnn import Cmtsnn, Network, Parameters, class_costs
@@ -55,7 +55,7 @@ def test_every_size_gives_logits(values):
 
 @pytest.mark.parametrize("values", [{"hidden": 1}, {"cost": "focal"}, {"strength": -0.1}, {"layers": 0}, {"head": 0}])
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=next(iter(values))):
+    with refused("bad-parameter", next(iter(values))):
         Parameters(**values)
 
 

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from records import answered, of_spec, record, write_result
+from refusals import refused
 
 from bench.analysis.comparison import compare, comparison_table
 from bench.analysis.paired import test_train_ratio as ratio_of
-from bench.errors import InputError
 from bench.render.table import render
 
 
@@ -55,7 +55,7 @@ def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
     again = compared.to_dict()
     assert (again["samples"], again["times"], again["mcnemar"], again["groups"]) == (20, 2, None, 10)
     assert "20 test samples, each tested up to 2 times, in 10 5-tuples" in render(comparison_table(compared))
-    with pytest.raises(InputError, match="only one side has seed 0 fold 1"):
+    with refused("different-tests", "seed 0 fold 1"):
         compare(a, b[:1])
 
 
@@ -70,12 +70,7 @@ def test_only_equal_test_sessions_are_compared(tmp_path, change):
         b = of_spec(b, store="other")
     if change == "missing":
         (b.folder / "predictions.npz").unlink()
-    said = (
-        "has no predictions; run it again"
-        if change == "missing"
-        else "different sessions; run both with the same --dataset"
-    )
-    with pytest.raises(InputError, match=said):
+    with refused("missing-artefact" if change == "missing" else "different-tests"):
         compare([a], [b])
 
 

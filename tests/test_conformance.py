@@ -4,9 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from bench import conformance
-from bench.errors import InputError
 from bench.runs import registry
 
 SOUND = '''
@@ -77,7 +77,7 @@ def test_a_sound_method_passes_every_check(file, folder):
 
 
 def test_no_such_method_is_bad_input():
-    with pytest.raises(InputError, match="no file"):
+    with refused("unknown-method", "nowhere.py"):
         conformance.check("nowhere.py:Nothing")
 
 

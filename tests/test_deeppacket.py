@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import View
 from bench.schema import Samples
@@ -45,9 +45,8 @@ def test_lengths_behind_the_convolutions():
 
 @pytest.mark.parametrize("values", [{"bytes": 27}, {"bytes": 28, "first_kernel": 28}, {"aggregate": "sum"}])
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=f"{next(iter(values))}=") as caught:
+    with refused("bad-parameter", f"{next(iter(values))}="):
         make(DeepPacket, **values)
-    assert "\n" not in str(caught.value)
 
 
 # --- what is seen of a packet ---------------------------------------------------------------------------------

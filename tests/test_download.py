@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from bench.data import demo
 from bench.data.cards import Card, Download, Task, find_card
 from bench.data.download import CHUNK, fetch
-from bench.errors import InputError
 
 DATA = np.random.default_rng(0).bytes(3 * CHUNK + 1000)
 
@@ -125,7 +125,7 @@ def test_a_whole_download_is_fetched_once(server, tmp_path):
 def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
     card = whole(server)
     server.files["data.bin"] = DATA[:-1] + b"?"
-    with pytest.raises(InputError, match=f"data.bin: has SHA-256 {sha256(server.files['data.bin'])}.*publisher"):
+    with refused("wrong-checksum", "data.bin", sha256(server.files["data.bin"])):
         fetch(card, home=tmp_path)
     assert left_over(tmp_path) == []
     assert list((tmp_path / "downloads" / "mine").rglob("*.pcap")) == []
@@ -134,7 +134,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 def broken_off(server, card, home, after):
     """A download that ends some bytes later than that, which do not fill another chunk."""
     server.break_after = after + 17
-    with pytest.raises(InputError, match=rf"data\.bin: the connection failed \(.*\); run .* after {after} bytes"):
+    with refused("download-failed", "data.bin", f"{after} bytes"):
         fetch(card, home=home)
     assert left_over(home) == [f"{card.downloads[0].sha256}.part"]
     assert list((home / "downloads" / "mine").rglob("*.pcap")) == []
@@ -190,7 +190,7 @@ def test_a_part_of_another_file_is_not_gone_on_with(server, tmp_path):
 def test_a_file_that_is_not_there(server, tmp_path):
     card = whole(server)
     del server.files["data.bin"]
-    with pytest.raises(InputError, match=r"data\.bin: the server answers 404 Not Found; check the address"):
+    with refused("download-failed", "data.bin", "404 Not Found"):
         fetch(card, home=tmp_path)
     assert left_over(tmp_path) == []
 
@@ -199,11 +199,8 @@ def test_no_server(server, tmp_path):
     card = whole(server)
     server.shutdown()
     server.server_close()
-    with pytest.raises(
-        InputError, match=r"data\.bin: the connection failed \(Connection refused\); run the same"
-    ) as error:
+    with refused("download-failed", "data.bin", "Connection refused"):
         fetch(card, home=tmp_path)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
@@ -212,7 +209,7 @@ def test_a_full_disk(server, tmp_path):
     work = tmp_path / "downloads" / ".mine"
     work.mkdir(parents=True)
     (work / f"{card.downloads[0].sha256}.part").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"downloads/mine: cannot be written \(No space left.*make room"):
+    with refused("unwritable-file", "downloads/mine", "No space left"):
         fetch(card, home=tmp_path)
     assert list((tmp_path / "downloads" / "mine").rglob("*.pcap")) == []
 
@@ -276,7 +273,7 @@ def deflate64(files):
 )
 def test_an_archive_that_cannot_be_unpacked(server, tmp_path, data, unpack):
     card = card_of(server, {"data": (data, "part", unpack)})
-    with pytest.raises(InputError, match=rf"part cannot be unpacked as {unpack} \(.*\); unpack it by hand"):
+    with refused("bad-archive", f"as {unpack}"):
         fetch(card, home=tmp_path)
     assert left_over(tmp_path) == [sha256(data)]  # whole, for the hand
     assert list((tmp_path / "downloads" / "mine").iterdir()) == []
@@ -288,7 +285,7 @@ def test_a_file_that_no_download_put_there_is_refused(server, tmp_path):
     (folder / ".DS_Store").write_bytes(b"")
     fetch(whole(server), home=tmp_path)
     (folder / "old.pcap").write_bytes(b"")
-    with pytest.raises(InputError, match=r"old\.pcap: is none of the downloads of mine; move it away"):
+    with refused("foreign-file", "old.pcap"):
         fetch(whole(server), home=tmp_path)
 
 
@@ -326,18 +323,18 @@ def test_downloads_do_not_decide_what_a_store_holds(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "place", "reason"),
     [
-        ("https://example.org/a.zip", "ftp://example.org/a.zip", r"downloads\[0\]\.url", "http"),
-        ("0" * 64, "0" * 63, r"downloads\[0\]\.sha256", "64 hexadecimal"),
-        ('path = "a"', 'path = "../a"', r"downloads\[0\]\.path", "relative"),
-        ('path = "a"', 'path = "/a"', r"downloads\[0\]\.path", "relative"),
-        ('"zip"', '"7z"', r"downloads\[0\]\.unpack", "zip, tar"),
-        ('"b/labels.csv"', '"A/labels.csv"', "downloads", "place of another: a"),
-        ('licence = "CC0"', "", "licence", "must allow"),
-        ('licence = "CC0"', 'licence = "CC0"\nsource = "x"', "downloads", "beside source"),
+        ("https://example.org/a.zip", "ftp://example.org/a.zip", "downloads[0].url", "http"),
+        ("0" * 64, "0" * 63, "downloads[0].sha256", "64"),
+        ('path = "a"', 'path = "../a"', "downloads[0].path", ""),
+        ('path = "a"', 'path = "/a"', "downloads[0].path", ""),
+        ('"zip"', '"7z"', "downloads[0].unpack", "zip, tar"),
+        ('"b/labels.csv"', '"A/labels.csv"', "downloads", ": a"),
+        ('licence = "CC0"', "", "licence", ""),
+        ('licence = "CC0"', 'licence = "CC0"\nsource = "x"', "downloads", "source"),
     ],
 )
 def test_a_wrong_download_is_refused(tmp_path, old, new, place, reason):
-    with pytest.raises(InputError, match=f"{place} = .*{reason}"):
+    with refused("bad-card", place, reason):
         find_card(card_file(tmp_path, GOOD.replace(old, new)))
 
 

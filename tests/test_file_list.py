@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from bench.data.cards import find_card
 from bench.data.file_list import (
@@ -12,7 +13,6 @@ from bench.data.file_list import (
     with_captures,
 )
 from bench.data.manifest import CaptureEntry, DoubleCapture, PacketsDiffer, TaskEntry
-from bench.errors import InputError
 
 LIST = """file,packets,copy_of,damaged,group,archive,note,side,app
 a/One1.pcap,10,,,pair,a.zip,,left,One
@@ -72,52 +72,49 @@ def test_a_list_is_read(listed):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "reason"),
+    ("old", "new", "place"),
     [
-        (LIST, "", "needs a column 'file' and a row for each capture; it has: -"),
-        (LIST, "\n\n", "needs a column 'file'"),
-        (LIST, LIST.splitlines()[0], "has a head and no row"),
-        (LIST, "x" * 200_000, "cannot be read as a list"),
-        ("file,", "name,", "needs a column 'file'"),
-        ("side,app", "app,app", "row 1: column 'app' is there twice"),
-        ("side,app", "file,app", "row 1: column 'file' is there twice"),
-        ("side,app", "side,", "row 1: column 9 has no name"),
-        ("packets", "Packets", "row 1: column 'Packets' is nearly 'packets'"),
-        ("damaged", "damage", "row 1: column 'damage' is nearly 'damaged'"),
-        ("copy_of", "copy of", "row 1: column 'copy of' is nearly 'copy_of'"),
-        ("left,One\na/One2", "left\na/One2", "row 2 has 8 columns, the head has 9"),
-        (",10,", ",ten,", "row 2: packets = 'ten' is no number"),
+        (LIST, "", "'file'"),
+        (LIST, "\n\n", "'file'"),
+        (LIST, LIST.splitlines()[0], ""),
+        (LIST, "x" * 200_000, ""),
+        ("file,", "name,", "'file'"),
+        ("side,app", "app,app", "row 1: column 'app'"),
+        ("side,app", "file,app", "row 1: column 'file'"),
+        ("side,app", "side,", "row 1: column 9"),
+        ("packets", "Packets", "row 1: column 'Packets'"),
+        ("damaged", "damage", "row 1: column 'damage'"),
+        ("copy_of", "copy of", "row 1: column 'copy of'"),
+        ("left,One\na/One2", "left\na/One2", "row 2 has 8 columns"),
+        (",10,", ",ten,", "row 2: packets = 'ten'"),
         ("possible", "perhaps", "row 6: damaged = 'perhaps'"),
-        ("copy.pcap,7,b/one1.pcap", "copy.pcap,7,b/one3.pcap", "row 5: copy_of = 'b/one3.pcap' is no file"),
-        ("b/one1.pcap,7", "A/one 1.cap,7", "row 4: file = 'A/one 1.cap' stands in row 2 already"),
-        ("two.pcap", "", "row 6: file is empty"),
-        ("two.pcap", ".pcap", "row 6: file = '.pcap' names no file"),
-        ("two.pcap", "   ", "row 6: file = '   ' names no file"),
-        ("two.pcap", "../two.pcap", "row 6: file = '../two.pcap' must be a name"),
-        ("two.pcap", "/two.pcap", "row 6: file = '/two.pcap' must be a name"),
-        ("two.pcap", "\n\nB/One1.pcapng", "row 8: file = 'B/One1.pcapng' stands in row 4 already"),
+        ("copy.pcap,7,b/one1.pcap", "copy.pcap,7,b/one3.pcap", "row 5: copy_of = 'b/one3.pcap'"),
+        ("b/one1.pcap,7", "A/one 1.cap,7", "row 4: file = 'A/one 1.cap' stands in row 2"),
+        ("two.pcap", "", "row 6: file"),
+        ("two.pcap", ".pcap", "row 6: file = '.pcap'"),
+        ("two.pcap", "   ", "row 6: file = '   '"),
+        ("two.pcap", "../two.pcap", "row 6: file = '../two.pcap'"),
+        ("two.pcap", "/two.pcap", "row 6: file = '/two.pcap'"),
+        ("two.pcap", "\n\nB/One1.pcapng", "row 8: file = 'B/One1.pcapng' stands in row 4"),
         (",10,", f",{'9' * 5000},", "row 2: packets = '999"),
         (
             "copy.pcap,7,b/one1.pcap",
             "copy.pcap,7,B/One1-copy.cap",
-            "row 5: copy_of = 'B/One1-copy.cap' is the row's own",
+            "row 5: copy_of = 'B/One1-copy.cap'",
         ),
         (
             ",3,,possible",
             ",3,b/one1-copy.pcap,possible",
-            "row 6: copy_of = 'b/one1-copy.pcap' is a copy itself, by row 5",
+            "row 6: copy_of = 'b/one1-copy.pcap'",
         ),
     ],
 )
-def test_a_wrong_list_is_refused_in_one_line(tmp_path, old, new, reason):
+def test_a_wrong_list_is_refused_in_one_line(tmp_path, old, new, place):
     path = tmp_path / "mine.csv"
     assert old in LIST
     path.write_text(LIST.replace(old, new, 1))
-    with pytest.raises(InputError) as error:
+    with refused("bad-file-list", path, place):
         read_file_list(path)
-    assert str(error.value).startswith(str(path))
-    assert reason in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_what_of_a_path_tells_a_capture():
@@ -229,40 +226,38 @@ def test_switches_change_labels_or_leave_captures_out(card):
 
 
 def test_unknown_switches_and_choices_are_refused(card):
-    with pytest.raises(InputError, match="no switch 'three'; it has: two, ones"):
+    with refused("unknown-switch", "'three'", "two, ones"):
         card.choose({"three": "x"})
-    with pytest.raises(InputError, match="switch two has no choice 'up'; it has: right, left, none, out"):
+    with refused("unknown-switch", "switch two", "'up'"):
         card.choose({"two": "up"})
-    with pytest.raises(InputError, match="demo has no switch 'two'; it has: none"):
+    with refused("unknown-switch", "demo", "'two'"):
         find_card("demo").choose({"two": "x"})
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "place", "reason"),
+    ("old", "new", "place", "known"),
     [
-        ('table = "mine.csv"', 'table = "no.csv"', "no.csv", "cannot be read as a list"),
-        ('table = "mine.csv"', "table = 3", "labels.table = 3", "must be str"),
-        ("'^two'", "'^three'", "switches.two.files = '^three'", "matches no file of mine.csv"),
-        ("'^two'", "'^(two'", "switches.two.files", "not a regular expression"),
-        ('default = "right"', 'default = "up"', "switches.two.default = 'up'", "there are: right"),
-        ('{ side = "left" }', '{ sid = "left" }', "switches.two.choices.left.sid = 'left'", "can be set: app, side"),
-        ('out = { file = "" } }\n[tasks', 'out = { file = "x" } }\n[tasks', "choices.out.file = 'x'", "file to ''"),
-        ("{side}-{app}", "{side}-{ap}", "tasks.both.label = '{side}-{ap}'", "no label column 'ap'"),
+        ('table = "mine.csv"', 'table = "no.csv"', "no.csv", ""),
+        ('table = "mine.csv"', "table = 3", "labels.table = 3", "str"),
+        ("'^two'", "'^three'", "switches.two.files = '^three'", "mine.csv"),
+        ("'^two'", "'^(two'", "switches.two.files", ""),
+        ('default = "right"', 'default = "up"', "switches.two.default = 'up'", "right, left"),
+        ('{ side = "left" }', '{ sid = "left" }', "switches.two.choices.left.sid = 'left'", "app, side"),
+        ('out = { file = "" } }\n[tasks', 'out = { file = "x" } }\n[tasks', "choices.out.file = 'x'", "''"),
+        ("{side}-{app}", "{side}-{ap}", "tasks.both.label = '{side}-{ap}'", "'ap'"),
         (
             'kind = "files"\ntable = "mine.csv"',
             "kind = 'pattern'\npattern = '(?P<side>.)(?P<app>.)'",
             "switches",
-            "only",
+            "",
         ),
     ],
 )
-def test_a_wrong_card_of_a_list_is_refused(tmp_path, card, old, new, place, reason):
+def test_a_wrong_card_of_a_list_is_refused(tmp_path, card, old, new, place, known):
     assert old in CARD
     (tmp_path / "mine.toml").write_text(CARD.replace(old, new))
-    with pytest.raises(InputError) as error:
+    with refused("bad-file-list" if place == "no.csv" else "bad-card", place, known):
         find_card(tmp_path / "mine.toml")
-    assert place in str(error.value)
-    assert reason in str(error.value)
 
 
 def test_the_digest_of_a_card_covers_its_list(tmp_path, card):

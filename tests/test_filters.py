@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from split_tables import split_of
 
 from bench.cli.base import check_classes
-from bench.errors import InputError
 from bench.schema import NO_CLASS
 from bench.spec import FILTERS, SplitSpec, parse_filter
 from bench.splits.filters import RULES, SERVICES, apply_filter
@@ -81,7 +81,7 @@ def test_every_filter_has_rules():
 def test_names_have_one_order():
     assert parse_filter("dns, sugar,dns") == "sugar,dns"
     assert parse_filter("none,tcp") == "tcp" and parse_filter("none") == "none"
-    with pytest.raises(InputError, match="unknown filter 'http'; there are: none, paper, sugar"):
+    with refused("unknown-filter", "'http'"):
         parse_filter("dns,http")
 
 
@@ -115,13 +115,12 @@ def test_an_emptied_class_is_told_or_refused(store, capsys):
     check_classes(store, None, dns, strict=False)
     told = capsys.readouterr().err
     assert told.startswith("WARNING: fake, task task") and "tinba" in told and told.count("\n") == 1
-    with pytest.raises(InputError, match="no sample of tinba; take another filter") as refused:
+    with refused("emptied-class", "tinba"):
         check_classes(store, None, dns, strict=True)
-    assert "\n" not in str(refused.value)
     check_classes(store, None, sugar, strict=True)
     assert capsys.readouterr().err == ""
 
 
 def test_nothing_left_is_refused(store):
-    with pytest.raises(InputError, match="nothing of task task is left"):
+    with refused("nothing-left", "task task"):
         split_of(store, "task", "session", filter="dns,tcp", min_per_class=61)

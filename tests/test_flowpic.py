@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from torch.nn import functional as F
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import Ragged, View
 from bench.schema import Samples
@@ -198,7 +198,7 @@ def test_every_resolution_gives_logits(kind, resolution):
     [{"resolution": 31}, {"resolution": 1501}, {"blocks": 955}, {"time": "log"}, {"direction": "in"}, {"balance": "x"}],
 )
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=next(iter(values))):
+    with refused("bad-parameter", next(iter(values))):
         make(**values)
 
 
@@ -247,7 +247,7 @@ def test_a_session_without_a_packet_in_its_pictures_is_an_abstention(make_store)
     part = part_of(make_store, method, sessions, labels)
     probabilities = method.fit(part, part, Monitor()).predict_proba(part.inputs)
     assert np.isnan(probabilities).all(axis=1).tolist() == [False, False, True, True] + [False] * 4
-    with pytest.raises(InputError, match="0 usable training samples"):
+    with refused("cannot-train", "0 usable"):
         small(direction="down").fit(part_of(make_store, method, sessions[2:4], [0, 1]), part, Monitor())
 
 

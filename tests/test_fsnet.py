@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from torch import nn
 from torch.nn import functional as F
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import View
 from bench.schema import Samples
@@ -65,7 +65,7 @@ def test_parameter_counts_are_those_of_the_specification():
 
 @pytest.mark.parametrize("values", [{"head": "gate"}, {"alpha": -1.0}, {"dropout": 1.0}, {"layers": 0}])
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=next(iter(values))):
+    with refused("bad-parameter", next(iter(values))):
         make(**values)
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 from small_captures import packet, pcap, talk
 
 from bench.data.cards import read_card
 from bench.data.labels import five_tuples, numbers
 from bench.data.prepare import How, prepare
 from bench.data.store import Store
-from bench.errors import InputError
 
 
 @pytest.fixture
@@ -131,13 +131,13 @@ def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("label,tls", "label,ssl", "has no column 'tls', which the card names; it has: capture, l4,"),
+        ("label,tls", "label,ssl", "'tls'"),
         ("10.0.0.1,5000,", "10.0.0.256,5000,", "column client_ip: '10.0.0.256'"),
-        (",5000,", ",http,", "column client_port: .*http"),
-        ("5000,", "", "row 2 has 10 columns, the head has 11"),
-        (",1000.0,", ",noon,", "column start has a value"),
-        (",2,6,", ",two,6,", "column packets: .*two"),
-        (",5000,", ",65536,", "column client_port: 65536 is not within 0…65535"),
+        (",5000,", ",http,", "column client_port"),
+        ("5000,", "", "row 2 has 10 columns"),
+        (",1000.0,", ",noon,", "column start"),
+        (",2,6,", ",two,6,", "column packets"),
+        (",5000,", ",65536,", "column client_port: 65536"),
     ],
 )
 def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message):
@@ -145,7 +145,7 @@ def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message)
     card = labelled(folder, ROWS, CAPTURES)
     path = folder / "labels.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(InputError, match=rf"labels\.csv: {message}"):
+    with refused("bad-label-file", path, message):
         prepare(card, folder, home=home)
 
 

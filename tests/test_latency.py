@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from refusals import refused
 from torch import nn
 
 from bench.data.prepare import open_dataset
-from bench.errors import InputError
 from bench.runs import latency
 from bench.runs.latency import Latency, Timed, Timing
 from bench.training import TorchMethod
@@ -86,7 +86,7 @@ def test_a_batch_is_of_labelled_sessions_with_enough_packets(demo):
     assert np.array_equal(samples.count, demo.session("packets")[samples.session])
     assert np.array_equal(labels, demo.labels(demo.default_task)[samples.session])
     assert np.array_equal(samples.session, latency.batch_of(demo, 20, 16)[0].session)
-    with pytest.raises(InputError, match="demo has 0 labelled sessions with payload and 100000 packets or more, 4 are"):
+    with refused("too-few-sessions", "demo has 0", "100000 packets", "4 are"):
         latency.batch_of(demo, 4, 100_000)
 
 
@@ -102,7 +102,7 @@ def test_methods_are_timed_in_their_original_size(demo):
 
 
 def test_a_method_without_a_network_is_bad_input(demo):
-    with pytest.raises(InputError, match="majority has no network to time"):
+    with refused("method-cannot-run", "majority"):
         latency.timings(["majority"], demo)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 from small_captures import pcap, talk
 
 import bench.ingest
@@ -17,7 +18,6 @@ from bench.data.cards import find_card
 from bench.data.prepare import How, open_dataset, prepare
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store
-from bench.errors import InputError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared captures, which are not in the project")
@@ -123,7 +123,7 @@ def test_moved_captures_are_found_again_by_preparing(source, home):
     moved = source.parent / "moved" / "apps"
     moved.parent.mkdir()
     source.rename(moved)
-    with pytest.raises(InputError, match="is gone"):
+    with refused("capture-changed"):
         Store.find("apps", home).capture_bytes(0)
     assert made(moved, home).unchanged
     assert Store.find("apps", home).capture_bytes(0).tobytes() == (moved / "x" / "1.pcap").read_bytes()
@@ -150,7 +150,7 @@ def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(source, hom
     done = subprocess.run([sys.executable, "-c", code, source, home], check=False)
     assert done.returncode == -signal.SIGKILL
     assert list((home / "stores").glob(".*-*-*"))
-    with pytest.raises(InputError, match="not prepared"):
+    with refused("not-prepared"):
         Store.find("apps", home)
     assert not made(source, home).unchanged
     assert not list((home / "stores").glob(".*-*-*"))
@@ -179,19 +179,19 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(source, home):
 def test_nothing_usable_is_an_input_error(source, home, tmp_path):
     for path in source.rglob("*.pcap"):
         path.write_text("no capture")
-    with pytest.raises(InputError, match=r"no usable capture for apps: .*1\.pcap.*check --source"):
+    with refused("no-capture", "1.pcap", "--source"):
         made(source, home)
     for path in source.rglob("*.pcap"):
         path.write_bytes(pcap([(1.0, bytes(60))]))
-    with pytest.raises(InputError, match=r"no TCP or UDP packet in the captures of apps"):
+    with refused("no-packets", "apps"):
         made(source, home)
-    with pytest.raises(InputError, match=r"iot-sentinel: say where its captures lie"):
+    with refused("missing-source"):
         prepare(find_card("iot-sentinel"), home=home)
-    with pytest.raises(InputError, match="no such folder"):
+    with refused("missing-source"):
         prepare(find_card("iot-sentinel"), tmp_path / "none", home=home)
-    with pytest.raises(InputError, match="makes its own captures"):
+    with refused("bad-options"):
         prepare(find_card("demo"), tmp_path, home=home)
-    with pytest.raises(InputError, match=r"labels\.csv: label file of iot-sentinel is missing"):
+    with refused("missing-file", "labels.csv", "iot-sentinel"):
         prepare(find_card("iot-sentinel"), source, home=home)
     assert not list((home / "stores").glob("[!.]*"))
 
@@ -209,7 +209,7 @@ def test_compressed_captures_are_unpacked_beside_the_store(source, home):
     assert store.capture_path(0).is_relative_to(home / "unpacked")
     assert made(source, home).unchanged
     store.capture_path(0).unlink()
-    with pytest.raises(InputError, match="is gone"):
+    with refused("capture-changed"):
         Store.find("apps", home).capture_bytes(0)
     assert not made(source, home).unchanged
     shutil.rmtree(source / "y")
@@ -234,12 +234,12 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
     assert len(open_dataset(str(source), home=home).manifest.captures) == 4
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\n')
-    with pytest.raises(InputError, match="not prepared"):
+    with refused("not-prepared"):
         open_dataset(str(path), home=home)
     prepare(find_card(str(path)), source, home=home)
     assert open_dataset(str(path), home=home).name == "mine"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\npayload = false\n')
-    with pytest.raises(InputError, match=r"card changed since .*`bench prepare .*mine\.toml --source DIR`"):
+    with refused("card-changed", "mine.toml", "--source DIR"):
         open_dataset(str(path), home=home)
 
 
@@ -308,7 +308,7 @@ def test_a_source_is_kept_without_points_but_with_its_links(source, tmp_path):
     }.items():
         assert source_folder(card, given, tmp_path) == kept
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(InputError, match="no such folder"):
+    with refused("missing-source"):
         source_folder(card, tmp_path / "loop" / ".." / "x", tmp_path)
 
 
@@ -328,7 +328,7 @@ def test_two_folders_of_one_name_do_not_share_a_store(source, home, tmp_path):
     made(source, home)
     other = tmp_path / "elsewhere" / "apps"
     shutil.copytree(source, other)
-    with pytest.raises(InputError, match="is the store of"):
+    with refused("same-name"):
         made(other, home)
     shutil.move(source, tmp_path / "gone")  # a folder that moved is the same folder
     assert made(other, home).store_path.is_dir()

@@ -7,9 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from bench import files
-from bench.errors import InputError
 from bench.paper import published, recompute
 from bench.paper.declaration import find_paper, paper_folders, read_paper
 from bench.paper.published import published_table
@@ -67,7 +67,7 @@ def test_names_are_the_papers_and_every_file_has_one():
 
 
 def test_a_figure_without_numbers_is_refused_in_one_line():
-    with pytest.raises(InputError, match=r"no published numbers of 'fig-8'; there are: table-I, .*fig-13$"):
+    with refused("unknown-experiment", "'fig-8'", "table-I", "fig-13"):
         published_table(PAPER, "fig-8")
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 from records import of_spec, record
+from refusals import refused
 
 from bench.analysis.ranking_entries import ranking_entries
-from bench.errors import InputError
 
 
 def rows(method, scores, **more):
@@ -41,27 +41,27 @@ def test_methods_that_lack_a_data_set_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "code", "named"),
     [
-        ({}, "several splits; choose with --split: 'capture'; 'session'; 'session, 5 folds'"),
-        ({"split": "session"}, None),  # an exact name
-        ({"split": "paper"}, "no such split that all have; choose with --split: 'capture'; 'session'"),
-        ({"split": "session, 5 folds"}, "several tasks; choose with --task: apps, service"),
-        ({"split": "capture"}, "1 methods with finished runs on demo"),
-        ({"methods": ["knn", "bind"]}, "no finished runs of bind, knn"),
+        ({}, "ambiguous-split", "'capture'; 'session'; 'session, 5 folds'"),
+        ({"split": "session"}, None, ""),  # an exact name
+        ({"split": "paper"}, "ambiguous-split", "'capture'; 'session'"),
+        ({"split": "session, 5 folds"}, "ambiguous-task", "apps, service"),
+        ({"split": "capture"}, "no-runs", "demo"),
+        ({"methods": ["knn", "bind"]}, "no-runs", "bind, knn"),
     ],
 )
-def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, said):
+def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, code, named):
     records = [
         *rows("forest", [0.8] * 5),
         *rows("tree", [0.8] * 5, task="apps"),
         record("forest", 0.5, split="capture"),
     ]
     records += [record("forest", 0.5), record("tree", 0.5), record("knn", None, status="failed")]
-    if said is None:
+    if code is None:
         assert len(ranking_entries(records, ["demo"], **options)[0]) == 2
         return
-    with pytest.raises(InputError, match=said):
+    with refused(code, named):
         ranking_entries(records, ["demo"], **options)
-    with pytest.raises(InputError, match="no finished runs on nowhere"):
+    with refused("no-runs", "nowhere"):
         ranking_entries(records, ["nowhere"])

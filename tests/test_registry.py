@@ -7,9 +7,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 import methods
-from bench.errors import InputError
 from bench.method import Method, Range, make_parameters
 from bench.runs import registry
 
@@ -89,7 +89,7 @@ def test_a_file_is_described_without_its_imports(mine):
     assert described.to_dict()["parameters"] == [
         {"name": "size", "type": "int", "default": 3, "help": "a size", "source": "our choice", "search": [1, 2]}
     ]
-    with pytest.raises(InputError, match=r"mine\.py: cannot be imported .*nowhere_to_be_found"):
+    with refused("bad-method", "mine.py", "nowhere_to_be_found"):
         registry.load(f"{mine}:Mine")
 
 
@@ -120,28 +120,28 @@ def test_an_entry_point_is_a_method(mine, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("atvits", "did you mean atvitsc"),
-        ("x", "unknown method 'x'; known: .*majority"),
-        ("nowhere.py:Class", "no file nowhere.py"),
+        ("atvits", "atvitsc"),
+        ("x", "majority"),
+        ("nowhere.py:Class", "nowhere.py"),
     ],
 )
 def test_unknown_names_are_refused_with_a_remedy(name, said):
     for ask in (registry.describe, registry.load):
-        with pytest.raises(InputError, match=said):
+        with refused("unknown-method", said):
             ask(name)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("class Mine:\n    name = 'mine'", "no subclass"),
-        ("class Other:\n    pass", "no subclass"),
+        ("class Mine:\n    name = 'mine'", "Mine"),
+        ("class Other:\n    pass", "Mine"),
         ("def broken(:", "mine.py:1: not Python"),
     ],
 )
 def test_files_without_a_method_are_refused(mine, text, said):
     mine.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with refused("bad-method", said):
         registry.describe(f"{mine}:Mine")
 
 

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+from refusals import refused
 
 from bench.data.prepare import open_dataset
-from bench.errors import InputError
 from bench.paper import costs
 from bench.paper.costs import overview, rates_of
 from bench.paper.declaration import find_paper
@@ -94,7 +94,7 @@ def test_scales_thin_grids_and_choose_methods():
         "BIND",
         "HAN",
     ]
-    with pytest.raises(InputError, match="table-XII has no method 'forest'; it has: atvitsc"):
+    with refused("unknown-method", "'forest'"):
         chosen_arms(EXPERIMENTS["table-XII"], Scale(methods=("forest",)))
 
 

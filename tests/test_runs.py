@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asked import SPLIT, changed, planned, run_spec
+from refusals import refused
 from split_tables import split_of
 
 from bench.analysis.tables import group, results_table
 from bench.data.manifest import FORMAT
 from bench.data.store import Store, write_columns
-from bench.errors import InputError
 from bench.method import Monitor
 from bench.render.table import render
 from bench.runs import attempt, registry
@@ -219,7 +219,7 @@ def test_a_saved_leaky_split_stays_leaky(store, tracker, tmp_path):
     made.save(tmp_path / "leaky.json")
     (one,) = planned(["majority"], [store], split="file", split_file=tmp_path / "leaky.json")
     assert tracker.load(execute(one, tracker).run_id).leaky
-    with pytest.raises(InputError, match="has its own filter, sampling"):
+    with refused("bad-options", "filter, sampling"):
         planned(["majority"], [store], split="file", split_file=tmp_path / "leaky.json", filter="dns")
 
 
@@ -238,19 +238,18 @@ def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "code", "named"),
     [
-        ({"values": {"trees": 3}}, "has no parameter 'trees'"),
-        ({"preset": "fast"}, "no preset 'fast'"),
-        ({"split": "random"}, "unknown split 'random'"),
-        ({"task": "kinds"}, "no task 'kinds'"),
-        ({"split": "file", "split_file": Path("nowhere.json")}, "cannot be read as a split"),
+        ({"values": {"trees": 3}}, "unknown-parameter", "'trees'"),
+        ({"preset": "fast"}, "unknown-preset", "'fast'"),
+        ({"split": "random"}, "unknown-split", "'random'"),
+        ({"task": "kinds"}, "unknown-task", "'kinds'"),
+        ({"split": "file", "split_file": Path("nowhere.json")}, "missing-file", "nowhere.json"),
     ],
 )
-def test_expand_refuses_in_one_line(store, asked, said):
-    with pytest.raises(InputError, match=said) as refused:
+def test_expand_refuses_in_one_line(store, asked, code, named):
+    with refused(code, named):
         planned(["majority"], [store], **asked)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from records import of_spec, write_result
+from refusals import refused
 
-from bench.errors import InputError
 from bench.paper.single_packets import one_packet
 from bench.runs.results import Predictions
 from bench.runs.tracking import Record
@@ -85,11 +85,11 @@ def test_a_wrong_class_that_is_absent_lowers_the_interval_as_an_abstention_does(
 
 def test_what_cannot_be_pooled_is_bad_input(store, make_run):
     run = make_run([0, 3], [0, 2])
-    with pytest.raises(InputError, match="no finished run"):
+    with refused("no-runs"):
         one_packet([], store)
-    with pytest.raises(InputError, match=r"no test session of these runs holds a single packet.*--sampling window=1"):
+    with refused("no-such-session", "fake", "--sampling window=1"):
         one_packet([make_run([2, 5], [0, 2], name="none")], store)
-    with pytest.raises(InputError, match="fake was prepared anew since run run-0123"):
+    with refused("store-changed", "run-0123"):
         one_packet([of_spec(run, store="f" * 64)], store)
-    with pytest.raises(InputError, match="run other-01: not of the first run's data set, task and classes"):
+    with refused("run-mismatch", "other-01"):
         one_packet([run, make_run([0], [0], name="other", task="another")], store)

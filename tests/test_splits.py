@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from refusals import refused
 from split_tables import QUIET, attempt, part_of_row, split_of, tables
 
-from bench.errors import InputError
 from bench.schema import NO_CLASS, Samples
 from bench.spec import SplitSpec, named_seed
 from bench.splits.assignment import PARTS
@@ -276,7 +275,7 @@ def test_saved_and_loaded(table_store, simple, tmp_path):
     loaded = split_of(store, "task", "file", file=path)
     assert loaded.digest == split.digest and loaded.summary() == split.summary()
     assert (loaded.spec.fold, loaded.spec.folds, loaded.spec.scheme) == (1, 4, "session")
-    with pytest.raises(InputError, match="another store"):
+    with refused("wrong-split-file", "split.json"):
         Split.load(path, replace(store, digest="1" * 64))
 
 
@@ -375,38 +374,37 @@ def test_a_hand_made_file_may_part_conversations_but_says_so(table_store, simple
 
 def test_bad_requests(table_store, simple, tmp_path):
     store = table_store(simple)
-    for match, arguments, options in [
-        ("unknown split", ("task", "random"), {}),
-        ("unknown filter 'x'; there are: none, paper", ("task", "session"), {"filter": "sugar,x"}),
-        ("sampling 'window': expected session, or", ("task", "session"), {"sampling": "window"}),
-        ("unknown balance 'x'; there are: keep", ("task", "session"), {"balance": "x"}),
-        ("min-per-class", ("task", "session"), {"min_per_class": 0}),
-        ("nothing of task task is left", ("task", "session"), {"min_per_class": 21}),
-        ("has its own filter, sampling", ("task", "file"), {"file": tmp_path, "sampling": "window=2"}),
-        ("unknown split 'attribute'", ("task", "attribute"), {}),
-        ("unknown split 'time:x'", ("task", "time:x"), {}),
-        ("no task 'x'; it has: task", ("x", "session"), {}),
-        ("does not exist", ("task", "session"), {"fold": 5, "folds": 5}),
-        ("does not exist", ("task", "session"), {"fold": 0, "folds": 1}),
-        ("number of folds", ("task", "session"), {"fold": 0}),
-        ("too few for 5 folds", ("task", "capture"), {"fold": 0, "folds": 5}),
-        ("no folds", ("task", "time"), {"fold": 0, "folds": 5}),
-        ("belong together", ("task", "file"), {}),
-        ("belong together", ("task", "session"), {"file": tmp_path}),
-        ("max-per-class", ("task", "session"), {"max_per_class": 0}),
+    for code, named, arguments, options in [
+        ("unknown-split", "random", ("task", "random"), {}),
+        ("unknown-filter", "'x'", ("task", "session"), {"filter": "sugar,x"}),
+        ("bad-sampling", "'window'", ("task", "session"), {"sampling": "window"}),
+        ("unknown-balance", "'x'", ("task", "session"), {"balance": "x"}),
+        ("bad-class-size", "min-per-class", ("task", "session"), {"min_per_class": 0}),
+        ("nothing-left", "task task", ("task", "session"), {"min_per_class": 21}),
+        ("bad-options", "filter, sampling", ("task", "file"), {"file": tmp_path, "sampling": "window=2"}),
+        ("unknown-split", "'attribute'", ("task", "attribute"), {}),
+        ("unknown-split", "'time:x'", ("task", "time:x"), {}),
+        ("unknown-task", "'x'", ("x", "session"), {}),
+        ("bad-fold", "5", ("task", "session"), {"fold": 5, "folds": 5}),
+        ("bad-fold", "1", ("task", "session"), {"fold": 0, "folds": 1}),
+        ("bad-fold", "", ("task", "session"), {"fold": 0}),
+        ("split-impossible", "5 folds", ("task", "capture"), {"fold": 0, "folds": 5}),
+        ("bad-fold", "time", ("task", "time"), {"fold": 0, "folds": 5}),
+        ("bad-options", "file", ("task", "file"), {}),
+        ("bad-options", "file", ("task", "session"), {"file": tmp_path}),
+        ("bad-class-size", "max-per-class", ("task", "session"), {"max_per_class": 0}),
     ]:
-        with pytest.raises(InputError, match=match) as caught:
+        with refused(code, named):
             split_of(store, *arguments, **options)
-        assert "\n" not in str(caught.value)
 
 
 def test_one_capture_group_a_class_cannot_be_split_by_capture(table_store, simple):
-    with pytest.raises(InputError, match="no split by capture is possible"):
+    with refused("split-impossible"):
         split_of(table_store(simple | {"capture": simple["labels"]}), "task", "capture")
 
 
 def test_one_start_for_all_cannot_be_split_by_time(table_store, simple):
-    with pytest.raises(InputError, match="empty"):
+    with refused("split-violation", "empty"):
         split_of(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
 
 
@@ -466,13 +464,11 @@ def test_resampling_to_a_number_has_a_bound_and_so_have_folds(table_store, simpl
     store = table_store(simple)
     assert split_of(store, "task", "paper", max_per_class=5_000).counts["class 0"]["train"] == 3_500
     for most in (5_000_001, 10**12, 10**30):
-        with pytest.raises(
-            InputError, match=f"max-per-class {most}: split paper .* of each of 2 classes.*5000000 or less"
-        ):
+        with refused("bad-class-size", f"max-per-class {most}", "2 classes", "5000000"):
             split_of(store, "task", "paper", max_per_class=most)
         for scheme, balance in (("paper", "undersample"), ("session", "resample")):  # which make no more of it
             split_of(store, "task", scheme, balance=balance, max_per_class=most)
-    with pytest.raises(InputError, match="40 sessions of task task are too few for 1000000000 folds"):
+    with refused("bad-fold", "40 sessions", "1000000000"):
         split_of(store, "task", "paper", fold=0, folds=10**9)
 
 
@@ -486,7 +482,7 @@ def test_an_attribute_may_be_a_pattern_with_braces(table_store, simple):
 def test_an_attribute_needs_two_values(table_store, simple):
     store = table_store(simple)
     store.attributes["person"] = simple["capture"] * 0
-    with pytest.raises(InputError, match="person has 1 values in this task, split attribute:person needs 2"):
+    with refused("split-impossible", "person", "attribute:person"):
         split_of(store, "task", "attribute:person")
 
 

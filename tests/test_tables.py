@@ -6,9 +6,9 @@ import json
 
 import pytest
 from records import record
+from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
-from bench.errors import InputError
 from bench.render.table import render
 
 RECORDS = [
@@ -111,9 +111,9 @@ def test_missing_folds_are_told():
 def test_no_runs_and_unknown_formats():
     assert render(results_table([])) == "no runs; `bench run` makes some"
     assert json.loads(render(results_table([]), "json"))["rows"] == []
-    with pytest.raises(InputError, match="unknown table format 'latex'"):
+    with refused("unknown-format", "'latex'"):
         render(results_table([]), "latex")
-    with pytest.raises(InputError, match="cannot spread a table over 'seed'"):
+    with refused("unknown-column", "'seed'"):
         results_table([], columns="seed")
 
 

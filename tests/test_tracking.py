@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refused
 
-from bench.errors import InputError
 from bench.runs.results import Predictions
 from bench.runs.tracking import Tracker
 from bench.spec import RunSpec
@@ -91,7 +91,7 @@ def test_artefacts_come_back_also_after_the_folder_moved(tracker, tmp_path_facto
 @pytest.mark.parametrize("asked", ["", "zz", "0" * 32])
 def test_unknown_and_ambiguous_ids_are_refused(tracker, asked):
     begin(tracker, seed=70)
-    with pytest.raises(InputError, match="starts with"):
+    with refused("unknown-run"):
         tracker.load(asked)
 
 
@@ -100,7 +100,7 @@ def test_a_run_without_artefacts_says_what_to_do(tracker):
     run.end("failed", "x")
     record = tracker.load(run.run_id)
     for ask in (record.predictions, record.result):
-        with pytest.raises(InputError, match="--rerun"):
+        with refused("missing-artefact", "--rerun"):
             ask()
 
 
@@ -126,9 +126,8 @@ def test_the_environment_names_the_store(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "nonsense://x"])
 def test_a_store_that_mlflow_refuses_is_one_line(uri, tmp_path):
-    with pytest.raises(InputError, match="MLflow cannot open it") as refused:
+    with refused("storage-failed"):
         Tracker(tmp_path, uri=uri).search()
-    assert "\n" not in str(refused.value)
 
 
 def test_a_new_store_is_made_without_a_word(tmp_path):

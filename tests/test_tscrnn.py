@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
-from bench.errors import InputError
 from bench.method import Monitor, Part, make_parameters
 from methods.tscrnn import Network, Parameters, Tscrnn
 
@@ -50,7 +50,7 @@ def test_every_size_gives_logits(packets, bytes):
     "values", [{"bytes": 3}, {"packets": 0}, {"recurrent_axis": "packets"}, {"read_out": "mean"}, {"first_cut": 0}]
 )
 def test_parameters_out_of_range_are_bad_input(values):
-    with pytest.raises(InputError, match=next(iter(values))):
+    with refused("bad-parameter", next(iter(values))):
         Parameters(**values)
 
 
