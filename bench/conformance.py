@@ -438,7 +438,7 @@ def _store(folder: Path, **salted: Any) -> Store:
         for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
             (folder / str(number) / service).rename(folder / "aside" / service)
         (folder / "aside").rename(captures)
-    prepared = prepare.prepare(cards.find_card(captures), captures, home=folder / "home")
+    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
     return Store.open(prepared.store_path)
 
 

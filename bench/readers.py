@@ -6,15 +6,18 @@ numba is imported with the first array.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bench.errors import InputError
 from bench.schema import Samples, SessionStore
+
+if TYPE_CHECKING:
+    from bench.ingest import packet_bytes
 
 #: what a method can declare in ``reads``, and what it means
 READS: Final = {
@@ -229,24 +232,34 @@ class View:
         """Captured payload at the places of ``rows``, ``each`` of them a sample: uint8 ``[places, bytes]``."""
         from bench.ingest import packet_bytes as kernels
 
-        columns = [self._packet(c) for c in ("record", "ip", "captured", "payload", "payload_length")]
+        columns = self._columns()
         out = _zeros((len(rows), bytes))
-        self._each_capture(
-            lambda data, places: kernels.copy_payload(data, places, rows.values, rows.offsets, *columns, out), each
-        )
+        for data, places in self._each_capture(each):
+            kernels.copy_payload(data, places, _rows_of(rows, places), columns, out)
         return out
 
     def _copied_ip(self, rows: Ragged, bytes: int, hide: tuple[bool, bool, bool], each: int = 1) -> NDArray[np.uint8]:
         """As `_copied_payload`, from the IP header on, with hidden fields."""
         from bench.ingest import packet_bytes as kernels
+        from bench.ingest.headers import transport_offsets
 
-        columns = [self._packet(c) for c in ("record", "ip", "captured")]
-        columns.append(_constant(np.repeat(self._of_session("protocol"), each)))
+        columns, protocol = self._columns(), np.repeat(self._of_session("protocol"), each)
         out = _zeros((len(rows), bytes))
-        self._each_capture(
-            lambda data, places: kernels.copy_ip(data, places, rows.values, rows.offsets, *columns, hide, out), each
-        )
+        for data, places in self._each_capture(each):
+            picked = _rows_of(rows, places)
+            begin = columns.record[picked.values] + columns.ip[picked.values]
+            size = np.minimum(columns.captured[picked.values].astype(np.int64), len(data) - begin)
+            transport = np.empty(len(begin), np.int64)
+            transport_offsets(data, begin, size, transport)
+            segments = kernels.Segments(transport, _constant(protocol[places]))
+            kernels.copy_ip(data, places, picked, columns, segments, kernels.Mask(*hide), out)
         return out
+
+    def _columns(self) -> "packet_bytes.Columns":
+        """The columns that say where a packet's bytes lie."""
+        from bench.ingest.packet_bytes import Columns
+
+        return Columns(*(self._packet(name) for name in Columns._fields))
 
     def _packet(self, column: str) -> NDArray[Any]:
         return _constant(self._store.packet(column))
@@ -297,8 +310,8 @@ class View:
             out[kept] = taken
         return out
 
-    def _each_capture(self, copy: Callable[[NDArray[np.uint8], NDArray[np.int64]], None], each: int) -> None:
-        """Call ``copy(capture's bytes, places of its samples)`` for each capture; a sample has ``each`` places.
+    def _each_capture(self, each: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Each capture's bytes, uint8, and the places of its samples, int64; a sample has ``each`` places.
 
         One after the other: memory decides the speed, and threads gained nothing in measurements (two cores).
         """
@@ -307,7 +320,15 @@ class View:
         numbers, begins = np.unique(capture[order], return_index=True)
         for number, samples in zip(numbers, np.split(order, begins[1:]), strict=False):  # no capture: one empty part
             places = (samples[:, None] * each + np.arange(each)).reshape(-1)
-            copy(_constant(self._store.capture_bytes(int(number))), places)
+            yield _constant(self._store.capture_bytes(int(number))), places
+
+
+def _rows_of(rows: Ragged, places: NDArray[np.int64]) -> "packet_bytes.Rows":
+    """The rows of some places, as kernels take them."""
+    from bench.ingest.packet_bytes import Rows
+
+    picked = rows[places]
+    return Rows(picked.values, picked.offsets)
 
 
 def _positive(name: str, value: int) -> int:

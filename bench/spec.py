@@ -256,6 +256,14 @@ class SplitSpec:
             return [self]
         return [dataclasses.replace(self, fold=fold) for fold in range(self.folds)]
 
+    def each_seed(self, count: int) -> list["SplitSpec"]:
+        """The same split under ``count`` seeds, from its own on.
+
+        >>> [spec.seed for spec in SplitSpec("capture").each_seed(3)]
+        [0, 1, 2]
+        """
+        return [dataclasses.replace(self, seed=self.seed + number) for number in range(count)]
+
     @property
     def label(self) -> str:
         """The scheme, the number of folds, and how sessions become samples where they are not whole."""

@@ -2,18 +2,18 @@
 
     python benchmarks/inference.py [--dataset demo] [--device cpu] [--method a,b] [--format text]
 
-See `bench.runs.latency`; `bench reproduce table-X` gives the same for the paper's nine methods.  FlowPic's first layer
-works on filled cells alone, which the paper's surely did not.  A quick look: --calls 5 --seconds 1.
+See `bench.analysis.latency`; `bench reproduce table-X` gives the same for the nine methods of the paper.  FlowPic's
+first layer works on filled cells alone, which the paper's surely did not.  A quick look: --calls 5 --seconds 1.
 """
 
 import argparse
 import sys
 
+from bench.analysis.latency import Timed, TimingOptions, timing_table, timings
 from bench.data.prepare import open_dataset
 from bench.paper.declaration import find_paper
 from bench.render.table import FORMATS, render
 from bench.runs import registry
-from bench.runs.latency import HowToTime, Timed, timing_table, timings
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     found = timings(
         options.method.split(",") if options.method else deep,
         open_dataset(options.dataset),
-        HowToTime(options.batch, options.least, options.calls, options.seconds),
+        TimingOptions(options.batch, options.least, options.calls, options.seconds),
         device=options.device,
         progress=tell,
     )

@@ -13,7 +13,7 @@ from split_tables import split_of
 
 from bench.data.cards import find_card, read_card
 from bench.data.file_list import capture_key
-from bench.data.prepare import How, prepare
+from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.data.synthetic_captures import write_synthetic_captures
 
@@ -53,7 +53,7 @@ def made(tmp_path_factory):
             folder = tmp_path_factory.mktemp(name)
             card = write_synthetic_captures(name, folder, **SETS[name][1])
             known[name] = Standins(card, folder / "captures", folder / "home")
-            prepare(read_card(card), known[name].captures, How(strict=True), home=known[name].home)
+            prepare_dataset(read_card(card), known[name].captures, PrepareOptions(strict=True), home=known[name].home)
         return known[name]
 
     return make
@@ -218,7 +218,9 @@ def test_a_switch_changes_exactly_its_files(made, tmp_path, name, switch, choice
     """``label``: the classes they then have together; None: they are not read."""
     place = made(name)
     before = class_map(Store.find(name, place.home), "paper")
-    done = prepare(read_card(place.card), place.captures, How(switches={switch: choice}, strict=True), home=tmp_path)
+    done = prepare_dataset(
+        read_card(place.card), place.captures, PrepareOptions(switches={switch: choice}, strict=True), home=tmp_path
+    )
     store = Store.open(done.store_path)
     after = class_map(store, "paper")
     changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
@@ -378,7 +380,9 @@ def test_stand_ins_of_a_card_given_by_its_path(tmp_path):
         'name = "mine"\ntitle = "t"\nlabels = {kind = "files", table = "lists/all.csv"}\ntasks.k = {label = "kind"}\n'
     )
     copy = write_synthetic_captures(card, tmp_path / "made")
-    done = prepare(read_card(copy), tmp_path / "made" / "captures", How(strict=True), home=tmp_path / "home")
+    done = prepare_dataset(
+        read_card(copy), tmp_path / "made" / "captures", PrepareOptions(strict=True), home=tmp_path / "home"
+    )
     assert class_map(Store.open(done.store_path), "k") == {"a/x.pcap": {"one"}, "b/y.pcapng": {"two"}}
     assert done.report["files"]["copies_skipped"] == {"z": "a/x.pcap"}
     with refused("bad-card"):
@@ -405,7 +409,7 @@ def test_what_is_dropped_is_in_no_task(switch):
 
 @pytest.mark.skipif(not NDPI.is_dir(), reason="needs the shared captures, which are not in the project")
 def test_ndpi_services(tmp_path):
-    done = prepare(find_card("ndpi-services"), NDPI, How(strict=True), home=tmp_path)
+    done = prepare_dataset(find_card("ndpi-services"), NDPI, PrepareOptions(strict=True), home=tmp_path)
     store = Store.open(done.store_path)
     assert [len(store.classes(task)) for task in ("encrypted", "all")] == [7, 10]
     assert store.default_task == "encrypted"

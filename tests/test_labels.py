@@ -9,7 +9,7 @@ from small_captures import packet, pcap, talk
 
 from bench.data.cards import read_card
 from bench.data.labels import five_tuples, numbers
-from bench.data.prepare import How, prepare
+from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 
 
@@ -72,7 +72,7 @@ ROWS = [
 
 def test_labels_by_session(tmp_path, home):
     card = labelled(tmp_path / "set", ROWS, CAPTURES)
-    report = prepare(card, tmp_path / "set", home=home).report
+    report = prepare_dataset(card, tmp_path / "set", home=home).report
     store = Store.find("mine", home)
     assert store.session("client_port").tolist() == [5000, 5001, 5000, 7, 5000, 5009]
     assert store.default_task == "all"
@@ -102,10 +102,10 @@ def test_labels_by_session(tmp_path, home):
 def test_a_changed_label_file_is_a_changed_input(tmp_path, home):
     folder = tmp_path / "set"
     card = labelled(folder, ROWS, CAPTURES)
-    prepare(card, folder, home=home)
-    assert prepare(card, folder, home=home).unchanged
+    prepare_dataset(card, folder, home=home)
+    assert prepare_dataset(card, folder, home=home).unchanged
     labelled(folder, ROWS[:3], CAPTURES)
-    assert not prepare(card, folder, home=home).unchanged
+    assert not prepare_dataset(card, folder, home=home).unchanged
 
 
 def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
@@ -113,18 +113,18 @@ def test_start_times_tell_sessions_of_one_five_tuple_apart(tmp_path, home):
     captures = {"p1.pcap": [one for t in times.values() for one in talk(5000, b"abc", t)]}
     rows = [f"p1.pcap,UDP,10.0.0.1,5000,10.0.0.2,443,{t},2,6,{name},1" for name, t in times.items()]
     card = labelled(tmp_path / "set", rows[::-1], captures)
-    report = prepare(card, tmp_path / "set", how=How(idle_timeout=50.0), home=home).report
+    report = prepare_dataset(card, tmp_path / "set", options=PrepareOptions(idle_timeout=50.0), home=home).report
     assert Store.find("mine", home).labels("all").tolist() == [0, 1, 2]
     assert report["labels"]["unmatched"]["count"] == 0
     assert "differences" not in report["labels"]  # counts of other sessions than these
     assert [entry["what"] for entry in report["unexpected"]] == ["captures"]
 
-    report = prepare(card, tmp_path / "set", home=home).report  # one session, three rows
+    report = prepare_dataset(card, tmp_path / "set", home=home).report  # one session, three rows
     assert Store.find("mine", home).classes("all") == ["a"]
     assert (report["labels"]["unmatched"]["count"], report["labels"]["compared"]) == (2, 0)
 
     card = labelled(tmp_path / "set", rows[:1], captures)  # three sessions, one row
-    prepare(card, tmp_path / "set", how=How(idle_timeout=50.0), home=home)
+    prepare_dataset(card, tmp_path / "set", options=PrepareOptions(idle_timeout=50.0), home=home)
     assert Store.find("mine", home).labels("all").tolist() == [0, 0, 0]
 
 
@@ -146,7 +146,7 @@ def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message)
     path = folder / "labels.csv"
     path.write_text(path.read_text().replace(old, new, 1))
     with refused("bad-label-file", path, message):
-        prepare(card, folder, home=home)
+        prepare_dataset(card, folder, home=home)
 
 
 ends = st.tuples(st.sampled_from([b"\1\2\3\4", b"\1\2\3\5", b"\2", b"", b"\xff" * 16]), st.integers(0, 3))

@@ -7,9 +7,9 @@ import pytest
 from refusals import refused
 from torch import nn
 
+from bench.analysis import latency
+from bench.analysis.latency import Latency, Timed, Timing
 from bench.data.prepare import open_dataset
-from bench.runs import latency
-from bench.runs.latency import Latency, Timed, Timing
 from bench.training import TorchMethod
 
 CALLS = Counter()
@@ -92,7 +92,9 @@ def test_a_batch_is_of_labelled_sessions_with_enough_packets(demo):
 
 def test_methods_are_timed_in_their_original_size(demo):
     told = []
-    found = latency.timings(["wang2d"], demo, latency.HowToTime(batch=4, calls=5, seconds=0.1), progress=told.append)
+    found = latency.timings(
+        ["wang2d"], demo, latency.TimingOptions(batch=4, calls=5, seconds=0.1), progress=told.append
+    )
     assert found == told
     (one,) = found
     assert one.name == "wang2d" and one.sessions == 4 and one.packets >= 16

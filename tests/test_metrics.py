@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bench.scores.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, macro_f1, mcnemar
+from bench.scores.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, macro_f1
+from bench.scores.significance import mcnemar
 
 
 def case(seed, sessions=200, classes=5, abstained=0, present=None):

@@ -13,9 +13,9 @@ import pytest
 from refusals import refused
 from small_captures import pcap, talk
 
-import bench.ingest
+import bench.ingest.capture
 from bench.data.cards import find_card
-from bench.data.prepare import How, open_dataset, prepare
+from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store
 
@@ -43,9 +43,9 @@ def home(tmp_path):
 
 
 def made(source, home, **options):
-    """Prepare; options of `How` and others by their names."""
+    """Prepare; options of `PrepareOptions` and others by their names."""
     own = {name: options.pop(name) for name in ("idle_timeout", "strict", "jobs", "rebuild") if name in options}
-    return prepare(find_card(source), how=How(**own), home=home, **options)
+    return prepare_dataset(find_card(source), options=PrepareOptions(**own), home=home, **options)
 
 
 def content(path):
@@ -96,7 +96,7 @@ def test_the_same_captures_give_the_same_bytes(source, home, tmp_path):
 def test_unchanged_input_is_not_read_again(source, home, monkeypatch):
     first = made(source, home)
     with monkeypatch.context() as patch:
-        patch.setattr(bench.ingest, "read_capture", None)
+        patch.setattr(bench.ingest.capture, "read_capture", None)
         again = made(source, home)
         assert again.unchanged
         assert again.report == first.report
@@ -186,13 +186,13 @@ def test_nothing_usable_is_an_input_error(source, home, tmp_path):
     with refused("no-packets", "apps"):
         made(source, home)
     with refused("missing-source"):
-        prepare(find_card("iot-sentinel"), home=home)
+        prepare_dataset(find_card("iot-sentinel"), home=home)
     with refused("missing-source"):
-        prepare(find_card("iot-sentinel"), tmp_path / "none", home=home)
+        prepare_dataset(find_card("iot-sentinel"), tmp_path / "none", home=home)
     with refused("bad-options"):
-        prepare(find_card("demo"), tmp_path, home=home)
+        prepare_dataset(find_card("demo"), tmp_path, home=home)
     with refused("missing-file", "labels.csv", "iot-sentinel"):
-        prepare(find_card("iot-sentinel"), source, home=home)
+        prepare_dataset(find_card("iot-sentinel"), source, home=home)
     assert not list((home / "stores").glob("[!.]*"))
 
 
@@ -236,7 +236,7 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\n')
     with refused("not-prepared"):
         open_dataset(str(path), home=home)
-    prepare(find_card(str(path)), source, home=home)
+    prepare_dataset(find_card(str(path)), source, home=home)
     assert open_dataset(str(path), home=home).name == "mine"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\npayload = false\n')
     with refused("card-changed", "mine.toml", "--source DIR"):
@@ -251,7 +251,7 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
 
 @needs_shared
 def test_iot_sentinel_agrees_with_its_labels(home):
-    report = prepare(find_card("iot-sentinel"), SHARED / "iot_sentinel", home=home).report
+    report = prepare_dataset(find_card("iot-sentinel"), SHARED / "iot_sentinel", home=home).report
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (550, 15_065)
     assert report["labels"]["compared"] == report["labels"]["rows"] == 14_081
@@ -267,7 +267,7 @@ def test_iot_sentinel_agrees_with_its_labels(home):
 
 @needs_shared
 def test_ustc_sessions_agree_with_their_labels(home):
-    report = prepare(find_card("ustc-sessions"), SHARED / "ustc_tfc2016" / "sessions784", home=home).report
+    report = prepare_dataset(find_card("ustc-sessions"), SHARED / "ustc_tfc2016" / "sessions784", home=home).report
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (20, 14_267)
     assert report["tasks"]["paper"]["class_captures"] == [1] * 20
@@ -287,7 +287,7 @@ def test_a_full_disk_ends_the_preparation(source, home, monkeypatch):
     def full(path, **options):
         raise OSError(28, "No space left on device", "work")
 
-    monkeypatch.setattr(bench.ingest, "read_capture", full)
+    monkeypatch.setattr(bench.ingest.capture, "read_capture", full)
     with pytest.raises(OSError, match="No space"):
         made(source, home)
     monkeypatch.undo()

@@ -37,7 +37,9 @@ def make_packet(rng, version, protocol, payload):
         size = {44: 8, 51: (words + 2) * 4}.get(kind, (words + 1) * 8)
         extension = bytearray(rng.bytes(size))
         extension[0] = following
-        if kind != 44:  # the second byte of a fragment header means nothing
+        if kind == 44:  # a first fragment; of later ones the ingest makes no packet
+            extension[2:4] = bytes(2)
+        else:
             extension[1] = words
         header += extension
     at = len(header)

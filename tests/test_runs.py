@@ -19,7 +19,7 @@ from bench.data.store import Store, write_columns
 from bench.method import Monitor
 from bench.render.table import render
 from bench.runs import attempt, registry
-from bench.runs.execute import How, execute, run_matrix, tags_of
+from bench.runs.execute import RunOptions, execute, run_matrix, tags_of
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.spec import NEW_FIELDS, RunSpec
@@ -255,7 +255,7 @@ def test_expand_refuses_in_one_line(store, asked, code, named):
 def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch):
     told = []
     wanted = spec(store)
-    done = execute(wanted, tracker, How(progress=lambda s, stage, values: told.append(stage)))
+    done = execute(wanted, tracker, RunOptions(progress=lambda s, stage, values: told.append(stage)))
     assert (done.status, done.reason) == ("done", "")
     assert told == ["split", "represent", "fit", "predict"]
     assert done.metrics["macro_f1"] == pytest.approx(1 / 6)  # one class of three, always
@@ -277,7 +277,7 @@ def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch)
 
 
 def test_rerun_computes_again_and_gives_the_same(store, tracker):
-    first, second = (execute(spec(store), tracker, How(rerun=rerun)) for rerun in (False, True))
+    first, second = (execute(spec(store), tracker, RunOptions(rerun=rerun)) for rerun in (False, True))
     assert second.status == "done" and second.run_id != first.run_id
     a, b = (tracker.load(o.run_id).predictions() for o in (first, second))
     np.testing.assert_array_equal(a.probabilities, b.probabilities)
@@ -301,7 +301,7 @@ def test_curves_deviations_and_scale_are_recorded(store, tracker, file):
     epochs = []
     curved = planned([f"{file}:Curved"], [store], epochs=3, max_per_class=20)[0]
     keep = lambda s, stage, values: stage == "epoch" and epochs.append(dict(values))  # noqa: E731
-    done = execute(curved, tracker, How(progress=keep))
+    done = execute(curved, tracker, RunOptions(progress=keep))
     assert [e["epoch"] for e in epochs] == [1, 2, 3] and epochs[0]["epochs"] == 3
     history = tracker._client.get_metric_history(done.run_id, "step/loss")
     assert [(m.step, m.value) for m in history] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
@@ -364,10 +364,10 @@ def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
 
 def test_several_jobs_give_what_one_gives(store, tracker):
     specs = [spec(store, seed=seed) for seed in (101, 102)]
-    outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, How(jobs=2))}
+    outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, RunOptions(jobs=2))}
     assert {o.status for o in outcomes.values()} == {"done"}
     for one in specs:
-        again = execute(one, tracker, How(rerun=True))
+        again = execute(one, tracker, RunOptions(rerun=True))
         assert again.metrics["macro_f1"] == outcomes[one.split.seed].metrics["macro_f1"]
 
 

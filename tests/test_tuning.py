@@ -8,8 +8,8 @@ from refusals import refused
 
 from bench.method import Range
 from bench.runs import tuning
-from bench.runs.parameters import read_parameters
-from bench.runs.tuning import HowToTune, Search, grid_values, open_study, parse_space, spaces_for, tune
+from bench.runs.plan import read_parameters
+from bench.runs.tuning import Search, TuneOptions, grid_values, open_study, parse_space, spaces_for, tune
 from bench.spec import RunSpec
 
 
@@ -105,7 +105,7 @@ def study(tmp_path, monkeypatch):
         monkeypatch.setattr(tuning, "store_of", lambda spec: None)
         tracker = FakeTracker(tmp_path)
         url = f"sqlite:///{tmp_path / storage}"
-        summary = tune(search, tracker, HowToTune(url, tmp_path, trials, progress=seen.append))
+        summary = tune(search, tracker, TuneOptions(url, tmp_path, trials, progress=seen.append))
         return summary, tracker, [one for one in seen if isinstance(one, dict)]
 
     return call

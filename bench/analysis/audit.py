@@ -68,7 +68,7 @@ class AuditRequest:
         return SplitSpec(scheme, seed=self.seed, **self.options)
 
 
-def audit(
+def audit_dataset(
     store: Store,
     task: str,
     tracker: Tracker,

@@ -19,7 +19,8 @@ from bench.render.table import Table
 from bench.runs.results import Predictions
 from bench.runs.run_labels import marked, with_interval
 from bench.runs.tracking import Record
-from bench.scores.metrics import decide, difference, macro_f1, mcnemar
+from bench.scores.metrics import decide, difference, macro_f1
+from bench.scores.significance import mcnemar
 
 METRICS: Final = ("accuracy", "macro_f1")
 

@@ -148,7 +148,7 @@ class TrainingOptions:
         if self.params is not None:
             if len(methods) != 1:
                 raise InputError("bad-options", "--params holds the parameters of one method; give one --method")
-            from bench.runs.parameters import read_parameters
+            from bench.runs.plan import read_parameters
 
             values = read_parameters(self.params, methods[0]) | values
         return Settings(values, self.preset, self.epochs)
@@ -211,6 +211,13 @@ def specs_of(
     methods: list[str], datasets: list[str], split: SplitOptions, training: TrainingOptions, seeds: Sequence[int]
 ) -> list[RunSpec]:
     """The matrix that the options ask for."""
+    from bench.data.cards import find_card
+    from bench.runs.registry import describe
+
+    for method in methods:  # a wrong name is told before anything heavy is imported
+        describe(method)
+    for dataset in datasets:
+        find_card(dataset)
     from bench.runs.plan import expand
 
     asked, settings = split.spec(), training.settings(methods)

@@ -48,7 +48,7 @@ def datasets(name: str | None, as_json: bool) -> None:
 @json_option
 def inspect(captures: Sequence[Path], as_json: bool) -> None:
     """What the ingest sees in each capture."""
-    from bench.ingest import inspect as inspect_capture
+    from bench.ingest.capture import inspect as inspect_capture
 
     seen = [inspect_capture(path) for path in captures]
     text = "\n\n".join(outline(capture) for capture in seen)
@@ -56,7 +56,7 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
+class PrepareArguments:
     """How a data set is prepared, as it was typed."""
 
     source: Path | None
@@ -70,7 +70,7 @@ class PrepareOptions:
 
 @cli.command()
 @click.argument("dataset")
-@grouped("asked", PrepareOptions,
+@grouped("asked", PrepareArguments,
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
                       help="Fetch the captures that the card names, as far as they are not there."),
@@ -83,17 +83,17 @@ class PrepareOptions:
          click.option("--jobs", type=click.IntRange(min=1),
                       help="Captures read at once; one a core by default."))  # fmt: skip
 @json_option
-def prepare(dataset: str, asked: PrepareOptions, as_json: bool) -> None:
+def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
     from bench.cli.progress import PrepareProgress
     from bench.data.cards import find_card
-    from bench.data.prepare import How, code_of_stores, prepare
+    from bench.data.prepare import PrepareOptions, code_of_stores, prepare_dataset
 
     card = find_card(dataset)
     source = _downloaded(card, asked.source) if asked.download else asked.source
-    how = How(asked.idle_timeout, asked.switch, asked.strict, asked.rebuild, asked.jobs)
+    options = PrepareOptions(asked.idle_timeout, asked.switch, asked.strict, asked.rebuild, asked.jobs)
     with PrepareProgress() as progress:
-        prepared = prepare(card, source, how, progress=progress)
+        prepared = prepare_dataset(card, source, options, progress=progress)
     state = "unchanged, nothing done" if prepared.unchanged else "written"
     data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.manifest))}")

@@ -139,7 +139,7 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
-    from bench.runs.execute import How, Outcome
+    from bench.runs.execute import Outcome, RunOptions
     from bench.runs.tracking import Tracker
 
     statuses = set()
@@ -149,8 +149,8 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
         if outcome.status != "cached":
             progress.outcome(outcome)
 
-    how = How(action.device, progress=progress, jobs=action.jobs)
-    shown = reproduce(request, Tracker(results), how, on_outcome=on_outcome)
+    options = RunOptions(action.device, progress=progress, jobs=action.jobs)
+    shown = reproduce(request, Tracker(results), options, on_outcome=on_outcome)
     click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)

@@ -195,7 +195,7 @@ class AuditOptions:
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    from bench.analysis.audit import AuditRequest, audit, save
+    from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
     from bench.runs.tracking import Tracker
 
@@ -208,7 +208,7 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     )
     store = opened(dataset)
     check_classes(store, asked.task, SplitSpec(filter=samples.filter, sampling=samples.sampling), strict=False)
-    found = audit(
+    found = audit_dataset(
         store,
         asked.task or store.default_task,
         Tracker(results),

@@ -73,21 +73,21 @@ def run(
     as_json: bool,
 ) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
-    from bench.cli.progress import RunProgress
-    from bench.runs.execute import How, run_matrix
-    from bench.runs.tracking import Tracker
-
     if matrix.seed is not None and matrix.seeds is not None:
         raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
     check_device(training.device)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
     specs = specs_of(names, datasets, split, training, seeds)
+    from bench.cli.progress import RunProgress
+    from bench.runs.execute import RunOptions, run_matrix
+    from bench.runs.tracking import Tracker
+
     outcomes = []
     if matrix.jobs > 1:
         click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        how = How(training.device, matrix.rerun, progress, matrix.jobs)
-        for outcome in run_matrix(specs, Tracker(results), how):
+        options = RunOptions(training.device, matrix.rerun, progress, matrix.jobs)
+        for outcome in run_matrix(specs, Tracker(results), options):
             progress.outcome(outcome)
             outcomes.append(outcome)
     order = {spec.digest: number for number, spec in enumerate(specs)}
@@ -142,14 +142,14 @@ def tune(
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
     from bench.runs.tracking import Tracker
-    from bench.runs.tuning import HowToTune, Search, spaces_for, tune
+    from bench.runs.tuning import Search, TuneOptions, spaces_for, tune
 
     spec = specs[study.fold or 0]
     search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
     url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
-    how = HowToTune(url, results, study.trials, training.device, lambda line: click.echo(line, err=True))
-    summary = tune(search, Tracker(results), how)
+    options = TuneOptions(url, results, study.trials, training.device, lambda line: click.echo(line, err=True))
+    summary = tune(search, Tracker(results), options)
     best = summary["best"]
     text = f"study {summary['study']}: {len(summary['trials'])} trials"
     if best:

@@ -1,1 +1,14 @@
-"""Room data."""
+"""Data sets: from a card and a folder of captures to a store of labelled sessions.
+
+Enters: a card (who published what, and which file or session is of which class) and the captures.  Leaves: a
+:class:`Store`, memory-mapped Arrow tables of sessions and packets with a manifest that says how they were made.  May
+import ingest and the ground below it; it knows neither splits nor methods.
+
+`cards` reads a card, `file_list` its list of captures, `labels` its labels of sessions; `download` fetches, `sources`
+finds the captures; `prepare` makes the store, `store` opens it, `manifest` is what it says of itself.  `demo` and
+`synthetic_captures` write captures of their own, through `packet_writer`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

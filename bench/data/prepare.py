@@ -50,7 +50,7 @@ from bench.files import file_sha256, locked, plain, write_json, written_folder
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 if TYPE_CHECKING:
-    from bench.ingest import CaptureIndex
+    from bench.ingest.capture import CaptureIndex
 
 #: called after each capture: bytes done, bytes in all, captures done, captures in all, packets so far
 Progress = Callable[[int, int, int, int, int], None]
@@ -73,7 +73,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class How:
+class PrepareOptions:
     """How a data set is prepared."""
 
     idle_timeout: float | None = None  # seconds after which a silent session ends; None: never
@@ -83,13 +83,13 @@ class How:
     jobs: int | None = None  # threads; None: one a core
 
 
-USUAL: Final = How()
+USUAL: Final = PrepareOptions()
 
 
-def prepare(
+def prepare_dataset(
     card: Card,
     source: Path | None = None,
-    how: How = USUAL,
+    options: PrepareOptions = USUAL,
     *,
     home: Path | None = None,
     progress: Progress | None = None,
@@ -97,27 +97,27 @@ def prepare(
     """Make the store of a data set, or find that it is there already.
 
     ``source`` is the folder of the captures (none for a card that makes or knows its own).  A capture that cannot be
-    read is reported in the manifest.  Raises :class:`InputError` where no capture can; with ``how.strict``, and nothing
-    written, also where the captures are not exactly what the card describes.
+    read is reported in the manifest.  Raises :class:`InputError` where no capture can; with ``options.strict``, and
+    nothing written, also where the captures are not exactly what the card describes.
     """
     home = home or bench_home()
     path, work = store_path(card.name, home), unpacked_path(card.name, home)
-    options = Options(how.idle_timeout, card.choose(how.switches))
+    chosen = Options(options.idle_timeout, card.choose(options.switches))
     with locked(path):
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
-        found = find_captures(card, folder, options.switches)
-        if how.strict and found.files_report:  # before hours of reading
+        found = find_captures(card, folder, chosen.switches)
+        if options.strict and found.files_report:  # before hours of reading
             _refuse(folder, found.files_report.problems)
-        if not how.rebuild and (store := _same_input(path, card, options, found)):
-            if how.strict:
+        if not options.rebuild and (store := _same_input(path, card, chosen, found)):
+            if options.strict:
                 _refuse(folder, store.manifest.problems)
             return Prepared(path, True, store.manifest, other_code=store.manifest.code != code_of_stores())
         with written_folder(path) as aside:
-            build = _Build(card, found, options, work, aside)
-            build.run(how.jobs, progress)
-            if how.strict:
+            build = _Build(card, found, chosen, work, aside)
+            build.run(options.jobs, progress)
+            if options.strict:
                 _refuse(folder, Store.open(aside).manifest.problems)
         for file in work.glob("*"):  # unpacked for the store that was there before
             if file.name not in build.unpacked.values():
@@ -138,8 +138,8 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     """
     card = find_card(name_or_path)
     if card.generator or card.source:
-        how = _kept_options(card, store_path(card.name, home))
-        return Store.open(prepare(card, how=how, home=home, progress=progress).store_path)
+        options = _kept_options(card, store_path(card.name, home))
+        return Store.open(prepare_dataset(card, options=options, home=home, progress=progress).store_path)
     store = Store.find(card.name, home)
     if store.manifest.card != card.digest:
         raise InputError(
@@ -149,7 +149,7 @@ def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progr
     return store
 
 
-def _kept_options(card: Card, path: Path) -> How:
+def _kept_options(card: Card, path: Path) -> PrepareOptions:
     """How a store was prepared, as far as the card still knows its switches."""
     try:
         options = Store.open(path).manifest.options
@@ -160,7 +160,7 @@ def _kept_options(card: Card, path: Path) -> How:
         for name, choice in options.switches.items()
         if name in card.switches and choice in card.switches[name].choices
     }
-    return How(idle_timeout=options.idle_timeout, switches=known)
+    return PrepareOptions(idle_timeout=options.idle_timeout, switches=known)
 
 
 class _Build:
@@ -213,7 +213,7 @@ class _Build:
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
-        from bench.ingest import read_capture  # numba; not needed where the store is there already
+        from bench.ingest.capture import read_capture  # numba; not needed where the store is there already
 
         path = file.root / file.path
         try:

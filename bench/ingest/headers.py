@@ -84,6 +84,24 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, skipped: Any) -> int:
     return row
 
 
+@njit(cache=True, nogil=True)
+def transport_offsets(data: Any, begin: Any, size: Any, out: Any) -> None:
+    """Where the TCP or UDP header begins in packets that `decode` took, from their IP headers on.
+
+    ``begin`` int64 ``[packets]`` is where their IP headers lie in ``data``, ``size`` int64 how many bytes of each were
+    captured; written to ``out`` int64.  Of what is no such packet it is the size: no byte of it is a transport header.
+    """
+    for i in range(len(begin)):
+        ip, out[i] = begin[i], size[i]
+        if size[i] < 20:
+            continue
+        version_4 = data[ip] >> 4 == 4
+        header, protocol = (_int(data[ip] & 15) * 4, data[ip + 9]) if version_4 else (_int(40), data[ip + 6])
+        protocol, at, _, _ = _upper(data, ip + header, ip + size[i], _int(protocol), 0, 0, not version_4)
+        if protocol >= 0:
+            out[i] = at - ip
+
+
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _network(data: Any, at: int, end: int, link: int) -> int:
     """Position of the IP header in the frame at ``at``, or a negative reason."""
@@ -218,14 +236,18 @@ def _internet(data: Any, ip: int, end: int, wire: int) -> tuple[int, int, int, b
         total = wire - ip
     if header < 20 or total < header:
         return _BAD_HEADER, 0, 0, False
-    return _upper(data, ip + header, end, protocol, total, place & 0x1FFF, place & 0x2000 != 0, version == 6)
+    return _upper(data, ip + header, end, protocol, total, place, version == 6)
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _upper(
-    data: Any, at: int, end: int, protocol: int, total: int, offset: int, more: bool, extensions: bool
+    data: Any, at: int, end: int, protocol: int, total: int, place: int, extensions: bool
 ) -> tuple[int, int, int, bool]:
-    """`_internet`, from the end of the IP header on: steps over AH and, in IPv6, the extension headers."""
+    """`_internet`, from the end of the IP header on: steps over AH and, in IPv6, the extension headers.
+
+    ``place`` is IPv4's field of fragment offset and flags, 0 in IPv6.
+    """
+    offset, more = place & 0x1FFF, place & 0x2000 != 0
     for _ in range(_MOST_EXTENSIONS):
         if protocol == _TCP or protocol == _UDP:
             return (_LATER_FRAGMENT if offset else protocol), at, total, more

@@ -4,17 +4,46 @@ All kernels release the GIL, write into arrays that the caller allocated and che
 :mod:`bench.readers` and :mod:`bench.splits.split` see to it that rows are in range.
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 _TCP = 6
 _UDP = 17
-#: IPv6 extension headers that may stand before TCP or UDP (RFC 8200, 4302, 6275, 7401, 5533)
-_FRAGMENT = 44
-_AUTHENTICATION = 51
-_NOTHING = 59
-_EXTENSIONS = (0, 43, _FRAGMENT, _AUTHENTICATION, 60, 135, 139, 140)
+
+
+class Rows(NamedTuple):
+    """Packet rows of places: those of place ``i`` are ``values[offsets[i]:offsets[i + 1]]``; a row below 0 is none."""
+
+    values: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class Columns(NamedTuple):
+    """Packet columns, by row (`schema.PACKET_COLUMNS`)."""
+
+    record: NDArray[np.int64]
+    ip: NDArray[np.uint16]
+    captured: NDArray[np.uint32]
+    payload: NDArray[np.uint16]
+    payload_length: NDArray[np.uint32]
+
+
+class Segments(NamedTuple):
+    """What is known of the packets of `Rows` beyond their columns."""
+
+    transport: NDArray[np.int64]  # [rows] of the transport header from the IP header (`headers.transport_offsets`)
+    protocol: NDArray[np.uint8]  # [places]
+
+
+class Mask(NamedTuple):
+    """Fields that become zero."""
+
+    addresses: bool
+    ports: bool
+    checksums: bool
 
 
 @numba.njit(nogil=True, cache=True)
@@ -62,28 +91,17 @@ def count_payload(
 
 @numba.njit(nogil=True, cache=True)
 def copy_payload(
-    data: NDArray[np.uint8],
-    places: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    record: NDArray[np.int64],
-    ip: NDArray[np.uint16],
-    captured: NDArray[np.uint32],
-    payload: NDArray[np.uint16],
-    payload_length: NDArray[np.uint32],
-    out: NDArray[np.uint8],
+    data: NDArray[np.uint8], places: NDArray[np.int64], rows: Rows, columns: Columns, out: NDArray[np.uint8]
 ) -> None:
-    """Copy the captured payload of ``rows[offsets[p]:offsets[p + 1]]``, packet after packet, to ``out[p]``.
-
-    ``places`` are those of one capture; a row below 0 is none.
-    """
-    for p in places:
+    """Copy the captured payload of the packets of place ``i``, one after the other, to ``out[places[i]]``."""
+    for i in range(len(places)):
         at = 0
-        for row in rows[offsets[p] : offsets[p + 1]]:
+        for row in rows.values[rows.offsets[i] : rows.offsets[i + 1]]:
             if row < 0:
                 break
-            size = _payload_size(captured[row], payload[row], payload_length[row])
-            at += _copy(data, record[row] + np.int64(ip[row]) + np.int64(payload[row]), size, out[p, at:])
+            payload = np.int64(columns.payload[row])
+            size = _payload_size(columns.captured[row], payload, columns.payload_length[row])
+            at += _copy(data, columns.record[row] + np.int64(columns.ip[row]) + payload, size, out[places[i], at:])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -97,26 +115,25 @@ def _payload_size(captured: int, payload: int, payload_length: int) -> int:
 def copy_ip(
     data: NDArray[np.uint8],
     places: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    record: NDArray[np.int64],
-    ip: NDArray[np.uint16],
-    captured: NDArray[np.uint32],
-    protocol: NDArray[np.uint8],
-    hide: tuple[bool, bool, bool],
+    rows: Rows,
+    columns: Columns,
+    segments: Segments,
+    mask: Mask,
     out: NDArray[np.uint8],
 ) -> None:
-    """As `copy_payload`, the captured IP packets; hidden fields (addresses, ports, checksums) become zero."""
-    for p in places:
+    """As `copy_payload`, the captured IP packets, with masked fields zero."""
+    for i in range(len(places)):
         at = 0
-        for row in rows[offsets[p] : offsets[p + 1]]:
+        for slot in range(rows.offsets[i], rows.offsets[i + 1]):
+            row = rows.values[slot]
             if row < 0:
                 break
-            begin = record[row] + np.int64(ip[row])
-            held = min(np.int64(captured[row]), len(data) - begin)
-            size = _copy(data, begin, held, out[p, at:])
+            begin = columns.record[row] + np.int64(columns.ip[row])
+            size = _copy(data, begin, np.int64(columns.captured[row]), out[places[i], at:])
             if size > 0:
-                _hide(data, begin, held, protocol[p], hide, out[p, at : at + size])
+                copied = out[places[i], at : at + size]
+                _mask_network(copied, data[begin] >> 4 == 4, mask)
+                _mask_transport(copied, segments.transport[slot], segments.protocol[i], mask)
             at += size
 
 
@@ -131,56 +148,32 @@ def _copy(data: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8]
 
 
 @numba.njit(nogil=True, cache=True)
-def _hide(
-    data: NDArray[np.uint8], begin: int, held: int, protocol: int, hide: tuple[bool, bool, bool], out: NDArray[np.uint8]
-) -> None:
-    """Zero the fields of the packet at ``begin`` in its copy ``out``."""
-    addresses, ports, checksums = hide
-    if data[begin] >> 4 == 4:
-        if addresses:
+def _mask_network(out: NDArray[np.uint8], version_4: bool, mask: Mask) -> None:
+    """Zero the fields of the IP header at the begin of ``out``."""
+    if version_4:
+        if mask.addresses:
             _zero(out, 12, 20)
-        if checksums:
+        if mask.checksums:
             _zero(out, 10, 12)
-    elif addresses:
+    elif mask.addresses:
         _zero(out, 8, 40)
         _zero(out, 2, 4)  # the flow label is often a hash of the addresses and ports
         if len(out) > 1:
             out[1] &= 0xF0
-    transport = _transport(data, begin, held)
-    if ports:
-        _zero(out, transport, transport + 4)
-    if checksums and protocol == _TCP:
-        _zero(out, transport + 16, transport + 18)
-    if checksums and protocol == _UDP:
-        _zero(out, transport + 6, transport + 8)
+
+
+@numba.njit(nogil=True, cache=True)
+def _mask_transport(out: NDArray[np.uint8], at: int, protocol: int, mask: Mask) -> None:
+    """Zero the fields of the transport header at ``at``."""
+    if mask.ports:
+        _zero(out, at, at + 4)
+    if mask.checksums and protocol == _TCP:
+        _zero(out, at + 16, at + 18)
+    if mask.checksums and protocol == _UDP:
+        _zero(out, at + 6, at + 8)
 
 
 @numba.njit(nogil=True, cache=True)
 def _zero(out: NDArray[np.uint8], begin: int, end: int) -> None:
     for b in range(min(begin, len(out)), min(end, len(out))):
         out[b] = 0
-
-
-@numba.njit(nogil=True, cache=True)
-def _transport(data: NDArray[np.uint8], begin: int, held: int) -> int:
-    """Return the offset of the transport header from the IP header, or where the captured bytes end before it.
-
-    Steps over all that the ingest steps over: AH and, in IPv6, the extension headers.
-    """
-    extensions = data[begin] >> 4 != 4
-    at = 40 if extensions else int(data[begin] & 15) * 4
-    place = 6 if extensions else 9
-    following = np.int64(data[begin + place]) if held > place else _NOTHING
-    while following == _AUTHENTICATION or (extensions and following in _EXTENSIONS):
-        if at + 2 > held:
-            return held
-        words = int(data[begin + at + 1])
-        if following == _FRAGMENT:
-            size = 8
-        elif following == _AUTHENTICATION:
-            size = (words + 2) * 4
-        else:
-            size = (words + 1) * 8
-        following = np.int64(data[begin + at])
-        at += size
-    return at

@@ -20,7 +20,7 @@ from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms
 from bench.paper.published import published_table, rows_by_key
 from bench.paper.tables_and_figures import Reproduced, table_or_figure
 from bench.render.table import Table, render
-from bench.runs.execute import USUAL, How, Outcome, run_matrix
+from bench.runs.execute import USUAL, Outcome, RunOptions, run_matrix
 from bench.runs.tracking import Record, Tracker
 from bench.spec import RunSpec
 
@@ -90,7 +90,7 @@ class Request:
 def reproduce(
     request: Request,
     tracker: Tracker,
-    how: How = USUAL,
+    options: RunOptions = USUAL,
     *,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Reproduced:
@@ -99,10 +99,10 @@ def reproduce(
     if not planned and paper.has_numbers(experiment.id):
         return Reproduced(published_table(paper, experiment.id).noted(request.unrun))
     if experiment.kind == "timing":
-        return Reproduced(timing(request, how.device))
+        return Reproduced(timing(request, options.device))
     specs = list({spec.digest: spec for one in planned for spec in one.specs}.values())
     outcomes: dict[str, Outcome] = {}
-    for outcome in run_matrix(specs, tracker, how):
+    for outcome in run_matrix(specs, tracker, options):
         on_outcome(outcome)
         outcomes[outcome.spec.digest] = outcome
     arm_results = [_result(one, outcomes, tracker) for one in planned]
@@ -154,7 +154,7 @@ def keep_studies(arm_results: Sequence[ArmResult], tracker: Tracker) -> list[str
 
 def timing(request: Request, device: str) -> Table:
     """Milliseconds of each system for one batch of the data set, beside the paper's."""
-    from bench.runs.latency import timing_table, timings
+    from bench.analysis.latency import timing_table, timings
 
     assert request.store is not None
     rows = rows_by_key(request.paper, request.experiment)

@@ -3,3 +3,7 @@
 Enters: the store of runs, and what `bench reproduce` and `bench audit` left beside it.  Leaves: `page.write`'s HTML
 file.  May import analysis and all below it; the room `paper`, beside it, meets it in files alone.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,15 @@
-"""Room runs."""
+"""Runs: one method on one split under one seed, done once and remembered.
+
+Enters: names and settings of methods, stores, a split's specification.  Leaves: outcomes, and in the store of runs for
+each its result, predictions and model.  May import methods (by name, when one is needed), splits, readers, data and the
+ground; it compares no two runs.
+
+`registry` finds methods and what they declare without importing them (`declarations` reads their source), `plan` makes
+the matrix of runs, `attempt` is one run from split to scores, `results` what it leaves, `tracking` (the one home of
+MLflow) remembers it, `execute` does all of it; `tuning` (the one home of Optuna) searches parameters on validation
+scores, `classify` lets a run's model answer for a new capture, `run_labels` says in words what tells runs apart.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card, Task
-from bench.data.prepare import prepare
+from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.ingest import inspect
+from bench.ingest.capture import inspect
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.tracking import Record
@@ -41,7 +41,7 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
         source = Path(home) / "source"  # of this capture alone, whatever lies beside it; its bytes tell what it is
         source.mkdir()
         (source / "capture.pcap").symlink_to(capture.absolute())
-        store = Store.open(prepare(card, source, home=Path(home)).store_path)
+        store = Store.open(prepare_dataset(card, source, home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
         sampling = record.result().split.windows
         samples = windows(dataclasses.replace(sampling, per_session=1), rows, store)  # as it learned; a session's first

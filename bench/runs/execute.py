@@ -19,11 +19,12 @@ from bench.method import Method, Monitor
 from bench.render.plots import draw_confusion, draw_curves
 from bench.runs import registry
 from bench.runs.attempt import Attempt, attempt, parameters_of
+from bench.runs.plan import DEFAULTS, WHOLE, Settings, expand
 from bench.runs.results import RunResult, SplitSummary
 from bench.runs.run_labels import method_label, settings_of
 from bench.runs.tracking import DEVIATION, Record, Run, Tracker
 from bench.scores.metrics import Scores
-from bench.spec import RunSpec
+from bench.spec import RunSpec, SplitSpec
 from bench.splits.split import Split
 
 #: called with the run, a stage ("split", "represent", "fit", "epoch", "predict") and its numbers
@@ -52,7 +53,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class How:
+class RunOptions:
     """How runs are executed: nothing of it changes a result."""
 
     device: str = "cpu"
@@ -61,12 +62,46 @@ class How:
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
 
 
-USUAL: Final = How()
+USUAL: Final = RunOptions()
 
 
-def execute(spec: RunSpec, tracker: Tracker, how: How = USUAL) -> Outcome:
+def run(
+    methods: str | Sequence[str],
+    datasets: str | Sequence[str],
+    splits: SplitSpec | Sequence[SplitSpec] = WHOLE,
+    *,
+    task: str | None = None,
+    settings: Settings = DEFAULTS,
+    results: str | Path = "results",
+    options: RunOptions = USUAL,
+) -> list[Outcome]:
+    """`bench run` from Python: every method on every data set and split, finished runs from the store of runs.
+
+    ``methods`` and ``datasets`` are names as on the command line, a folder of captures, or ``FILE.py:CLASS``; each of
+    ``splits`` stands for all its folds.  The outcomes come as in :func:`run_matrix`; that a run failed or was skipped
+    is an outcome with a reason.  Raises :class:`InputError` for what cannot be, before the first run.
+
+    >>> spec = SplitSpec("capture").each_seed(3)  # three runs a method
+    """
+    from bench.data.prepare import open_dataset  # not needed by `bench run`, which has its stores
+
+    names, split_specs = _listed(methods), [splits] if isinstance(splits, SplitSpec) else splits
+    stores = [open_dataset(name) for name in _listed(datasets)]
+    specs = [
+        spec
+        for split in split_specs
+        for spec in expand(names, stores, split, task=task, seeds=[split.seed], settings=settings)
+    ]
+    return list(run_matrix(specs, Tracker(Path(results)), options))
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = USUAL) -> Outcome:
     """Run it, unless the tracker has it done.  An interrupt ends the run as killed and goes on its way."""
-    if not how.rerun and (known := tracker.finished(spec.digest)) is not None:
+    if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
         return _cached(spec, known)
     started = time.perf_counter()
     run = tracker.start(spec, title_of(spec), tags_of(spec))
@@ -76,7 +111,7 @@ def execute(spec: RunSpec, tracker: Tracker, how: How = USUAL) -> Outcome:
         if reason := kind.skip(store.manifest) or "":
             status = "skipped"
         else:
-            metrics = _compute(spec, run, store, kind, how)
+            metrics = _compute(spec, run, store, kind, options)
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -88,26 +123,26 @@ def execute(spec: RunSpec, tracker: Tracker, how: How = USUAL) -> Outcome:
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
 
 
-def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, how: How = USUAL) -> Iterator[Outcome]:
+def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions = USUAL) -> Iterator[Outcome]:
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     With several jobs only outcomes are told.
     """
     todo = []
     for spec in specs:
-        known = None if how.rerun else tracker.finished(spec.digest)
+        known = None if options.rerun else tracker.finished(spec.digest)
         if known is None:
             todo.append(spec)
         else:
             yield _cached(spec, known)
-    jobs = min(how.jobs, len(todo))
+    jobs = min(options.jobs, len(todo))
     if jobs <= 1:
         for spec in todo:
-            yield execute(spec, tracker, how)
+            yield execute(spec, tracker, options)
         return
     from joblib import Parallel, delayed, parallel_config
 
-    quiet = dataclasses.replace(how, progress=silent)
+    quiet = dataclasses.replace(options, progress=silent)
     with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
         work = (delayed(execute)(spec, tracker, quiet) for spec in todo)
         yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
@@ -140,23 +175,23 @@ class RunMonitor(Monitor):
         self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
 
 
-def _compute(spec: RunSpec, run: Run, store: Store, kind: type[Method], how: How) -> dict[str, float]:
+def _compute(spec: RunSpec, run: Run, store: Store, kind: type[Method], options: RunOptions) -> dict[str, float]:
     """Attempt the run and write all of it into the store of runs; the numbers that the outcome tells."""
     run.parameters(parameters_of(spec, kind))
-    tell = partial(how.progress, spec)
+    tell = partial(options.progress, spec)
     monitor = RunMonitor(run, tell)
     found = attempt(
         spec,
         store,
         kind,
         monitor,
-        device=how.device,
+        device=options.device,
         tell=tell,
         on_split=lambda split: run.tags(_split_marks(spec, split)),
     )
     run.metrics(found.metrics | _f1_by_class(found.scores))
     with run.artefacts() as folder:
-        _write(folder, found, spec, how.device)
+        _write(folder, found, spec, options.device)
         draw_confusion(found.scores, folder / "confusion.png")
         draw_curves(monitor.epochs, folder / "curves.png")
     return found.metrics

@@ -1,7 +1,6 @@
 """From what is asked of methods and data sets to the runs: names to declarations, texts to values, one matrix."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from bench.data.store import Store
 from bench.errors import InputError
+from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe
 from bench.spec import RunSpec, SplitSpec
@@ -90,7 +90,31 @@ def _check(store: Store, task: str, split: SplitSpec) -> None:
 
 def _file_digest(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return file_sha256(path)[:16]
     except OSError as error:
         what = f"cannot be read as a split ({error.strerror})"
         raise InputError("missing-file", f"{path}: {what}; `bench split --save` makes one") from None
+
+
+@dataclass(frozen=True)
+class ParameterFile:
+    """What such a file holds."""
+
+    method: str
+    parameters: dict[str, Any] = field(default_factory=dict)  # the best ones, and those that were fixed in all trials
+    study: str = ""
+    dataset: str = ""
+    validation_macro_f1: float | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it.  Raises :class:`InputError` where that cannot be."""
+        write_json(path, plain(self))
+
+
+def read_parameters(path: Path, method: str) -> dict[str, Any]:
+    """The parameters in such a file.  Raises :class:`InputError` where it is none, or of another method."""
+    content = read_json(path, ParameterFile, "a parameter file; `bench tune` writes one")
+    if content.method != method:
+        what = f"holds parameters of {content.method}, not of {method}"
+        raise InputError("wrong-file", f"--params {path}: {what}; give --method {content.method}")
+    return content.parameters

@@ -23,7 +23,7 @@ from bench.render.plots import save_figure
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
 from bench.runs.execute import store_of
-from bench.runs.parameters import ParameterFile
+from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec, named_seed
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _sampler(search: Search, seen: int) -> optuna.samplers.BaseSampler:
 
 
 @dataclass(frozen=True)
-class HowToTune:
+class TuneOptions:
     """How a study is executed."""
 
     storage: str  # a database URL
@@ -246,25 +246,25 @@ class HowToTune:
     progress: Callable[[str], None] = lambda line: None
 
 
-def tune(search: Search, tracker: "Tracker", how: HowToTune) -> dict[str, Any]:
+def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, Any]:
     """Bring the study to its finished trials and describe it.
 
     Returns the study's name, the best parameters and value, all trials and the parameter file's path.
     """
     if search.sampler not in SAMPLERS:
         raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
-    wanted = how.trials or (
+    wanted = options.trials or (
         math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
     )
-    study = open_study(search, how.storage)
+    study = open_study(search, options.storage)
     with tracker.study(search.name, search.spec) as run:
         left = wanted - len(study.get_trials(deepcopy=False, states=_DONE))
         if left > 0:
             # a trial that fails is a result; the search goes on without it
-            study.optimize(lambda t: _objective(t, search, run, how), n_trials=left, catch=Exception)
+            study.optimize(lambda t: _objective(t, search, run, options), n_trials=left, catch=Exception)
         summary = summarise(study, search)
         if best := summary["best"]:
-            path = how.results / "params" / f"{search.name}.json"
+            path = options.results / "params" / f"{search.name}.json"
             found = {**search.spec.parameters, **best["parameters"]}
             ParameterFile(search.spec.method, found, search.name, search.spec.dataset, best["value"]).save(path)
             summary["file"] = str(path)
@@ -294,7 +294,7 @@ def keep_runs(search: Search, found: Sequence[tuple[Mapping[str, Any], float, st
     return result
 
 
-def _objective(trial: optuna.Trial, search: Search, run: Any, how: HowToTune) -> float:
+def _objective(trial: optuna.Trial, search: Search, run: Any, options: TuneOptions) -> float:
     """One trial: draw, fit on the training part, score the validation part, log a nested run."""
     drawn = suggest(trial, search.spaces)
     values = ", ".join(f"{n} {v:.6g}" if isinstance(v, float) else f"{n} {v}" for n, v in drawn.items())
@@ -303,17 +303,17 @@ def _objective(trial: optuna.Trial, search: Search, run: Any, how: HowToTune) ->
     monitor = TrialMonitor(trial)
     with run.trial(trial.number, drawn) as log:
         try:
-            value = fit_and_validate(spec, store_of(spec), kind, monitor, device=how.device).macro_f1
+            value = fit_and_validate(spec, store_of(spec), kind, monitor, device=options.device).macro_f1
         except optuna.TrialPruned:
             value = None
         except Exception as error:
-            how.progress(f"trial {trial.number}: failed, {type(error).__name__}: {error} ({values})")
+            options.progress(f"trial {trial.number}: failed, {type(error).__name__}: {error} ({values})")
             raise
         log({"pruned": float(value is None), "validation_macro_f1": monitor.last if value is None else value})
     if value is None:
-        how.progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")
+        options.progress(f"trial {trial.number}: pruned at validation macro-F1 {monitor.last:.4f} ({values})")
         raise optuna.TrialPruned
-    how.progress(f"trial {trial.number}: validation macro-F1 {value:.4f} ({values})")
+    options.progress(f"trial {trial.number}: validation macro-F1 {value:.4f} ({values})")
     return value
 
 

@@ -158,18 +158,6 @@ def difference(
     return float(observed[0] - observed[1]), *percentiles(drawn[:, 0] - drawn[:, 1])
 
 
-def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> dict[str, float]:
-    """Exact McNemar test: sessions that only one of two methods gets right, and the two-sided p-value.
-
-    It takes sessions as independent; where groups are large, `difference` is the safer witness.
-    """
-    from scipy.stats import binomtest  # 1 s to import
-
-    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return {"only_a": only_a, "only_b": only_b, "p": float(p)}
-
-
 def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int, seed: int = 0) -> Mapping[str, Any]:
     """`interval` of every metric of `MACRO`, by its name."""
     totals = _resample(_by_group(truth, [predictions], groups, classes), 1000, seed)

@@ -1,4 +1,4 @@
-"""Tests for methods that were scored on the same blocks; pure functions of ``scores``, float64 [blocks, methods].
+"""Tests between methods; most are pure functions of ``scores``, float64 [blocks, methods].
 
 A block is what all methods were measured on alike: a fold, a seed, a data set.  docs/statistics.md tells what each
 number means and when not to use it.  A higher score is better; rank 1 is the best.
@@ -16,6 +16,18 @@ Floats = NDArray[np.float64]
 LEVEL: Final = 0.05  # of significance, everywhere
 FEWEST: Final = 3  # blocks for any test: with fewer, a deviation over them means nothing (our choice)
 WILCOXON: Final = 6  # blocks from which a two-sided signed-rank test can reach 0.05 at all: 2 / 2**5 = 0.0625
+
+
+def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> dict[str, float]:
+    """Exact McNemar test: sessions that only one of two methods gets right, and the two-sided p-value.
+
+    It takes sessions as independent; where groups are large, `difference` is the safer witness.
+    """
+    from scipy.stats import binomtest  # 1 s to import
+
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": float(p)}
 
 
 def corrected_t(differences: Floats, ratios: Floats, strata: Ints | None = None) -> Floats:

@@ -6,3 +6,7 @@ May import the specification, the schema and errors; it never sees a method or a
 `filters` says which sessions are left out, `sampling` which packets make a sample, `assignment` (with its compiled
 `assignment_kernel`) who goes where, `checks` what is promised, `split_file` how it is written down, `split` all of it.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

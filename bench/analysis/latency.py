@@ -128,7 +128,7 @@ def fitted(kind: type[Method], view: View, labels: NDArray[np.int64], classes: i
 
 
 @dataclass(frozen=True)
-class HowToTime:
+class TimingOptions:
     """How methods are timed."""
 
     batch: int = 16  # sessions
@@ -137,13 +137,13 @@ class HowToTime:
     seconds: float = 30.0  # for each of these steps at most
 
 
-USUAL: Final = HowToTime()
+USUAL: Final = TimingOptions()
 
 
 def timings(
     names: Sequence[str],
     store: Store,
-    how: HowToTime = USUAL,
+    options: TimingOptions = USUAL,
     *,
     device: str = "cpu",
     progress: Callable[[Timed], None] = lambda timed: None,
@@ -159,15 +159,15 @@ def timings(
             raise InputError(
                 "method-cannot-run", f"{name} has no network to time; take methods of family deep or graph"
             )
-    samples, labels = batch_of(store, how.batch, how.least)
+    samples, labels = batch_of(store, options.batch, options.least)
     classes, packets = len(store.classes(store.default_task)), float(np.median(samples.count))
     found = []
     for name, kind in kinds.items():
         method = fitted(kind, View(store, samples, kind.reads), labels, classes, device)
         assert isinstance(method, TorchMethod) and method.model is not None
         size = sum(weights.numel() for weights in method.model.parameters() if weights.requires_grad)
-        times = latency(method, partial(View, store, samples, kind.reads), calls=how.calls, seconds=how.seconds)
-        found.append(Timed(name, size, how.batch, packets, device, times))
+        times = latency(method, partial(View, store, samples, kind.reads), calls=options.calls, seconds=options.seconds)
+        found.append(Timed(name, size, options.batch, packets, device, times))
         progress(found[-1])
     return found
 

@@ -1,0 +1,9 @@
+from .audit import AuditRequest as AuditRequest
+from .audit import audit_dataset as audit_dataset
+from .audit_record import Audit as Audit
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import comparison_table as comparison_table
+from .ranking import rank as rank
+from .ranking import ranking_table as ranking_table
+from .tables import results_table as results_table

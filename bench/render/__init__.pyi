@@ -1,0 +1,3 @@
+from .table import FORMATS as FORMATS
+from .table import Table as Table
+from .table import render as render
