@@ -8,10 +8,10 @@ from .render.table import render as render
 from .runs.execute import Outcome as Outcome
 from .runs.execute import RunOptions as RunOptions
 from .runs.execute import run as run
-from .runs.plan import Settings as Settings
 from .runs.tracking import Tracker as Tracker
 from .scores.metrics import Scores as Scores
 from .scores.metrics import evaluate as evaluate
+from .spec import Settings as Settings
 from .spec import SplitSpec as SplitSpec
 from .splits.split import Split as Split
 from .splits.split import make_split as make_split

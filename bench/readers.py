@@ -247,9 +247,10 @@ class View:
         out = _zeros((len(rows), bytes))
         for data, places in self._each_capture(each):
             picked = _rows_of(rows, places)
-            begin = columns.record[picked.values] + columns.ip[picked.values]
-            size = np.minimum(columns.captured[picked.values].astype(np.int64), len(data) - begin)
-            transport = np.empty(len(begin), np.int64)
+            kept = picked.values >= 0
+            begin, size, transport = np.zeros((3, len(kept)), np.int64)
+            begin[kept] = columns.record[picked.values[kept]] + columns.ip[picked.values[kept]]
+            size[kept] = np.minimum(columns.captured[picked.values[kept]], len(data) - begin[kept])
             transport_offsets(data, begin, size, transport)
             segments = kernels.Segments(transport, _constant(protocol[places]))
             kernels.copy_ip(data, places, picked, columns, segments, kernels.Mask(*hide), out)

@@ -293,6 +293,16 @@ FIVE_TUPLES: Final = "5-tuples"
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What methods are set to, over their defaults; each goes to the methods that have it."""
+
+    preset: str | None = None
+    file: Path | None = None  # of one method's parameters, as `bench tune` writes it; goes over the preset
+    values: Mapping[str, Any] = field(default_factory=dict)  # by parameter, over both; texts are read as its type
+    epochs: int | None = None  # ignored by methods without
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """All that decides a run's result but the machine and the code."""
 

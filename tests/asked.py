@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from bench.runs.plan import Settings, expand
-from bench.spec import RunSpec, SplitSpec
+from bench.runs.plan import expand
+from bench.spec import RunSpec, Settings, SplitSpec
 
 SPLIT = {field.name for field in dataclasses.fields(SplitSpec)} - {"scheme", "file", "file_digest"}
 

@@ -148,7 +148,7 @@ def test_a_file_name_is_safe_whatever_the_options_are(tmp_path):
 def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
     schemes = []
     found = asked(home, capsys, "--split", "session", "--no-runs")
-    monkeypatch.setattr(audit, "audit", lambda *given: schemes.extend(given[3].schemes) or read(found))
+    monkeypatch.setattr(audit, "audit_dataset", lambda *given: schemes.extend(given[3].schemes) or read(found))
     asked(
         home,
         capsys,

@@ -21,7 +21,7 @@ from bench.render.html import Html, el
 from bench.render.svg import confusion, dots, lines
 from bench.report.page import write
 from bench.runs.tracking import Tracker
-from bench.spec import command_lines
+from bench.spec import Settings, command_lines
 
 VOID = {"meta", "img"}
 
@@ -208,12 +208,12 @@ def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, sim
         bench, run, *words = shlex.split(line)
         assert (bench, run) == ("bench", "run")
         options = cli.commands["run"].make_context("run", words).params
-        split, training = (
+        split, settings = (
             kind(**{one.name: options[one.name] for one in dataclasses.fields(kind)})
-            for kind in (base.SplitOptions, base.TrainingOptions)
+            for kind in (base.SplitOptions, Settings)
         )
         seeds = range(options["seeds"]) if options["seeds"] else [options["seed"]]
-        found += base.specs_of(options["names"], options["datasets"], split, training, seeds)
+        found += base.specs_of(options["names"], options["datasets"], split, settings, seeds)
     assert [spec.digest for spec in found] == [spec.digest for spec in specs]
 
 

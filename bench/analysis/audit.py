@@ -31,10 +31,10 @@ from bench.method import make_parameters
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.execute import run_matrix
-from bench.runs.plan import Settings, expand
+from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed
 from bench.runs.tracking import Record, Tracker
-from bench.spec import SCHEMES, SplitSpec
+from bench.spec import SCHEMES, Settings, SplitSpec
 from bench.splits.split import Split, make_split
 
 ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
@@ -134,7 +134,7 @@ def run_baselines(store: Store, task: str, split: SplitSpec, tracker: Tracker, p
     """Run the baselines on a split; finished runs are not run again."""
     for method, values in baselines():
         progress(f"split {split.scheme}: {method} {' '.join(f'{k}={v}' for k, v in values.items())}".rstrip())
-        specs = expand([method], [store], split, task=task, seeds=[split.seed], settings=Settings(values))
+        specs = expand([method], [store], split, task=task, seeds=[split.seed], settings=Settings(values=values))
         for outcome in run_matrix(specs, tracker):
             if outcome.status not in ("done", "cached"):
                 progress(f"  {outcome.status}: {outcome.reason}")

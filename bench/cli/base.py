@@ -13,11 +13,10 @@ import click
 from bench import __version__
 from bench.errors import InputError
 from bench.render.table import FORMATS
-from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, SplitSpec
+from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 
 if TYPE_CHECKING:
     from bench.data.store import Store
-    from bench.runs.plan import Settings
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -40,7 +39,7 @@ def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]
     """`-x k=v -x l=w` as a dict."""
     for value in values:
         if "=" not in value:
-            raise InputError("bad-pair", f"--{option.name} {value!r}: expected name=value")
+            raise InputError("bad-pair", f"{option.opts[0]} {value!r}: expected name=value")
     return dict(value.split("=", 1) for value in values)
 
 
@@ -130,39 +129,17 @@ split_options = grouped(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What methods are set to, as it was typed."""
-
-    preset: str | None
-    set: dict[str, str]
-    params: Path | None
-    epochs: int | None
-    device: str
-
-    def settings(self, methods: Sequence[str]) -> "Settings":
-        """Parameters from a preset, then a file, then ``--set``."""
-        from bench.runs.plan import Settings
-
-        values: dict[str, Any] = dict(self.set)
-        if self.params is not None:
-            if len(methods) != 1:
-                raise InputError("bad-options", "--params holds the parameters of one method; give one --method")
-            from bench.runs.plan import read_parameters
-
-            values = read_parameters(self.params, methods[0]) | values
-        return Settings(values, self.preset, self.epochs)
-
-
-training_options = grouped(
-    "training", TrainingOptions,
+settings_options = grouped(
+    "settings", Settings,
     click.option("--preset", help="Named parameter values of the method."),
-    click.option("--set", "set", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
-    click.option("--params", type=click.Path(path_type=Path), metavar="FILE",
+    click.option("--set", "values", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
+    click.option("--params", "file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Parameters from a JSON file, as `bench tune` writes it."),
     click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."),
 )  # fmt: skip
+
+
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -208,19 +185,16 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
 
 
 def specs_of(
-    methods: list[str], datasets: list[str], split: SplitOptions, training: TrainingOptions, seeds: Sequence[int]
+    methods: list[str], datasets: list[str], split: SplitOptions, settings: Settings, seeds: Sequence[int]
 ) -> list[RunSpec]:
     """The matrix that the options ask for."""
-    from bench.data.cards import find_card
     from bench.runs.registry import describe
 
     for method in methods:  # a wrong name is told before anything heavy is imported
         describe(method)
-    for dataset in datasets:
-        find_card(dataset)
     from bench.runs.plan import expand
 
-    asked, settings = split.spec(), training.settings(methods)
+    asked = split.spec()
     stores = [opened(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.base import check_device, cli, format_option, grouped, list_option, opened, results_option
+from bench.cli.base import check_device, cli, device_option, format_option, grouped, list_option, opened, results_option
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ActionOptions:
                       help="Recompute what the paper's own numbers imply: impossible, copied."),
          click.option("--paper", help="Another paper: its name, or the folder that declares it."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
-         click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1."))  # fmt: skip
+         device_option)  # fmt: skip
 @grouped("asked", ReproduceOptions,
          list_option("--mode", "modes", metavar="MODE,...",
                      help="published, paper (its order of operations, leaky), clean; all three by default."),

@@ -8,21 +8,22 @@ import click
 
 from bench.cli.base import (
     SplitOptions,
-    TrainingOptions,
     check_device,
     cli,
+    device_option,
     emit,
     grouped,
     json_option,
     list_option,
     pairs,
     results_option,
+    settings_options,
     specs_of,
     split_options,
-    training_options,
 )
 from bench.cli.text import columns, outcome_table, outline, parameter_table
 from bench.errors import InputError
+from bench.spec import Settings
 
 
 @cli.command()
@@ -43,12 +44,13 @@ def methods(name: str | None, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class MatrixOptions:
-    """Which runs, and how many at once."""
+    """Which runs, how many at once, and where."""
 
     seed: int | None
     seeds: int | None
     jobs: int
     rerun: bool
+    device: str
 
 
 @cli.command()
@@ -59,8 +61,8 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."))  # fmt: skip
-@training_options
+         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
+@settings_options
 @results_option
 @json_option
 def run(
@@ -68,16 +70,16 @@ def run(
     datasets: list[str],
     split: SplitOptions,
     matrix: MatrixOptions,
-    training: TrainingOptions,
+    settings: Settings,
     results: Path,
     as_json: bool,
 ) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
     if matrix.seed is not None and matrix.seeds is not None:
         raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
-    check_device(training.device)
+    check_device(matrix.device)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
-    specs = specs_of(names, datasets, split, training, seeds)
+    specs = specs_of(names, datasets, split, settings, seeds)
     from bench.cli.progress import RunProgress
     from bench.runs.execute import RunOptions, run_matrix
     from bench.runs.tracking import Tracker
@@ -86,7 +88,7 @@ def run(
     if matrix.jobs > 1:
         click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        options = RunOptions(training.device, matrix.rerun, progress, matrix.jobs)
+        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs)
         for outcome in run_matrix(specs, Tracker(results), options):
             progress.outcome(outcome)
             outcomes.append(outcome)
@@ -107,6 +109,7 @@ class StudyOptions:
     sampler: str
     no_prune: bool
     storage: str | None
+    device: str
 
 
 @cli.command()
@@ -122,8 +125,9 @@ class StudyOptions:
          click.option("--sampler", default="tpe", show_default=True, help="tpe or grid."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
-                      help="Database URL of the study; a SQLite file in --results by default."))  # fmt: skip
-@training_options
+                      help="Database URL of the study; a SQLite file in --results by default."),
+         device_option)  # fmt: skip
+@settings_options
 @results_option
 @json_option
 def tune(
@@ -131,13 +135,13 @@ def tune(
     dataset: str,
     split: SplitOptions,
     study: StudyOptions,
-    training: TrainingOptions,
+    settings: Settings,
     results: Path,
     as_json: bool,
 ) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
-    check_device(training.device)
-    specs = specs_of([method], [dataset], split, training, [study.seed])
+    check_device(study.device)
+    specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
@@ -148,7 +152,7 @@ def tune(
     search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
     url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
-    options = TuneOptions(url, results, study.trials, training.device, lambda line: click.echo(line, err=True))
+    options = TuneOptions(url, results, study.trials, study.device, lambda line: click.echo(line, err=True))
     summary = tune(search, Tracker(results), options)
     best = summary["best"]
     text = f"study {summary['study']}: {len(summary['trials'])} trials"

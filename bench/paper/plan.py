@@ -10,9 +10,9 @@ from typing import Any, Final
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.paper.declaration import Arm, Experiment, Paper
-from bench.runs.plan import Settings, expand
+from bench.runs.plan import expand
 from bench.runs.registry import describe
-from bench.spec import RunSpec, SplitSpec
+from bench.spec import RunSpec, Settings, SplitSpec
 
 MODES: Final = ("published", "paper", "clean")
 THINNED: Final = ("grid", "sweep")  # kinds of experiments of which `Scale.every` takes some values
@@ -80,7 +80,7 @@ def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: st
                     split_of(experiment, mode, arm, scale, size),
                     task=task,
                     seeds=range(scale.seeds),
-                    settings=Settings(_values(arm, scale.preset), epochs=scale.epochs or experiment.epochs),
+                    settings=Settings(values=_values(arm, scale.preset), epochs=scale.epochs or experiment.epochs),
                 )
             ),
         )

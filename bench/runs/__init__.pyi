@@ -2,7 +2,6 @@ from .execute import Outcome as Outcome
 from .execute import RunOptions as RunOptions
 from .execute import run as run
 from .execute import run_matrix as run_matrix
-from .plan import Settings as Settings
 from .plan import expand as expand
 from .results import Predictions as Predictions
 from .results import RunResult as RunResult

@@ -6,7 +6,7 @@ What a result rests on is what this module imports; a run's record carries the d
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -21,7 +21,15 @@ from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
 
-Stage = Callable[[str, Mapping[str, float]], None]  # called with a stage's name when it begins
+
+class AttemptMonitor(Monitor):
+    """A `Monitor` that hears of the attempt itself, too."""
+
+    def stage(self, name: str) -> None:
+        """A stage begins: "split", "represent", "fit" or "predict"."""
+
+    def divided(self, split: Split) -> None:
+        """The split is made."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,12 @@ class Attempt:
 class _Clock:
     """Tells stages and times them."""
 
-    tell: Stage
+    monitor: AttemptMonitor
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self.tell(name, {})
+        self.monitor.stage(name)
         started = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - started
@@ -58,21 +66,14 @@ class _Clock:
 
 
 def attempt(
-    spec: RunSpec,
-    store: Store,
-    kind: type[Method],
-    monitor: Monitor,
-    *,
-    device: str = "cpu",
-    tell: Stage = lambda name, values: None,
-    on_split: Callable[[Split], None] = lambda split: None,
+    spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, *, device: str = "cpu"
 ) -> Attempt:
-    """Do it.  ``tell`` hears of each stage, ``on_split`` of the split as soon as it is made."""
+    """Do it.  Raises :class:`InputError` for what cannot be, and whatever the method raises."""
     reset_peak_memory()
-    clock, reads = _Clock(tell), set[str]()
+    clock, reads = _Clock(monitor), set[str]()
     with clock.stage("split"):
         split = make_split(store, spec.task, spec.split)
-    on_split(split)
+    monitor.divided(split)
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     with clock.stage("represent"):

@@ -15,16 +15,15 @@ from typing import Any, Final
 from bench.data.store import Store
 from bench.environment import code_digest, cores, environment
 from bench.errors import InputError
-from bench.method import Method, Monitor
 from bench.render.plots import draw_confusion, draw_curves
 from bench.runs import registry
-from bench.runs.attempt import Attempt, attempt, parameters_of
-from bench.runs.plan import DEFAULTS, WHOLE, Settings, expand
+from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.plan import DEFAULTS, WHOLE, expand
 from bench.runs.results import RunResult, SplitSummary
 from bench.runs.run_labels import method_label, settings_of
 from bench.runs.tracking import DEVIATION, Record, Run, Tracker
 from bench.scores.metrics import Scores
-from bench.spec import RunSpec, SplitSpec
+from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.split import Split
 
 #: called with the run, a stage ("split", "represent", "fit", "epoch", "predict") and its numbers
@@ -111,7 +110,11 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = USUAL) -> Out
         if reason := kind.skip(store.manifest) or "":
             status = "skipped"
         else:
-            metrics = _compute(spec, run, store, kind, options)
+            run.parameters(parameters_of(spec, kind))
+            monitor = RunMonitor(spec, run, options.progress)
+            found = attempt(spec, store, kind, monitor, device=options.device)
+            _keep(run, spec, found, monitor, options.device)
+            metrics = found.metrics
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -156,13 +159,21 @@ def store_of(spec: RunSpec) -> Store:
     return store
 
 
-class RunMonitor(Monitor):
-    """Sends curves to the run and epochs to whoever shows progress."""
+class RunMonitor(AttemptMonitor):
+    """Sends curves and marks to the run, stages and epochs to whoever shows progress."""
 
-    def __init__(self, run: Run, tell: Callable[[str, Mapping[str, float]], None]) -> None:
-        self._run = run
-        self._tell = tell
+    def __init__(self, spec: RunSpec, run: Run, progress: Progress) -> None:
+        self._spec, self._run = spec, run
+        self._tell = partial(progress, spec)
         self.epochs: list[tuple[int, dict[str, float]]] = []
+
+    def stage(self, name: str) -> None:
+        """Show the stage."""
+        self._tell(name, {})
+
+    def divided(self, split: Split) -> None:
+        """Mark the run by what only its split tells."""
+        self._run.tags(_split_marks(self._spec, split))
 
     def log(self, step: int, **values: float) -> None:
         """Record values at an optimiser step."""
@@ -175,26 +186,13 @@ class RunMonitor(Monitor):
         self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
 
 
-def _compute(spec: RunSpec, run: Run, store: Store, kind: type[Method], options: RunOptions) -> dict[str, float]:
-    """Attempt the run and write all of it into the store of runs; the numbers that the outcome tells."""
-    run.parameters(parameters_of(spec, kind))
-    tell = partial(options.progress, spec)
-    monitor = RunMonitor(run, tell)
-    found = attempt(
-        spec,
-        store,
-        kind,
-        monitor,
-        device=options.device,
-        tell=tell,
-        on_split=lambda split: run.tags(_split_marks(spec, split)),
-    )
+def _keep(run: Run, spec: RunSpec, found: Attempt, monitor: RunMonitor, device: str) -> None:
+    """Write all of an attempt into the store of runs."""
     run.metrics(found.metrics | _f1_by_class(found.scores))
     with run.artefacts() as folder:
-        _write(folder, found, spec, options.device)
+        _write(folder, found, spec, device)
         draw_confusion(found.scores, folder / "confusion.png")
         draw_curves(monitor.epochs, folder / "curves.png")
-    return found.metrics
 
 
 def _f1_by_class(scores: Scores) -> dict[str, float]:

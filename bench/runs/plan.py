@@ -12,18 +12,8 @@ from bench.errors import InputError
 from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe
-from bench.spec import RunSpec, SplitSpec
+from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.split import check_request, make_split
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What methods are set to, over their defaults; each goes to the methods that have it."""
-
-    values: Mapping[str, Any] = field(default_factory=dict)  # by parameter; texts are read as the parameter's type
-    preset: str | None = None
-    epochs: int | None = None  # ignored by methods without
-
 
 WHOLE: Final = SplitSpec()  # split of whole sessions
 DEFAULTS: Final = Settings()
@@ -44,6 +34,8 @@ def expand(
     parameter or preset that no method has is an :class:`InputError`, as is what cannot be for any run.
     """
     outlines = {name: describe(name) for name in methods}
+    if settings.file is not None and len(outlines) != 1:
+        raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
     parameters = {name: resolve(name, outlines, settings) for name in outlines}
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
     if split.path is not None:
@@ -72,6 +64,7 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
         listed = "; ".join(f"{name} has {', '.join(o.presets) or 'none'}" for name, o in outlines.items())
         raise InputError("unknown-preset", f"no preset {preset!r}: {listed}")
     chosen = dict(outline.presets.get(preset, {})) if preset else {}
+    chosen |= read_parameters(settings.file, method) if settings.file else {}
     chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
     if settings.epochs is not None and "epochs" in outline.defaults:
         chosen["epochs"] = settings.epochs
