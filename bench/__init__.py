@@ -4,8 +4,17 @@ From Python: :func:`open_dataset` gives a store of labelled sessions, :func:`mak
 :class:`SplitSpec`, :func:`run` runs methods by name and remembers them, a class of your own derives from
 :class:`Method`, :func:`evaluate` scores probabilities.  docs/python.md shows all of it in one sitting.
 
-What stands flat in this package is what the author of a method imports; everything else has a room, whose docstring
-says what enters, what leaves and what it may import.
+What stands flat in this package is what the author of a method imports, and the ground that all stand on:
+
+- the contract: `method`, `readers` (arrays from the store), `training` (torch), `estimator` (scikit-learn), `graphs`;
+  `conformance` checks it
+- the ground: `spec` (what is asked: split, settings, run), `schema` (columns of the store), `files` (written whole,
+  locked, read into records), `environment` (the machine, and the digest of code), `errors`
+
+Everything else has a room, whose docstring says what enters, what leaves and what it may import: `ingest` (captures to
+packets and sessions), `data` (cards to stores), `splits` (who is in which part), `scores` (metrics and tests), `runs`
+(one method on one split, remembered), `analysis` (tables, comparisons, audits), `render` (tables and plots), `report`
+(the page), `paper` (a published paper made again), `cli` (the command line).
 """
 
 import lazy_loader

@@ -1,15 +1,20 @@
 """The shape of the code as tests: sizes, import budget, where things may live."""
 
 import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "bench").rglob("*.py"), *(ROOT / "methods").glob("*.py")])
+ROOMS = sorted(path.parent for path in (ROOT / "bench").glob("*/__init__.py"))
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 HEAVY = {"torch", "mlflow", "sklearn", "optuna", "numba", "pandas", "pyarrow", "scipy", "scapy", "matplotlib", "pooch"}
 
 
@@ -30,6 +35,92 @@ def test_functions_are_short():
     lengths = {f"{p.name}:{f.name}": length(f) for p in SOURCES for f in functions(p)}
     assert {name: n for name, n in lengths.items() if n > 60} == {}
     assert sorted(lengths.values())[int(len(lengths) * 0.9)] <= 35
+
+
+def test_no_function_has_more_than_seven_arguments():
+    def arguments(node):
+        names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        return sum(name not in ("self", "cls") for name in names)
+
+    assert {f"{p.name}:{f.name}": n for p in SOURCES for f in functions(p) if (n := arguments(f)) > 7} == {}
+
+
+def test_a_room_has_at_most_twelve_modules_and_says_what_each_is_for():
+    for room in [ROOT / "bench", *ROOMS]:
+        modules = {path.stem for path in room.glob("*.py")} - {"__init__"}
+        text = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
+        assert len(modules) <= 12, room.name
+        assert {name for name in modules if f"`{name}`" not in text} == set(), room.name
+        if room.parent != ROOT:
+            assert [word for word in ("Enters:", "Leaves:", "May import") if word not in " ".join(text.split())] == []
+    assert {room.name for room in ROOMS if f"`{room.name}`" not in importlib.import_module("bench").__doc__} == set()
+
+
+def test_the_picture_in_the_documents_is_the_contract():
+    picture = re.search(r"```\n(bench\.cli\n.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.S)[1]
+    (layers,) = (contract["layers"] for contract in CONTRACTS if contract["id"] == "layers")
+    assert picture.splitlines() == layers
+    placed = {name.strip() for layer in layers for name in layer.split("|")}
+    there = {f"bench.{path.stem}" for path in (ROOT / "bench").glob("*.py")} - {"bench.__init__"}
+    assert placed == there | {f"bench.{room.name}" for room in ROOMS} | {"methods"}
+
+
+def test_every_room_of_some_size_has_a_contract_of_its_own():
+    own = {container for contract in CONTRACTS for container in contract.get("containers", ())}
+    assert {f"bench.{room.name}" for room in ROOMS if len(list(room.glob("*.py"))) > 3} == own
+    assert all(contract["exhaustive"] for contract in CONTRACTS if "containers" in contract)
+
+
+def test_code_imports_modules_and_not_faces():
+    """A face hides from a reader, and from the digest of code, which module is used."""
+    faces = {f"bench.{room.name}" for room in ROOMS} | {"bench"}
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES} | faces
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in faces:
+                taken = [f"{node.module}.{alias.name}" for alias in node.names]
+                found += [f"{path.name}: {name}" for name in taken if name not in modules and "__version__" not in name]
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ["bench", *(f"bench.{room.name}" for room in ROOMS if room.name != "cli")])
+def test_every_name_of_a_face_is_there(room):
+    face = importlib.import_module(room)
+    assert face.__all__ and all(getattr(face, name) is not None for name in face.__all__)
+
+
+def questions():
+    rows = (ROOT / "docs" / "finding.md").read_text().splitlines()
+    return [re.fullmatch(r"\| (.*\?) \| `(.*)` \| `(.*)` \|", row).groups() for row in rows if "? |" in row]
+
+
+@pytest.mark.parametrize(("question", "module", "name"), questions(), ids=lambda value: value)
+def test_a_reader_finds_the_answer_by_docstrings(question, module, name):
+    """The docstring of `bench` names the room or flat module, the room's its module."""
+    assert hasattr(importlib.import_module(module), name)
+    package, *rest = module.split(".")
+    for part in rest:
+        assert f"`{part}`" in importlib.import_module(package).__doc__
+        package = f"{package}.{part}"
+
+
+def test_there_are_twenty_questions_and_the_walks_pass_what_is_there():
+    assert len(questions()) == 20
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walks = [block for block in re.findall(r"```\n(.*?)```", text, re.S) if "runs.attempt.attempt" in block]
+    assert len(walks) == 2
+    for name in re.findall(r"[\w.]+", " ".join(walks).replace("─▶", " ")):
+        parts = name.split(".") if name.startswith("methods") else ["bench", *name.split(".")]
+        depth = next(n for n in range(len(parts), 0, -1) if _is_module(".".join(parts[:n])))
+        value = importlib.import_module(".".join(parts[:depth]))
+        for attribute in parts[depth:]:
+            value = getattr(value, attribute)
+
+
+def _is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
 
 
 def test_every_function_is_typed():
@@ -61,12 +152,12 @@ def test_listing_commands_import_nothing_heavy(command):
 def test_no_method_or_data_set_is_named_in_the_harness():
     """A branch for the sake of one method or data set is the sign of a missing hook (demo is the harness's own).
 
-    The paper's experiments are about its systems and its data: their declaration is the one place that names them.
+    A paper's declaration, which names its systems and data, is a folder beside the code.
     """
     names = {p.stem for p in (ROOT / "methods").glob("*.py")} - {"__init__"}
     names |= {p.stem for p in (ROOT / "datasets").glob("*.toml")} - {"demo"}
     found = []
-    for path in set((ROOT / "bench").rglob("*.py")) - {ROOT / "bench" / "paper" / "experiments.py"}:
+    for path in (ROOT / "bench").rglob("*.py"):
         texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
         found += [f"{path.name}: {t}" for t in texts if isinstance(t, str) and t in names]
     assert [f for f in found if not f.endswith(": ports")] == []  # `ports` is also a reader's word

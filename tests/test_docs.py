@@ -9,6 +9,7 @@ import pytest
 
 from bench.cli import cli
 from bench.conformance import check
+from bench.errors import CODES
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
@@ -30,6 +31,16 @@ def test_every_command_shown_exists_with_its_options(page, words):
 def test_every_command_is_in_the_readme():
     text = (ROOT / "README.md").read_text()
     assert [name for name in cli.commands if f"bench {name}" not in text] == []
+
+
+def test_every_error_code_is_told_with_its_remedy():
+    rows = re.findall(r"^\| `(.*?)` \| (.*?) \| (.+?) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    assert {code: what for code, what, _ in rows} == CODES and len(rows) == len(CODES)
+
+
+def test_every_error_code_is_used():
+    sources = "".join(path.read_text() for d in ("bench", "methods") for path in (ROOT / d).rglob("*.py"))
+    assert [code for code in CODES if sources.count(f'"{code}"') < 2] == []  # in `CODES` and where it is raised
 
 
 def test_the_example_method_keeps_the_contract(tmp_path):
