@@ -168,8 +168,8 @@ def documents_its_parameters(case: Case) -> None:
     _demand(kind.__dataclass_params__.frozen, "Parameters: frozen=True is missing")  # type: ignore[attr-defined]
     for field in dataclasses.fields(kind):
         _demand(field.default is not dataclasses.MISSING, f"parameter {field.name}: no default")
-        told = all(field.metadata.get(key) for key in ("help", "source"))
-        _demand(told, f"parameter {field.name}: made without `parameter(default, help, source)`")
+        documented = all(field.metadata.get(key) for key in ("help", "source"))
+        _demand(documented, f"parameter {field.name}: made without `parameter(default, help, source)`")
         search, default = field.metadata.get("search"), cast(Any, field.default)
         ends = (search.low, search.high) if isinstance(search, Range) else ()
         inside = search is None or default is None or (ends[0] <= default <= ends[1] if ends else default in search)
@@ -220,8 +220,8 @@ def ignores_what_it_does_not_read(case: Case) -> None:
             ports=0 if "ports" in view.used else 11,
             corrupt_checksums="checksums" not in view.used,
         )
-        found = method.represent(case.view(_windows(other), other))
-        _same(expected, found, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
+        arrays = method.represent(case.view(_windows(other), other))
+        _same(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
 
 
 def takes_edge_cases(case: Case) -> None:
@@ -366,10 +366,10 @@ def _demand(condition: bool, complaint: str) -> None:
         raise Failure(complaint)
 
 
-def _same(expected: Inputs, found: Inputs, when: str) -> None:
-    _demand(expected.keys() == found.keys(), f"represent: other arrays {when}")
+def _same(expected: Inputs, arrays: Inputs, when: str) -> None:
+    _demand(expected.keys() == arrays.keys(), f"represent: other arrays {when}")
     for name, values in expected.items():
-        for one, other in zip(_arrays(values), _arrays(found[name]), strict=True):
+        for one, other in zip(_arrays(values), _arrays(arrays[name]), strict=True):
             _demand(one.dtype == other.dtype, f"{name}: other dtype {when}")
             _demand(np.array_equal(one, other), f"{name}: other values {when}")
 
@@ -378,20 +378,20 @@ def _arrays(values: NDArray[Any] | Ragged) -> tuple[NDArray[Any], ...]:
     return (values.values, values.offsets) if isinstance(values, Ragged) else (values,)
 
 
-def _equal(expected: NDArray[Any], found: NDArray[Any], tolerance: float, complaint: str) -> None:
-    _demand(expected.shape == found.shape, f"{complaint}: shape {found.shape}, not {expected.shape}")
-    close = np.allclose(expected, found, rtol=0, atol=tolerance, equal_nan=True)
-    _demand(close, f"{complaint} (by up to {np.nanmax(np.abs(expected - found), initial=0):.2g})")
+def _equal(expected: NDArray[Any], values: NDArray[Any], tolerance: float, complaint: str) -> None:
+    _demand(expected.shape == values.shape, f"{complaint}: shape {values.shape}, not {expected.shape}")
+    close = np.allclose(expected, values, rtol=0, atol=tolerance, equal_nan=True)
+    _demand(close, f"{complaint} (by up to {np.nanmax(np.abs(expected - values), initial=0):.2g})")
 
 
-def _are_probabilities(found: NDArray[Any], samples: int, what: str) -> None:
-    _demand(found.shape == (samples, CLASSES), f"{what}: shape {found.shape}, not {(samples, CLASSES)}")
-    _demand(found.dtype == np.float32, f"{what}: dtype {found.dtype}, not float32")
-    absent = np.isnan(found)
+def _are_probabilities(probabilities: NDArray[Any], samples: int, what: str) -> None:
+    _demand(probabilities.shape == (samples, CLASSES), f"{what}: shape {probabilities.shape}, not {(samples, CLASSES)}")
+    _demand(probabilities.dtype == np.float32, f"{what}: dtype {probabilities.dtype}, not float32")
+    absent = np.isnan(probabilities)
     _demand(bool((absent.any(axis=1) == absent.all(axis=1)).all()), f"{what}: a row is NaN in part")
-    told = found[~absent.any(axis=1)]
-    _demand(bool(((told >= 0) & (told <= 1 + TOLERANCE)).all()), f"{what}: probabilities outside 0 ... 1")
-    _demand(np.allclose(told.sum(axis=1), 1, rtol=0, atol=TOLERANCE), f"{what}: rows do not sum to 1")
+    answered = probabilities[~absent.any(axis=1)]
+    _demand(bool(((answered >= 0) & (answered <= 1 + TOLERANCE)).all()), f"{what}: probabilities outside 0 ... 1")
+    _demand(np.allclose(answered.sum(axis=1), 1, rtol=0, atol=TOLERANCE), f"{what}: rows do not sum to 1")
 
 
 def _accuracy(method: Method, case: Case, labels: NDArray[np.int64]) -> float:

@@ -29,7 +29,7 @@ def environment(device: str) -> dict[str, Any]:
         "cores": cores(),
         "threads": torch.get_num_threads() if torch else threads(),
         "device": torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else device,
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: installed for name in PACKAGES if (installed := _version(name)) is not None},
         **_revision(),
     }
 
@@ -97,15 +97,15 @@ def code_digest(*modules: str, files: Sequence[Path] = ()) -> str:
     ``files`` are further sources, such as a method that lies outside the packages.  Imports for type checkers alone do
     not count.  Reads sources and imports none of them.
     """
-    found: dict[str, bytes] = {}
+    sources: dict[str, bytes] = {}
     waiting = [(name, _source_of(name)) for name in modules] + [(str(path), path) for path in files]
     while waiting:
         name, path = waiting.pop()
-        if path is not None and name not in found:
-            found[name] = path.read_bytes()
+        if path is not None and name not in sources:
+            sources[name] = path.read_bytes()
             waiting += [(other, _source_of(other)) for other in _imports(path)]
     state = hashlib.sha256()
-    for name, text in sorted(found.items()):
+    for name, text in sorted(sources.items()):
         state.update(Path(name).name.encode() + b"\0" + hashlib.sha256(text).digest())
     return state.hexdigest()[:16]
 
@@ -123,14 +123,14 @@ def _source_of(module: str) -> Path | None:
 @functools.cache
 def _imports(path: Path) -> frozenset[str]:
     """Modules that a source may import, by their dotted names, with names that are modules of a package."""
-    found: set[str] = set()
+    modules: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)):
             waiting += ast.iter_child_nodes(node)
-    return frozenset(found)
+    return frozenset(modules)

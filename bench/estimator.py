@@ -78,9 +78,9 @@ class EstimatorMethod(Method):
         probabilities = np.full((len(answered), self.classes), np.nan, np.float32)
         rows = np.flatnonzero(answered)
         if len(rows):  # scikit-learn refuses an empty array
-            found = np.zeros((len(rows), self.classes), np.float32)
-            found[:, self.model.classes_] = self.model.predict_proba(self.features(take(inputs, rows)))
-            probabilities[rows] = found
+            of_known = self.model.predict_proba(self.features(take(inputs, rows)))
+            probabilities[rows] = 0
+            probabilities[rows[:, None], self.model.classes_] = of_known
         return probabilities
 
     def save_state(self, folder: Path) -> None:

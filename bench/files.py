@@ -166,12 +166,12 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True,
     from cattrs import BaseValidationError
 
     try:
-        made: Record = _converter(strict).structure(raw, kind)
+        record: Record = _converter(strict).structure(raw, kind)
     except (BaseValidationError, TypeError, ValueError) as error:
         problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in _problems(error, ())]
         more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
         raise InputError(code, f"{where}: {'; '.join(problems[:SHOWN])}{more}") from error
-    return made
+    return record
 
 
 class FieldError(ValueError):

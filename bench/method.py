@@ -232,8 +232,8 @@ def search_spaces(method: DeclaresParameters | type[Method]) -> dict[str, Space]
 
 def typed_values(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values in the types of the method's parameters.  Raises :class:`InputError` as :func:`make_parameters`."""
-    made = make_parameters(method, values)
-    return {name: getattr(made, name) for name in values}
+    parameters = make_parameters(method, values)
+    return {name: getattr(parameters, name) for name in values}
 
 
 def make_parameters(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> Any:

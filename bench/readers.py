@@ -109,16 +109,16 @@ class View:
         self.used: set[str] = set()
         if unknown := sorted(self.reads - set(READS)):
             raise ValueError(f"unknown read {unknown[0]!r}; there are: {', '.join(READS)}")
-        held = np.asarray(store.session("packets"))
-        if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(held)):
-            raise IndexError(f"a sample's session is outside the store's {len(held)} sessions")
+        packets = np.asarray(store.session("packets"))
+        if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(packets)):
+            raise IndexError(f"a sample's session is outside the store's {len(packets)} sessions")
         if samples.stride < 1 or (len(samples) and (samples.first.min() < 0 or samples.count.min() < 0)):
             raise IndexError("a sample's window begins before its session or has a negative count or no stride")
         self._store = store
         self._session = samples.session
         self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
         self._stride = samples.stride
-        left = -(-(held[samples.session] - samples.first) // samples.stride)  # packets that the session still has
+        left = -(-(packets[samples.session] - samples.first) // samples.stride)  # packets that the session still has
         self._count = np.clip(left, 0, samples.count)
 
     def __len__(self) -> int:

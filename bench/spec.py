@@ -74,7 +74,7 @@ class Sampling:
 
     window: int | None = None  # None: the whole session is the sample
     step: int | None = None  # from one start to the next; None: no overlap
-    stride: int = 1  # keep every so many-th packet
+    stride: int = 1  # packets from one that is kept to the next
     per_session: int | None = None  # at most so many windows, the first ones (our choice)
     payload: bool = True
 

@@ -181,12 +181,14 @@ class AppScanner(EstimatorMethod):
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
         """Float32 ``[samples, classes]``: normalised geometric mean over a session's flows; NaN where none counts."""
         flows, known = inputs["flows"], self.model.classes_
-        told = np.zeros((len(flows.values), len(known)))
-        if len(told):  # scikit-learn refuses an empty array
-            told = self.model.predict_proba(self.features({"features": flows.values}))
-        clear = (known[told.argmax(axis=1)] < self.classes) & (told.max(axis=1) >= (self.parameters.threshold or 0.0))
+        answers = np.zeros((len(flows.values), len(known)))
+        if len(answers):  # scikit-learn refuses an empty array
+            answers = self.model.predict_proba(self.features({"features": flows.values}))
+        clear = (known[answers.argmax(axis=1)] < self.classes) & (
+            answers.max(axis=1) >= (self.parameters.threshold or 0.0)
+        )
         apps, rows = known[known < self.classes], flows.rows[clear]
-        logs = np.log(np.maximum(told[np.ix_(clear, known < self.classes)], NO_VOTE))
+        logs = np.log(np.maximum(answers[np.ix_(clear, known < self.classes)], NO_VOTE))
         answered, begins, counts = np.unique(rows, return_index=True, return_counts=True)
         shares = np.exp(np.add.reduceat(logs, begins, axis=0) / counts[:, None])
         probabilities = np.full((len(flows), self.classes), np.nan, np.float32)

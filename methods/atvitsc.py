@@ -217,10 +217,10 @@ class Network(nn.Module):
 
         Batch normalisation takes in padded packets too, so its statistics depend on that share.
         """
-        told = {} if self.padding is None else {"padding_share": self.padding.item()}
+        values = {} if self.padding is None else {"padding_share": self.padding.item()}
         if self.gate is not None and self.gate.weights is not None:
-            told["alpha_global"], told["alpha_spatiotemporal"] = self.gate.weights.mean(0).tolist()
-        return told
+            values["alpha_global"], values["alpha_spatiotemporal"] = self.gate.weights.mean(0).tolist()
+        return values
 
 
 class PacketVisionTransformer(nn.Module):

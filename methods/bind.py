@@ -131,8 +131,8 @@ class Bind(EstimatorMethod):
             )
         self.values = {}
         for name in FAMILIES:
-            found, counts = np.unique(train.inputs[name].values, return_counts=True)
-            self.values[name] = np.sort(found[np.argsort(-counts, kind="stable")[: self.parameters.vocabulary]])
+            values, counts = np.unique(train.inputs[name].values, return_counts=True)
+            self.values[name] = np.sort(values[np.argsort(-counts, kind="stable")[: self.parameters.vocabulary]])
 
     def features(self, inputs: Inputs) -> Any:
         """How often each value that counts occurs: float64 CSR ``[samples, values]``; dense for boosted trees."""

@@ -132,10 +132,10 @@ def class_costs(labels: NDArray[np.int64], classes: int, strength: float) -> Ten
     A class without a training sample costs 1, the mean: nothing is known of its rarity.
     """
     counts = np.bincount(labels, minlength=classes)
-    held = counts > 0
+    present = counts > 0
     costs = np.ones(classes)
-    costs[held] += strength * np.log(counts.max() / counts[held])
-    costs[held] /= costs[held].mean()
+    costs[present] += strength * np.log(counts.max() / counts[present])
+    costs[present] /= costs[present].mean()
     return torch.tensor(costs, dtype=torch.float32)
 
 

@@ -89,7 +89,7 @@ def hide_server_names(streams: NDArray[np.uint8]) -> None:
         if not hello.any():
             break
         kind, length = number(2), number(2)
-        found = np.flatnonzero(hello & (kind == SERVER_NAME) & (length > 0))
-        inside = (place >= at[found, None]) & (place < (at + length)[found, None])
-        streams[found] = np.where(inside, 0, streams[found])
+        named = np.flatnonzero(hello & (kind == SERVER_NAME) & (length > 0))
+        inside = (place >= at[named, None]) & (place < (at + length)[named, None])
+        streams[named] = np.where(inside, 0, streams[named])
         at = at + length

@@ -114,11 +114,11 @@ class FSNet(TorchMethod):
         if p.signed:  # the server's lengths follow the client's; 0 has no side
             served = view.directions(p.packets, payload_only=p.payload_only) < 0
             lengths = np.where(served & (lengths > 0), lengths + p.longest, lengths)
-        held = np.minimum(view.counts(payload_only=p.payload_only), p.packets)
+        packets = np.minimum(view.counts(payload_only=p.payload_only), p.packets)
         words = np.zeros((len(view), p.packets + 2), np.int16 if p.vocabulary <= 2**15 else np.int32)
         words[:, 0] = START
-        words[:, 1:-1] = np.where(np.arange(p.packets) < held[:, None], lengths + LENGTHS, PAD)
-        words[np.arange(len(view)), held + 1] = END
+        words[:, 1:-1] = np.where(np.arange(p.packets) < packets[:, None], lengths + LENGTHS, PAD)
+        words[np.arange(len(view)), packets + 1] = END
         return {"words": words}
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:

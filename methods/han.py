@@ -179,12 +179,12 @@ class Network(PacketClassifier):
 
     def forward(self, packets: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of bytes, uint8 ``[samples, packets, bytes]``."""
-        held = (packets != 0).any(2)
-        rows = torch.cat([packets.new_zeros(1, packets.shape[2]), packets[held]])  # row 0: the empty packet
+        filled = (packets != 0).any(2)
+        rows = torch.cat([packets.new_zeros(1, packets.shape[2]), packets[filled]])  # row 0: the empty packet
         vectors = self.over_bytes(rows[..., None].float() / 255)
-        place = (held.flatten().cumsum(0) * held.flatten()).long()
+        place = (filled.flatten().cumsum(0) * filled.flatten()).long()
         # index_select: its gradient is added up in one order, that of vectors[place] in the threads' order
-        return self.classify(vectors.index_select(0, place).unflatten(0, held.shape))
+        return self.classify(vectors.index_select(0, place).unflatten(0, filled.shape))
 
 
 @torch.no_grad()

@@ -79,10 +79,10 @@ def _ceilings(audit: Audit) -> Table:
 
 
 def _splits(audit: Audit) -> Table:
-    made = [row for row in audit.splits if not row.impossible]
+    possible = [row for row in audit.splits if not row.impossible]
     parts = ("train", "validation", "test")
     rows = []
-    for row in made:
+    for row in possible:
         shares = [f"{row.shared[f'test_in_training_{kind}'] / max(row.test, 1):.1%}" for kind in SEEN.values()]
         repeated = ((row.repeated_train, row.train), (row.repeated_test, row.test))
         within = [f"{number / max(size, 1):.1%}" for number, size in repeated]
@@ -98,7 +98,7 @@ def _splits(audit: Audit) -> Table:
         title=_title(audit, "what test parts share with training", True),
         head=("split", *parts, *SEEN, "twice in train", "in test"),
         rows=rows,
-        notes=notes + meanings(mark for row in made for mark in _marks(row)),
+        notes=notes + meanings(mark for row in possible for mark in _marks(row)),
         records=[row.to_dict() for row in audit.splits],
         empty="no split is possible",
     )

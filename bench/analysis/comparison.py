@@ -71,8 +71,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        found = asdict(self)
-        return {**{k: v for k, v in found.items() if k != "differences"}, **found["differences"]}
+        content = asdict(self)
+        return {**{k: v for k, v in content.items() if k != "differences"}, **content["differences"]}
 
 
 def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> Comparison:
@@ -88,10 +88,10 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed
     differences = {}
     for metric in METRICS:
         one, other = (_score(metric, truth, answer, classes) for answer in answers)
-        apart, low, high = difference(
+        observed, low, high = difference(
             truth, answers, first.groups, classes=classes, metric=metric, draws=draws, seed=seed
         )
-        differences[metric] = Difference(one, other, apart, low, high)
+        differences[metric] = Difference(one, other, observed, low, high)
     return Comparison(
         a=_side(a),
         b=_side(b),
@@ -105,25 +105,30 @@ def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed
     )
 
 
-def comparison_table(found: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """The comparison as a table; its JSON has all that was found, too."""
-    place = {name: getattr(found.a, name) for name in ("dataset", "task", "split", "folds")}
+    place = {name: getattr(comparison.a, name) for name in ("dataset", "task", "split", "folds")}
     of_side = {
         f"{side}_{name}": getattr(who, name)
-        for side, who in (("a", found.a), ("b", found.b))
+        for side, who in (("a", comparison.a), ("b", comparison.b))
         for name in ("method", "parameters", "runs")
     }
     rows, records = [], []
-    for metric, value in found.differences.items():
-        apart = with_interval(value.difference, value.low, value.high, "+.3f")
-        rows.append([metric, f"{value.a:.3f}", f"{value.b:.3f}", apart])
-        records.append({"metric": metric, **asdict(value), **place, **of_side, "resampled": found.resampled})
-    often = f", each tested up to {found.times} times" if found.times > 1 else ""
-    counts = f"{found.samples} test samples{often}, in {found.groups} {found.resampled}"
-    notes = [f"a: {found.a.label}", f"b: {found.b.label}", counts, f"[ ] 95 %: {bootstrap_note(found.resampled)}"]
+    for metric, value in comparison.differences.items():
+        cell = with_interval(value.difference, value.low, value.high, "+.3f")
+        rows.append([metric, f"{value.a:.3f}", f"{value.b:.3f}", cell])
+        records.append({"metric": metric, **asdict(value), **place, **of_side, "resampled": comparison.resampled})
+    often = f", each tested up to {comparison.times} times" if comparison.times > 1 else ""
+    counts = f"{comparison.samples} test samples{often}, in {comparison.groups} {comparison.resampled}"
+    notes = [
+        f"a: {comparison.a.label}",
+        f"b: {comparison.b.label}",
+        counts,
+        f"[ ] 95 %: {bootstrap_note(comparison.resampled)}",
+    ]
     title = " · ".join(str(place[name]) for name in ("dataset", "task", "split"))
-    more = {name: value for name, value in found.to_dict().items() if name != "notes"}
-    notes += [_mcnemar_note(found.mcnemar), *found.notes]
+    more = {name: value for name, value in comparison.to_dict().items() if name != "notes"}
+    notes += [_mcnemar_note(comparison.mcnemar), *comparison.notes]
     return Table(title, ["metric", "a", "b", "a - b [95 %]"], rows, notes, records, more=more)
 
 

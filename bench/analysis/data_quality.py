@@ -95,14 +95,14 @@ def payload_kinds(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
     """
     samples = Samples(session, np.zeros_like(session), np.asarray(store.session("packets"), np.int64)[session])
     stream = View(store, samples, {"payload"}).payload_stream(64)
-    held = np.asarray(store.session("payload_bytes"))[session]
-    size = np.minimum(np.maximum(held, 1), 64)
+    payload_bytes = np.asarray(store.session("payload_bytes"))[session]
+    size = np.minimum(np.maximum(payload_bytes, 1), 64)
     printable = ((stream >= 0x20) & (stream < 0x7F)) | np.isin(stream, (9, 10, 13))
     inside = np.arange(64) < size[:, None]
     text = (printable & inside).sum(axis=1) >= 0.9 * size
     tls = (stream[:, 0] >= 20) & (stream[:, 0] <= 23) & (stream[:, 1] == 3)
-    kinds = {"empty": held == 0, "tls": tls, "text": text & ~tls}
-    shares = {name: float((marks & ((held > 0) | (name == "empty"))).mean()) for name, marks in kinds.items()}
+    kinds = {"empty": payload_bytes == 0, "tls": tls, "text": text & ~tls}
+    shares = {name: float((marks & ((payload_bytes > 0) | (name == "empty"))).mean()) for name, marks in kinds.items()}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
 
 

@@ -107,8 +107,8 @@ def batch_of(store: Store, size: int, least: int) -> tuple[Samples, NDArray[np.i
     """
     labels = store.labels(store.default_task)
     packets = np.asarray(store.session("packets"))
-    held = (np.asarray(store.session("payload_packets")) > 0) & (packets >= least)
-    usable = np.flatnonzero((labels != NO_CLASS) & held)
+    long_enough = (np.asarray(store.session("payload_packets")) > 0) & (packets >= least)
+    usable = np.flatnonzero((labels != NO_CLASS) & long_enough)
     if len(usable) < size:
         what = f"{store.name} has {len(usable)} labelled sessions with payload and {least} packets or more"
         raise InputError("too-few-sessions", f"{what}, {size} are asked for; take a smaller batch or fewer packets")
@@ -161,23 +161,23 @@ def timings(
             )
     samples, labels = batch_of(store, options.batch, options.least)
     classes, packets = len(store.classes(store.default_task)), float(np.median(samples.count))
-    found = []
+    timed = []
     for name, kind in kinds.items():
         method = fitted(kind, View(store, samples, kind.reads), labels, classes, device)
         assert isinstance(method, TorchMethod) and method.model is not None
         size = sum(weights.numel() for weights in method.model.parameters() if weights.requires_grad)
         times = latency(method, partial(View, store, samples, kind.reads), calls=options.calls, seconds=options.seconds)
-        found.append(Timed(name, size, options.batch, packets, device, times))
-        progress(found[-1])
-    return found
+        timed.append(Timed(name, size, options.batch, packets, device, times))
+        progress(timed[-1])
+    return timed
 
 
-def timing_table(found: Sequence[Timed], paper: Mapping[str, float]) -> Table:
+def timing_table(timed: Sequence[Timed], paper: Mapping[str, float]) -> Table:
     """Table X, in the order of the paper's milliseconds by method: median and quartiles of every step.
 
     The last note is Spearman's rank correlation of `infer` with ``paper`` over the methods that both have.
     """
-    ordered = sorted(found, key=lambda one: (paper.get(one.name, np.inf), one.name))
+    ordered = sorted(timed, key=lambda one: (paper.get(one.name, np.inf), one.name))
     steps = ("infer", "assemble", "represent")
     rows, records = [], []
     for one in ordered:
@@ -201,20 +201,20 @@ def _marks(name: str) -> list[str]:
     return ["reconstructed"] if is_reconstructed(registry.describe(name).deviations) else []
 
 
-def _conditions(found: Sequence[Timed]) -> list[str]:
+def _conditions(timed: Sequence[Timed]) -> list[str]:
     """What holds for all rows."""
     notes = ["ms: median (quartiles) of repeated calls after a warm-up"]
-    notes += meanings(mark for one in found for mark in _marks(one.name))
-    for batch, packets, device in dict.fromkeys((one.sessions, one.packets, one.device) for one in found):
+    notes += meanings(mark for one in timed for mark in _marks(one.name))
+    for batch, packets, device in dict.fromkeys((one.sessions, one.packets, one.device) for one in timed):
         where = f"{device}, torch {torch.__version__}" + f", {torch.get_num_threads()} threads" * (device == "cpu")
         notes.append(f"batch of {batch} sessions, {packets:g} packets in the median; {where}")
     notes.append("infer: the network alone, as Table X; assemble: arrays to tensors; represent: captures to arrays")
     return notes
 
 
-def _correlation(found: Sequence[Timed], paper: Mapping[str, float]) -> list[str]:
+def _correlation(timed: Sequence[Timed], paper: Mapping[str, float]) -> list[str]:
     """Nothing for fewer than three methods, whose order says nothing."""
-    both = [one for one in found if one.name in paper]
+    both = [one for one in timed if one.name in paper]
     if len(both) < 3:
         return []
     from scipy.stats import spearmanr

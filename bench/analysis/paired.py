@@ -109,8 +109,8 @@ def paired_p(one: Sequence[Record], other: Sequence[Record], metric: str) -> flo
     if len(one) < FEWEST:
         return float("nan")
     pairs = paired_runs(one, other)
-    apart = np.array([[a.metrics[metric] - b.metrics[metric]] for a, b in pairs])
-    return float(corrected_t(apart, np.array([test_train_ratio(one[0])]))[0])
+    differences = np.array([[a.metrics[metric] - b.metrics[metric]] for a, b in pairs])
+    return float(corrected_t(differences, np.array([test_train_ratio(one[0])]))[0])
 
 
 def is_separable(ends: Mapping[str, float], p: float) -> bool:

@@ -42,17 +42,17 @@ def ranking_entries(
     if missing := set(methods) - {record.spec.method for record in records if record.status == "done"}:
         raise InputError("no-runs", f"compare: no finished runs of {', '.join(sorted(missing))} with these options")
     chosen = [record for record in records if not methods or record.spec.method in methods]
-    found = [_rows(chosen, dataset, notes) for dataset in datasets]
-    place = _place([{split_of(row) for row in rows} for rows in found], split, ", ".join(datasets))
-    found = [[row for row in rows if split_of(row) == place] for rows in found]
-    for dataset, rows in zip(datasets, found, strict=True):
+    by_dataset = [_rows(chosen, dataset, notes) for dataset in datasets]
+    place = _place([{split_of(row) for row in rows} for rows in by_dataset], split, ", ".join(datasets))
+    by_dataset = [[row for row in rows if split_of(row) == place] for rows in by_dataset]
+    for dataset, rows in zip(datasets, by_dataset, strict=True):
         if len(tasks := {row.head.spec.task for row in rows}) > 1:
             there = ", ".join(sorted(tasks))
             raise InputError(
                 "ambiguous-task", f"compare: {dataset}, {place}: several tasks; choose with --task: {there}"
             )
-    labels = dict.fromkeys(row.method for rows in found for row in rows)
-    entries = [_entry([[row for row in rows if row.method == label] for rows in found]) for label in labels]
+    labels = dict.fromkeys(row.method for rows in by_dataset for row in rows)
+    entries = [_entry([[row for row in rows if row.method == label] for rows in by_dataset]) for label in labels]
     return _complete(entries, datasets, notes), notes
 
 
@@ -90,11 +90,11 @@ def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
 def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
     runs = {
         (number, *key): record
-        for number, found in enumerate(rows)
-        for row in found
+        for number, of_dataset in enumerate(rows)
+        for row in of_dataset
         for key, record in numbered(row.done).items()
     }
-    return Entry([row for found in rows for row in found], runs)
+    return Entry([row for of_dataset in rows for row in of_dataset], runs)
 
 
 def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str]) -> list[Entry]:

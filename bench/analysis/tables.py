@@ -64,15 +64,15 @@ class Row:
 
     def value(self, metric: str) -> dict[str, float]:
         """`metric`, with ``_sd`` of several runs or ``_low`` and ``_high`` of one; empty where no run has it."""
-        found = [record.metrics[metric] for record in self.done if metric in record.metrics]
-        if not found:
+        values = [record.metrics[metric] for record in self.done if metric in record.metrics]
+        if not values:
             return {}
-        if len(found) > 1:
-            return {metric: fmean(found), f"{metric}_sd": stdev(found)}
+        if len(values) > 1:
+            return {metric: fmean(values), f"{metric}_sd": stdev(values)}
         ends = {
             key: self.done[0].metrics[key] for key in (f"{metric}_low", f"{metric}_high") if key in self.done[0].metrics
         }
-        return {metric: found[0], **ends}
+        return {metric: values[0], **ends}
 
     def cell(self, metric: str) -> str:
         """`value` for people."""
@@ -144,8 +144,8 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
         digests = [_digests(row.head.spec) for row in twins]
         names = [name for name in digests[0] if len({one[name] for one in digests}) > 1]
         for row, own in zip(twins, digests, strict=True):
-            apart = ", ".join(f"{name}={str(own[name])[:8]}" for name in names)
-            labelled.append(dataclasses.replace(row, apart=apart))
+            label = ", ".join(f"{name}={str(own[name])[:8]}" for name in names)
+            labelled.append(dataclasses.replace(row, apart=label))
     return labelled
 
 

@@ -156,8 +156,8 @@ def opened(dataset: str) -> "Store":
 
     with PrepareProgress() as progress:
         store = open_dataset(dataset, progress=progress)
-    if told := shortcomings(store.manifest):
-        click.echo(f"{store.name}: {told}; `bench prepare {dataset}` lists them", err=True)
+    if problems := shortcomings(store.manifest):
+        click.echo(f"{store.name}: {problems}; `bench prepare {dataset}` lists them", err=True)
     if (code := code_of_stores()) != store.manifest.code:
         click.echo(other_code(store.name, store.manifest.code, code, f"bench prepare {dataset} --rebuild"), err=True)
     return store

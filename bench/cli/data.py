@@ -131,8 +131,8 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
     spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
     store = opened(dataset)
     check_classes(store, split.task, spec, split.strict)
-    made = make_split(store, split.task or store.default_task, spec)
+    division = make_split(store, split.task or store.default_task, spec)
     if save is not None:
-        made.save(save)
-    summary = made.summary()
+        division.save(save)
+    summary = division.summary()
     emit(as_json, summary, outline(summary))

@@ -159,12 +159,12 @@ def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
 
 def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
     """`-x a,b -x c,d:e,f` as [a, b, c, "d:e,f"], each once: from a colon on, all belongs to one split."""
-    found = []
+    schemes = []
     for value in values:
         plain, colon, pattern = value.partition(":")
         *names, last = plain.split(",")
-        found += [*names, last + colon + pattern]
-    return list(dict.fromkeys(name.strip() for name in found if name.strip()))
+        schemes += [*names, last + colon + pattern]
+    return list(dict.fromkeys(name.strip() for name in schemes if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,12 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     )
     store = opened(dataset)
     check_classes(store, asked.task, SplitSpec(filter=samples.filter, sampling=samples.sampling), strict=False)
-    found = audit_dataset(
+    record = audit_dataset(
         store,
         asked.task or store.default_task,
         Tracker(results),
         request,
         lambda line: click.echo(line, err=True),
     )
-    click.echo(f"saved as {save(found, results)}", err=True)
-    emit(as_json, found.to_dict(), audit_text(found))
+    click.echo(f"saved as {save(record, results)}", err=True)
+    emit(as_json, record.to_dict(), audit_text(record))

@@ -60,8 +60,8 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
     }
     if manifest.files:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
-    told = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
-    return shown | {name: plain(getattr(manifest, name)) for name in told}
+    names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
+    return shown | {name: plain(getattr(manifest, name)) for name in names}
 
 
 def without_classes(manifest: "Manifest") -> list[str]:

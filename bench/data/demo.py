@@ -371,11 +371,11 @@ class Wire:
         server = SERVER_PORT if self.ports == 0 else 1024 + (self.ports * 7919) % 30_000
         ports = (32_768 + (talk.port + self.ports * 104_729) % 28_000, server)
         client, server_end = zip(hosts, ports, strict=True)
-        made = heading(
+        as_computed = heading(
             (client, server_end) if direction > 0 else (server_end, client),
             numbers=None if talk.udp else (talk.isn[direction], talk.isn[-direction]),
             ttl=64 if direction > 0 else talk.hops,
             identification=talk.isn[direction],
             client=direction > 0,
         )
-        return replace(made, corrupt_checksums=self.corrupt_checksums)
+        return replace(as_computed, corrupt_checksums=self.corrupt_checksums)

@@ -96,11 +96,11 @@ def _retrieve(one: Download, work: Path, report: Callable[[int, int], None]) -> 
     except RequestException as error:
         raise InputError("download-failed", f"{one.url}: {_reason(error, part)}") from error
     except ValueError as error:  # pooch's word for a wrong checksum
-        found = file_sha256(part)
+        digest = file_sha256(part)
         part.unlink()
         remedy = f"the download is deleted; {_AGAIN}, or ask the publisher which checksum is right"
         raise InputError(
-            "wrong-checksum", f"{one.url}: has SHA-256 {found}, its card says {one.sha256}; {remedy}"
+            "wrong-checksum", f"{one.url}: has SHA-256 {digest}, its card says {one.sha256}; {remedy}"
         ) from error
     part.unlink(missing_ok=True)
     return work / one.sha256

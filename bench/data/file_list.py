@@ -196,15 +196,15 @@ def match_captures(
     wanted = {capture_key(listed.file): listed for listed in files}
     unwanted = {capture_key(listed.file) for listed in left_out}
     known = wanted.keys() | unwanted
-    found: dict[Key, list[str]] = collections.defaultdict(list)
+    by_key: dict[Key, list[str]] = collections.defaultdict(list)
     unknown = []
     for path in sorted(captures):
         parts = capture_key(f"{root.absolute().as_posix()}/{path}")
         if key := next((parts[first:] for first in range(len(parts)) if parts[first:] in known), None):
-            found[key].append(path)
+            by_key[key].append(path)
         else:
             unknown.append(path)
-    taken = {key: found[key][0] for key in wanted if key in found}
+    taken = {key: by_key[key][0] for key in wanted if key in by_key}
     rows, skipped, used = _without_copies(wanted, taken)
     covered = set(rows) | {key for key, listed in wanted.items() if listed.copy_of} | {capture_key(of) for of in used}
     missing = [listed for key, listed in wanted.items() if key not in covered]
@@ -216,12 +216,12 @@ def match_captures(
         unknown=unknown,
         double=[
             DoubleCapture(wanted[key].file, paths[0], paths[1:])
-            for key, paths in found.items()
+            for key, paths in by_key.items()
             if key in wanted and len(paths) > 1
         ],
         copies_skipped=skipped,
         copies_used=used,
-        left_out=sorted(path for key in found.keys() & unwanted for path in found[key]),
+        left_out=sorted(path for key in by_key.keys() & unwanted for path in by_key[key]),
         archives=[{"file": path, "unpack": how} for path in sorted(others) if (how := unpacking(path))],
     )
     return CaptureMatch({taken[key]: wanted[key] for key in rows}, report)

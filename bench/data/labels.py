@@ -174,10 +174,10 @@ def _listed(items: Sequence[Any] | NDArray[Any], describe: Callable[[Any], Any] 
 
 def _from_paths(labels: PatternLabels, captures: Sequence[str], sessions: Columns) -> LabelTable:
     pattern = compile_pattern(labels.pattern)
-    found = [match.groupdict("") if (match := pattern.search(path)) else {} for path in captures]
-    columns = {name: [groups.get(name, "") for groups in found] for name in sorted(labels.columns)}
-    unlabelled = [path for path, groups in zip(captures, found, strict=True) if not groups]
-    labelled = np.array([bool(groups) for groups in found], bool)
+    matches = [match.groupdict("") if (match := pattern.search(path)) else {} for path in captures]
+    columns = {name: [groups.get(name, "") for groups in matches] for name in sorted(labels.columns)}
+    unlabelled = [path for path, groups in zip(captures, matches, strict=True) if not groups]
+    labelled = np.array([bool(groups) for groups in matches], bool)
     row = np.where(labelled[sessions["capture"]], sessions["capture"], NO_ROW).astype(np.int64)
     missing = int((row == NO_ROW).sum())
     return LabelTable(row, dict(columns), {"unlabelled": {"count": missing, "captures": _listed(unlabelled)}})
@@ -230,9 +230,9 @@ def _match(
         earlier = np.searchsorted(row_start[low[i] : high[i]], start[i] + TOLERANCE, "right")
         place[i] += max(int(earlier) - 1, 0)
     row = np.full(len(key), NO_ROW, np.int64)
-    found = high > low
-    row[found] = order[place[found]]
-    return row, (high - low == 1) & (np.bincount(key)[key] == 1) if len(key) else found
+    has_row = high > low
+    row[has_row] = order[place[has_row]]
+    return row, (high - low == 1) & (np.bincount(key)[key] == 1) if len(key) else has_row
 
 
 def _differences(

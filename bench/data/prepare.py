@@ -107,15 +107,15 @@ def prepare_dataset(
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
-        found = find_captures(card, folder, chosen.switches)
-        if options.strict and found.files_report:  # before hours of reading
-            _refuse(folder, found.files_report.problems)
-        if not options.rebuild and (store := _same_input(path, card, chosen, found)):
+        captures = find_captures(card, folder, chosen.switches)
+        if options.strict and captures.files_report:  # before hours of reading
+            _refuse(folder, captures.files_report.problems)
+        if not options.rebuild and (store := _same_input(path, card, chosen, captures)):
             if options.strict:
                 _refuse(folder, store.manifest.problems)
             return Prepared(path, True, store.manifest, other_code=store.manifest.code != code_of_stores())
         with written_folder(path) as aside:
-            build = _Build(card, found, chosen, work, aside)
+            build = _Build(card, captures, chosen, work, aside)
             build.run(options.jobs, progress)
             if options.strict:
                 _refuse(folder, Store.open(aside).manifest.problems)
@@ -322,12 +322,12 @@ class _Build:
         return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
 
 
-def _refuse(folder: Path, found: Sequence[str]) -> None:
+def _refuse(folder: Path, problems: Sequence[str]) -> None:
     """Raise :class:`InputError` with the first of the problems, if there is one."""
-    if found:
-        others = f" ({len(found) - 1} more)" if len(found) > 1 else ""
+    if problems:
+        others = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         remedy = "leave out --strict to prepare what is there and see all"
-        raise InputError("not-as-listed", f"{folder}: {found[0]}{others}; nothing is written; {remedy}")
+        raise InputError("not-as-listed", f"{folder}: {problems[0]}{others}; nothing is written; {remedy}")
 
 
 def _unexpected(
@@ -344,7 +344,7 @@ def _unexpected(
             pairs.append((f"sessions of task {name}", task.sessions, tasks[name].sessions))
             pairs.append((f"classes of task {name}", task.classes, len(tasks[name].classes)))
     return [
-        UnexpectedCount(what, wanted, found) for what, wanted, found in pairs if wanted is not None and wanted != found
+        UnexpectedCount(what, wanted, count) for what, wanted, count in pairs if wanted is not None and wanted != count
     ]
 
 

@@ -62,17 +62,17 @@ def read_capture(path: str | Path, *, idle_timeout: float | None = None, work: P
         raise InputError(
             "not-a-capture", f"{path}: is no pcap or pcapng capture ({why}); give a capture, or convert it"
         )
-    found = Walk()
-    packets, session, keys, skipped = _collect(path, data, found)
+    notes = Walk()
+    packets, session, keys, skipped = _collect(path, data, notes)
     starts = sort_packets(packets, session, len(keys))
     return CaptureIndex(
         path=path,
         bytes_path=bytes_path,
         size=len(data),
         format=kind,
-        link_types=tuple(sorted({LINK_NAMES.get(link, f"link type {link}") for link in found.links})),
+        link_types=tuple(sorted({LINK_NAMES.get(link, f"link type {link}") for link in notes.links})),
         records=len(packets["time"]) + int(skipped.sum()),
-        damage=damage + tuple(found.damage),
+        damage=damage + tuple(notes.damage),
         skipped={reason: int(n) for reason, n in zip(REASONS, skipped, strict=True) if n},
         sessions=describe_sessions(packets, keys, starts, idle_timeout),
         packets=packets,
@@ -130,7 +130,7 @@ def _map(path: Path) -> NDArray[np.uint8]:
 
 
 def _collect(
-    path: Path, data: NDArray[np.uint8], found: Walk
+    path: Path, data: NDArray[np.uint8], notes: Walk
 ) -> tuple[Columns, NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
     """Walk and decode a capture: its packets in file order, their sessions int32 ``[packets]``, the sessions' keys and
     what was left out (as `headers.decode` counts it).
@@ -142,7 +142,7 @@ def _collect(
     ends = np.empty((BATCH, KEY_WORDS), np.int64)
     skipped = np.zeros(len(REASONS), np.int64)
     table, count = SessionTable(), 0
-    for batch in walk(data, found):
+    for batch in walk(data, notes):
         if count + len(batch) > len(session):
             if count + len(batch) > _MOST_PACKETS:
                 raise InputError(

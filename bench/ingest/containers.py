@@ -95,21 +95,21 @@ def capture_format(data: NDArray[np.uint8]) -> str | None:
     return CAPTURE_MAGICS.get(data[:4].tobytes())
 
 
-def walk(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+def walk(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
     """Batches of records, int64 ``[<= BATCH, 6]``, in the file's order; each is overwritten by the next.
 
-    ``data`` is the whole capture, uint8 ``[bytes]``, of a known format; ends at the first damage, noted in ``found``.
+    ``data`` is the whole capture, uint8 ``[bytes]``, of a known format; ends at the first damage, noted in ``notes``.
     """
-    return (_pcapng if capture_format(data) == "pcapng" else _pcap)(data, found)
+    return (_pcapng if capture_format(data) == "pcapng" else _pcap)(data, notes)
 
 
-def _pcap(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+def _pcap(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
     """`walk` over a pcap file."""
     if len(data) < 24:
-        return found.stop(data, 0, "the file ends inside its header")
+        return notes.stop(data, 0, "the file ends inside its header")
     order, tick, header = _PCAP[data[:4].tobytes()]
     link = struct.unpack(order + "I", data[20:24].tobytes())[0] & 0xFFFF  # the upper half tells of frame check sums
-    found.links.append(link)
+    notes.links.append(link)
     batch = np.empty((BATCH, 6), np.int64)
     state = np.array([24, order == "<", 0, 0, 0, 0])
     stop = _FULL
@@ -118,10 +118,10 @@ def _pcap(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
         if count:
             yield batch[:count]
     if stop != _END:
-        found.stop(data, int(state[_POSITION]), _REASONS[stop])
+        notes.stop(data, int(state[_POSITION]), _REASONS[stop])
 
 
-def _pcapng(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]:
+def _pcapng(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
     """`walk` over a pcapng file: the compiled walker hands interfaces back to be read here."""
     batch = np.empty((BATCH, 6), np.int64)
     interfaces = np.zeros((16, 7), np.int64)
@@ -135,13 +135,13 @@ def _pcapng(data: NDArray[np.uint8], found: Walk) -> Iterator[NDArray[np.int64]]
             if known == len(interfaces):
                 interfaces = np.concatenate([interfaces, np.zeros_like(interfaces)])
             interfaces[known], length = _read_interface(data, int(state[_POSITION]), order)
-            found.links.append(int(interfaces[known, _TYPE]))
+            notes.links.append(int(interfaces[known, _TYPE]))
             state[_KNOWN] += 1
             state[_POSITION] += length
         elif stop != _FULL:
             break
     if stop != _END:
-        found.stop(data, int(state[_POSITION]), _REASONS[stop])
+        notes.stop(data, int(state[_POSITION]), _REASONS[stop])
 
 
 def _read_interface(data: NDArray[np.uint8], position: int, order: str) -> tuple[list[int], int]:

@@ -107,8 +107,8 @@ def copy_payload(
 @numba.njit(nogil=True, cache=True)
 def _payload_size(captured: int, payload: int, payload_length: int) -> int:
     """Captured payload bytes; a packet cut inside its headers has fewer bytes than its payload's offset."""
-    held = np.int64(captured) - np.int64(payload)
-    return max(0, int(min(held, np.int64(payload_length))))
+    rest = np.int64(captured) - np.int64(payload)
+    return max(0, int(min(rest, np.int64(payload_length))))
 
 
 @numba.njit(nogil=True, cache=True)

@@ -44,9 +44,9 @@ def attention_maps(record: Record, store: Store, *, session: int | None = None, 
     method, answers = _model(record), record.predictions()
     record.check_store(store)
     samples = _samples_of(record, answers, store)
-    held = View(store, samples, method.reads).counts(payload_only=True).clip(max=method.parameters.packets)
-    chosen = _choose(answers, held, session, record)
-    filled = int(held[chosen])
+    packets = View(store, samples, method.reads).counts(payload_only=True).clip(max=method.parameters.packets)
+    chosen = _choose(answers, packets, session, record)
+    filled = int(packets[chosen])
     if not filled:
         raise InputError(
             "no-such-session",
@@ -77,11 +77,11 @@ def _model(record: Record) -> Any:
     return kind.load(folder, device="cpu")
 
 
-def _choose(answers: Predictions, held: NDArray[Any], session: int | None, record: Record) -> int:
+def _choose(answers: Predictions, packets: NDArray[Any], session: int | None, record: Record) -> int:
     """Row of the sample to show."""
     right = decide(answers.probabilities) == answers.truth
     if session is None:
-        return int(np.lexsort((~right, -held))[0])
+        return int(np.lexsort((~right, -packets))[0])
     rows = np.flatnonzero(answers.session == session)
     if not len(rows):
         raise InputError(

@@ -52,7 +52,7 @@ class Over:
     taken: dict[str, Any] = field(default_factory=dict)  # what the paper takes, though it is not among those it tries
 
     def arms(self, every: int = 1) -> list[Arm]:
-        """An arm for each combination; of each parameter every so many-th value, and what is taken."""
+        """An arm for each combination; of each parameter one of every so many values, and what is taken."""
         values = [self._values(name, every) for name in self.parameters]
         combined = (dict(zip(self.parameters, one, strict=True)) for one in itertools.product(*values))
         return [Arm(self.label.format(**one), self.method, self.key.format(**one), one) for one in combined]
@@ -188,8 +188,8 @@ class Paper:
 
 def paper_folders() -> dict[str, Path]:
     """The folders of the shipped papers, by the name that each declares."""
-    found = sorted(shipped_folder("results").glob(f"*/{FILE}"))
-    return {str(tomllib.loads(path.read_text(encoding="utf-8"))["name"]): path.parent for path in found}
+    paths = sorted(shipped_folder("results").glob(f"*/{FILE}"))
+    return {str(tomllib.loads(path.read_text(encoding="utf-8"))["name"]): path.parent for path in paths}
 
 
 def find_paper(name_or_folder: str | Path | None = None) -> Paper:
@@ -219,8 +219,8 @@ def read_paper(folder: Path) -> Paper:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-paper", f"{path}: cannot be read as a paper: {error}") from error
     paper = structured(raw, Paper, str(path), code="bad-paper")
-    made = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
-    return replace(paper, experiments=made, folder=str(folder))
+    experiments = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
+    return replace(paper, experiments=experiments, folder=str(folder))
 
 
 def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: int, path: Path) -> Experiment:

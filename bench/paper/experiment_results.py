@@ -174,17 +174,17 @@ def _both(results: ExperimentResults) -> bool:
 
 def _score_cells(results: ExperimentResults, arm: Arm, metric: str, against: bool) -> list[str]:
     """Cells of one arm and one metric, as `scores` heads them."""
-    found = {mode: results.of(arm, mode) for mode in results.ours}
-    values = {mode: one.row.value(metric) for mode, one in found.items()}
+    by_mode = {mode: results.of(arm, mode) for mode in results.ours}
+    values = {mode: one.row.value(metric) for mode, one in by_mode.items()}
     cells = [_shown(results, arm, metric)] if "published" in results.modes else []
-    cells += [percent(value, metric) + found[mode].marks for mode, value in values.items()]
+    cells += [percent(value, metric) + by_mode[mode].marks for mode, value in values.items()]
     if not against:
         return cells
     printed = printed_value(results, arm, metric)
     for value in values.values():
         known = metric in value and printed is not None
         cells += [f"{100 * value[metric] - (printed or 0):+.2f}" if known else "–"] if results.against else []
-    return cells + ([minus(found["paper"].records, found["clean"].records, metric)] if _both(results) else [])
+    return cells + ([minus(by_mode["paper"].records, by_mode["clean"].records, metric)] if _both(results) else [])
 
 
 def _numbers(results: ExperimentResults, arm: Arm) -> dict[str, Any]:
@@ -193,15 +193,15 @@ def _numbers(results: ExperimentResults, arm: Arm) -> dict[str, Any]:
         f"published_{name}": printed_value(results, arm, metric) for metric, name in NAMES.items() if results.printed
     }
     for mode in results.ours:
-        found = results.of(arm, mode)
+        result = results.of(arm, mode)
         for metric in NAMES:
-            numbers |= {f"{mode}_{name}": value for name, value in found.row.value(metric).items()}
-        numbers |= {f"{mode}_runs": len(found.records), f"{mode}_run_ids": [r.run_id for r in found.records]}
+            numbers |= {f"{mode}_{name}": value for name, value in result.row.value(metric).items()}
+        numbers |= {f"{mode}_runs": len(result.records), f"{mode}_run_ids": [r.run_id for r in result.records]}
     return numbers
 
 
 def notes_of(results: ExperimentResults) -> list[str]:
-    """What every sheet tells below its table."""
+    """What stands below every table."""
     paper, experiment = results.paper, results.experiment
     present = {mark for f in results.arm_results if f.records for mark in f.row.marks}
     notes = [f"the paper: {experiment.target}"]
@@ -257,8 +257,8 @@ def _difference_label(comparison: Comparison, p: float) -> str:
     """A difference with all that is known of it; not separable unless both the interval and the test say so."""
     shown = []
     for metric in ("accuracy", "macro_f1"):
-        found = comparison.differences[metric]
-        interval = with_interval(100 * found.difference, 100 * found.low, 100 * found.high, "+.2f")
+        difference = comparison.differences[metric]
+        interval = with_interval(100 * difference.difference, 100 * difference.low, 100 * difference.high, "+.2f")
         shown.append(f"{NAMES[metric]} {interval}")
     words = ", ".join(shown)
     if np.isnan(p):

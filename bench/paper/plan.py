@@ -29,7 +29,7 @@ class Scale:
     folds: int | None = None  # of the clean split
     methods: tuple[str, ...] = ()  # only these arms, by method; empty: all
     preset: str | None = None  # for the methods that have it
-    every: int = 1  # of a grid or sweep, take every so many-th value
+    every: int = 1  # of a grid or sweep, take one of every so many values
     split: str = "session"  # of mode clean
     sampling: str | None = None  # of mode paper; None: windows without overlap (methods of windows: our choice)
 
@@ -41,7 +41,7 @@ class Scale:
     def labels(self, experiment: Experiment) -> list[str]:
         """What makes this experiment other than the full one, for people."""
         known = any(self.preset in describe(arm.method).presets for arm in experiment.arms)
-        told = {
+        named = {
             "samples a class": self.max_per_class if experiment.kind != "timing" else None,
             "epochs": self.epochs if experiment.kind != "timing" else None,
             "preset": self.preset if known and experiment.kind != "timing" else None,
@@ -49,7 +49,7 @@ class Scale:
             "only": ", ".join(self.methods) or None,
         }
         seeds = [] if experiment.kind == "timing" else [f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]
-        return [*(f"{name} {value}" for name, value in told.items() if value is not None), *seeds]
+        return [*(f"{name} {value}" for name, value in named.items() if value is not None), *seeds]
 
 
 @dataclass(frozen=True)

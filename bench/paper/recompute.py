@@ -49,10 +49,10 @@ def faults(paper: Paper) -> list[Finding]:
 
 def findings_table(paper: Paper) -> Table:
     """All findings: where, what is printed, what it would have to be, and the verdict."""
-    found = findings(paper)
+    all_findings = findings(paper)
     head = ["exhibit", "where", "check", "printed", "expected", "verdict"]
-    records = [asdict(one) for one in found]
-    counts = Counter(one.verdict for one in found)
+    records = [asdict(one) for one in all_findings]
+    counts = Counter(one.verdict for one in all_findings)
     return Table(
         "The paper's printed numbers, recomputed",
         head,

@@ -125,13 +125,13 @@ def _grid(results: ExperimentResults) -> Reproduced:
     """A metric by two parameters, such as Fig. 6's packets and bytes."""
     over, arms = _over(results), results.experiment.arms
     of_arm = {arm.label: tuple(arm.values.values()) for arm in arms}
-    found = {of_arm[arm.label]: _point(results, arm) for arm in results.arms}
+    points = {of_arm[arm.label]: _point(results, arm) for arm in results.arms}
     printed = {
         of_arm[arm.label]: float(results.printed[arm.published]["accuracy"]) / 100
         for arm in arms
         if arm.published in results.printed and "published" in results.modes
     }
-    values = {key: point for key, point in found.items() if point is not None}
+    values = {key: point for key, point in points.items() if point is not None}
     title = _caption(results, _bars(results))
     draw = partial(plots.draw_grid, values, printed, title=title, labels=over.axes)
     return Reproduced(scores(results, COMPARED), draw if values else None)
@@ -176,15 +176,15 @@ def _chosen(results: ExperimentResults) -> list[str]:
 def _attention(results: ExperimentResults) -> Reproduced:
     """Fig. 8: which packets four packets of one session look at."""
     (arm,) = results.arms
-    found = results.of(arm, results.drawn).records
-    if not found or results.store is None:
+    runs = results.of(arm, results.drawn).records
+    if not runs or results.store is None:
         return _nothing(results)
-    seen = attention_maps(found[0], results.store)
+    seen = attention_maps(runs[0], results.store)
     packets = seen.maps.shape[1]
     maps_by_query = list(zip(seen.queries, seen.maps, strict=True))
     rows = [[str(query + 1), *(f"{100 * weight:.1f}" for weight in line)] for query, line in maps_by_query]
     records = [{"query": query, "weights": line.tolist()} for query, line in maps_by_query]
-    run = f"run {found[0].run_id[:8]}, seed {found[0].spec.split.seed}, mode {results.headed(results.drawn)}"
+    run = f"run {runs[0].run_id[:8]}, seed {runs[0].spec.split.seed}, mode {results.headed(results.drawn)}"
     answer = "taken for it" if seen.predicted == seen.class_name else f"taken for {seen.predicted}"
     notes = [
         *notes_of(results),
@@ -195,7 +195,7 @@ def _attention(results: ExperimentResults) -> Reproduced:
     side = int(np.ceil(np.sqrt(packets)))
     grids = np.zeros((len(rows), side * side))
     grids[:, :packets] = seen.maps
-    title = _caption(results, f"seed {found[0].spec.split.seed}", seen.class_name)
+    title = _caption(results, f"seed {runs[0].spec.split.seed}", seen.class_name)
     maps = grids.reshape(-1, side, side)
     draw = partial(plots.draw_attention, maps, list(seen.queries), title=title, filled=seen.filled)
     head = ["query packet", *(str(n + 1) for n in range(packets))]
@@ -258,7 +258,7 @@ def _training(results: ExperimentResults) -> Reproduced:
     curves = {
         arm.label: _curves(results, results.of(arm, results.drawn).records, "epoch/accuracy") for arm in results.arms
     }
-    series = {label: _banded(found) for label, found in curves.items() if found}
+    series = {label: _banded(of_runs) for label, of_runs in curves.items() if of_runs}
     if not series:
         return _nothing(results)
     rows, records = [], []
@@ -323,8 +323,8 @@ def _confused(seen: OnePacket) -> tuple[list[list[str]], list[dict[str, Any]]]:
         own = shares[seen.columns.index(name)]
         share, other = max((s, o) for o, s in zip(seen.columns, shares, strict=True) if o != name)
         lines.append([name, str(int(count)), f"{own:.2f}", f"{other} {share:.2f}" if share else "–"])
-        found = dict(zip(seen.columns, map(float, shares), strict=True))
-        records.append({"class": name, "samples": int(count), "shares": found})
+        by_column = dict(zip(seen.columns, map(float, shares), strict=True))
+        records.append({"class": name, "samples": int(count), "shares": by_column})
     return lines, records
 
 

@@ -39,13 +39,13 @@ def scrolled(label: str, *children: object) -> Html:
     return el("div", *children, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
-def table(sheet: Table, label: str = "") -> Html:
-    """A sheet as a table in a box of its own, its notes below; or what it says where it is empty."""
-    notes = el("ul", *(el("li", note) for note in sheet.notes), class_="notes") if sheet.notes else None
-    if not sheet.rows:
-        return joined(el("p", sheet.empty), notes)
-    markup = Html(render(replace(sheet, notes=()), "html"))  # escaped there
-    return joined(scrolled(label or sheet.title or "table", markup), notes)
+def table(content: Table, label: str = "") -> Html:
+    """A table in a box of its own, its notes below; or what it says where it is empty."""
+    notes = el("ul", *(el("li", note) for note in content.notes), class_="notes") if content.notes else None
+    if not content.rows:
+        return joined(el("p", content.empty), notes)
+    markup = Html(render(replace(content, notes=()), "html"))  # escaped there
+    return joined(scrolled(label or content.title or "table", markup), notes)
 
 
 def facts(title: str, values: Mapping[str, Any]) -> Html:

@@ -64,10 +64,10 @@ def draw_grid(
             for bar, m in enumerate(sizes)
         }
         for bar, m in enumerate(sizes):
-            found = [(place[n, m], *values[n, m]) for n in packets if (n, m) in values]
-            if not found:
+            bars = [(place[n, m], *values[n, m]) for n in packets if (n, m) in values]
+            if not bars:
                 continue
-            x, mean, low, high = np.array(found).T
+            x, mean, low, high = np.array(bars).T
             shade = str(0.95 - 0.45 * bar / max(len(sizes) - 1, 1))
             look = {"color": shade, "edgecolor": "black", "hatch": HATCHES[bar % len(HATCHES)], "linewidth": 0.6}
             axes.bar(x, mean, width, label=f"{m} {labels[1]}", yerr=_bars(mean, low, high), ecolor=COLOURS[1], **look)
@@ -241,11 +241,11 @@ def draw_critical_difference(scores: Floats, labels: list[str], title: str, path
         label_props={"fontsize": 8, "parse_math": False},
         elbow_props={"color": "0.25", "linewidth": 0.8},
     )
-    apart = critical_difference(scores.shape[1], len(scores))
+    distance = critical_difference(scores.shape[1], len(scores))
     above = axes.get_xaxis_transform() + ScaledTranslation(0, 24 / 72, figure.dpi_scale_trans)  # free of tick labels
     start = float(places.min())
-    axes.plot([start, start + apart], [1, 1], color="black", linewidth=2, transform=above, clip_on=False)
-    axes.text(start, 1, f"critical difference {apart:.2f}\n", fontsize=8, transform=above, va="center")
+    axes.plot([start, start + distance], [1, 1], color="black", linewidth=2, transform=above, clip_on=False)
+    axes.text(start, 1, f"critical difference {distance:.2f}\n", fontsize=8, transform=above, va="center")
     how = "mean rank, 1 is the best; a bar joins what Nemenyi's test cannot tell apart"
     axes.set_title(f"{title}\n{how}", fontsize=9, pad=46, parse_math=False)
     save_figure(figure, path)

@@ -13,7 +13,7 @@ POINTS: Final = 60  # of one curve
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values
 
 
-def dots(rows: Sequence[tuple[str, float, float, float]], name: str, title: str, told: str) -> Html:
+def dots(rows: Sequence[tuple[str, float, float, float]], name: str, title: str, description: str) -> Html:
     """Value, lower and upper end (all in 0 to 1) of each row as a dot on a line; ``name`` is unique in the page."""
     left, width, line = 350, 400, 24
     height = line * len(rows) + 30
@@ -34,7 +34,7 @@ def dots(rows: Sequence[tuple[str, float, float, float]], name: str, title: str,
             el("line", x1=low, x2=high, y1=y, y2=y, class_="range"),
             el("circle", cx=value, cy=y, r=4.5, class_="dot"),
         ]
-    return _svg(left + width + 20, height, name, title, told, *grid, *marks, *ticks)
+    return _svg(left + width + 20, height, name, title, description, *grid, *marks, *ticks)
 
 
 def lines(curves: Mapping[str, Curve], name: str, title: str, top: float | None = None) -> Html:
@@ -53,7 +53,7 @@ def lines(curves: Mapping[str, Curve], name: str, title: str, top: float | None 
           for t, x in ((first, left), (last, left + width)) if last > first),
         el("text", "epoch", x=left + width / 2, y=high + 24, text_anchor="middle", class_="tick"),
     ]  # fmt: skip
-    told = []
+    ends = []
     for number, (label, (steps, values)) in enumerate(curves.items()):
         x = left + width * (steps - first) / max(last - first, 1)
         y = high + 8 - high * np.clip(values / top, 0, 1)
@@ -64,8 +64,8 @@ def lines(curves: Mapping[str, Curve], name: str, title: str, top: float | None 
             el("line", x1=left, x2=left + 28, y1=row - 4, y2=row - 4, class_=f"c{number % 4}"),
             el("text", label, x=left + 36, y=row),
         ]
-        told.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
-    return _svg(left + width + 20, high + 40 + 18 * len(curves), name, title, "; ".join(told), *shown)
+        ends.append(f"{label} from {values[0]:.3g} to {values[-1]:.3g}")
+    return _svg(left + width + 20, high + 40 + 18 * len(curves), name, title, "; ".join(ends), *shown)
 
 
 def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: str) -> Html:
@@ -88,8 +88,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
         for name, row, levels in zip(classes, table[:, : len(names)], shade[:, : len(names)], strict=True)
     ]
     head = el("tr", el("th", "truth \\ predicted", scope="col"), *(el("th", name, scope="col") for name in names))
-    made = el("table", el("caption", title), el("thead", head), el("tbody", *body), class_="confusion")
-    return scrolled(title, made)
+    return scrolled(title, el("table", el("caption", title), el("thead", head), el("tbody", *body), class_="confusion"))
 
 
 def _finite(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
@@ -99,8 +98,8 @@ def _finite(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
     return steps[rows], values[rows]
 
 
-def _svg(width: int, height: int, name: str, title: str, told: str, *shapes: Html) -> Html:
+def _svg(width: int, height: int, name: str, title: str, description: str, *shapes: Html) -> Html:
     """A picture with its title and description for those who do not see it."""
-    labels = joined(el("title", title, id=f"{name}-title"), el("desc", told, id=f"{name}-desc"))
+    labels = joined(el("title", title, id=f"{name}-title"), el("desc", description, id=f"{name}-desc"))
     box = {"viewBox": f"0 0 {width} {height}", "aria_labelledby": f"{name}-title {name}-desc"}
     return scrolled(title, el("svg", labels, *shapes, width=width, height=height, role="img", **box))

@@ -90,8 +90,8 @@ def _titled(table: Table) -> list[str]:
 
 def _latex(table: Table) -> str:
     """A booktabs tabular with its caption; notes as comments, which no compiler can trip over."""
-    told = table.notes if table.rows else [table.empty, *table.notes]
-    comments = [f"% {line}" for text in told for line in text.splitlines()]
+    texts = table.notes if table.rows else [table.empty, *table.notes]
+    comments = [f"% {line}" for text in texts for line in text.splitlines()]
     if not table.rows:
         return "\n".join(comments)
     lines = [_guarded(" & ".join(line)) + r" \\" for line in _cells(table, _tex)]

@@ -93,11 +93,13 @@ class _Page:
         records = [record for row in rows for record in (*row.done, *row.other)]
         yield table(results_table(records))
         if scored := [row for row in rows if row.value("macro_f1")]:
-            told = "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
-            found = [(_marked(row, 42), *_ends(row.value("macro_f1"))) for row in scored]
-            listed = "; ".join(f"{name} {value:.3f}" for name, value, *_ in found)
+            caption = (
+                "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
+            )
+            points = [(_marked(row, 42), *_ends(row.value("macro_f1"))) for row in scored]
+            listed = "; ".join(f"{name} {value:.3f}" for name, value, *_ in points)
             name = self.name("chart")
-            yield el("figure", dots(found, name, f"macro-F1 on {place}", listed), el("figcaption", told))
+            yield el("figure", dots(points, name, f"macro-F1 on {place}", listed), el("figcaption", caption))
             yield from (self.details(row) for row in scored)
 
     def details(self, row: Row) -> Html:
@@ -241,12 +243,12 @@ def _deviations(texts: Sequence[str]) -> Html | None:
 
 def _timings(metrics: Mapping[str, float]) -> dict[str, str]:
     """Seconds by stage, memory and sizes, of a run's metrics."""
-    found = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in ("split", "represent", "fit", "predict")
+    timings = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in ("split", "represent", "fit", "predict")
              if (key := f"seconds_{name}") in metrics}  # fmt: skip
     if "peak_memory_bytes" in metrics:
-        found["peak memory"] = f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB"
+        timings["peak memory"] = f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB"
     plain = ("model_parameters", "training_samples", "abstentions")
-    return found | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
+    return timings | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
 
 
 def _samples(split: SplitSummary) -> dict[str, str]:

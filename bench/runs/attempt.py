@@ -149,9 +149,9 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
 def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:
     """Lower and upper ends of the test scores' intervals."""
     seed = named_seed(spec.digest, "intervals")
-    found = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
-    low = {f"{name}_low": ends[0] for name, ends in found.items()}
-    return low | {f"{name}_high": ends[1] for name, ends in found.items()}
+    ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
+    low = {f"{name}_low": ends[0] for name, ends in ends_by_name.items()}
+    return low | {f"{name}_high": ends[1] for name, ends in ends_by_name.items()}
 
 
 def _size(method: Method) -> dict[str, float]:

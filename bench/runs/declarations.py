@@ -61,12 +61,12 @@ class Source:
     def method_class(self) -> str:
         """The one class that assigns ``name``.  Raises :class:`InputError` where there is none, or several."""
         classes = [s for s in self.tree.body if isinstance(s, ast.ClassDef)]
-        found = [c.name for c in classes if any("name" in _bound(s) for s in c.body)]
-        if len(found) != 1:
+        names = [c.name for c in classes if any("name" in _bound(s) for s in c.body)]
+        if len(names) != 1:
             raise InputError(
-                "bad-method", f"{self.path}: expected one class with a `name`, found {len(found)}; see bench/method.py"
+                "bad-method", f"{self.path}: expected one class with a `name`, found {len(names)}; see bench/method.py"
             )
-        return found[0]
+        return names[0]
 
     def docstring(self, name: str) -> str:
         """Of a class of the file."""
@@ -76,8 +76,8 @@ class Source:
     def constant(self, name: str, member: str) -> str:
         """A text that a class assigns to a member, or the first of its bases that does; empty where none does."""
         statement = self._statements.get(name)
-        if isinstance(statement, ast.ImportFrom) and (found := _foreign(statement, name)):
-            source, original = found
+        if isinstance(statement, ast.ImportFrom) and (foreign := _foreign(statement, name)):
+            source, original = foreign
             return source.constant(original, member)
         if not isinstance(statement, ast.ClassDef):
             return ""

@@ -112,9 +112,9 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = USUAL) -> Out
         else:
             run.parameters(parameters_of(spec, kind))
             monitor = RunMonitor(spec, run, options.progress)
-            found = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, spec, found, monitor, options.device)
-            metrics = found.metrics
+            result = attempt(spec, store, kind, monitor, device=options.device)
+            _keep(run, spec, result, monitor, options.device)
+            metrics = result.metrics
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -186,12 +186,12 @@ class RunMonitor(AttemptMonitor):
         self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
 
 
-def _keep(run: Run, spec: RunSpec, found: Attempt, monitor: RunMonitor, device: str) -> None:
+def _keep(run: Run, spec: RunSpec, result: Attempt, monitor: RunMonitor, device: str) -> None:
     """Write all of an attempt into the store of runs."""
-    run.metrics(found.metrics | _f1_by_class(found.scores))
+    run.metrics(result.metrics | _f1_by_class(result.scores))
     with run.artefacts() as folder:
-        _write(folder, found, spec, device)
-        draw_confusion(found.scores, folder / "confusion.png")
+        _write(folder, result, spec, device)
+        draw_confusion(result.scores, folder / "confusion.png")
         draw_curves(monitor.epochs, folder / "curves.png")
 
 
@@ -199,21 +199,21 @@ def _f1_by_class(scores: Scores) -> dict[str, float]:
     return {f"f1/{name}": row["f1"] for name, row in scores.per_class.items()}
 
 
-def _write(folder: Path, found: Attempt, spec: RunSpec, device: str) -> None:
+def _write(folder: Path, attempted: Attempt, spec: RunSpec, device: str) -> None:
     """The result, the answers and the model."""
-    method = found.method
+    method = attempted.method
     result = RunResult(
         spec=spec,
-        metrics=found.metrics,
-        scores=found.scores,
+        metrics=attempted.metrics,
+        scores=attempted.scores,
         parameters=dataclasses.asdict(method.parameters),
         deviations=list(method.deviations),
         environment=environment(device),
-        split=SplitSummary.from_dict(found.split.summary()),
-        reads=sorted(found.reads),
+        split=SplitSummary.from_dict(attempted.split.summary()),
+        reads=sorted(attempted.reads),
     )
     result.save(folder / "result.json")
-    found.predictions.save(folder / "predictions.npz")
+    attempted.predictions.save(folder / "predictions.npz")
     (folder / "model").mkdir()
     method.save(folder / "model")
 
@@ -258,8 +258,8 @@ def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
 def _cached(spec: RunSpec, known: Record) -> Outcome:
     """The outcome of a run that is done; says so where the code is not that of the run any more."""
     code = code_of(spec)
-    told = f"made by other code ({known.source or 'unknown'}, now {code}); --rerun computes it again"
-    reason = "" if known.source == code else told
+    other_code = f"made by other code ({known.source or 'unknown'}, now {code}); --rerun computes it again"
+    reason = "" if known.source == code else other_code
     return Outcome(spec, "cached", reason, known.run_id, known.metrics)
 
 

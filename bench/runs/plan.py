@@ -68,8 +68,12 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
     chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
     if settings.epochs is not None and "epochs" in outline.defaults:
         chosen["epochs"] = settings.epochs
-    made = make_parameters(outline, chosen)
-    return {name: getattr(made, name) for name, default in outline.defaults.items() if getattr(made, name) != default}
+    parameters = make_parameters(outline, chosen)
+    return {
+        name: getattr(parameters, name)
+        for name, default in outline.defaults.items()
+        if getattr(parameters, name) != default
+    }
 
 
 def _check(store: Store, task: str, split: SplitSpec) -> None:

@@ -122,12 +122,12 @@ def load(name: str) -> type[Method]:
         raise InputError(
             "bad-method", f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file"
         ) from error
-    found = getattr(module, wanted or Source(path).method_class(), None)
-    if not (inspect.isclass(found) and issubclass(found, Method)):
+    method = getattr(module, wanted or Source(path).method_class(), None)
+    if not (inspect.isclass(method) and issubclass(method, Method)):
         raise InputError(
             "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
         )
-    return found
+    return method
 
 
 def _digest(path: Path, source: Source) -> str:
@@ -166,12 +166,12 @@ def _locate(name: str) -> tuple[Path, str | None]:
         if spec is None or spec.origin is None:
             raise InputError("bad-method", f"method {name}: its package has no module {entry.module}; install it again")
         return Path(spec.origin), entry.attr
-    found = {_name(path): path for path in _files()}
-    if name not in found:
+    files = {_name(path): path for path in _files()}
+    if name not in files:
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or FILE.py:CLASS"
         raise InputError("unknown-method", f"unknown method {name!r}; {hint}")
-    return found[name], None
+    return files[name], None
 
 
 def _import_file(path: Path) -> ModuleType:

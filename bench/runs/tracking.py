@@ -290,14 +290,14 @@ class Tracker:
 
     def load(self, run_id: str) -> Record:
         """A run by its id or the start of it, with its artefacts.  Raises :class:`InputError`."""
-        found = self._whole(run_id) or [run for run in self._runs(None) if run.info.run_id.startswith(run_id)]
-        if len(found) != 1 or not run_id:
-            what = "no run has" if not found else f"{len(found)} runs have"
+        runs = self._whole(run_id) or [run for run in self._runs(None) if run.info.run_id.startswith(run_id)]
+        if len(runs) != 1 or not run_id:
+            what = "no run has" if not runs else f"{len(runs)} runs have"
             raise InputError(
                 "unknown-run",
                 f"{what} an id that starts with {run_id!r} ({self.uri}); `bench run` and `bench table --json` show ids",
             )
-        return _record(found[0], self._folder(found[0]))
+        return _record(runs[0], self._folder(runs[0]))
 
     def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
@@ -331,9 +331,9 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         name = f"bench/{spec.dataset}/{spec.task}"
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         place = (self._beside / "artifacts").as_uri() if self._beside else None
         try:
             return str(self._client.create_experiment(name, artifact_location=place, tags=PAGE))

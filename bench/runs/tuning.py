@@ -265,8 +265,8 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
         summary = summarise(study, search)
         if best := summary["best"]:
             path = options.results / "params" / f"{search.name}.json"
-            found = {**search.spec.parameters, **best["parameters"]}
-            ParameterFile(search.spec.method, found, search.name, search.spec.dataset, best["value"]).save(path)
+            parameters = {**search.spec.parameters, **best["parameters"]}
+            ParameterFile(search.spec.method, parameters, search.name, search.spec.dataset, best["value"]).save(path)
             summary["file"] = str(path)
         with run.artefacts() as folder:
             write_plots(study, folder)
@@ -274,16 +274,16 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     return summary
 
 
-def keep_runs(search: Search, found: Sequence[tuple[Mapping[str, Any], float, str]], storage: str) -> str:
+def keep_runs(search: Search, scored: Sequence[tuple[Mapping[str, Any], float, str]], storage: str) -> str:
     """Put finished runs into the search's study as trials, each once; returns the study's name.
 
-    ``found`` has for each run its drawn parameters, its validation macro-F1 and its id.  A later `bench tune` of the
+    ``scored`` has for each run its drawn parameters, its validation macro-F1 and its id.  A later `bench tune` of the
     same question finds these trials done.
     """
     study = open_study(search, storage)
     known = [trial.params for trial in study.get_trials(deepcopy=False, states=_DONE)]
     choices = {name: optuna.distributions.CategoricalDistribution(v) for name, v in grid_values(search.spaces).items()}
-    for drawn, value, run_id in found:
+    for drawn, value, run_id in scored:
         if drawn not in known:
             study.add_trial(
                 optuna.trial.create_trial(

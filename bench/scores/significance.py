@@ -94,8 +94,8 @@ def cohens_dz(differences: Floats, strata: Ints | None = None) -> Floats:
 def _mean_of_strata(effect: Callable[[Floats], Floats], differences: Floats, strata: Ints | None) -> Floats:
     """An effect size of each stratum's blocks, averaged: float64 [pairs]."""
     strata = np.zeros(len(differences), np.int64) if strata is None else strata
-    found = [effect(differences[strata == number]) for number in np.unique(strata)]
-    return np.asarray(np.mean(found, axis=0), np.float64)
+    effects = [effect(differences[strata == number]) for number in np.unique(strata)]
+    return np.asarray(np.mean(effects, axis=0), np.float64)
 
 
 def _over(mean: Floats, deviation: Floats) -> Floats:
@@ -129,8 +129,8 @@ def friedman(scores: Floats) -> tuple[float, float]:
 
     if (scores == scores[:, :1]).all():
         return 0.0, 1.0
-    found = friedmanchisquare(*scores.T)
-    return float(found.statistic), float(found.pvalue)
+    result = friedmanchisquare(*scores.T)
+    return float(result.statistic), float(result.pvalue)
 
 
 def nemenyi(scores: Floats) -> Floats:

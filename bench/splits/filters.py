@@ -53,12 +53,12 @@ SERVICES: Final = (
 
 def _of_family(family: str, sessions: SessionColumns) -> Mask:
     """Sessions of a family's services."""
-    found = np.zeros(len(sessions["protocol"]), bool)
+    matches = np.zeros(len(sessions["protocol"]), bool)
     for service in SERVICES:
         if service.family == family:
             ends = [np.isin(sessions[f"{end}_port"], service.ports) for end in ("client", "server")]
-            found |= np.isin(sessions["protocol"], service.protocols) & (ends[0] | ends[1])
-    return found
+            matches |= np.isin(sessions["protocol"], service.protocols) & (ends[0] | ends[1])
+    return matches
 
 
 def _families(*names: str) -> dict[str, Callable[[SessionColumns], Mask]]:
