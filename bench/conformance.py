@@ -9,6 +9,7 @@ declares them.
 
 import copy
 import dataclasses
+import inspect
 import random
 import re
 import sys
@@ -179,6 +180,26 @@ def documents_its_parameters(case: Case) -> None:
         make_parameters(case.method, values)
 
 
+def is_listed_as_it_is(case: Case) -> None:
+    """What listings read from its source without importing it is what the class has."""
+    from bench.runs.declarations import NotPlain, Source
+
+    try:
+        file = inspect.getsourcefile(case.method)
+        declared = Source(Path(file or "")).declarations(case.method.__name__)
+    except (NotPlain, OSError, TypeError):  # imported for listings, too, or made where there is no file
+        return
+    for name in ("name", "reference", "family", "unit", "reads", "deviations", "presets"):
+        listed, own = (getattr(kind, name, None) for kind in (declared, case.method))
+        _demand(listed == own, f"{name}: listed as {listed!r}, the class has {own!r}")
+    listed, own = (
+        [(field.name, field.default, dict(field.metadata)) for field in dataclasses.fields(kind.Parameters)]
+        for kind in (declared, case.method)
+    )
+    changed = [name for (name, *_), other in zip(listed, own, strict=False) if (name, *_) != other]
+    _demand(listed == own, f"parameter {', '.join(changed) or 'list'}: listed otherwise than the class has it")
+
+
 # --- representation -------------------------------------------------------------------------------------------
 
 
@@ -341,6 +362,7 @@ def trains_every_weight(case: Case) -> None:
 CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
     declares_itself,
     documents_its_parameters,
+    is_listed_as_it_is,
     represents_samples,
     represents_purely,
     reads_what_it_declares,

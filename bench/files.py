@@ -283,7 +283,7 @@ def _problems(error: BaseException, place: Place) -> Iterator[tuple[Place, str]]
         for inner in error.exceptions:
             yield from _problems(inner, (*place, *_step(inner)))
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = ", ".join(field.name for field in dataclasses.fields(error.cl))
+        known = ", ".join(field.name.removesuffix("_") for field in dataclasses.fields(error.cl))
         yield from (((*place, name), f"unknown field; known: {known}") for name in sorted(error.extra_fields))
     elif isinstance(error, KeyError):
         yield place, "is missing"
@@ -299,7 +299,7 @@ def _step(error: BaseException) -> Place:
 
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
-            return (note.name,)
+            return (note.name.removesuffix("_"),)
         if isinstance(note, IterableValidationNote):
             return (note.index,)
     return ()

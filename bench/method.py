@@ -132,7 +132,12 @@ class Monitor:
 
 
 #: hooks by the names that they had before
-RENAMED: Final = {"answers": "can_classify", "begin": "before_training", "select": "sample_rows"}
+RENAMED: Final = {
+    "answers": "can_classify",
+    "begin": "before_training",
+    "select": "sample_rows",
+    "lift": "aggregate_packets",
+}
 
 
 class Method(ABC):

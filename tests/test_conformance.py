@@ -1,5 +1,6 @@
 """The conformance suite passes a sound method of a third party and finds what is wrong with unsound ones."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -7,7 +8,10 @@ import pytest
 from refusals import refused
 
 from bench import conformance
+from bench.estimator import EstimatorMethod
+from bench.method import RENAMED, parameter
 from bench.runs import registry
+from bench.training import PacketMethod, TorchMethod
 
 SOUND = '''
 """A method outside the project."""
@@ -159,3 +163,51 @@ def test_an_unsound_method_fails_the_check_it_breaks(sound, folder, member, valu
     assert not answers[question].passed
     assert complaint in answers[question].detail
     assert "\n" not in answers[question].detail
+
+
+PLAIN = """
+from dataclasses import dataclass
+
+from bench.method import Method, parameter
+
+
+@dataclass(frozen=True)
+class Parameters:
+    size: int = parameter(3, "a size", "our choice")
+
+
+class Mine(Method):
+    'Mine.'
+
+    name = "mine"
+    reference = "none"
+    family = "features"
+    reads = frozenset()
+    Parameters = Parameters
+"""
+
+
+@pytest.mark.parametrize("member", ["presets", "Parameters"])
+def test_a_class_that_is_not_what_its_source_says_fails(tmp_path, folder, member):
+    """Whatever changes a class when it is imported: listings would show the source's values, runs take the class's."""
+    file = tmp_path / "mine.py"
+    file.write_text(PLAIN)
+    method = registry.load(f"{file}:Mine")
+    assert conformance.ask(conformance.is_listed_as_it_is, conformance.Case(method, folder)).passed
+    changed = {
+        "presets": {"code": {"size": 9}},
+        "Parameters": dataclasses.make_dataclass(
+            "Parameters", [("size", int, parameter(4, "a size", "our choice"))], frozen=True
+        ),
+    }
+    setattr(method, member, changed[member])
+    answer = conformance.ask(conformance.is_listed_as_it_is, conformance.Case(method, folder))
+    assert not answer.passed and {"presets": "presets", "Parameters": "parameter size"}[member] in answer.detail
+
+
+@pytest.mark.parametrize("hook", RENAMED)
+@pytest.mark.parametrize("kind", [EstimatorMethod, TorchMethod, PacketMethod])
+def test_a_hook_under_its_old_name_is_refused(hook, kind):
+    """It would never be called, and nobody would notice."""
+    with pytest.raises(TypeError, match=f"Old.{hook}: this hook is called {RENAMED[hook]} now"):
+        type("Old", (kind,), {hook: lambda self: None})

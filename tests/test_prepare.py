@@ -93,6 +93,30 @@ def test_the_same_captures_give_the_same_bytes(source, home, tmp_path):
     assert str(tmp_path) not in (one.store_path / "manifest.json").read_text()
 
 
+def test_a_store_of_other_code_is_told_and_made_anew_on_demand(source, home, monkeypatch):
+    first = made(source, home)
+    assert not first.other_code and first.manifest.code
+    before = content(first.store_path)
+    monkeypatch.setattr("bench.data.prepare.code_of_stores", lambda: "0123456789abcdef")
+    again = made(source, home)
+    assert again.unchanged and again.other_code and content(again.store_path) == before
+    rebuilt = made(source, home, rebuild=True)
+    assert not rebuilt.unchanged and rebuilt.manifest.code == "0123456789abcdef"
+    assert Store.find("apps", home).digest == Store.open(first.store_path).digest  # the code is no part of it
+    assert made(source, home).unchanged and not made(source, home).other_code
+
+
+def test_the_command_line_tells_of_other_code(source, home, monkeypatch, command_line):
+    monkeypatch.setenv("BENCH_HOME", str(home))
+    made(source, home)
+    monkeypatch.setattr("bench.data.prepare.code_of_stores", lambda: "0123456789abcdef")
+    for words in (("prepare", source), ("split", source)):
+        status, _, err = command_line(*words)
+        assert status == 0 and "made by other code" in err and f"bench prepare {source} --rebuild" in err
+    assert "made by other code" not in command_line("prepare", source, "--rebuild")[2]
+    assert "made by other code" not in command_line("split", source)[2]
+
+
 def test_unchanged_input_is_not_read_again(source, home, monkeypatch):
     first = made(source, home)
     with monkeypatch.context() as patch:

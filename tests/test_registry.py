@@ -106,6 +106,39 @@ def test_what_a_slice_cannot_see_is_imported(mine):
     assert registry.describe(f"{mine}:Mine").defaults == {"size": 3}
 
 
+PLAIN = MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object")
+CHANGED = {  # what follows the declarations, and the default, presets and deviations that it leaves
+    "DEFAULT *= 2": ("DEFAULT = 3\n", "DEFAULT = 3\nDEFAULT *= 2\n", 6, {}),
+    "append": ("DEFAULT = 3\n", "SIZES = [3]\nSIZES.append(4)\nDEFAULT = SIZES[-1]\n", 4, {}),
+    "loop": ("DEFAULT = 3\n", "for DEFAULT in range(6): pass\n", 5, {}),
+    "function": ("DEFAULT = 3\n", "def seven(): return 7\nDEFAULT = seven()\n", 7, {}),
+    "preset below": ("", "\nMine.presets = {'code': {'size': 9}}\n", 3, {"code": {"size": 9}}),
+    "setattr below": ("", "\nsetattr(Mine, 'presets', {'code': {'size': 8}})\n", 3, {"code": {"size": 8}}),
+    "update below": ("", "\nPRESETS.update(code={'size': 7})\n", 3, {"code": {"size": 7}}),
+}
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_what_changes_a_declaration_is_seen(mine, case):
+    """A slice of the source would miss these; the whole module says what is."""
+    old, new, size, presets = CHANGED[case]
+    text = PLAIN.replace('    family = "deep"\n', '    family = "deep"\n    presets = PRESETS\n')
+    text = text.replace("DEFAULT = 3\n", "DEFAULT = 3\nPRESETS = {}\n")
+    old = old and "DEFAULT = 3\n"
+    mine.write_text(text.replace(old, new) if old else text + new)
+    described = registry.describe(f"{mine}:Mine")
+    assert (described.defaults, described.presets) == ({"size": size}, presets)
+    assert described.defaults == {"size": registry.load(f"{mine}:Mine").Parameters().size}
+
+
+def test_a_plain_file_is_not_imported(mine):
+    mine.write_text(PLAIN.replace('"""A file."""', '"""A file."""\nimport sys'))
+    registry.describe(f"{mine}:Mine")
+    assert not [
+        name for name in sys.modules if name.startswith("_method_mine_") and str(mine) in str(sys.modules[name])
+    ]
+
+
 def test_an_entry_point_is_a_method(mine, monkeypatch):
     mine.write_text(MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object"))
     entry = EntryPoint("theirs", "mine:Mine", "bench.methods")
