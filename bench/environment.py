@@ -122,9 +122,16 @@ def _source_of(module: str) -> Path | None:
 
 @functools.cache
 def _imports(path: Path) -> frozenset[str]:
-    """Modules that a source may import, by their dotted names, with names that are modules of a package."""
+    """Modules that a source may import, by their dotted names, with names that are modules of a package.
+
+    A package's face imports when it is asked; its stub says what.
+    """
     modules: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_bytes())]
+    if path.name == "__init__.py" and (stub := path.with_suffix(".pyi")).is_file():
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        face = (node for node in ast.walk(ast.parse(stub.read_bytes())) if isinstance(node, ast.ImportFrom))
+        modules = {f"{package}.{node.module}" for node in face}
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):

@@ -1,9 +1,12 @@
 """Every method in `methods/` against the contract, on the terms that `bench check` sets for anybody's."""
 
+import numpy as np
 import pytest
+import torch
 
 from bench import conformance
 from bench.runs import registry
+from bench.training import TorchMethod
 
 #: (method, check) -> why it may fail; an entry that fails no more is a failure itself
 EXPECTED_FAILURES = {}
@@ -22,6 +25,36 @@ def case(request, folder):
     if reason := case.method.skip(case.store.manifest):
         pytest.skip(reason)
     return case
+
+
+def test_bytes_are_shares_of_255(case):
+    """What a network takes for bytes of 255 and of 1; over 256 instead, nothing else would notice."""
+    inputs = {name: values for name, values in case.inputs.items() if getattr(values, "dtype", None) == np.uint8}
+    if not inputs or not issubclass(case.method, TorchMethod):
+        pytest.skip("reads no bytes into a network")
+    method = case.make()
+    heard = {}
+    for level in (255, 1):
+        filled = {name: np.full_like(values[:4], level) for name, values in inputs.items()}
+        tensors = method.batch({name: filled.get(name, values[:4]) for name, values in case.inputs.items()})
+        heard[level] = [tensor for tensor in first_floats(method.network().eval(), tensors) if (tensor > 0).any()]
+    assert heard[255] and max(float(tensor.max()) for tensor in heard[255][:1]) == 1.0
+    assert float(heard[1][0].max()) == pytest.approx(1 / 255, rel=1e-6)
+
+
+def first_floats(network, tensors):
+    """The floating-point tensors that modules are called with, in order."""
+    seen = []
+
+    def note(module, given):
+        seen.extend(t.detach().float() for t in given if isinstance(t, torch.Tensor) and t.is_floating_point())
+
+    hooks = [module.register_forward_pre_hook(note) for module in network.modules()]
+    with torch.no_grad():
+        network(**tensors)
+    for hook in hooks:
+        hook.remove()
+    return seen
 
 
 @pytest.mark.parametrize("question", conformance.CHECKS, ids=lambda q: q.__name__)

@@ -61,6 +61,21 @@ def test_calibration_error_by_hand():
     assert scores.calibration_error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_error_is_that_of_its_definition(seed):
+    """Guo et al., ICML 2017: fifteen bins, the m-th holds confidences in ((m - 1) / 15, m / 15]."""
+    truth, probabilities = case(seed, sessions=2000, abstained=20)
+    probabilities[:50] = [1, 0, 0, 0, 0]  # the very end of the last bin
+    predictions = decide(probabilities)
+    sure = np.where(predictions == ABSTAINED, 0, np.nan_to_num(probabilities).max(axis=1)).astype(np.float64)
+    error = 0.0
+    for m in range(1, 16):
+        inside = (sure > (m - 1) / 15) & (sure <= m / 15) if m > 1 else sure <= 1 / 15
+        if inside.any():
+            error += inside.sum() / 2000 * abs((predictions == truth)[inside].mean() - sure[inside].mean())
+    assert evaluate(truth, probabilities, list("abcde")).calibration_error == pytest.approx(error, rel=1e-9)
+
+
 def test_calibrated_answers_have_a_small_error():
     rng = np.random.default_rng(0)
     sure = rng.uniform(0.5, 1, 50_000)

@@ -362,6 +362,37 @@ def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):
     assert a == b != c
 
 
+def test_the_seed_of_a_fit_knows_every_name_of_its_place(store):
+    run = spec(store)
+    others = [{"split": "session"}, {"seed": 1}, {"fold": 0, "folds": 3}, {"fold": 1, "folds": 3}]
+    others += [{"dataset": "other"}, {"task": "other"}, {"method": "forest"}]
+    runs = [run, *(changed(run, **fields) for fields in others)]
+    kind = registry.load("majority")
+    assert len({attempt.new_method(one, kind, 3, "cpu").seed for one in runs}) == len(runs)
+
+
+def test_a_hand_made_split_that_parts_conversations_is_marked(home, tracker, tmp_path):
+    """Nobody can tell from its file whether that was meant; its score is of the leaky kind."""
+    shared = write_store(home, "shared-conversations")
+    columns = {name: np.array(shared.session(name)) for name in SESSION_COLUMNS}
+    columns["conversation"] = (np.arange(120) // 2).astype(SESSION_COLUMNS["conversation"])  # each two are of one
+    columns |= {"task:kind": np.array(shared.labels("kind"))}
+    write_columns(shared.path / "sessions.arrow", columns)
+    shared = Store.open(shared.path)
+    rows = {"whole": np.arange(120) // 2, "parted": np.arange(120)}
+    for name, number in rows.items():
+        parts = {part: np.flatnonzero(number % 3 == n) for n, part in enumerate(("train", "validation", "test"))}
+        lists = {
+            part: {"session": r.tolist(), "first": [0] * len(r), "count": [2] * len(r)} for part, r in parts.items()
+        }
+        head = {"format": "bench-split-1", "store": shared.digest, "dataset": shared.name, "task": "kind"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(head | {"scheme": "file"} | lists))
+        (one,) = planned(["majority"], [shared], split="file", split_file=tmp_path / f"{name}.json")
+        record = tracker.load(execute(one, tracker).run_id)
+        assert record.leaky == (name == "parted")
+        assert (record.result().split.shared["test_in_training_conversations"] > 0) == (name == "parted")
+
+
 def test_several_jobs_give_what_one_gives(store, tracker):
     specs = [spec(store, seed=seed) for seed in (101, 102)]
     outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, RunOptions(jobs=2))}

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from split_tables import QUIET, attempt, part_of_row, split_of, tables
 
 from bench.schema import NO_CLASS, Samples
 from bench.spec import SplitSpec, named_seed
-from bench.splits.assignment import PARTS
+from bench.splits import assignment
+from bench.splits.assignment import PARTS, assign_evenly
 from bench.splits.checks import SplitViolation, verify_split
 from bench.splits.split import Split
 
@@ -230,6 +232,73 @@ def test_sharing_is_measured(table_store, simple):
     assert by_session.summary()["shared_conversations"] == 0
 
 
+def slow_assignment(group, label, shares, seed):
+    """`assign_evenly` by its description, in plain Python: eight random orders, four sweeps, the most even one."""
+    groups, classes = sorted(set(group)), sorted(set(label))
+    held = {g: Counter(label[i] for i in range(len(group)) if group[i] == g) for g in groups}
+    total = Counter(label)
+    wanted = [{c: share * total[c] for c in classes} | {"all": share * len(group)} for share in shares]
+    for g in groups:
+        held[g]["all"] = sum(held[g].values())
+    best = None
+    for start in range(8):
+        draws = np.random.PCG64(named_seed(seed, start)).random_raw(len(groups))
+        order = sorted(range(len(groups)), key=lambda n: (-int(np.log2(held[groups[n]]["all"])), draws[n]))
+        have = [Counter() for _ in shares]
+        left = Counter(c for g in groups for c in held[g])
+        part = {}
+        for sweep in range(4):
+            for g in (groups[n] for n in order):
+                if sweep:
+                    have[part[g]].subtract(held[g])
+                    left.update(held[g].keys())
+                lacking = {c: sum(h[c] == 0 for h in have) for c in [*classes, "all"]}
+                costs = []
+                for p in range(len(shares)):
+                    need = sum(have[p][c] == 0 and left[c] <= lacking[c] for c in held[g])
+                    cost = sum(n * (n + 2 * (have[p][c] - wanted[p][c])) / wanted[p][c] for c, n in held[g].items())
+                    costs.append((-need, cost, p))
+                part[g] = min(costs)[2]
+                have[part[g]].update(held[g])
+                left.subtract(held[g].keys())
+        distance = sum((have[p][c] - wanted[p][c]) ** 2 / wanted[p][c] for p in range(len(shares)) for c in wanted[p])
+        distance += 1e6 * sum(have[p][c] == 0 for p in range(len(shares)) for c in wanted[p])
+        if best is None or distance < best[0]:
+            best = distance, part
+    return [best[1][g] for g in group]
+
+
+@QUIET
+@given(st.integers(0, 2**32), st.sampled_from([(0.7, 0.1, 0.2), (0.2,) * 5, (0.5, 0.5)]))
+def test_the_most_even_assignment_is_that_of_a_slow_reference(number, shares):
+    rng = np.random.default_rng(number)
+    size = int(rng.integers(5, 60))
+    group, label = rng.integers(0, size // 2, size), rng.integers(0, 3, size)
+    expected = slow_assignment(group.tolist(), label.tolist(), shares, number)
+    assert assign_evenly(group, label, shares, number).tolist() == expected
+
+
+def test_more_starts_and_sweeps_are_more_even(monkeypatch):
+    """What the two constants are for, over a hundred random tables."""
+    rng = np.random.default_rng(0)
+    tables = [(rng.integers(0, 25, 120), rng.integers(0, 4, 120)) for _ in range(100)]
+
+    def unevenness(starts, sweeps):
+        monkeypatch.setattr(assignment, "STARTS", starts)
+        monkeypatch.setattr(assignment, "SWEEPS", sweeps)
+        total = 0.0
+        for seed, (group, label) in enumerate(tables):
+            part = assign_evenly(group, label, (0.7, 0.1, 0.2), seed)
+            counts = np.zeros((3, 4))
+            np.add.at(counts, (part, label), 1)
+            wanted = np.outer((0.7, 0.1, 0.2), np.bincount(label, minlength=4))
+            total += ((counts - wanted) ** 2 / wanted).sum()
+        return total / len(tables)
+
+    usual = unevenness(8, 4)
+    assert usual < 0.8 * unevenness(1, 4) and usual < 0.95 * unevenness(8, 1)
+
+
 def move(samples_from, samples_to, row):
     """Both parts after a session went over."""
     at = samples_from.session == row
@@ -262,6 +331,11 @@ def test_a_broken_assignment_is_caught(table_store, simple, scheme):
         swapped = {"train": split.test, "validation": split.validation, "test": split.train}
         with pytest.raises(SplitViolation, match="starts before"):
             again(swapped)
+        last = store.session("start")[split.validation.session].max()
+        columns = store.labels("task"), np.where(store.session("start") > last, last, store.session("start"))
+        with pytest.raises(SplitViolation, match="starts before"):  # at the same moment is not after
+            groups = {name: simple["conversation"][part.session] for name, part in split.parts.items()}
+            verify_split(SplitSpec(scheme), split.parts, groups, *columns, store.session("conversation"))
     store.label = np.where(np.arange(40) == split.test.session[0], NO_CLASS, store.label)
     with pytest.raises(SplitViolation, match="does not use"):
         again(split.parts)

@@ -157,6 +157,51 @@ def test_the_best_epoch_by_validation_macro_f1_is_kept():
     assert kept == max(scores)
 
 
+class Listening(Linear):
+    """Notes the labels of every training step: with a class a sample, the samples."""
+
+    def loss(self, logits, labels):
+        self.heard = [*getattr(self, "heard", []), *labels.tolist()]
+        return super().loss(logits, labels)
+
+
+def test_every_epoch_takes_all_samples_in_an_order_of_its_own():
+    each = Part(part(24).inputs, np.arange(24))
+    none = Part({"points": np.empty((0, 2), np.int32)}, np.empty(0, np.int64))
+    method = Listening(make(epochs=4).parameters, classes=24, seed=5).fit(each, none, Monitor())
+    epochs = [tuple(order) for order in np.reshape(method.heard, (4, 24))]
+    assert [sorted(order) for order in epochs] == [list(range(24))] * 4
+    assert len(set(epochs)) == 4
+    again = Listening(make(epochs=4).parameters, classes=24, seed=5).fit(each, none, Monitor())
+    other = Listening(make(epochs=4).parameters, classes=24, seed=6).fit(each, none, Monitor())
+    assert again.heard == method.heard != other.heard
+
+
+class Deaf(nn.Module):
+    """Answers alike whatever it learned, and counts its training steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, points):
+        self.steps += int(self.training)
+        return torch.eye(3)[(points[:, 0] > 0).long()] + 0 * self.weight
+
+
+class Level(Linear):
+    def network(self):
+        return Deaf()
+
+
+def test_of_equal_epochs_the_first_is_kept():
+    monitor = Recorder()
+    method = Level(make(epochs=3).parameters, classes=3).fit(part(), part(seed=1), monitor)
+    assert len({(e["validation_macro_f1"], e["validation_loss"]) for e in monitor.epochs}) == 1
+    assert int(method.model.steps) == 8  # steps of one epoch
+
+
 def test_training_ends_when_patience_does():
     monitor = Recorder()
     Misled(make(epochs=50, patience=3).parameters, classes=3).fit(part(), part(seed=1), monitor)
