@@ -7,6 +7,7 @@ wrong type is refused with the file, the field and the reason.  Only the standar
 import csv
 import functools
 import itertools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,14 @@ FILE: Final = "paper.toml"
 KINDS: Final = (
     "systems", "classes", "timing", "arms", "grid", "sweep", "attention", "weights", "training", "single",
 )  # fmt: skip  # what is shown: see `bench.paper.tables_and_figures`
+SWEPT: Final = ("grid", "sweep")  # those that are over values of parameters
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+ID: Final = re.compile(r"(table|fig)-[A-Za-z0-9]+")
+
+
+def _check_id(name: str) -> None:
+    if not ID.fullmatch(name):
+        raise FieldError("id", "must be table-NUMBER or fig-NUMBER: it names files and folders")
 
 
 @dataclass(frozen=True)
@@ -82,10 +91,15 @@ class Experiment:
     curves: dict[str, str] = field(default_factory=dict)  # name -> curve of a run, for kind weights
 
     def __post_init__(self) -> None:
+        _check_id(self.id)
         if self.kind not in KINDS:
             raise FieldError("kind", f"must be one of: {', '.join(KINDS)}")
         if any(len(pair) != 2 for pair in self.pairs):
             raise FieldError("pairs", "must hold pairs of labels")
+        if self.kind in SWEPT and self.over is None:
+            raise FieldError("over", f"is missing: a {self.kind} is over values of parameters")
+        if self.kind == "weights" and not self.curves:
+            raise FieldError("curves", "is missing: weights are drawn from curves of runs")
 
     def arm(self, label: str) -> Arm:
         """The arm of that label."""
@@ -102,6 +116,9 @@ class Published:
     keys: tuple[str, ...] = ()  # columns that name an arm; none where the numbers are not of arms
     long: bool = False  # a row a metric, with its standard deviation
     shares: bool = False  # numbers are shares, where other tables have percent
+
+    def __post_init__(self) -> None:
+        _check_id(self.id)
 
     @property
     def file(self) -> str:
@@ -139,7 +156,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Paper:
-    """One paper."""
+    """One paper: all of its folder's ``paper.toml``."""
 
     name: str
     title: str
@@ -154,6 +171,19 @@ class Paper:
     source: Source | None = None
     ablation: Ablation | None = None
     folder: str = ""  # where it was read from
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise FieldError("name", "must be letters, digits and -: it names folders")
+        for field_, listed in (("experiments", self.experiments), ("published", self.published)):
+            names = [one.id for one in listed]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise FieldError(field_, f"{twice[0]} stands twice")
+        tables = {one.id for one in self.published}
+        wanted = [name for one in self.comparisons for name in (one.table, one.classes)]
+        wanted += [self.ablation.table, self.ablation.comparison] if self.ablation else []
+        if missing := [name for name in wanted if name not in tables]:
+            raise FieldError("comparisons", f"{missing[0]} is none of the published tables")
 
     def experiment(self, name: str) -> Experiment:
         """An experiment by its id.  Raises :class:`InputError`."""
@@ -231,5 +261,14 @@ def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: in
             "bad-paper", f"{path}: {experiment.id}: no system {strange[0]!r}; there are: {', '.join(systems)}"
         )
     arms = [Arm(systems[name], name, key=name) for name in names]
-    arms += [*experiment.arms, *(experiment.over.arms() if experiment.over else [])]
+    try:
+        arms += [*experiment.arms, *(experiment.over.arms() if experiment.over else [])]
+    except (KeyError, IndexError, ValueError) as error:
+        reason = f"over.label or over.key names {error}, which is none of its parameters"
+        raise InputError("bad-paper", f"{path}: {experiment.id}: {reason}") from error
+    labels = [arm.label for arm in arms]
+    if strange := [label for pair in experiment.pairs for label in pair if label not in labels]:
+        raise InputError("bad-paper", f"{path}: {experiment.id}: pairs names {strange[0]!r}, which is no arm's label")
+    if not arms:
+        raise InputError("bad-paper", f"{path}: {experiment.id}: has no arm; give systems, arms or over")
     return replace(experiment, arms=tuple(arms), per_class=experiment.per_class or per_class)

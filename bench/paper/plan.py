@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.paper.declaration import Arm, Experiment, Paper
+from bench.paper.declaration import SWEPT, Arm, Experiment, Paper
 from bench.runs.plan import expand
 from bench.runs.registry import describe
 from bench.spec import RunSpec, Settings, SplitSpec
 
 MODES: Final = ("published", "paper", "clean")
-THINNED: Final = ("grid", "sweep")  # kinds of experiments of which `Scale.every` takes some values
 SEEDS: Final = 5
 
 
@@ -45,7 +44,7 @@ class Scale:
             "samples a class": self.max_per_class if experiment.kind != "timing" else None,
             "epochs": self.epochs if experiment.kind != "timing" else None,
             "preset": self.preset if known and experiment.kind != "timing" else None,
-            "one value of every": self.every if self.every > 1 and experiment.kind in THINNED else None,
+            "one value of every": self.every if self.every > 1 and experiment.kind in SWEPT else None,
             "only": ", ".join(self.methods) or None,
         }
         seeds = [] if experiment.kind == "timing" else [f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"]

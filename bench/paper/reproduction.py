@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.data.store import Store
 from bench.files import written_folder
-from bench.paper.declaration import Experiment, Paper
+from bench.paper.declaration import Experiment, Paper, find_paper
 from bench.paper.experiment_results import ArmResult, ExperimentResults
 from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms, plan
 from bench.paper.published import published_table, rows_by_key
@@ -64,7 +64,7 @@ class Request:
     def name(self) -> str:
         """The folder of what is saved: the experiment, and all that makes it other than the full one."""
         if self.store is None or self.modes == ("published",):
-            return f"{self.experiment.id}-published"
+            return f"{self._id}-published"
         asked = {
             "on": self.store.name if self.store.name != self.experiment.dataset else None,
             "task": self.task if self.task != self.store.default_task else None,
@@ -72,7 +72,13 @@ class Request:
             **self.scale.unusual,
         }
         words = [f"{key}-{value}" for key, value in asked.items() if value]
-        return re.sub(r"[^\w.,=+-]+", "-", "-".join([self.experiment.id, *words])).strip("-")[:200]
+        return re.sub(r"[^\w.,=+-]+", "-", "-".join([self._id, *words])).strip("-")[:200]
+
+    @property
+    def _id(self) -> str:
+        """The experiment's, and the paper's name before it where it is not the one that is meant without a name."""
+        usual = find_paper().name == self.paper.name
+        return self.experiment.id if usual else f"{self.paper.name}-{self.experiment.id}"
 
     def plan(self) -> list[PlannedArm]:
         """All runs, mode by mode."""
