@@ -3,8 +3,10 @@ from .data.prepare import open_dataset as open_dataset
 from .data.store import Store as Store
 from .errors import InputError as InputError
 from .method import Method as Method
+from .method import Monitor as Monitor
 from .readers import View as View
 from .render.table import render as render
+from .runs.attempt import represent_parts as represent_parts
 from .runs.execute import Outcome as Outcome
 from .runs.execute import RunOptions as RunOptions
 from .runs.execute import run as run

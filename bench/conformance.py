@@ -98,17 +98,17 @@ class Case:
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
-        """Of the samples."""
+        """Of the samples: ``[samples]``."""
         return self.store.labels(self.store.default_task)[self.samples.session].astype(np.int64)
 
     @cached_property
     def inputs(self) -> Inputs:
-        """Of the samples."""
+        """Of the samples: arrays ``[samples, ...]`` of the method's own dtypes (int, float or bool)."""
         return self.represent(self.samples)
 
     @cached_property
     def rows(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows for training, validation and test: three, one and two sixths."""
+        """Rows ``[part's samples]`` for training, validation and test: three, one and two sixths."""
         order = np.random.default_rng(1).permutation(len(self.samples))
         return tuple(np.split(order, [len(order) // 2, len(order) * 2 // 3]))
 
@@ -119,7 +119,7 @@ class Case:
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """The fitted method's, of the test rows."""
+        """The fitted method's, of the test rows: ``[test samples, classes]``."""
         return self.fitted.predict_proba(take(self.inputs, self.rows[2]))
 
     def make(self, seed: int = 7, preset: Mapping[str, Any] | None = None) -> Method:
@@ -132,11 +132,11 @@ class Case:
         return View(store or self.store, samples, self.method.reads)
 
     def represent(self, samples: Samples, store: Store | None = None) -> Inputs:
-        """Arrays of the samples by a new method."""
+        """Arrays ``[samples, ...]`` by a new method, of its own dtypes (int, float or bool)."""
         return self.make().represent(self.view(samples, store))
 
     def fit(self, method: Method, labels: NDArray[np.int64]) -> Method:
-        """Fit on the training and validation rows with these labels."""
+        """Fit on the training and validation rows with these labels ``[samples]``."""
         train, validation = (Part(take(self.inputs, rows), labels[rows]) for rows in self.rows[:2])
         return method.fit(train, validation, Monitor())
 

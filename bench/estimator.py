@@ -39,11 +39,11 @@ class EstimatorMethod(Method):
         """Learn what :meth:`features` needs from the training part; saved in :meth:`save_state` by the subclass."""
 
     def features(self, inputs: Inputs) -> Any:
-        """Float ``[samples, features]``, dense or a scipy sparse matrix."""
+        """Float64 or float32 ``[samples, features]``, dense or a scipy sparse matrix."""
         return inputs["features"]
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
+        """Bool ``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
         return np.ones(count(inputs), bool)
 
     @property
@@ -52,7 +52,10 @@ class EstimatorMethod(Method):
         return self.seed % 2**32
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
-        """Fit on the training part; there is nothing to choose on the validation part."""
+        """Fit on the training part; there is nothing to choose on the validation part.
+
+        Raises :class:`InputError` for fewer than two samples to train on.
+        """
         rows = np.flatnonzero(self.can_classify(train.inputs))
         if not len(rows):
             raise InputError(
@@ -90,7 +93,7 @@ class EstimatorMethod(Method):
         skops.io.dump(self.model, folder / "model.skops")
 
     def load_state(self, folder: Path) -> None:
-        """Read ``model.skops``; one that holds a type outside the trusted ones is an :class:`InputError`."""
+        """Read ``model.skops``.  Raises :class:`InputError` for one that holds a type outside the trusted ones."""
         import skops.io
 
         path = folder / "model.skops"

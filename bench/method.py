@@ -103,12 +103,12 @@ class Part:
 
 
 def take(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
-    """The inputs of some samples."""
+    """The inputs of the samples ``rows [some]``: arrays ``[some, ...]`` of the same dtypes, int, float or bool."""
     return {name: values[rows] for name, values in inputs.items()}
 
 
 def count(inputs: Inputs) -> int:
-    """The number of samples."""
+    """The number of samples: the length of any array ``[samples, ...]``, whatever its dtype (int, float, bool)."""
     return len(next(iter(inputs.values())))
 
 
@@ -167,7 +167,7 @@ class Method(ABC):
 
     @abstractmethod
     def represent(self, view: View) -> Inputs:
-        """Arrays of the samples, from the view's readers; rows of unequal length as ``readers.Ragged``.
+        """Arrays ``[samples, ...]``, int, float or bool, from the view's readers; unequal rows as ``readers.Ragged``.
 
         Pure: nothing learned, a subset's arrays are the subset of the arrays, order does not matter.
         """
@@ -193,7 +193,7 @@ class Method(ABC):
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> Self:
-        """Read back what :meth:`save` wrote."""
+        """Read back what :meth:`save` wrote.  Raises :class:`InputError` for a model of another method."""
         head = json.loads((folder / "method.json").read_text())
         if head["method"] != cls.name:
             raise InputError("wrong-model", f"{folder}: holds a model of {head['method']}, not of {cls.name}")

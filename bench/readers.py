@@ -89,7 +89,7 @@ class PacketStore(SessionStore, Protocol):
     """What a view needs of a store (see ``bench.data.store``)."""
 
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
-        """The whole capture."""
+        """The whole capture: uint8 ``[bytes]``."""
 
 
 class UndeclaredRead(Exception):
@@ -178,7 +178,8 @@ class View:
     def ragged(self, column: str, *, packets: int | None = None, payload_only: bool = False) -> Ragged:
         """All kept packets of a column, or the first ``packets`` of each sample.
 
-        ``column`` is lengths, payload_lengths, directions, times or flags; dtypes and units as there.
+        ``column`` is lengths, payload_lengths, directions, times or flags; dtypes and units as there.  Raises
+        ValueError for another one.
         """
         if column not in _SERIES:
             raise ValueError(f"unknown column {column!r}; there are: {', '.join(_SERIES)}")

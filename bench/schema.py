@@ -75,7 +75,7 @@ class Samples:
         return len(self.session)
 
     def take(self, rows: NDArray[np.int64]) -> "Samples":
-        """The samples at ``rows``, in that order."""
+        """The samples at ``rows [some]``, in that order."""
         return replace(self, session=self.session[rows], first=self.first[rows], count=self.count[rows])
 
 
@@ -83,7 +83,7 @@ class SessionStore(Protocol):
     """What samples and arrays need of a store at least (see ``bench.data.store``)."""
 
     def session(self, column: str) -> NDArray[Any]:
-        """A column of `SESSION_COLUMNS`, ``[sessions]``."""
+        """A column of `SESSION_COLUMNS`, int or uint ``[sessions]``."""
 
     def packet(self, column: str) -> NDArray[Any]:
-        """A column of `PACKET_COLUMNS`, ``[packets]``."""
+        """A column of `PACKET_COLUMNS`, int or uint ``[packets]``."""

@@ -101,7 +101,7 @@ class TorchMethod(Method):
     def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Learn before the first step what the training part alone tells, into the network's buffers or weights.
 
-        Class weights, scales, layer-wise pre-training.  ``rows`` of ``train`` are those that will be trained on.
+        Class weights, scales, layer-wise pre-training.  ``rows [some]`` of ``train`` are those that will be trained on.
         """
 
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
@@ -109,7 +109,7 @@ class TorchMethod(Method):
         return np.arange(len(labels))
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
-        """The tensors of one batch, on the device; types stay as they are, the network expands them.
+        """The tensors ``[batch, ...]`` of a batch, on the device; dtypes (int, float, bool) stay for the network to expand.
 
         A method with ragged inputs, or one that builds histograms or graphs, overrides this.
         """
@@ -125,7 +125,7 @@ class TorchMethod(Method):
         return torch.optim.Adam(network.parameters(), lr=self.parameters.learning_rate, fused=True)
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
+        """Bool ``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
         return np.ones(count(inputs), bool)
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
@@ -275,7 +275,11 @@ def steps_an_epoch(samples: int, batch_size: int) -> int:
 
 
 def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """The rows in batches; unless asked for, none holds a single sample, which batch normalisation cannot digest."""
+    """The rows ``[rows]`` in batches; unless asked for, none holds one alone: batch normalisation cannot digest it.
+
+    >>> [len(batch) for batch in batches(np.arange(17), 8)]
+    [8, 9]
+    """
     steps = steps_an_epoch(len(rows), batch_size)
     for step in range(steps):
         yield rows[step * batch_size : (step + 1) * batch_size if step < steps - 1 else len(rows)]
@@ -296,7 +300,7 @@ class HeaderBytesMethod(TorchMethod):
         return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """``[samples]``: False for a session without a captured byte."""
+        """Bool ``[samples]``: False for a session without a captured byte."""
         return np.asarray(inputs["packets"].any(axis=(1, 2)))
 
 
@@ -317,7 +321,7 @@ class PacketMethod(TorchMethod):
         return max(1, 256 // int(self.parameters.packets))
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """``[samples]``: False for a session without an eligible packet."""
+        """Bool ``[samples]``: False for a session without an eligible packet."""
         return np.asarray(inputs["eligible"].any(axis=1))
 
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:

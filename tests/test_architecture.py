@@ -1,6 +1,7 @@
 """The shape of the code as tests: sizes, import budget, where things may live."""
 
 import ast
+import doctest
 import importlib
 import json
 import re
@@ -126,6 +127,68 @@ def _is_module(name):
 def test_every_function_is_typed():
     untyped = [f"{p.name}:{f.name}" for p in SOURCES for f in functions(p) if f.returns is None]
     assert untyped == []
+
+
+def public_functions():
+    """Every public function and method, with the class it is in."""
+
+    def visit(node, kind):
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.ClassDef) and not inner.name.startswith("_"):
+                yield from visit(inner, inner)
+            elif isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                yield inner, kind
+
+    for path in SOURCES:
+        for function, kind in visit(ast.parse(path.read_text()), None):
+            if kind is None or path.parent.name != "methods" or function.name not in CONTRACT:
+                yield path, function
+
+
+#: hooks that methods override; what they take and give is said once, in `bench.method`, `training` and `estimator`
+CONTRACT = {
+    *("represent", "fit", "predict_proba", "save_state", "load_state", "network", "batch", "loss", "features"),
+    *("can_classify", "before_training", "sample_rows", "estimator"),
+}
+ARRAYS = re.compile(r"NDArray|\b(Ints|Floats|Rows|Tensor|Inputs|Series)\b")
+OURS = re.compile(
+    r"(InputError|ValueError|TypeError|IndexError|SplitViolation|NotPlain|UndeclaredRead|TrainingDiverged)\b"
+)
+
+
+def test_every_public_docstring_says_shapes_and_types():
+    """A shape for every array; the type, too, where the annotation does not have it."""
+    found = []
+    for path, function in public_functions():
+        text = ast.get_docstring(function) or ""
+        arguments = [a.annotation for a in (*function.args.args, *function.args.kwonlyargs) if a.annotation]
+        types = [ast.unparse(a) for a in (*arguments, *([function.returns] if function.returns else ()))]
+        open_types = any("NDArray[Any]" in one or one == "Inputs" for one in types)
+        shaped = re.search(r"\[[^\]\n]*\]|of the same shape|scalar", text)
+        typed = not open_types or re.search(r"u?[Ii]nt|[Ff]loat|[Bb]ool", text)
+        if any(ARRAYS.search(one) for one in types) and not (shaped and typed):
+            found.append(f"{path.name}:{function.name}")
+    assert found == []
+
+
+def test_every_public_docstring_says_what_is_raised():
+    found = []
+    for path, function in public_functions():
+        raised = [ast.unparse(n.exc) for n in ast.walk(function) if isinstance(n, ast.Raise) and n.exc is not None]
+        if any(OURS.match(one) for one in raised) and "aises" not in (ast.get_docstring(function) or ""):
+            found.append(f"{path.name}:{function.name}")
+    commands = {f"{path.name}:{f.name}" for path in (ROOT / "bench" / "cli").glob("*.py") for f in functions(path)}
+    assert [name for name in found if name not in commands] == []  # of the commands bad input is the point
+
+
+EXAMPLES = [path for path in SOURCES if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_in_docstrings_are_right(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
 
 
 def test_data_folders_hold_no_code():

@@ -1,7 +1,11 @@
 """What the documents show is what the program does."""
 
+import dataclasses
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +14,7 @@ import pytest
 from bench.cli import cli
 from bench.conformance import check
 from bench.errors import CODES
+from bench.paper.declaration import Arm, Experiment, Over, Paper, Published, read_paper
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
@@ -33,6 +38,27 @@ def test_every_command_is_in_the_readme():
     assert [name for name in cli.commands if f"bench {name}" not in text] == []
 
 
+def test_the_smallest_paper_in_the_documents_is_read(tmp_path):
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "reproducing.md").read_text(), re.S)[1]
+    (tmp_path / "paper.toml").write_text(text)
+    paper = read_paper(tmp_path)
+    assert [arm.label for arm in paper.experiment("table-1").arms] == ["Neighbour", "Forest"]
+
+
+def test_every_field_of_a_paper_is_in_the_documents():
+    text = (ROOT / "docs" / "reproducing.md").read_text()
+    kinds = (Paper, Experiment, Published, Over, Arm)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)} - {"folder"}
+    assert {
+        name
+        for name in names
+        if f"`{name}`" not in text
+        and f"{name} =" not in text
+        and f"[{name}]" not in text
+        and f"experiments.{name}]" not in text
+    } == set()
+
+
 def test_every_error_code_is_told_with_its_remedy():
     rows = re.findall(r"^\| `(.*?)` \| (.*?) \| (.+?) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
     assert {code: what for code, what, _ in rows} == CODES and len(rows) == len(CODES)
@@ -41,6 +67,30 @@ def test_every_error_code_is_told_with_its_remedy():
 def test_every_error_code_is_used():
     sources = "".join(path.read_text() for d in ("bench", "methods") for path in (ROOT / d).rglob("*.py"))
     assert [code for code in CODES if sources.count(f'"{code}"') < 2] == []  # in `CODES` and where it is raised
+
+
+@pytest.mark.slow
+def test_the_page_for_python_runs_from_top_to_bottom(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    (tmp_path / "page.py").write_text("\n".join(blocks) + "\nprint(type(scores.accuracy), scores.macro_f1 > 0.2)\n")
+    home = {"BENCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | home
+    )
+    assert done.returncode == 0, done.stderr
+    assert "forest-capture-seed0 done" in done.stdout and "| forest" in done.stdout
+    assert done.stdout.splitlines()[-2:][0].startswith("unknown-split") and done.stdout.splitlines()[-1].endswith(
+        "True"
+    )
+
+
+def test_the_front_door_is_light_and_typed():
+    code = "import bench, sys; dir(bench); bench.SplitSpec; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=ROOT)
+    assert not [
+        name for name in ("torch", "sklearn", "mlflow", "numba", "pandas", "pyarrow", "scipy") if f"'{name}'" in loaded
+    ]
+    assert (ROOT / "bench" / "py.typed").is_file() and (ROOT / "methods" / "py.typed").is_file()
 
 
 def test_the_example_method_keeps_the_contract(tmp_path):

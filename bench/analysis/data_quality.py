@@ -89,7 +89,7 @@ def groups_of_several_classes(pool: Pool) -> dict[str, int]:
 
 
 def payload_kinds(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
-    """Share of sessions by what their first 64 payload bytes look like: our choice of rules.
+    """Share of sessions, int64 ``[sessions]``, by what their first 64 payload bytes look like: our choice of rules.
 
     ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
     """
@@ -124,7 +124,13 @@ def _row_digests(inputs: Inputs) -> Iterator[bytes]:
 
 
 def ceiling(keys: NDArray[np.int64], labels: NDArray[np.int64]) -> float | None:
-    """The best accuracy of any rule that answers alike for equal keys: each group's most frequent class."""
+    """The best accuracy of any rule that answers alike for equal keys: each group's most frequent class.
+
+    ``keys`` and ``labels`` are ``[samples]``; None of no sample.
+
+    >>> ceiling(np.array([0, 0, 0, 1]), np.array([4, 4, 1, 0]))
+    0.75
+    """
     if not len(keys):
         return None
     pairs, counts = np.unique(np.stack([keys, labels]), axis=1, return_counts=True)

@@ -101,7 +101,7 @@ class Timed:
 
 
 def batch_of(store: Store, size: int, least: int) -> tuple[Samples, NDArray[np.int64]]:
-    """``size`` whole sessions with payload and at least so many packets, drawn at random, and their labels.
+    """``size`` whole sessions with payload and at least so many packets, drawn at random, and their labels ``[size]``.
 
     Raises :class:`InputError` where the default task has fewer.
     """

@@ -39,7 +39,7 @@ def paired_runs(a: Sequence[Record], b: Sequence[Record]) -> list[tuple[Record, 
 
 
 def same_tests(one: tuple[Record, Predictions], other: tuple[Record, Predictions]) -> None:
-    """Raise :class:`InputError` where two runs were tested on different samples."""
+    """Raises :class:`InputError` where two runs were tested on different samples."""
     (a, first), (b, second) = one, other
     same = a.spec.store == b.spec.store and first.classes == second.classes
     arrays = ("session", "first", "truth")

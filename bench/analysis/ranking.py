@@ -363,7 +363,7 @@ def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any
 
 
 def check_figure(path: Path) -> None:
-    """Raise :class:`InputError` for a file that `draw` cannot write, before anything is ranked."""
+    """Raises :class:`InputError` for a file that `draw` cannot write, before anything is ranked."""
     if path.suffix not in (".svg", ".png"):
         raise InputError("bad-picture", f"--figure {path}: give a name that ends in .svg or .png")
 

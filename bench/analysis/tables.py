@@ -170,7 +170,7 @@ def results_table(
 
     ``columns`` names a field of the specification ("dataset", "task" or "split") to spread over columns, which
     then hold the first metric (for people only: CSV and JSON stay tidy).  ``footnotes`` adds every
-    method's deviations from its paper.
+    method's deviations from its paper.  Raises :class:`InputError` for another field.
     """
     if columns is not None and columns not in PLACE:
         raise InputError("unknown-column", f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")

@@ -371,7 +371,10 @@ def describe_card(card: Card) -> dict[str, Any]:
 
 
 def folder_card(folder: Path) -> Card:
-    """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name."""
+    """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name.
+
+    Raises :class:`InputError` for a folder without such sub-folders and for a name that is not free.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
     try:
         entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]

@@ -106,7 +106,7 @@ def five_tuples(protocol: Any, version: Any, ends: Sequence[tuple[Any, Any]]) ->
 
 
 def session_tuples(sessions: Columns) -> NDArray[np.uint8]:
-    """The :func:`five_tuples` of session columns."""
+    """The :func:`five_tuples` of session columns, ``[sessions, bytes]``."""
     ends = [(sessions[f"{side}_ip"], sessions[f"{side}_port"]) for side in ("client", "server")]
     return five_tuples(sessions["protocol"], sessions["ip_version"], ends)
 

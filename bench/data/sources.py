@@ -42,7 +42,10 @@ class Source:
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
-    """The folder of the captures, absolute; a generator's are made where they are not there yet."""
+    """The folder of the captures, absolute; a generator's are made where they are not there yet.
+
+    Raises :class:`InputError` where no folder is named or there is none.
+    """
     if card.generator:
         if source is not None:
             raise InputError("bad-options", f"{card.name} makes its own captures; leave out --source")
@@ -82,6 +85,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
     """All files of the card's globs that are captures by suffix or by their first bytes; and the label file.
 
     Of a card with a list of captures only those that it lists, as ``switches`` (name -> choice, of all) have it.
+    Raises :class:`InputError` where there is none, or no label file.
     """
     patterns = [pattern.split("/") for pattern in card.captures.include]
     files, others, ignored = [], [], collections.Counter[str]()

@@ -99,11 +99,11 @@ class Store:
         return self._column("sessions", TASK_COLUMN.format(task), np.dtype("int16"))
 
     def session(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.SESSION_COLUMNS``, ``[sessions]``, memory-mapped and read-only."""
+        """A column of ``schema.SESSION_COLUMNS``, int or uint ``[sessions]``, memory-mapped and read-only."""
         return self._column("sessions", column, SESSION_COLUMNS[column])
 
     def packet(self, column: str) -> NDArray[Any]:
-        """A column of ``schema.PACKET_COLUMNS``, ``[packets]``, memory-mapped and read-only."""
+        """A column of ``schema.PACKET_COLUMNS``, int or uint ``[packets]``, memory-mapped and read-only."""
         return self._column("packets", column, PACKET_COLUMNS[column])
 
     def capture_group(self) -> NDArray[np.int32]:
@@ -211,7 +211,10 @@ def path_value(pattern: str, path: str) -> str:
 
 
 def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
-    """Write equally long columns as one uncompressed batch; a memory-mapped column is never read as a whole."""
+    """Write equally long columns ``[rows]``, int or uint, as one uncompressed batch.
+
+    A memory-mapped column is never read as a whole.
+    """
     import pyarrow as pa
 
     arrays = {name: _arrow_array(column) for name, column in columns.items()}
@@ -221,7 +224,7 @@ def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
 
 
 def as_array(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A view of an Arrow column without nulls as a read-only NumPy array."""
+    """A view of an Arrow column without nulls as a read-only array ``[rows]`` of that dtype, int or uint."""
     values = np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
     values.flags.writeable = False
     return values

@@ -32,7 +32,7 @@ _STREAMS: Final[dict[bytes, _Stream]] = {
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a capture into InputError: another file, or its rights, are the user's to mend.
+    """Raises :class:`InputError` for what goes wrong in reading a capture: another file, its rights are the user's.
 
     Not around what writes: a full disk is no fault of the capture and must not count as one.
     """

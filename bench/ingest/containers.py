@@ -86,12 +86,12 @@ class Walk:
     damage: list[Damage] = field(default_factory=list)
 
     def stop(self, data: NDArray[np.uint8], offset: int, reason: str) -> None:
-        """Note that reading ended at ``offset``."""
+        """Note that reading of ``data [bytes]`` ended at ``offset``."""
         self.damage.append(Damage(offset, reason, len(data) - offset))
 
 
 def capture_format(data: NDArray[np.uint8]) -> str | None:
-    """``"pcap"``, ``"pcapng"`` or None, by the first four bytes alone."""
+    """``"pcap"``, ``"pcapng"`` or None, by the first four of ``data [bytes]`` alone."""
     return CAPTURE_MAGICS.get(data[:4].tobytes())
 
 

@@ -82,7 +82,7 @@ def count_payload(
     payload_length: NDArray[np.uint32],
     out: NDArray[np.int64],
 ) -> None:
-    """Count the packets with payload of every window, whose rows are ``stride`` apart."""
+    """Write how many packets of every window have payload to ``out [windows]``; its rows are ``stride`` apart."""
     for s in range(len(begin)):
         out[s] = 0
         for row in range(begin[s], begin[s] + count[s] * stride, stride):
@@ -121,7 +121,7 @@ def copy_ip(
     mask: Mask,
     out: NDArray[np.uint8],
 ) -> None:
-    """As `copy_payload`, the captured IP packets, with masked fields zero."""
+    """As `copy_payload`, the captured IP packets to ``out[places[i]]``, with masked fields zero."""
     for i in range(len(places)):
         at = 0
         for slot in range(rows.offsets[i], rows.offsets[i + 1]):

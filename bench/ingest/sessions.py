@@ -157,8 +157,10 @@ def _settle(time: Any, starts: Any, order: Any, late: Any) -> None:
 def describe_sessions(
     packets: Columns, keys: NDArray[np.int64], starts: NDArray[np.int64], idle_timeout: float | None
 ) -> Columns:
-    """The session columns (schema.SESSION_COLUMNS but ``capture`` and ``conversation``) of sorted packets.
+    """The session columns (schema.SESSION_COLUMNS but ``capture`` and ``conversation``), ``[sessions]``, of packets.
 
+    ``packets [packets]`` are sorted by session and time; ``keys [sessions, 5]`` are `headers.KEY_WORDS` of each,
+    ``starts [sessions + 1]`` where its packets begin.
     Where a session is silent for more than ``idle_timeout`` seconds a new one begins; the parts of one conversation
     stand together.  Turns ``direction`` (+1 from the lower end point) into +1 from the client, in place.
     """

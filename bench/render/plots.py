@@ -101,7 +101,7 @@ def draw_sweep(
 
 
 def draw_series(series: Mapping[str, Series], path: Path, *, title: str, labels: tuple[str, str]) -> None:
-    """Figs 9, 10 and 11: curves by step with the band between low and high.
+    """Figs 9, 10 and 11: curves (steps, means, lows, highs, each ``[points]``) with the band between low and high.
 
     Of a long curve neighbouring points are joined (:func:`thinned`): means of means, the lowest low, the highest high.
     """
@@ -117,7 +117,7 @@ def draw_series(series: Mapping[str, Series], path: Path, *, title: str, labels:
 
 
 def thinned(curve: Series, most: int = POINTS) -> Series:
-    """At most ``most`` points of a curve: each stands for as many neighbours, at the first one's step."""
+    """At most ``most`` points of a curve ``[points]``: each stands for as many neighbours, at the first one's step."""
     steps, mean, low, high = (np.asarray(values) for values in curve)
     if len(steps) <= most:
         return steps, mean, low, high

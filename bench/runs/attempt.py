@@ -96,7 +96,10 @@ def attempt(
 def fit_and_validate(
     spec: RunSpec, store: Store, kind: type[Method], monitor: Monitor, *, device: str = "cpu"
 ) -> Scores:
-    """Scores on the validation part of a fresh fit.  The test part is not even represented: this is for tuning."""
+    """Scores on the validation part of a fresh fit.  The test part is not even represented: this is for tuning.
+
+    Raises :class:`InputError` for a split without a validation part.
+    """
     split = make_split(store, spec.task, spec.split)
     if not len(split.validation):
         raise InputError(

@@ -30,8 +30,8 @@ def expand(
 ) -> list[RunSpec]:
     """The matrix, in the order data set, method, seed, fold.
 
-    ``split`` stands for all its folds and all ``seeds``; ``task`` is each data set's default one where not given.  A
-    parameter or preset that no method has is an :class:`InputError`, as is what cannot be for any run.
+    ``split`` stands for all its folds and all ``seeds``; ``task`` is each data set's default one where not given.
+    Raises :class:`InputError` for a parameter or preset that no method has, and for what cannot be for any run.
     """
     outlines = {name: describe(name) for name in methods}
     if settings.file is not None and len(outlines) != 1:
@@ -57,7 +57,10 @@ def expand(
 
 
 def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
-    """Parameters of one method of a matrix that differ from its defaults, by name and in their types."""
+    """Parameters of one method of a matrix that differ from its defaults, by name and in their types.
+
+    Raises :class:`InputError` for a preset that no method of the matrix has, and for a value that cannot be.
+    """
     outline, preset = outlines[method], settings.preset
     known = {name for other in outlines.values() for name in other.defaults}
     if preset is not None and not any(preset in other.presets for other in outlines.values()):

@@ -193,8 +193,8 @@ class Tracker:
     ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does).
     """
 
-    def __init__(self, results: Path = Path("results"), uri: str | None = None) -> None:
-        self.results = results.absolute()
+    def __init__(self, results: str | Path = Path("results"), uri: str | None = None) -> None:
+        self.results = Path(results).absolute()
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.results / 'mlflow.db'}"
 
     def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves

@@ -63,6 +63,9 @@ def parse_space(name: str, text: str) -> Space:
 
     ``4,9,16,25`` are choices; ``1:800:20`` is a range with a step (1, 21, … 781); ``0.1:0.6`` a plain and
     ``1e-4:1e-3:log`` a logarithmic one.  Raises :class:`InputError` for anything else.
+
+    >>> parse_space("packets", "4,9,16"), parse_space("temperature", "1:800:20")
+    ((4, 9, 16), Range(low=1, high=781, step=20, log=False))
     """
     try:
         if ":" not in text:
@@ -115,7 +118,7 @@ def _value(text: str) -> Any:
 def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) -> dict[str, Space]:
     """The spaces that ``--param`` names, or the method's own of what is not ``fixed`` where it names none.
 
-    Every end and choice must be a value that the parameter can take.
+    Raises :class:`InputError` where an end or a choice is no value that the parameter can take.
     """
     method = registry.describe(name)
     if not asked:
@@ -137,7 +140,11 @@ def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) ->
 
 
 def grid_values(spaces: Mapping[str, Space]) -> dict[str, list[Any]]:
-    """Every value of each space; a range needs a step."""
+    """Every value of each space.  Raises :class:`InputError` for a range without a step.
+
+    >>> grid_values({"packets": (4, 9), "rate": Range(0.5, 1.0, step=0.25)})
+    {'packets': [4, 9], 'rate': [0.5, 0.75, 1.0]}
+    """
     grid: dict[str, list[Any]] = {}
     for name, space in spaces.items():
         if not isinstance(space, Range):
@@ -187,7 +194,8 @@ def open_study(search: Search, storage: str) -> optuna.Study:
     """The search's study in `storage` (a database URL), made or taken up again.
 
     Several processes may work on it.  A trial whose process was killed is closed as failed and tried once more,
-    when its sign of life has been missing for a minute.
+    when its sign of life has been missing for a minute.  Raises :class:`InputError` for a database that cannot be
+    opened and a sampler that there is not.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it prints a trace for every interrupt
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
@@ -249,7 +257,8 @@ class TuneOptions:
 def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, Any]:
     """Bring the study to its finished trials and describe it.
 
-    Returns the study's name, the best parameters and value, all trials and the parameter file's path.
+    Returns the study's name, the best parameters and value, all trials and the parameter file's path.  Raises
+    :class:`InputError` as :func:`open_study` does, and where no trial can be made.
     """
     if search.sampler not in SAMPLERS:
         raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")

@@ -48,7 +48,13 @@ class Scores:
 
 
 def decide(probabilities: NDArray[np.floating[Any]]) -> Ints:
-    """The most probable class of each row (the first of equals), `ABSTAINED` for a row that holds NaN."""
+    """The most probable class of each row of ``[samples, classes]`` (the first of equals): int64 ``[samples]``.
+
+    A row that holds NaN is `ABSTAINED`.
+
+    >>> decide(np.array([[0.2, 0.8], [0.5, 0.5], [np.nan, 1.0]])).tolist()
+    [1, 0, -1]
+    """
     abstained = np.isnan(probabilities).any(axis=1)
     predictions = np.where(abstained[:, None], 0, probabilities).argmax(axis=1).astype(np.int64)
     predictions[abstained] = ABSTAINED
@@ -60,6 +66,10 @@ def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[
     """Score probabilities, float32 ``[sessions, classes]``, against ``truth``, int64 ``[sessions]``.
 
     Raises ValueError for arrays that do not fit (a method's mistake, not a user's).
+
+    >>> scores = evaluate(np.array([0, 1, 1]), np.eye(2, dtype=np.float32)[[0, 1, 0]], ["chat", "mail"])
+    >>> scores.accuracy, scores.per_class["mail"]["recall"]
+    (0.6666666666666666, 0.5)
     """
     if probabilities.shape != (len(truth), len(classes)):
         raise ValueError(f"probabilities are {probabilities.shape}, expected {(len(truth), len(classes))}")
@@ -99,7 +109,11 @@ def counts(truth: Ints, predictions: Ints, classes: int) -> tuple[Ints, Ints, In
 
 
 def macro_f1(truth: Ints, predictions: Ints, classes: int) -> float:
-    """Mean F1 over all classes of the task; an abstention is wrong."""
+    """Mean F1 over all classes of the task, of answers ``[samples]``; an abstention is wrong.
+
+    >>> macro_f1(np.array([0, 0, 1, 2]), np.array([0, 1, 1, ABSTAINED]), 3)
+    0.4444444444444444
+    """
     return float(_precision_recall_f1(*counts(truth, predictions, classes))[2].mean())
 
 
@@ -146,7 +160,7 @@ def difference(
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Metric of the first predictions less that of the second, with its paired 95 % bootstrap interval.
+    """Metric of the first predictions ``[samples]`` less that of the second, with its paired 95 % bootstrap interval.
 
     Every draw takes the same groups for both.  An interval without 0 is a difference that the choice of
     groups does not explain.
@@ -159,7 +173,7 @@ def difference(
 
 
 def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int, seed: int = 0) -> Mapping[str, Any]:
-    """`interval` of every metric of `MACRO`, by its name."""
+    """`interval` of every metric of `MACRO`, by its name; arrays are ``[samples]``."""
     totals = _resample(_by_group(truth, [predictions], groups, classes), 1000, seed)
     present = np.bincount(truth, minlength=classes) > 0
     return {name: percentiles(_metric(name, totals[:, 0], present)) for name in MACRO}

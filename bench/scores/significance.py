@@ -19,9 +19,9 @@ WILCOXON: Final = 6  # blocks from which a two-sided signed-rank test can reach 
 
 
 def mcnemar(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> dict[str, float]:
-    """Exact McNemar test: sessions that only one of two methods gets right, and the two-sided p-value.
+    """Exact McNemar test: samples ``[samples]`` that only one of two methods gets right, and the two-sided p-value.
 
-    It takes sessions as independent; where groups are large, `difference` is the safer witness.
+    It takes samples as independent; where groups are large, `difference` is the safer witness.
     """
     from scipy.stats import binomtest  # 1 s to import
 
@@ -74,6 +74,9 @@ def holm(p: Floats) -> Floats:
     """p-values, [comparisons], corrected for their number: Holm, Scandinavian Journal of Statistics 6, 1979.
 
     NaN is no test: it stays, and does not count.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
     """
     order = np.argsort(p, kind="stable")[: int((~np.isnan(p)).sum())]  # NaN comes last
     stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
@@ -123,7 +126,8 @@ def ranks(scores: Floats) -> Floats:
 def friedman(scores: Floats) -> tuple[float, float]:
     """Statistic (chi-squared, methods - 1 degrees of freedom) and p-value of the hypothesis that all rank alike.
 
-    Takes at least `FEWEST` methods, and blocks as independent.  (0, 1) where all methods are equal in all blocks.
+    ``scores [blocks, methods]``: at least `FEWEST` methods, independent blocks.  (0, 1) where all methods are equal in
+    all blocks.
     """
     from scipy.stats import friedmanchisquare
 

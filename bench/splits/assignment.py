@@ -37,13 +37,16 @@ class Division:
 
 
 def limit_classes(rows: Rows, labels: NDArray[Any], limit: int, seed: int) -> Rows:
-    """At most ``limit`` of ``rows`` of each class, sorted; those of a smaller limit are among a larger one's."""
+    """At most ``limit`` of ``rows [some]`` of each class, sorted; those of a smaller limit are among a larger one's.
+
+    ``labels`` are of any int dtype, ``[some]``.
+    """
     order, rank, _ = _shuffled(labels, seed)
     return np.sort(rows[order[rank < limit]])
 
 
 def balanced(labels: NDArray[Any], mode: str, limit: int | None, seed: int) -> Rows:
-    """Positions in ``labels``, sorted, some more than once: every class equally often, as `spec.BALANCES` says.
+    """Positions in ``labels [samples]`` (int), sorted, some twice: every class equally often, as `spec.BALANCES` says.
 
     Re-sampling repeats each of a class's rows as often as any other, to one; ``limit`` is the size of a class, by
     default the largest one's.
@@ -74,7 +77,10 @@ def rank_in_class(labels: NDArray[Any], order: Rows) -> tuple[Rows, Rows, Rows]:
 
 
 def assign_by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares: Shares) -> Rows:
-    """Part of each sample by the time of its start, DROPPED where its conversation stands in an earlier part."""
+    """Part of each sample by the time of its start, DROPPED where its conversation stands in an earlier part.
+
+    All arrays are int ``[samples]``, as is what is returned; ``start`` in any unit.
+    """
     ordered = np.sort(start)
     last = len(start) - 1
     cuts = [ordered[min(round(share * len(start)), last)] for share in np.cumsum(shares)[:-1]] if len(start) else []
@@ -86,7 +92,10 @@ def assign_by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares:
 
 
 def assign_at_random(labels: NDArray[Any], division: Division) -> Rows:
-    """Part of each sample, at random within its class, which has its shares to one.  Nothing stays together."""
+    """Part of each sample, at random within its class, which has its shares to one.  Nothing stays together.
+
+    ``labels`` int ``[samples]``, as is what is returned.
+    """
     fold, folds = division.fold, division.folds
     if fold is None or folds is None:
         return _cut(labels, division.shares, division.seed())
@@ -105,7 +114,10 @@ def _cut(labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
 
 
 def assign_groups(groups: NDArray[Any], labels: NDArray[Any], division: Division) -> Rows:
-    """Part of each sample; samples of one group stay together and classes are spread as evenly as groups allow."""
+    """Part of each sample; samples of one group stay together and classes are spread as evenly as groups allow.
+
+    All arrays are int ``[samples]``.
+    """
     fold, folds, shares = division.fold, division.folds, division.shares
     if fold is None or folds is None:
         return assign_evenly(groups, labels, shares, division.seed())
@@ -117,7 +129,10 @@ def assign_groups(groups: NDArray[Any], labels: NDArray[Any], division: Division
 
 
 def assign_by_value(value: NDArray[Any], conversation: NDArray[Any], labels: NDArray[Any], division: Division) -> Rows:
-    """Part of each sample; the test part's values are of no other, a conversation is in one part of the rest."""
+    """Part of each sample; the test part's values are of no other, a conversation is in one part of the rest.
+
+    All arrays are int ``[samples]``.
+    """
     shares, fold, folds = division.shares, division.fold, division.folds
     sides = (1 / folds,) * folds if folds else (shares[2], shares[0] + shares[1])
     tested = assign_evenly(value, labels, sides, division.seed(folds)) == (fold or 0)
@@ -139,6 +154,7 @@ def _with_validation(tested: NDArray[np.bool_], shares: Shares, divide: Callable
 def assign_evenly(groups: NDArray[Any], labels: NDArray[Any], shares: Shares, seed: int) -> Rows:
     """Part of each sample: the most even of several greedy assignments of whole groups, larger groups first.
 
+    All arrays are int ``[samples]``; ``shares`` of the samples are wanted in each part.
     Groups whose sizes are within a factor of two come in random order: strictly by size, the largest groups would
     stand in training under every seed.  `benchmarks/evenness.py` compares it with scikit-learn's
     StratifiedGroupKFold.

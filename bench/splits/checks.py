@@ -36,8 +36,8 @@ def verify_split(
 ) -> tuple[str, ...]:
     """Check a split's promise and return it in words.  Raises :class:`SplitViolation`.
 
-    ``parts`` and ``groups [samples]`` are by part, in the order of time; ``labels``, ``start`` and ``conversation``
-    are of all ``[sessions]`` of the store.  Where training is re-sampled it may hold a window several times.
+    ``parts`` and ``groups [samples]`` are by part, in the order of time; ``labels``, ``start`` and ``conversation``,
+    all int, are of all ``[sessions]`` of the store.  Where training is re-sampled it may hold a window several times.
     """
     scheme = spec.scheme
     for name, part in parts.items():

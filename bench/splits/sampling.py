@@ -11,7 +11,7 @@ from bench.spec import Sampling
 
 
 def windows(sampling: Sampling, rows: NDArray[np.int64], store: SessionStore) -> Samples:
-    """The samples of sessions ``rows``, in that order and by start.
+    """The samples of sessions ``rows [some]``, in that order and by start.
 
     A session that is shorter than a window gives one, which readers pad; further ones start only where a whole window
     fits.  A session without any packet to count gives none.  Time and memory grow with packets and windows.
@@ -47,7 +47,8 @@ def count_shared_windows(parts: Mapping[str, Samples], packets: NDArray[Any]) ->
     """Test samples that training has seen, by how; each number holds the ones before it.
 
     The very window; one that overlaps it, from first to last packet; one that overlaps it or is the next on either
-    side, of all windows of its session in the split; one of its session.  ``packets`` are of the store's sessions.
+    side, of all windows of its session in the split; one of its session.  ``packets``, int ``[sessions]``, are the
+    store's.
     """
     begins = {name: window_keys(part, packets) for name, part in parts.items()}
     train, test = begins["train"], begins["test"]

@@ -93,7 +93,7 @@ def write_split_file(path: Path, head: Mapping[str, Any], parts: Mapping[str, Sa
 
 
 def read_split_file(path: Path) -> SplitFile:
-    """A split file's content, checked for its types and values; :class:`InputError` names the place."""
+    """A split file's content.  Raises :class:`InputError` with the place where a type or value is wrong."""
     if not path.is_file():
         raise InputError("missing-file", f"{path}: no such split file; {REMEDY}")
     return read_json(path, SplitFile, f"a split file of format {FORMAT}", strict=True, code="wrong-split-file")
