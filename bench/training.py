@@ -109,7 +109,7 @@ class TorchMethod(Method):
         return np.arange(len(labels))
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
-        """The tensors ``[batch, ...]`` of a batch, on the device; dtypes (int, float, bool) stay for the network to expand.
+        """The tensors ``[batch, ...]`` of a batch, on the device; dtypes (int, float, bool) stay, networks expand them.
 
         A method with ragged inputs, or one that builds histograms or graphs, overrides this.
         """

@@ -85,6 +85,28 @@ def test_names_have_one_order():
         parse_filter("dns,http")
 
 
+IANA = {  # the registry's ports, by filter; TCP and UDP where it has both
+    "sugar": {5355: "tu", 137: "u", 5353: "u", 6771: "u", 67: "u", 68: "u", 546: "u", 547: "u", 161: "u", 162: "u",
+              3478: "tu", 5349: "tu", 4555: "tu", 17500: "u", 1900: "u", 427: "tu", 5005: "u", 123: "u"},
+    "dns": {53: "tu"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IANA)
+def test_a_filter_drops_these_ports_and_no_others(name):
+    ports = np.arange(65536)
+    for letter, protocol in (("t", TCP), ("u", UDP)):
+        for end, other in (("client_port", "server_port"), ("server_port", "client_port")):
+            table = {
+                "protocol": np.full(65536, protocol),
+                end: ports,
+                other: ports * 0,
+                "payload_packets": ports * 0 + 1,
+            }
+            stay, _ = apply_filter(name, table)
+            assert set(np.flatnonzero(~stay)) == {port for port, letters in IANA[name].items() if letter in letters}
+
+
 def test_no_service_stands_twice():
     ends = [(p, port) for service in SERVICES for p in service.protocols for port in service.ports]
     assert len(ends) == len(set(ends))

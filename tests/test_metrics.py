@@ -89,6 +89,23 @@ def test_arrays_that_do_not_fit_are_refused(truth, shape):
         evaluate(np.array(truth, np.int64), np.zeros(shape, np.float32), list("abc"))
 
 
+def test_an_abstention_scores_one_by_brier_whatever_the_classes():
+    probabilities = np.full((3, 4), np.nan, np.float32)
+    assert evaluate(np.array([0, 1, 3]), probabilities, list("abcd")).brier == 1.0
+
+
+@pytest.mark.parametrize("metric", MACRO)
+def test_all_intervals_at_once_are_those_one_by_one(metric):
+    """Also where a class is in nobody's truth: it scores 0 and is averaged over all the same."""
+    truth, probabilities = case(4, sessions=300, classes=5, present=3, abstained=30)
+    groups = np.random.default_rng(5).integers(0, 40, 300)
+    answers = decide(probabilities)
+    alone = interval(truth, answers, groups, classes=5, metric=metric, draws=1000, seed=9)
+    assert intervals(truth, answers, groups, classes=5, seed=9)[metric] == pytest.approx(alone, abs=1e-12)
+    low, high = alone
+    assert low <= getattr(evaluate(truth, probabilities, list("abcde")), metric) <= high
+
+
 @pytest.mark.parametrize("metric", MACRO)
 def test_draws_equal_resampling_groups_one_by_one(metric):
     """The interval's ends are those of the plain, slow bootstrap, but for chance."""

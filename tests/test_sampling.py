@@ -113,7 +113,7 @@ def test_the_text_reads_as_the_sampling_and_is_one_for_equal_ones(sampling):
     [
         ("session", "session"), ("window=16", "window=16"), ("step=2,window=16", "window=16,step=2"),
         ("window=16,step=16,stride=1,payload=yes", "window=16"),
-        ("window=45,stride=22,step=990", "window=45,stride=22"),
+        ("window=45,stride=22,step=990", "window=45,stride=22"), ("window=1000000", "window=1000000"),
         ("window=4,payload=no,per_session=3", "window=4,per_session=3,payload=no"),
     ],
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_texts(text, canonical):
 @pytest.mark.parametrize(
     "text",
     ["", "window", "window=", "window=0", "window=-1", "window=1.5", "step=2", "window=2,window=3", "window=2,size=3",
-     "window=2,payload=maybe", "window=2,stride=2,payload=yes", "session,step=2", "window=²"],
+     "window=2,payload=maybe", "window=2,stride=2,payload=yes", "session,step=2", "window=²", "window=1000001"],
 )  # fmt: skip
 def test_texts_that_are_refused_in_one_line(text):
     with refused("bad-sampling"):

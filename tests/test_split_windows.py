@@ -12,7 +12,7 @@ from split_tables import QUIET, attempt, split_of, tables
 from bench.schema import Samples
 from bench.spec import SplitSpec
 from bench.splits.assignment import balanced
-from bench.splits.checks import SplitViolation, verify_split
+from bench.splits.checks import SplitViolation, check_windows, verify_split
 from bench.splits.split import Split
 
 
@@ -129,6 +129,55 @@ def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store
     assert summary["reduced_scale"]
     assert not split_of(store, "task", "paper", max_per_class=10_000).summary()["reduced_scale"]
     assert (split.groups["test"] == simple["conversation"][split.test.session]).all()
+
+
+@pytest.mark.parametrize("fold", [0, 3])
+def test_folds_of_the_paper_s_split_have_its_share_of_validation(window_store, simple, fold):
+    """A fold is tested; of the rest an eighth is validation, as 10 is of 80."""
+    options = {"sampling": WINDOWS, "max_per_class": 160, "fold": fold, "folds": 4}
+    split = split_of(window_store(simple), "task", "paper", **options)
+    assert split.counts == {f"class {c}": {"train": 105, "validation": 15, "test": 40} for c in range(2)}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "balance"), [("paper", "resample"), ("paper", "undersample"), ("session", "undersample")]
+)
+def test_what_balancing_drops_is_counted(window_store, simple, scheme, balance):
+    store = window_store(simple)
+    split = split_of(store, "task", scheme, sampling=WINDOWS, balance=balance)
+    whole = split_of(store, "task", scheme, sampling=WINDOWS, balance="keep")
+    kept, there = (
+        {(s, f) for part in one.parts.values() for s, f in zip(part.session.tolist(), part.first.tolist(), strict=True)}
+        for one in (split, whole)
+    )
+    gone = len(there - kept)
+    assert split.dropped["balance"] == gone and (balance == "resample" or gone > 0)
+
+
+def test_windows_with_a_stride_end_within_their_session():
+    length = np.array([10])
+    fits = Samples(np.array([0]), np.array([1]), np.array([5]), 2)  # packets 1, 3, 5, 7, 9
+    check_windows("train", fits, length)
+    for first, count, stride in ((2, 5, 2), (1, 6, 2), (0, 4, 4), (9, 2, 1), (0, 0, 1), (-1, 2, 1)):
+        with pytest.raises(SplitViolation, match=f"train has a window outside its session, {count} packets"):
+            check_windows("train", Samples(np.array([0]), np.array([first]), np.array([count]), stride), length)
+    for session in (-1, 1):
+        with pytest.raises(SplitViolation, match=f"session {session}, outside the store's 1"):
+            check_windows("test", Samples(np.array([session]), np.array([0]), np.array([1])), length)
+
+
+def test_a_split_says_what_was_verified_with_its_numbers(window_store, simple):
+    windows = split_of(window_store(simple), "task", "session", sampling=WINDOWS)
+    sessions = sum(len(np.unique(part.session)) for part in windows.parts.values())
+    number = sum(len(part) for part in windows.parts.values())
+    groups = sum(len(np.unique(numbers)) for numbers in windows.groups.values())
+    assert windows.verified == (
+        f"each of {number} windows of {sessions} sessions is in one part",
+        f"each of {groups} conversations is in one part",
+    )
+    whole = split_of(window_store(simple), "task", "capture")
+    groups = sum(len(np.unique(numbers)) for numbers in whole.groups.values())
+    assert whole.verified == ("each of 40 sessions is in one part", f"each of {groups} capture groups is in one part")
 
 
 def test_folds_of_the_paper_s_split_test_every_window_once(window_store, simple):

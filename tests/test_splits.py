@@ -341,6 +341,47 @@ def test_a_broken_assignment_is_caught(table_store, simple, scheme):
         again(split.parts)
 
 
+def test_a_class_of_just_enough_samples_stays(table_store, simple):
+    sizes = np.bincount(simple["labels"])
+    least = int(sizes.min())
+    kept = split_of(table_store(simple), "task", "session", min_per_class=least)
+    assert kept.dropped["min_per_class"] == 0 and len(kept.scored) == len(sizes)
+    if least < sizes.max():
+        fewer = split_of(table_store(simple), "task", "session", min_per_class=least + 1)
+        assert fewer.dropped["min_per_class"] == sizes[sizes == least].sum()
+
+
+def test_a_violation_names_the_session_and_the_group(table_store, simple):
+    simple["capture"] = simple["conversation"]
+    store = table_store(simple)
+    split = split_of(store, "task", "session")
+    columns = store.labels("task"), store.session("start"), store.session("conversation")
+    row = int(split.train.session[-1])
+    train, test = move(split.train, split.test, row)
+    parts = split.parts | {"train": train, "test": test}
+    groups = {name: simple["conversation"][part.session] for name, part in parts.items()}
+    torn = set(groups["train"]) & set(groups["test"])
+    if torn:
+        with pytest.raises(SplitViolation, match=f"group {min(torn)} is in two parts"):
+            verify_split(SplitSpec(), parts, groups, *columns)
+    both = split.parts | {"test": Samples(np.append(split.test.session, row), *np.ones((2, len(split.test) + 1), int))}
+    with pytest.raises(SplitViolation, match=f"session {row} is twice"):
+        verify_split(SplitSpec(), both, {n: simple["conversation"][p.session] for n, p in both.items()}, *columns)
+
+
+@pytest.mark.parametrize("values", [1, 2, 3])
+def test_an_attribute_needs_as_many_values_as_folds(table_store, simple, values):
+    store = table_store(simple, attributes={"person": np.unique(simple["capture"], return_inverse=True)[1] % values})
+    for folds in (None, 2, 3):
+        needed = folds or 2
+        options = {} if folds is None else {"fold": 0, "folds": folds}
+        if values < needed:
+            with refused("split-impossible", f"needs {needed}"):
+                split_of(store, "task", "attribute:person", **options)
+        else:
+            split_of(store, "task", "attribute:person", **options)
+
+
 def test_saved_and_loaded(table_store, simple, tmp_path):
     store, path = table_store(simple), tmp_path / "split.json"
     split = split_of(store, "task", "session", fold=1, folds=4, max_per_class=15)
