@@ -27,7 +27,7 @@ LIMIT = 120  # seconds of one mutant's tests
 
 #: module -> the test files that it answers to
 MODULES = {
-    "bench/splits/split.py": "test_splits.py test_split_windows.py",
+    "bench/splits/split.py": "test_splits.py test_split_windows.py test_filters.py",
     "bench/splits/assignment.py": "test_splits.py test_split_windows.py",
     "bench/splits/assignment_kernel.py": "test_splits.py",
     "bench/splits/checks.py": "test_splits.py test_split_windows.py",
@@ -37,7 +37,7 @@ MODULES = {
     "bench/scores/metrics.py": "test_metrics.py",
     "bench/scores/significance.py": "test_significance.py test_metrics.py",
     "bench/ingest/sessions.py": "test_ingest.py",
-    "bench/training.py": "test_training.py",
+    "bench/training.py": "test_training.py test_han.py test_deeppacket.py",
 }
 
 OPERATORS = {

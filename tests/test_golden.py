@@ -12,6 +12,7 @@ from split_tables import split_of
 
 from bench.data.cards import card_names, find_card
 from bench.data.prepare import open_dataset
+from bench.errors import InputError
 from bench.method import make_parameters
 from bench.readers import Ragged, View
 from bench.runs import registry
@@ -85,8 +86,20 @@ def test_cards_are_those_of_then():
     assert {name: find_card(name).digest for name in card_names()} == GOLDEN["cards"]
 
 
-def test_twenty_runs_of_then_are_found_done(demo, runs):
+def then(runs):
+    """The store of the kept runs; MLflow opens no database of a later version than its own."""
     tracker = Tracker(runs, f"sqlite:///{runs / 'mlflow.db'}")
+    try:
+        tracker.search()
+    except InputError as error:
+        if "schema" not in str(error):
+            raise
+        pytest.skip("the runs were kept by a later MLflow than this one")
+    return tracker
+
+
+def test_twenty_runs_of_then_are_found_done(demo, runs):
+    tracker = then(runs)
     kept = tracker.search()
     assert len(kept) == 20 and {record.status for record in kept} == {"done"}
     for record in kept:
@@ -99,14 +112,14 @@ def test_twenty_runs_of_then_are_found_done(demo, runs):
 
 def test_twenty_runs_of_then_are_the_same_today(demo, runs, tmp_path):
     """Computed again: the same samples, and the same probabilities but for the last digits of other processors."""
-    old, new = Tracker(runs, f"sqlite:///{runs / 'mlflow.db'}"), Tracker(tmp_path)
+    old, new = then(runs), Tracker(tmp_path)
     for record in old.search():
         spec = spec_of(record, split_file=runs / "split.json")
         outcome = execute(spec, new)
         assert outcome.status == "done", outcome.reason
-        then, now = (tracker.load(run_id) for tracker, run_id in ((old, record.run_id), (new, outcome.run_id)))
-        assert now.digest == then.digest
-        first, second = then.predictions(), now.predictions()
+        before, now = (tracker.load(run_id) for tracker, run_id in ((old, record.run_id), (new, outcome.run_id)))
+        assert now.digest == before.digest
+        first, second = before.predictions(), now.predictions()
         for name in ("classes", "session", "first", "truth", "groups"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=spec.name)
         np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-3, err_msg=spec.name)

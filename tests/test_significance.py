@@ -17,6 +17,7 @@ from bench.scores.significance import (
     holm,
     nemenyi,
     ranks,
+    welch,
 )
 
 # Demšar 2006, table 6: AUC of C4.5, with m, with cf, with both, on 14 data sets; his ranks part the two 0.975
@@ -51,6 +52,25 @@ def test_of_several_data_sets_the_variances_of_their_means_are_added():
 def test_equal_methods_differ_with_p_1():
     assert corrected_t(np.zeros((4, 1)), np.array([0.2])).tolist() == [1.0]
     assert np.isnan(corrected_t(np.array([[0.1, 0.5]] * 4) * 3, np.array([0.2]))).all()  # the same in all: no test
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_welchs_interval_is_scipys_where_no_training_data_are_shared(seed):
+    draw = np.random.default_rng(seed)
+    one, other = draw.normal(0.8, 0.05, 4), draw.normal(0.7, 0.02, 7)
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert welch(one, other, (0.0, 0.0)) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+def test_welchs_interval_by_hand_with_shared_training_data():
+    one, other = np.array([0.8, 0.9, 1.0]), np.array([0.5, 0.7])
+    variances = (1 / 3 + 2 / 7) * 0.01, (1 / 2 + 1 / 4) * 0.02  # of the means, with test/train 2/7 and 1/4
+    total = sum(variances)
+    freedom = total**2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 1)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(total)
+    assert welch(one, other, (2 / 7, 1 / 4)) == pytest.approx((0.3 - half, 0.3 + half), rel=1e-12)
+    assert welch(other, one, (1 / 4, 2 / 7)) == pytest.approx((-0.3 - half, -0.3 + half), rel=1e-12)
+    assert welch(np.array([0.5, 0.5]), np.array([0.25, 0.25]), (0.2, 0.2)) == (0.25, 0.25)
 
 
 def test_holm_by_hand():

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,8 @@ def test_the_environment_names_the_store(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "nonsense://x"])
 def test_a_store_that_mlflow_refuses_is_one_line(uri, tmp_path):
+    if uri.startswith("file") and tuple(map(int, version("mlflow").split(".")[:2])) < (3, 17):
+        pytest.skip("this MLflow still keeps runs in files")
     with refused("storage-failed"):
         Tracker(tmp_path, uri=uri).search()
 

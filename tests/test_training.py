@@ -195,6 +195,18 @@ class Level(Linear):
         return Deaf()
 
 
+def test_an_epoch_s_numbers_are_those_of_its_samples():
+    train, validation, monitor = part(21), part(13, seed=1), Recorder()
+    Level(make(epochs=2).parameters, classes=3).fit(train, validation, monitor)
+    for of_part, prefix in ((train, ""), (validation, "validation_")):
+        answers = (of_part.inputs["points"][:, 0] > 0).astype(int)
+        losses = -np.log(np.where(answers == of_part.labels, np.e, 1) / (np.e + 2))
+        for epoch in monitor.epochs:
+            assert epoch[f"{prefix}accuracy"] == pytest.approx((answers == of_part.labels).mean())
+            assert epoch[f"{prefix}loss"] == pytest.approx(losses.mean(), rel=1e-6)
+    assert monitor.epochs[0]["validation_macro_f1"] == pytest.approx(macro_f1(validation.labels, answers, 3))
+
+
 def test_of_equal_epochs_the_first_is_kept():
     monitor = Recorder()
     method = Level(make(epochs=3).parameters, classes=3).fit(part(), part(seed=1), monitor)
