@@ -1,4 +1,4 @@
-"""What is asked: which samples in which parts (:class:`SplitSpec`), which method on them (:class:`RunSpec`).
+"""What is asked: which samples in which parts (`SplitSpec`), which method set how on them (`Settings`, `RunSpec`).
 
 Enters: words of the command line, or what the store of runs kept.  Leaves: one frozen request, checked and in one
 spelling, that is hashed, named and written here alone and read everywhere.  Nothing here knows a store or a method;

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from capture_bytes import CLIENT, SERVER, enhanced, ether, interface, ipv4, section
 
 from bench.data import demo
 
@@ -283,6 +284,21 @@ def test_inspect_agrees_with_the_truth_of_a_damaged_capture(bench):
     assert (seen["packets"], seen["tcp_conversations"], seen["udp_conversations"]) == (301, 7, 1)
     assert (seen["conversations_with_payload"], seen["payload_bytes"]) == (7, 176051)
     assert len(seen["damage"]) == 1
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_inspect_tells_where_a_made_capture_is_cut(bench, place, order):
+    """What the test above holds on a real capture, everywhere."""
+    frames = [ether(ipv4(payload=b"abc")), ether(ipv4(SERVER, CLIENT, payload=b"de")), ether(ipv4(payload=b"f"))]
+    blocks = [enhanced(order, frame, ticks) for ticks, frame in enumerate(frames)]
+    head = section(order) + interface(order)
+    (place / "cut.pcapng").write_bytes(head + b"".join(blocks)[:-5])
+    status, out, _ = bench("inspect", "cut.pcapng", "--json")
+    seen = json.loads(out)["captures"][0]
+    assert status == 0
+    assert (seen["packets"], seen["tcp_conversations"], seen["udp_conversations"]) == (2, 1, 0)
+    assert (seen["conversations_with_payload"], seen["payload_bytes"]) == (1, 5)
+    assert len(seen["damage"]) == 1 and seen["damage"][0]["offset"] == len(head + b"".join(blocks[:2]))
 
 
 def test_prepare_twice_does_nothing_the_second_time(bench):

@@ -1,6 +1,6 @@
-"""Who is in which part: from a store and a :class:`~bench.spec.SplitSpec` to three sets of samples that keep a promise.
+"""Who is in which part: from a store and a specification to three sets of samples that keep a promise.
 
-Enters: a store's session columns and labels, a specification.  Leaves: a :class:`Split`, verified, or an `InputError`.
+Enters: a store's session columns and labels, a `SplitSpec`.  Leaves: a :class:`Split`, verified, or an `InputError`.
 May import the specification, the schema and errors; it never sees a method or a packet's bytes.
 
 `filters` says which sessions are left out, `sampling` which packets make a sample, `assignment` (with its compiled
