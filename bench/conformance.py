@@ -182,11 +182,11 @@ def documents_its_parameters(case: Case) -> None:
 
 def is_listed_as_it_is(case: Case) -> None:
     """What listings read from its source without importing it is what the class has."""
-    from bench.runs.declarations import NotPlain, Source
+    from bench.runs.declarations import NotPlain, SourceFile
 
     try:
         file = inspect.getsourcefile(case.method)
-        declared = Source(Path(file or "")).declarations(case.method.__name__)
+        declared = SourceFile(Path(file or "")).declarations(case.method.__name__)
     except (NotPlain, OSError, TypeError):  # imported for listings, too, or made where there is no file
         return
     for name in ("name", "reference", "family", "unit", "reads", "deviations", "presets"):

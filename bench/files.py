@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 from bench.errors import InputError
 
 Record = TypeVar("Record")
-SHOWN: Final = 3  # problems of one file that a message tells; the others are counted
+LISTED_PROBLEMS: Final = 3  # problems of one file that a message tells; the others are counted
 
 
 @contextlib.contextmanager
@@ -169,8 +169,8 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True,
         record: Record = _converter(strict).structure(raw, kind)
     except (BaseValidationError, TypeError, ValueError) as error:
         problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in _problems(error, ())]
-        more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-        raise InputError(code, f"{where}: {'; '.join(problems[:SHOWN])}{more}") from error
+        more = f" (and {len(problems) - LISTED_PROBLEMS} more)" if len(problems) > LISTED_PROBLEMS else ""
+        raise InputError(code, f"{where}: {'; '.join(problems[:LISTED_PROBLEMS])}{more}") from error
     return record
 
 

@@ -37,8 +37,8 @@ from bench.runs.tracking import Record, Tracker
 from bench.spec import SCHEMES, Settings, SplitSpec
 from bench.splits.split import Split, make_split
 
-ENDED: Final = ("done", "failed", "skipped")  # runs that the audit tells of
-OFFERED: Final = tuple(scheme for scheme in SCHEMES if scheme != "file")  # splits that it can make
+ENDED_STATUSES: Final = ("done", "failed", "skipped")  # runs that the audit tells of
+SCHEMES_OF_AUDITS: Final = tuple(scheme for scheme in SCHEMES if scheme != "file")  # splits that it can make
 Progress = Callable[[str], None]
 Tests = Mapping[str, NDArray[np.int64]]  # split -> rows of its test part in the pool
 
@@ -56,8 +56,8 @@ class AuditRequest:
     def __post_init__(self) -> None:
         for scheme in self.schemes:
             kind, colon, name = scheme.partition(":")
-            if kind not in OFFERED or (kind == "attribute") != bool(colon and name):
-                known = ", ".join("attribute:NAME" if one == "attribute" else one for one in OFFERED)
+            if kind not in SCHEMES_OF_AUDITS or (kind == "attribute") != bool(colon and name):
+                known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES_OF_AUDITS)
                 raise InputError("unknown-split", f"split {scheme!r} cannot be audited; these can: {known}")
             self.split(scheme)
         for method in self.methods:
@@ -143,7 +143,9 @@ def run_baselines(store: Store, task: str, split: SplitSpec, tracker: Tracker, p
 def runs_of(split: Split, tracker: Tracker) -> list[Record]:
     """Every run of this very split that ended, the best first."""
     records = tracker.search(dataset=split.dataset, task=split.task, split=split.spec.scheme, seed=split.spec.seed)
-    same = [r for r in records if r.spec.store == split.store and r.spec.split == split.spec and r.status in ENDED]
+    same = [
+        r for r in records if r.spec.store == split.store and r.spec.split == split.spec and r.status in ENDED_STATUSES
+    ]
     return sorted(same, key=lambda record: -record.metrics.get("macro_f1", -1))
 
 

@@ -137,13 +137,13 @@ class TimingOptions:
     seconds: float = 30.0  # for each of these steps at most
 
 
-USUAL: Final = TimingOptions()
+DEFAULT_OPTIONS: Final = TimingOptions()
 
 
 def timings(
     names: Sequence[str],
     store: Store,
-    options: TimingOptions = USUAL,
+    options: TimingOptions = DEFAULT_OPTIONS,
     *,
     device: str = "cpu",
     progress: Callable[[Timed], None] = lambda timed: None,

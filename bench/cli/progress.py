@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.runs.execute import Outcome
 
 EVERY_S: Final = 10.0  # between plain lines
-SHOWN: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
+EPOCH_NUMBERS: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
 
 
 class Display(Protocol):
@@ -145,7 +145,7 @@ class RunProgress(_Shown):
             return
         done, of = int(values["epoch"]), int(values["epochs"])
         left = (time.monotonic() - self._fit_started) / done * (of - done)
-        numbers = ", ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+        numbers = ", ".join(f"{name} {values[name]:.4g}" for name in EPOCH_NUMBERS if name in values)
         self._display.show(f"{text} {done}/{of}: {numbers}, at most {left:.0f} s left", done, of)
 
     def outcome(self, outcome: "Outcome") -> None:

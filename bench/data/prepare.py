@@ -83,13 +83,13 @@ class PrepareOptions:
     jobs: int | None = None  # threads; None: one a core
 
 
-USUAL: Final = PrepareOptions()
+DEFAULT_OPTIONS: Final = PrepareOptions()
 
 
 def prepare_dataset(
     card: Card,
     source: Path | None = None,
-    options: PrepareOptions = USUAL,
+    options: PrepareOptions = DEFAULT_OPTIONS,
     *,
     home: Path | None = None,
     progress: Progress | None = None,
@@ -154,7 +154,7 @@ def _kept_options(card: Card, path: Path) -> PrepareOptions:
     try:
         options = Store.open(path).manifest.options
     except InputError:  # none yet, or one of an older format
-        return USUAL
+        return DEFAULT_OPTIONS
     known = {
         name: choice
         for name, choice in options.switches.items()

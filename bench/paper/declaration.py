@@ -138,7 +138,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Source:
+class OtherPaper:
     """Another paper, of which rows are copied; its numbers are shares, by ``dataset`` and ``id``."""
 
     file: str
@@ -168,7 +168,7 @@ class Paper:
     provenance: dict[str, str] = field(default_factory=dict)  # tag of published rows -> what it means
     published: tuple[Published, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    source: Source | None = None
+    source: OtherPaper | None = None
     ablation: Ablation | None = None
     folder: str = ""  # where it was read from
 

@@ -20,7 +20,7 @@ from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms
 from bench.paper.published import published_table, rows_by_key
 from bench.paper.tables_and_figures import Reproduced, table_or_figure
 from bench.render.table import Table, render
-from bench.runs.execute import USUAL, Outcome, RunOptions, run_matrix
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, run_matrix
 from bench.runs.tracking import Record, Tracker
 from bench.spec import RunSpec
 
@@ -96,7 +96,7 @@ class Request:
 def reproduce(
     request: Request,
     tracker: Tracker,
-    options: RunOptions = USUAL,
+    options: RunOptions = DEFAULT_OPTIONS,
     *,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Reproduced:

@@ -44,7 +44,7 @@ class Reproduced:
 
 def table_or_figure(results: ExperimentResults) -> Reproduced:
     """What an experiment shows."""
-    return SHOWN[results.experiment.kind](results)
+    return BY_KIND[results.experiment.kind](results)
 
 
 def _systems(results: ExperimentResults) -> Reproduced:
@@ -337,7 +337,7 @@ def _shares(results: ExperimentResults, seen: OnePacket, mode: str, arm: Arm) ->
     return partial(plots.draw_shares, seen.shares, seen.classes, seen.columns, title=title, published=shown)
 
 
-SHOWN: Final[dict[str, Callable[[ExperimentResults], Reproduced]]] = {
+BY_KIND: Final[dict[str, Callable[[ExperimentResults], Reproduced]]] = {
     "systems": _systems,
     "classes": _classes,
     "arms": _arms,

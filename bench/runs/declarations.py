@@ -33,7 +33,7 @@ class NotPlain(Exception):
     """A module of which a slice may not say what the whole does."""
 
 
-class Source:
+class SourceFile:
     """A source file of which single top-level names can be evaluated.
 
     Only the statements that a name needs are run, imports included; names that come from modules of ours that are not
@@ -127,14 +127,14 @@ class Source:
 
 
 @functools.cache
-def _foundation(path: Path, module: str) -> Source:
+def _foundation(path: Path, module: str) -> SourceFile:
     """A module of ours that methods import from: read and evaluated once for all of them."""
-    source = Source(path, module)
+    source = SourceFile(path, module)
     source.check_plain()
     return source
 
 
-def _foreign(statement: ast.ImportFrom, name: str) -> tuple[Source, str] | None:
+def _foreign(statement: ast.ImportFrom, name: str) -> tuple[SourceFile, str] | None:
     """The source that a name is imported from, and its name there; None for other people's modules."""
     module = statement.module or ""
     if module.partition(".")[0] not in OWN:
@@ -142,7 +142,7 @@ def _foreign(statement: ast.ImportFrom, name: str) -> tuple[Source, str] | None:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    return Source(Path(spec.origin), module), _original(statement, name)
+    return SourceFile(Path(spec.origin), module), _original(statement, name)
 
 
 def _original(statement: ast.ImportFrom, name: str) -> str:

@@ -61,7 +61,7 @@ class RunOptions:
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
 
 
-USUAL: Final = RunOptions()
+DEFAULT_OPTIONS: Final = RunOptions()
 
 
 def run(
@@ -72,7 +72,7 @@ def run(
     task: str | None = None,
     settings: Settings = DEFAULTS,
     results: str | Path = "results",
-    options: RunOptions = USUAL,
+    options: RunOptions = DEFAULT_OPTIONS,
 ) -> list[Outcome]:
     """`bench run` from Python: every method on every data set and split, finished runs from the store of runs.
 
@@ -98,7 +98,7 @@ def _listed(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = USUAL) -> Outcome:
+def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIONS) -> Outcome:
     """Run it, unless the tracker has it done.  An interrupt ends the run as killed and goes on its way."""
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
         return _cached(spec, known)
@@ -126,7 +126,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = USUAL) -> Out
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
 
 
-def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions = USUAL) -> Iterator[Outcome]:
+def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions = DEFAULT_OPTIONS) -> Iterator[Outcome]:
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     With several jobs only outcomes are told.

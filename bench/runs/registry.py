@@ -23,7 +23,7 @@ from typing import Any
 import methods
 from bench.errors import InputError
 from bench.method import Method, Range
-from bench.runs.declarations import NotPlain, Source
+from bench.runs.declarations import NotPlain, SourceFile
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def summary(name: str) -> tuple[str, str, str]:
     Raises :class:`InputError` as :func:`describe` does for unknown names.
     """
     path, wanted = _locate(name)
-    source = Source(path)
+    source = SourceFile(path)
     wanted = wanted or source.method_class()
     return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0]
 
@@ -77,7 +77,7 @@ def describe(name: str) -> Outline:
     Raises :class:`InputError` for an unknown name and for a file that holds no method.
     """
     path, wanted = _locate(name)
-    source = Source(path)
+    source = SourceFile(path)
     wanted = wanted or source.method_class()
     try:
         declared = source.declarations(wanted)
@@ -86,7 +86,7 @@ def describe(name: str) -> Outline:
     return outline_of(declared, path, source, wanted)
 
 
-def outline_of(declared: Any, path: Path, source: Source, wanted: str) -> Outline:
+def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str) -> Outline:
     """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
         raise InputError(
@@ -122,7 +122,7 @@ def load(name: str) -> type[Method]:
         raise InputError(
             "bad-method", f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file"
         ) from error
-    method = getattr(module, wanted or Source(path).method_class(), None)
+    method = getattr(module, wanted or SourceFile(path).method_class(), None)
     if not (inspect.isclass(method) and issubclass(method, Method)):
         raise InputError(
             "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
@@ -130,12 +130,12 @@ def load(name: str) -> type[Method]:
     return method
 
 
-def _digest(path: Path, source: Source) -> str:
+def _digest(path: Path, source: SourceFile) -> str:
     """Of a source file and the methods that it imports from: a change there is a change here."""
     state = hashlib.sha256(source.text)
     for stem in source.foundations:
         for other in (one for one in _files() if one.stem == stem):
-            state.update(_digest(other, Source(other)).encode())
+            state.update(_digest(other, SourceFile(other)).encode())
     return state.hexdigest()[:16]
 
 
