@@ -1,6 +1,7 @@
 """The training loop, on networks small enough to see through."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -105,11 +106,12 @@ def test_one_seed_gives_one_answer_and_leaves_the_global_generators_alone():
 
 
 def test_batches_cover_the_rows_and_none_holds_one():
-    for samples in (2, 8, 9, 16, 17, 23):
-        found = list(batches(np.arange(samples), 8))
+    for samples, size in itertools.product((2, 5, 8, 9, 16, 17, 23), (2, 3, 8)):
+        found = list(batches(np.arange(samples), size))
         assert np.array_equal(np.concatenate(found), np.arange(samples))
         assert min(map(len, found)) > 1
-        assert len(found) == steps_an_epoch(samples, 8)
+        assert len(found) == steps_an_epoch(samples, size)
+    assert steps_an_epoch(3, 1) == 3
     assert [len(b) for b in batches(np.arange(3), 1)] == [1, 1, 1]
 
 
@@ -197,6 +199,8 @@ class Level(Linear):
 
 def test_an_epoch_s_numbers_are_those_of_its_samples():
     train, validation, monitor = part(21), part(13, seed=1), Recorder()
+    for of_part in (train, validation):
+        of_part.labels[::3] = of_part.inputs["points"][::3, 0] > 0  # every third is answered rightly
     Level(make(epochs=2).parameters, classes=3).fit(train, validation, monitor)
     for of_part, prefix in ((train, ""), (validation, "validation_")):
         answers = (of_part.inputs["points"][:, 0] > 0).astype(int)
