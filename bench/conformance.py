@@ -12,6 +12,7 @@ import dataclasses
 import inspect
 import random
 import re
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -27,8 +28,9 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError
+from bench.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
 from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
-from bench.readers import READS, Ragged, View
+from bench.readers import READS, View
 from bench.schema import NO_CLASS, Samples
 
 CLASSES: Final = 3
@@ -48,10 +50,6 @@ class Check:
     detail: str
 
 
-class Failure(Exception):
-    """A method breaks the contract."""
-
-
 def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | None = None) -> list[Check]:
     """Ask every question.  ``folder`` keeps the traffic for a further call; none: a temporary one.
 
@@ -64,7 +62,7 @@ def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | Non
         method = registry.load(method)
     with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
         case = Case(method, folder or Path(temporary), device)
-        if reason := method.skip(case.store.manifest):
+        if reason := method.skip(case.store.traits):
             raise InputError("method-cannot-run", f"{method.name}: {reason}")
         return [ask(question, case) for question in CHECKS]
 
@@ -73,7 +71,7 @@ def ask(question: Callable[["Case"], None], case: "Case") -> Check:
     """One question's answer; whatever the method raises is a failure of that question alone."""
     try:
         question(case)
-    except Failure as failure:
+    except ContractBroken as failure:
         return Check(question.__name__, False, str(failure))
     except Exception as error:
         return Check(question.__name__, False, f"{type(error).__name__}: {error}".partition("\n")[0])
@@ -158,7 +156,7 @@ def declares_itself(case: Case) -> None:
     unknown = sorted(set(method.reads) - set(READS))
     _demand(isinstance(method.reads, frozenset) and not unknown, f"reads: a frozenset of known names, not {unknown}")
     _demand(all(isinstance(line, str) for line in method.deviations), "deviations: a tuple of sentences")
-    reason = method.skip(case.store.manifest)
+    reason = method.skip(case.store.traits)
     _demand(reason is None or isinstance(reason, str), "skip: None or a sentence")
 
 
@@ -208,16 +206,16 @@ def represents_samples(case: Case) -> None:
     _demand(bool(case.inputs), "represent: no array")
     for name, values in case.inputs.items():
         _demand(len(values) == len(case.samples), f"{name}: {len(values)} rows for {len(case.samples)} samples")
-        for array in _arrays(values):
+        for array in arrays_of(values):
             _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is no number")
             _demand(bool(np.isfinite(array).all()), f"{name}: holds NaN or infinity")
 
 
 def represents_purely(case: Case) -> None:
     """A second time gives equal arrays; a subset's, in any order, are the subset of the arrays."""
-    _same(case.inputs, case.represent(case.samples), "called twice")
+    same_inputs(case.inputs, case.represent(case.samples), "called twice")
     some = np.random.default_rng(2).permutation(len(case.samples))[: len(case.samples) // 2]
-    _same(take(case.inputs, some), case.represent(case.samples.take(some)), "of a subset")
+    same_inputs(take(case.inputs, some), case.represent(case.samples.take(some)), "of a subset")
 
 
 def reads_what_it_declares(case: Case) -> None:
@@ -242,7 +240,24 @@ def ignores_what_it_does_not_read(case: Case) -> None:
             corrupt_checksums="checksums" not in view.used,
         )
         arrays = method.represent(case.view(_windows(other), other))
-        _same(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
+        same_inputs(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
+
+
+def sees_no_labels(case: Case) -> None:
+    """The same captures in class folders of other names and in another order give equal arrays."""
+    renamed = _renamed(case.folder / "plain", case.folder / "renamed")
+    one, other = (np.lexsort([store.session(name) for name in _END_POINTS]) for store in (case.store, renamed))
+    row = np.empty(len(one), np.int64)
+    row[one] = other
+    samples = dataclasses.replace(case.samples, session=row[case.samples.session])
+    same_inputs(case.inputs, case.represent(samples, renamed), "of captures in class folders of other names")
+
+
+def keeps_nothing_represented(case: Case) -> None:
+    """`represent` leaves the fitted object as it was."""
+    before = state_of(case.fitted)
+    case.fitted.represent(case.view(case.samples.take(case.rows[2])))
+    _demand(state_of(case.fitted) == before, "represent: changes the object")
 
 
 def takes_edge_cases(case: Case) -> None:
@@ -271,7 +286,7 @@ def fits_without_side_effects(case: Case) -> None:
         _demand(method.fit(train, validation, Monitor()) is method, "fit: does not return self")
         method.predict_proba(validation.inputs)
     for part, inputs, labels in parts:
-        _same(inputs, part.inputs, "changed by fit")
+        same_inputs(inputs, part.inputs, "changed by fit")
         _demand(np.array_equal(labels, part.labels), "fit: changes the labels")
     _equal(case.probabilities, method.predict_proba(take(case.inputs, case.rows[2])), 0, "same seed, other answer")
 
@@ -304,11 +319,11 @@ def answers_with_probabilities(case: Case) -> None:
 
 
 def answers_rows_independently(case: Case) -> None:
-    """A row's answer depends neither on the order nor on the other rows."""
-    backwards = case.fitted.predict_proba(take(case.inputs, case.rows[2][::-1]))[::-1]
-    _equal(case.probabilities, backwards, TOLERANCE, "the order of rows changes answers")
-    alone = case.fitted.predict_proba(take(case.inputs, case.rows[2][:1]))
-    _equal(case.probabilities[:1], alone, TOLERANCE, "a row alone gets another answer")
+    """A row's answer depends neither on the order nor on the other rows; not asked of a transductive method."""
+    if case.method.transductive:
+        return
+    test = take(case.inputs, case.rows[2])
+    same_answers(case.fitted, test, case.probabilities, np.arange(len(case.rows[2]))[::-1], close=TOLERANCE)
 
 
 def takes_an_absent_class(case: Case) -> None:
@@ -365,10 +380,12 @@ CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
     is_listed_as_it_is,
     represents_samples,
     represents_purely,
+    sees_no_labels,
     reads_what_it_declares,
     ignores_what_it_does_not_read,
     answers_with_probabilities,
     answers_rows_independently,
+    keeps_nothing_represented,
     fits_without_side_effects,
     fits_afresh,
     learns,
@@ -385,19 +402,7 @@ CHECKS: Final[tuple[Callable[[Case], None], ...]] = (
 
 def _demand(condition: bool, complaint: str) -> None:
     if not condition:
-        raise Failure(complaint)
-
-
-def _same(expected: Inputs, arrays: Inputs, when: str) -> None:
-    _demand(expected.keys() == arrays.keys(), f"represent: other arrays {when}")
-    for name, values in expected.items():
-        for one, other in zip(_arrays(values), _arrays(arrays[name]), strict=True):
-            _demand(one.dtype == other.dtype, f"{name}: other dtype {when}")
-            _demand(np.array_equal(one, other), f"{name}: other values {when}")
-
-
-def _arrays(values: NDArray[Any] | Ragged) -> tuple[NDArray[Any], ...]:
-    return (values.values, values.offsets) if isinstance(values, Ragged) else (values,)
+        raise ContractBroken(complaint)
 
 
 def _equal(expected: NDArray[Any], values: NDArray[Any], tolerance: float, complaint: str) -> None:
@@ -460,6 +465,23 @@ def _store(folder: Path, **salted: Any) -> Store:
         for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
             (folder / str(number) / service).rename(folder / "aside" / service)
         (folder / "aside").rename(captures)
+    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
+    return Store.open(prepared.store_path)
+
+
+#: columns that tell a session among all of one store
+_END_POINTS: Final = ("start", "client_ip", "client_port", "server_ip", "server_port", "protocol")
+
+
+def _renamed(plain: Path, folder: Path) -> Store:
+    """The captures of a folder once more, each class under the name of another, in a store of its own."""
+    from bench.data import cards, prepare
+
+    captures = folder / "captures"
+    if not captures.is_dir():
+        names = sorted(path.name for path in (plain / "captures").iterdir())
+        for name, other in zip(names, [*names[1:], names[0]], strict=True):
+            shutil.copytree(plain / "captures" / name, captures / f"other-{other}")
     prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
     return Store.open(prepared.store_path)
 

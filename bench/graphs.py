@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.data.manifest import Manifest
+from bench.schema import StoreTraits
 from bench.training import TorchMethod
 
 
@@ -21,7 +21,7 @@ class GraphMethod(TorchMethod):
     family: ClassVar[str] = "graph"
 
     @classmethod
-    def skip(cls, manifest: Manifest) -> str | None:
+    def skip(cls, traits: StoreTraits) -> str | None:
         """Says how to install torch-geometric where it is missing."""
         if find_spec("torch_geometric") is not None:
             return None

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Final, Protocol, Self, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.manifest import Manifest
 from bench.errors import InputError
 from bench.readers import View
+from bench.schema import StoreTraits
 
 Inputs = dict[str, Any]  # NumPy arrays or `Ragged`s, whose first axis counts the samples
 
@@ -150,6 +150,7 @@ class Method(ABC):
     reads: ClassVar[frozenset[str]]  # see readers.READS; all that any parameters read
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # named parameter values, for --preset
+    transductive: ClassVar[bool] = False  # True: an answer may depend on the other samples asked; tables mark it
     tiny: ClassVar[Mapping[str, Any]] = {}  # parameter values that make it quick, for `bench check`
     Parameters: ClassVar[type] = NoParameters  # a frozen dataclass of `parameter` fields
 
@@ -161,8 +162,8 @@ class Method(ABC):
         self.device = device
 
     @classmethod
-    def skip(cls, manifest: Manifest) -> str | None:
-        """Why this method cannot run on a store with that manifest; None where it can."""
+    def skip(cls, traits: StoreTraits) -> str | None:
+        """Why this method cannot run on a store of those traits; None where it can."""
         return None
 
     @abstractmethod

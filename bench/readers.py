@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -102,6 +103,8 @@ class View:
     ``S`` is the number of samples.  Packets beyond a window's end are zero in every array.  With
     ``payload_only`` the packets without payload are left out before the first ``packets`` are taken.  The packets of
     samples with a stride are every stride-th of the session's, and no reader sees those between.
+
+    No attribute leads to the store, which knows labels, captures and groups: what reads it is kept beside the view.
     """
 
     def __init__(self, store: PacketStore, samples: Samples, reads: Iterable[str]) -> None:
@@ -109,25 +112,21 @@ class View:
         self.used: set[str] = set()
         if unknown := sorted(self.reads - set(READS)):
             raise ValueError(f"unknown read {unknown[0]!r}; there are: {', '.join(READS)}")
-        packets = np.asarray(store.session("packets"))
-        if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(packets)):
-            raise IndexError(f"a sample's session is outside the store's {len(packets)} sessions")
-        if samples.stride < 1 or (len(samples) and (samples.first.min() < 0 or samples.count.min() < 0)):
-            raise IndexError("a sample's window begins before its session or has a negative count or no stride")
-        self._store = store
-        self._session = samples.session
-        self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
-        self._stride = samples.stride
-        left = -(-(packets[samples.session] - samples.first) // samples.stride)  # packets that the session still has
-        self._count = np.clip(left, 0, samples.count)
+        _BEHIND[self] = _Packets(store, samples)
 
     def __len__(self) -> int:
-        return len(self._session)
+        return len(_BEHIND[self])
+
+    @property
+    def packets_read(self) -> int:
+        """The most packets that one reader took, over all samples: what a budget counts."""
+        return _BEHIND[self].read
 
     def payload(self, packets: int, bytes: int) -> NDArray[np.uint8]:
         """First captured payload bytes of the first packets with payload: uint8 ``[S, packets, bytes]``."""
         self._declare("payload")
-        out = self._copied_payload(self._apart(packets, payload_only=True), _positive("bytes", bytes), packets)
+        behind = _BEHIND[self]
+        out = behind.copied_payload(behind.apart(packets, payload_only=True), _positive("bytes", bytes), packets)
         return out.reshape(len(self), packets, bytes)
 
     def ip_bytes(
@@ -138,8 +137,8 @@ class View:
         What ``mask`` leaves out of addresses, ports and checksums counts as read.  IPv4 source routes and IPv6
         routing headers are not masked.
         """
-        hide = self._masked(mask)
-        out = self._copied_ip(self._apart(packets, payload_only), _positive("bytes", bytes), hide, packets)
+        hide, behind = self._masked(mask), _BEHIND[self]
+        out = behind.copied_ip(behind.apart(packets, payload_only), _positive("bytes", bytes), hide, packets)
         return out.reshape(len(self), packets, bytes)
 
     def payload_stream(self, bytes: int, packets: int | None = None) -> NDArray[np.uint8]:
@@ -148,12 +147,13 @@ class View:
         Packets are those with payload; at most ``bytes`` of them are looked at.
         """
         self._declare("payload")
-        return self._copied_payload(self._stream(bytes, packets, payload_only=True), bytes)
+        behind = _BEHIND[self]
+        return behind.copied_payload(behind.stream(bytes, packets, payload_only=True), bytes)
 
     def ip_stream(self, bytes: int, packets: int | None = None, *, mask: Iterable[str] = MASKS) -> NDArray[np.uint8]:
         """First captured bytes from the IP headers on, one packet after the other: uint8 ``[S, bytes]``."""
-        hide = self._masked(mask)
-        return self._copied_ip(self._stream(bytes, packets, payload_only=False), bytes, hide)
+        hide, behind = self._masked(mask), _BEHIND[self]
+        return behind.copied_ip(behind.stream(bytes, packets, payload_only=False), bytes, hide)
 
     def payload_lengths(self, packets: int, *, payload_only: bool = True) -> NDArray[np.int32]:
         """Declared payload lengths, bytes: int32 ``[S, packets]``, at most 2**31 - 1."""
@@ -184,24 +184,30 @@ class View:
         if column not in _SERIES:
             raise ValueError(f"unknown column {column!r}; there are: {', '.join(_SERIES)}")
         self._declare(column)
-        kept = self._kept(payload_only)
+        behind = _BEHIND[self]
+        kept = behind.kept(payload_only)
         offsets = offsets_of(kept if packets is None else np.minimum(kept, _positive("packets", packets)))
         first = np.repeat(offsets[:-1], np.diff(offsets))
-        return Ragged(self._values(column, self._select(offsets, payload_only), first), offsets)
+        return Ragged(behind.values(column, behind.select(offsets, payload_only), first), offsets)
 
     def counts(self, *, payload_only: bool = False) -> NDArray[np.int32]:
         """Kept packets of each window: int32 ``[S]``.  Needs no declaration."""
-        return self._kept(payload_only).astype(np.int32)
+        return _BEHIND[self].kept(payload_only).astype(np.int32)
 
     def ports(self) -> NDArray[np.int32]:
         """Client and server port: int32 ``[S, 2]``."""
         self._declare("ports")
-        return np.stack([self._of_session("client_port"), self._of_session("server_port")], axis=1).astype(np.int32)
+        sides = [_BEHIND[self].of_session(f"{side}_port") for side in ("client", "server")]
+        return np.stack(sides, axis=1).astype(np.int32)
 
     def protocol(self) -> NDArray[np.uint8]:
         """6 TCP, 17 UDP: uint8 ``[S]``."""
         self._declare("protocol")
-        return self._of_session("protocol")
+        return _BEHIND[self].of_session("protocol")
+
+    def _series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:
+        self._declare(name)
+        return _BEHIND[self].series(name, packets, payload_only)
 
     def _declare(self, *names: str) -> None:
         for name in names:
@@ -218,35 +224,56 @@ class View:
         self._declare("ip_bytes", *(name for name in MASKS if name not in mask))
         return "addresses" in mask, "ports" in mask, "checksums" in mask
 
-    def _stream(self, bytes: int, packets: int | None, payload_only: bool) -> Ragged:
+
+class _Packets:
+    """What lies behind a view: where its samples' packets stand in the store, and what copies them out."""
+
+    def __init__(self, store: PacketStore, samples: Samples) -> None:
+        packets = np.asarray(store.session("packets"))
+        if len(samples) and not (0 <= samples.session.min() and samples.session.max() < len(packets)):
+            raise IndexError(f"a sample's session is outside the store's {len(packets)} sessions")
+        if samples.stride < 1 or (len(samples) and (samples.first.min() < 0 or samples.count.min() < 0)):
+            raise IndexError("a sample's window begins before its session or has a negative count or no stride")
+        self._store = store
+        self._session = samples.session
+        self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
+        self._stride = samples.stride
+        left = -(-(packets[samples.session] - samples.first) // samples.stride)  # packets that the session still has
+        self._count = np.clip(left, 0, samples.count)
+        self.read = 0  # see `View.packets_read`
+
+    def __len__(self) -> int:
+        return len(self._session)
+
+    def stream(self, bytes: int, packets: int | None, payload_only: bool) -> Ragged:
         """Packet rows of each sample, for one place a sample."""
         limit = min(_positive("bytes", bytes), bytes if packets is None else _positive("packets", packets))
-        offsets = offsets_of(np.minimum(self._kept(payload_only), limit))
-        return Ragged(self._select(offsets, payload_only), offsets)
+        offsets = offsets_of(np.minimum(self.kept(payload_only), limit))
+        return Ragged(self.select(offsets, payload_only), offsets)
 
-    def _apart(self, packets: int, payload_only: bool) -> Ragged:
+    def apart(self, packets: int, payload_only: bool) -> Ragged:
         """Packet rows of each sample, -1 beyond the window, for a place of its own each."""
-        rows = self._rows(packets, payload_only).reshape(-1)
+        rows = self.rows(packets, payload_only).reshape(-1)
         return Ragged(rows, np.arange(len(rows) + 1))
 
-    def _copied_payload(self, rows: Ragged, bytes: int, each: int = 1) -> NDArray[np.uint8]:
+    def copied_payload(self, rows: Ragged, bytes: int, each: int = 1) -> NDArray[np.uint8]:
         """Captured payload at the places of ``rows``, ``each`` of them a sample: uint8 ``[places, bytes]``."""
         from bench.ingest import packet_bytes as kernels
 
-        columns = self._columns()
+        columns = self.columns()
         out = _zeros((len(rows), bytes))
-        for data, places in self._each_capture(each):
+        for data, places in self.each_capture(each):
             kernels.copy_payload(data, places, _rows_of(rows, places), columns, out)
         return out
 
-    def _copied_ip(self, rows: Ragged, bytes: int, hide: tuple[bool, bool, bool], each: int = 1) -> NDArray[np.uint8]:
-        """As `_copied_payload`, from the IP header on, with hidden fields."""
+    def copied_ip(self, rows: Ragged, bytes: int, hide: tuple[bool, bool, bool], each: int = 1) -> NDArray[np.uint8]:
+        """As `copied_payload`, from the IP header on, with hidden fields."""
         from bench.ingest import packet_bytes as kernels
         from bench.ingest.headers import transport_offsets
 
-        columns, protocol = self._columns(), np.repeat(self._of_session("protocol"), each)
+        columns, protocol = self.columns(), np.repeat(self.of_session("protocol"), each)
         out = _zeros((len(rows), bytes))
-        for data, places in self._each_capture(each):
+        for data, places in self.each_capture(each):
             picked = _rows_of(rows, places)
             kept = picked.values >= 0
             begin, size, transport = np.zeros((3, len(kept)), np.int64)
@@ -257,50 +284,50 @@ class View:
             kernels.copy_ip(data, places, picked, columns, segments, kernels.Mask(*hide), out)
         return out
 
-    def _columns(self) -> "packet_bytes.Columns":
+    def columns(self) -> "packet_bytes.Columns":
         """The columns that say where a packet's bytes lie."""
         from bench.ingest.packet_bytes import Columns
 
-        return Columns(*(self._packet(name) for name in Columns._fields))
+        return Columns(*(self.packet(name) for name in Columns._fields))
 
-    def _packet(self, column: str) -> NDArray[Any]:
+    def packet(self, column: str) -> NDArray[Any]:
         return _constant(self._store.packet(column))
 
-    def _of_session(self, column: str) -> NDArray[Any]:
+    def of_session(self, column: str) -> NDArray[Any]:
         return np.asarray(self._store.session(column))[self._session]
 
-    def _kept(self, payload_only: bool) -> NDArray[np.int64]:
+    def kept(self, payload_only: bool) -> NDArray[np.int64]:
         if not payload_only:
             return self._count
         from bench.ingest import packet_bytes as kernels
 
         out = np.empty(len(self), np.int64)
-        kernels.count_payload(self._begin, self._count, self._stride, self._packet("payload_length"), out)
+        kernels.count_payload(self._begin, self._count, self._stride, self.packet("payload_length"), out)
         return out
 
-    def _rows(self, packets: int, payload_only: bool) -> NDArray[np.int64]:
+    def rows(self, packets: int, payload_only: bool) -> NDArray[np.int64]:
         """Packet rows int64 ``[S, packets]``, -1 beyond the window."""
         packets = _positive("packets", packets)
-        return self._select(np.arange(len(self) + 1) * packets, payload_only).reshape(len(self), packets)
+        return self.select(np.arange(len(self) + 1) * packets, payload_only).reshape(len(self), packets)
 
-    def _select(self, offsets: NDArray[np.int64], payload_only: bool) -> NDArray[np.int64]:
+    def select(self, offsets: NDArray[np.int64], payload_only: bool) -> NDArray[np.int64]:
         from bench.ingest import packet_bytes as kernels
 
         rows = _zeros((int(offsets[-1]),), np.int64)
-        lengths = self._packet("payload_length")
+        lengths = self.packet("payload_length")
         kernels.select(self._begin, self._count, self._stride, lengths, payload_only, offsets, rows)
+        self.read = max(self.read, int((rows >= 0).sum()))
         return rows
 
-    def _series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:
-        self._declare(name)
-        rows = self._rows(packets, payload_only)
+    def series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:
+        rows = self.rows(packets, payload_only)
         first = np.arange(len(self)) * packets
-        return self._values(name, rows.reshape(-1), np.repeat(first, packets)).reshape(rows.shape)
+        return self.values(name, rows.reshape(-1), np.repeat(first, packets)).reshape(rows.shape)
 
-    def _values(self, name: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
+    def values(self, name: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
         """Column ``name`` of ``rows [N]``, 0 for -1; ``first [N]`` is where a row's window begins in ``rows``."""
         column, dtype = _SERIES[name]
-        values, out = self._packet(column), _zeros(rows.shape, dtype)
+        values, out = self.packet(column), _zeros(rows.shape, dtype)
         kept = rows >= 0
         if name == "times":
             # subtract in whole nanoseconds: a double holds an absolute time to some 200 ns only
@@ -312,17 +339,21 @@ class View:
             out[kept] = taken
         return out
 
-    def _each_capture(self, each: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    def each_capture(self, each: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Each capture's bytes, uint8, and the places of its samples, int64; a sample has ``each`` places.
 
         One after the other: memory decides the speed, and threads gained nothing in measurements (two cores).
         """
-        capture = self._of_session("capture")
-        order = np.argsort(capture, kind="stable")
+        capture = self.of_session("capture")
+        order = np.lexsort((self._begin, capture))  # forwards through the file, whatever the samples' order
         numbers, begins = np.unique(capture[order], return_index=True)
         for number, samples in zip(numbers, np.split(order, begins[1:]), strict=False):  # no capture: one empty part
             places = (samples[:, None] * each + np.arange(each)).reshape(-1)
             yield _constant(self._store.capture_bytes(int(number))), places
+
+
+#: what reads the store, by view
+_BEHIND: Final[WeakKeyDictionary[View, _Packets]] = WeakKeyDictionary()
 
 
 def _rows_of(rows: Ragged, places: NDArray[np.int64]) -> "packet_bytes.Rows":

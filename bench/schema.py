@@ -79,6 +79,24 @@ class Samples:
         return replace(self, session=self.session[rows], first=self.first[rows], count=self.count[rows])
 
 
+def drawn_order(size: int, seed: int) -> NDArray[np.int64]:
+    """The numbers below ``size`` in an order drawn by a seed: int64 ``[size]``.
+
+    Methods get samples in such an order, never in the store's: sorted by capture, a place would tell the class.
+    """
+    # from the bit generator: NumPy promises its stream, not that of `permutation`
+    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable")
+
+
+@dataclass(frozen=True)
+class StoreTraits:
+    """What a method may know of a store before it runs: nothing that tells a label."""
+
+    packets: int
+    sessions: int
+    link_types: tuple[str, ...]  # of the captures, each once, sorted
+
+
 class SessionStore(Protocol):
     """What samples and arrays need of a store at least (see ``bench.data.store``)."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from bench import conformance
+from bench import conformance, readers
 from bench.estimator import EstimatorMethod
 from bench.method import RENAMED, parameter
 from bench.runs import registry
@@ -90,8 +90,20 @@ def _peeks(self, view):
 
 
 def _knows_the_date(self, view):
-    start = view._store.session("start")[view._session] - 1_700_000_000 * 10**9
+    behind = readers._BEHIND[view]  # no attribute leads there
+    start = behind._store.session("start")[behind._session] - 1_700_000_000 * 10**9
     return {"lengths": np.column_stack([view.lengths(8), start // 10**12])}
+
+
+def _keeps(self, view):
+    self.seen = getattr(self, "seen", 0) + len(view)
+    return {"lengths": view.lengths(8)}
+
+
+def _knows_its_folder(self, view):
+    behind = readers._BEHIND[view]
+    path = str(behind._store.manifest.captures[int(behind.of_session("capture")[0])].path) if len(view) else ""
+    return {"lengths": view.lengths(8) + len(path)}
 
 
 def _scales(self, view):
@@ -152,7 +164,9 @@ def _forgets(self, folder):
         ("fit", _goes_on, "fits_afresh", "second fit"),
         ("predict_proba", _guesses, "learns", "separable"),
         ("predict_proba", _does_not_add_up, "answers_with_probabilities", "sum to 1"),
-        ("features", _looks_around, "answers_rows_independently", "another answer"),
+        ("features", _looks_around, "answers_rows_independently", "without the others"),
+        ("represent", _keeps, "keeps_nothing_represented", "changes the object"),
+        ("represent", _knows_its_folder, "sees_no_labels", "other names"),
         ("save_state", _pickles, "saves_and_loads", "pickle"),
         ("load_state", _forgets, "saves_and_loads", "differs"),
     ],

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", params=registry.names())
 def case(request, folder):
     case = conformance.Case(registry.load(request.param), folder)
-    if reason := case.method.skip(case.store.manifest):
+    if reason := case.method.skip(case.store.traits):
         pytest.skip(reason)
     return case
 

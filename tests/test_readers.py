@@ -368,14 +368,15 @@ def test_no_samples(traffic):
     assert view.payload_stream(7).shape == view.ip_stream(7, 2).shape == (0, 7)
 
 
-def test_a_view_shows_no_store_and_no_labels(traffic):
+def test_a_view_has_readers_and_what_was_read_alone(traffic):
     store, samples, _ = traffic(0)
     view = View(store, samples, frozenset(READS))
     assert {name for name in dir(view) if not name.startswith("_")} == {
         *("payload", "payload_lengths", "lengths", "directions", "times", "flags", "ip_bytes"),
         *("payload_stream", "ip_stream"),
-        *("ports", "protocol", "ragged", "counts", "reads", "used"),
+        *("ports", "protocol", "ragged", "counts", "reads", "used", "packets_read"),
     }
+    assert vars(view).keys() == {"reads", "used"}
 
 
 def test_errors_of_methods(traffic):

@@ -54,7 +54,7 @@ class Broken(Majority):
 class Choosy(Majority):
     name = "choosy"
     @classmethod
-    def skip(cls, manifest):
+    def skip(cls, traits):
         return "no bytes in this store"
 
 class Interrupted(Majority):

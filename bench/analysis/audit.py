@@ -173,7 +173,7 @@ def ceiling_of(pool: Pool, tests: Tests, method: str, parameters: Mapping[str, A
     preset = seen_by(method, parameters)["preset"]
     try:
         kind = registry.load(method)
-        if reason := kind.skip(pool.store.manifest):
+        if reason := kind.skip(pool.store.traits):
             return Ceiling(method, dict(parameters), reason, preset, test=dict.fromkeys(tests))
         keys = equal_input_keys(
             kind(make_parameters(kind, parameters), classes=1).represent(View(pool.store, pool.samples, kind.reads))

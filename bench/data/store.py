@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench.data.manifest import Manifest, Sources, read_manifest
 from bench.errors import InputError
 from bench.files import file_sha256, read_json
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 
@@ -81,6 +81,12 @@ class Store:
     def default_task(self) -> str:
         """The task that is meant where none is named."""
         return self.manifest.default_task
+
+    @property
+    def traits(self) -> StoreTraits:
+        """What methods may know of it."""
+        kinds = sorted({kind for capture in self.manifest.captures for kind in capture.link_types})
+        return StoreTraits(self.manifest.packets, self.manifest.sessions, tuple(kinds))
 
     @property
     def unpacked(self) -> Path:

@@ -9,24 +9,33 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.environment import peak_memory, reset_peak_memory
 from bench.errors import InputError
-from bench.method import Method, Monitor, Part
+from bench.guards import ASKED, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
+from bench.method import Inputs, Method, Monitor, Part, take
 from bench.readers import View
 from bench.runs.results import Predictions
-from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals
+from bench.schema import drawn_order
+from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals, is_fitted
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
+
+Rows = NDArray[np.int64]
+
+TRAINING_ASKED: Final = 500  # training samples that are asked how well they were learned
 
 
 class AttemptMonitor(Monitor):
     """A `Monitor` that hears of the attempt itself, too."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: "split", "represent", "fit" or "predict"."""
+        """A stage begins: "split", "represent", "fit", "predict" or "check"."""
 
     def divided(self, split: Split) -> None:
         """The split is made."""
@@ -56,19 +65,21 @@ class _Clock:
         self.monitor.stage(name)
         started = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Seconds by stage, and in all but the split, which is not the method's work."""
-        total = sum(seconds for name, seconds in self.seconds.items() if name != "split")
+        """Seconds by stage, and in all but split and check, which are not the method's work."""
+        total = sum(seconds for name, seconds in self.seconds.items() if name not in ("split", "check"))
         return {f"seconds_{name}": value for name, value in self.seconds.items()} | {"seconds": total}
 
 
 def attempt(
     spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, *, device: str = "cpu"
 ) -> Attempt:
-    """Do it.  Raises :class:`InputError` for what cannot be, and whatever the method raises."""
+    """Do it.  Raises :class:`InputError` for what cannot be, ContractBroken (bench.guards) for what no method may do,
+    and whatever the method raises.
+    """
     reset_peak_memory()
     clock, reads = _Clock(monitor), set[str]()
     with clock.stage("split"):
@@ -76,21 +87,58 @@ def attempt(
     monitor.divided(split)
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
+    surroundings = surroundings_of(method)
     with clock.stage("represent"):
-        parts = represent_parts(method, store, split, tuple(split.parts), reads)
+        learned = represent_parts(method, store, split, ("train", "validation"), reads)
     with clock.stage("fit"):
-        method.fit(parts["train"], parts["validation"], monitor)
+        method.fit(learned["train"], learned["validation"], monitor)
+    with clock.stage("represent"):
+        test = _represent_test(method, store, split, reads)
     with clock.stage("predict"):
-        probabilities = method.predict_proba(parts["test"].inputs)
-    metrics = _validation_scores(method, parts["validation"], classes) | monitor.facts | clock.metrics
+        answers = method.predict_proba(test.inputs)
+    predictions = _put_back(split, classes, test.labels, answers)
+    with clock.stage("check"):
+        _check(spec, method, store, split, test.inputs, answers)
+        if surroundings_of(method) != surroundings:
+            raise ContractBroken("its module or class remembers something of the run; keep it in the object")
+        fit = _training_scores(method, learned["train"])
+    scores = evaluate(predictions.truth, predictions.probabilities, classes)
+    metrics = _validation_scores(method, learned["validation"], classes) | monitor.facts | clock.metrics
     metrics |= {"peak_memory_bytes": float(peak_memory())}
-    test = parts["test"]
-    answers = Predictions(
-        classes, split.test.session, split.test.first, test.labels, split.groups["test"], probabilities
-    )
-    scores = evaluate(test.labels, probabilities, classes)
-    metrics = scores.metrics() | metrics | _interval_ends(spec, answers) | _size(method)
-    return Attempt(method, split, answers, scores, metrics, frozenset(reads))
+    metrics = scores.metrics() | metrics | fit | _interval_ends(spec, predictions) | _size(method)
+    return Attempt(method, split, predictions, scores, metrics, frozenset(reads))
+
+
+def _represent_test(method: Method, store: Store, split: Split, used: set[str]) -> Part:
+    """The test part, by the fitted method, which keeps nothing of it."""
+    before = state_of(method)
+    test = represent_parts(method, store, split, ("test",), used)["test"]
+    if state_of(method) != before:
+        raise ContractBroken("represent changes the object; keep nothing of what is represented")
+    return test
+
+
+def _check(
+    spec: RunSpec, method: Method, store: Store, split: Split, inputs: Inputs, answers: NDArray[np.float32]
+) -> None:
+    """Ask for a drawn sample of the test part once more: a new object to represent it, the fitted one to answer."""
+    rows = drawn_order(len(answers), named_seed(spec.digest, "check"))[:ASKED]
+    if not len(rows):
+        return
+    new = type(method)(method.parameters, classes=method.classes, seed=method.seed, device=method.device)
+    samples = split.test.take(split.order("test")[rows])
+    same_inputs(take(inputs, rows), new.represent(View(store, samples, method.reads)), "of a part of the samples")
+    if not method.transductive:
+        same_answers(method, inputs, answers, rows)
+
+
+def _put_back(split: Split, classes: list[str], labels: Rows, answers: NDArray[np.float32]) -> Predictions:
+    """Answers and truth in the split's order, from the order in which the method got the test part."""
+    if answers.shape != (len(labels), len(classes)):
+        raise ContractBroken(f"predict_proba answers {answers.shape}, expected {(len(labels), len(classes))}")
+    truth, probabilities = np.empty_like(labels), np.empty_like(answers)
+    truth[split.order("test")], probabilities[split.order("test")] = labels, answers
+    return Predictions(classes, split.test.session, split.test.first, truth, split.groups["test"], probabilities)
 
 
 def fit_and_validate(
@@ -117,11 +165,11 @@ def represent_parts(
 ) -> dict[str, Part]:
     """The named parts of a split as the method sees them: through a view of what it declares, and labels.
 
-    Adds to ``used`` what was read.
+    The samples come in the order of `Split.order`.  Adds to ``used`` what was read.
     """
     labels, parts = store.labels(split.task), {}
     for name in names:
-        samples = split.parts[name]
+        samples = split.parts[name].take(split.order(name))
         view = View(store, samples, method.reads)
         parts[name] = Part(method.represent(view), split.to_scored_classes(labels[samples.session]))
         if used is not None:
@@ -147,6 +195,13 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
         return {}
     scores = evaluate(part.labels, method.predict_proba(part.inputs), classes)
     return {f"validation_{name}": getattr(scores, name) for name in MACRO}
+
+
+def _training_scores(method: Method, part: Part) -> dict[str, float]:
+    """Accuracy on a drawn sample of what was trained on, and whether that is so low that the method did not fit it."""
+    rows = drawn_order(len(part), named_seed(method.seed, "training"))[:TRAINING_ASKED]
+    accuracy = float((decide(method.predict_proba(take(part.inputs, rows))) == part.labels[rows]).mean())
+    return {"training_accuracy": accuracy, "did_not_fit": float(not is_fitted(accuracy, part.labels))}
 
 
 def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:

@@ -107,7 +107,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     status, reason, metrics = "done", "", {}
     try:
         kind, store = registry.load(spec.method), store_of(spec)
-        if reason := kind.skip(store.manifest) or "":
+        if reason := kind.skip(store.traits) or "":
             status = "skipped"
         else:
             run.parameters(parameters_of(spec, kind))

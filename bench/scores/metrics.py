@@ -95,6 +95,19 @@ def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[
     )
 
 
+def is_fitted(accuracy: float, labels: Ints) -> bool:
+    """Whether an accuracy on training samples closes half the gap between the most frequent class and 1 (our choice).
+
+    ``labels``, int ``[samples]``, are those of the training part.  A score of a method that has not learned what it was
+    shown says nothing of the method.
+
+    >>> is_fitted(0.7, np.array([0, 0, 1, 2])), is_fitted(0.8, np.array([0, 0, 1, 2]))
+    (False, True)
+    """
+    chance = np.bincount(labels).max() / len(labels)
+    return bool(accuracy - chance >= (1 - chance) / 2)
+
+
 def confusion(truth: Ints, predictions: Ints, classes: int) -> Ints:
     """Counts int64 ``[classes, classes + 1]``: rows truth, columns prediction, the last one abstentions."""
     columns = np.where(predictions == ABSTAINED, classes, predictions)

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.schema import NO_CLASS, Samples, SessionStore
+from bench.schema import NO_CLASS, Samples, SessionStore, drawn_order
 from bench.spec import SplitSpec, named_seed
 from bench.splits.assignment import (
     DROPPED,
@@ -133,6 +133,15 @@ class Split:
     def to_scored_classes(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """Store's class numbers as positions among the scored classes: int64, of the same shape."""
         return np.searchsorted(self.scored, labels)
+
+    def order(self, part: str) -> Rows:
+        """The part's samples in the order in which methods get them: int64 ``[samples]``, drawn by a named seed.
+
+        A part itself is sorted by session, which is sorted by capture: there a place would tell the class.
+        """
+        spec = self.spec
+        names = (spec.seed, self.dataset, self.task, spec.scheme, spec.fold, part, "order")
+        return drawn_order(len(self.parts[part]), named_seed(*names))
 
     @property
     def digest(self) -> str:

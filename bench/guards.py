@@ -1,0 +1,117 @@
+"""What every run asks of its method, and `bench check` at leisure: does an answer rest on its own sample alone?
+
+Cheap questions about the run's own traffic: of a drawn sample of rows, not of all.  Python cannot stop a method that
+wants to cheat; what is here turns an accident, a cache or a look at the neighbours into a failed run with a reason.
+"""
+
+import hashlib
+import pickle
+import sys
+from collections.abc import Iterable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.method import Inputs, Method, count, take
+from bench.readers import Ragged
+
+ASKED: Final = 32  # samples that are represented and answered once more
+ALONE: Final = 2  # of these, how many also by themselves
+CLOSE: Final = 1e-3  # of probabilities; in other batches, sums have another order, with 16 bits on CUDA
+
+
+class ContractBroken(Exception):
+    """A method does what no method may; one line."""
+
+
+def same_inputs(expected: Inputs, inputs: Inputs, when: str) -> None:
+    """Raises :class:`ContractBroken` unless both hold equal arrays ``[samples, ...]``, int, float or bool."""
+    if expected.keys() != inputs.keys():
+        raise ContractBroken(f"represent: other arrays {when}")
+    for name, values in expected.items():
+        for one, other in zip(arrays_of(values), arrays_of(inputs[name]), strict=True):
+            if one.dtype != other.dtype:
+                raise ContractBroken(f"represent: {name} has another dtype {when}")
+            if not np.array_equal(one, other):
+                raise ContractBroken(f"represent: {name} has other values {when}")
+
+
+def arrays_of(values: NDArray[Any] | Ragged) -> tuple[NDArray[Any], ...]:
+    """The arrays of one input, of any dtype: ``[samples, ...]``, or values and offsets of unequal rows."""
+    return (values.values, values.offsets) if isinstance(values, Ragged) else (values,)
+
+
+def same_answers(
+    method: Method, inputs: Inputs, answers: NDArray[np.float32], rows: NDArray[np.int64], *, close: float = CLOSE
+) -> None:
+    """Raises :class:`ContractBroken` where answers change with the samples that are asked with them, or their order.
+
+    ``answers``, float32 ``[samples, classes]``, are what the method said of all ``inputs``; ``rows [some]`` are asked
+    again, together and the first `ALONE` one by one; probabilities may differ by ``close``.
+    """
+    for some in (rows, *rows[:ALONE, None]):
+        again = method.predict_proba(take(inputs, some))
+        if answers[some].shape != again.shape or not np.allclose(answers[some], again, 0, close, equal_nan=True):
+            raise ContractBroken(
+                f"predict_proba answers {len(some)} of {count(inputs)} samples otherwise when they are asked without "
+                "the others or in another order; rest an answer on its own sample, or declare transductive = True"
+            )
+
+
+def state_of(method: Method) -> str:
+    """SHA-256, hex, of what the object remembers: its attributes, a model and its weights among them."""
+    return _digest(vars(method))
+
+
+def surroundings_of(method: Method) -> str:
+    """SHA-256, hex, of what could remember beside the object: data of its class, its bases and their modules.
+
+    Not of modules that these import.
+    """
+    kinds = [kind for kind in type(method).__mro__ if kind is not object]
+    modules = {kind.__module__: vars(sys.modules[kind.__module__]) for kind in kinds}
+    return _digest({**modules, **{kind.__qualname__: dict(vars(kind)) for kind in kinds}})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    state = hashlib.sha256()
+    for name, value in _flat(values):
+        state.update(f"{name}\0{_kept(value)}\0".encode())
+    return state.hexdigest()
+
+
+def _flat(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Names and values, those of inner dictionaries apart: what cannot be pickled must not hide what stands beside."""
+    for name, value in values.items():
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            yield name, sorted(value)
+            yield from ((f"{name}.{inner}", one) for inner, one in _flat(value))
+        else:
+            yield name, value
+
+
+def _kept(value: Any) -> str:
+    """A digest of a value; code counts by its type alone, so does what cannot be pickled, and a cache by its size."""
+    if isinstance(value, FunctionType | ModuleType | type):
+        return type(value).__name__
+    if hasattr(value, "cache_info"):
+        return f"{value.cache_info().currsize} cached"
+    state = _Sha256File()
+    try:
+        pickle.Pickler(state, protocol=5).dump(value)
+    except Exception:  # whatever a foreign __reduce__ raises
+        return type(value).__name__
+    return state.sha.hexdigest()
+
+
+class _Sha256File:
+    """A file that keeps nothing but the digest of what is written to it."""
+
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha.update(data)
+        return len(data)

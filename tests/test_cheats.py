@@ -1,0 +1,198 @@
+"""Methods that want a good number without learning: each is refused, or gains nothing."""
+
+from types import FunctionType, MethodType
+
+import numpy as np
+import pytest
+from asked import run_spec
+
+from bench.guards import ContractBroken
+from bench.method import Method
+from bench.readers import READS, View
+from bench.runs.attempt import AttemptMonitor, attempt
+from bench.schema import Samples
+from bench.splits.split import make_split
+
+SESSIONS, CLASSES = 600, 3
+REMEMBERED = {}
+
+
+@pytest.fixture
+def store(make_store):
+    """As stores are: sorted by capture, and so by class; nothing but the place tells one session from another."""
+    row = np.arange(SESSIONS)
+    sessions = {"capture": row // 20, "conversation": row, "start": row, "packets": 2 + 0 * row, "first_packet": 2 * row}
+    return make_store(sessions, {"time": np.arange(2 * SESSIONS) ** 2}, labels=row * CLASSES // SESSIONS)
+
+
+class Honest(Method):
+    """Answers with the shares of the classes in training."""
+
+    name, reference, family, reads = "honest", "a test", "baseline", frozenset()
+
+    def represent(self, view):
+        return {"counts": view.counts()}
+
+    def fit(self, train, validation, monitor):
+        self.shares = np.bincount(train.labels, minlength=self.classes) / len(train)
+        return self
+
+    def predict_proba(self, inputs):
+        return np.tile(self.shares.astype(np.float32), (len(inputs["counts"]), 1))
+
+    def save_state(self, folder): ...
+    def load_state(self, folder): ...
+
+
+class Order(Honest):
+    """The class is where the cumulated shares of the training classes put the sample's place."""
+
+    def predict_proba(self, inputs):
+        place = (np.arange(len(inputs["counts"])) + 0.5) / len(inputs["counts"])
+        return np.eye(self.classes, dtype=np.float32)[np.searchsorted(np.cumsum(self.shares), place)]
+
+
+class OpenOrder(Order):
+    transductive = True
+
+
+class Neighbours(Honest):
+    """Smooths what it reads over the rows beside."""
+
+    reads = frozenset({"times"})
+
+    def represent(self, view):
+        return {"gap": view.times(2)[:, 1]}
+
+    def predict_proba(self, inputs):
+        gap = inputs["gap"]
+        smooth = (np.roll(gap, 1) + gap + np.roll(gap, -1)) / 3
+        odd = (np.rint(smooth * 1e9) % 2).astype(int)
+        return np.eye(self.classes, dtype=np.float32)[odd]
+
+
+class Position(Honest):
+    def represent(self, view):
+        return {"counts": np.arange(len(view))}
+
+
+class Keeper(Honest):
+    """Keeps what it sees of the test part."""
+
+    def represent(self, view):
+        self.seen = [*getattr(self, "seen", []), len(view)]
+        return super().represent(view)
+
+
+class Globals(Honest):
+    """Hands labels from one fold to the next."""
+
+    def fit(self, train, validation, monitor):
+        REMEMBERED[len(REMEMBERED)] = train.labels
+        return super().fit(train, validation, monitor)
+
+
+class OfTheClass(Honest):
+    folds: list = []
+
+    def fit(self, train, validation, monitor):
+        self.folds.append(train.labels)
+        return super().fit(train, validation, monitor)
+
+
+def scores(kind, store, **fields):
+    return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor()).scores
+
+
+@pytest.mark.parametrize("split", ["capture", "session"])
+def test_the_place_of_a_sample_tells_nothing(store, split):
+    honest, order = (scores(kind, store, split=split) for kind in (Honest, OpenOrder))
+    n = order.sessions
+    assert honest.accuracy == pytest.approx(1 / CLASSES, abs=0.1)
+    assert abs(order.accuracy - 1 / CLASSES) < 3 * np.sqrt(2 / 9 / n)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Order, "without the others or in another order"),
+        (Neighbours, "without the others or in another order"),
+        (Position, "other values of a part of the samples"),
+        (Keeper, "represent changes the object"),
+        (Globals, "remembers something of the run"),
+        (OfTheClass, "remembers something of the run"),
+    ],
+)
+def test_a_cheat_is_a_failed_run(store, kind, reason):
+    with pytest.raises(ContractBroken, match=reason):
+        scores(kind, store)
+
+
+def test_answers_are_put_back_where_their_samples_stand(store):
+    class Knows(Honest):
+        """Reads the class from the time between packets, which is made to hold it."""
+
+        reads = frozenset({"times"})
+
+        def represent(self, view):
+            return {"counts": np.rint(view.times(2)[:, 1] * 1e9).astype(np.int64)}
+
+        def predict_proba(self, inputs):
+            return np.eye(self.classes, dtype=np.float32)[inputs["counts"]]
+
+    store.packets["time"] = np.stack([0 * store.label, store.label], axis=1).reshape(-1).astype(np.int64)
+    done = attempt(run_spec("knows", store.name, "task"), store, Knows, AttemptMonitor())
+    assert done.scores.accuracy == 1
+    assert np.array_equal(done.predictions.truth, store.label[done.predictions.session])
+    assert np.array_equal(done.predictions.session, done.split.test.session)
+    assert np.array_equal(done.predictions.groups, done.split.groups["test"])
+
+
+def test_every_part_comes_in_a_drawn_order(store):
+    split = make_split(store, "task", run_spec("honest", store.name, "task").split)
+    for part in ("train", "validation", "test"):
+        order = split.order(part)
+        assert sorted(order) == list(range(len(order)))
+        assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.3
+        assert np.array_equal(order, split.order(part))
+
+
+# --- what a view leads to -------------------------------------------------------------------------------------
+
+
+def reachable(start):
+    """All objects that attributes, items, closures and bases of arrays lead to; not the globals of functions."""
+    found, waiting = {}, [start]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in found or isinstance(one, type | str | bytes | int | float | bool | None):
+            continue
+        found[id(one)] = one
+        if isinstance(one, FunctionType):
+            waiting += [cell.cell_contents for cell in one.__closure__ or ()]
+        elif isinstance(one, MethodType):
+            waiting += [one.__self__, one.__func__]
+        elif isinstance(one, np.ndarray):
+            waiting.append(one.base)
+        elif isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+        elif type(one).__module__.partition(".")[0] in ("bench", "methods", "conftest", "tests"):
+            waiting += [getattr(one, name) for name in dir(one) if not name.startswith("__")]
+            waiting.append(vars(one) if hasattr(one, "__dict__") else {})
+    return list(found.values())
+
+
+def test_no_attribute_of_a_view_leads_to_labels_captures_or_groups(store):
+    rows = np.arange(SESSIONS)
+    samples = Samples(rows, 0 * rows, 2 + 0 * rows)
+    view = View(store, samples, frozenset(READS))
+    view.lengths(2), view.ports(), view.counts()
+    seen = reachable(view)
+    assert view in seen and len(seen) > 10  # it walks at all
+    assert store not in [one for one in seen if not isinstance(one, np.ndarray)]
+    hidden = (store.label, store.group, store.sessions["capture"], store.sessions["conversation"], rows)
+    for array in (one for one in seen if isinstance(one, np.ndarray)):
+        assert not any(np.shares_memory(array, secret) for secret in hidden)
+    assert not any(isinstance(one, Samples) for one in seen)
