@@ -187,7 +187,7 @@ def is_listed_as_it_is(case: Case) -> None:
         declared = SourceFile(Path(file or "")).declarations(case.method.__name__)
     except (NotPlain, OSError, TypeError):  # imported for listings, too, or made where there is no file
         return
-    for name in ("name", "reference", "family", "unit", "reads", "deviations", "presets"):
+    for name in ("name", "reference", "family", "unit", "transductive", "reads", "deviations", "presets"):
         listed, own = (getattr(kind, name, None) for kind in (declared, case.method))
         _demand(listed == own, f"{name}: listed as {listed!r}, the class has {own!r}")
     listed, own = (

@@ -61,7 +61,7 @@ class EstimatorMethod(Method):
             raise InputError(
                 "cannot-train", f"{self.name}: no usable training sample; it abstains from all {len(train)}"
             )
-        monitor.log_fact(training_samples=len(rows))
+        monitor.log_fact(training_samples=len(rows), samples_seen=len(rows))
         train = Part(take(train.inputs, rows), train.labels[rows])
         self.before_training(train)
         self.model = self.estimator()

@@ -124,7 +124,10 @@ class Monitor:
         """Record values at an optimiser step (curves such as a gate's weights)."""
 
     def log_fact(self, **values: float) -> None:
-        """Record facts of the fit: ``training_samples``, those that were trained on."""
+        """Record facts of the fit, the newest value of each: what a budget counts.
+
+        ``training_samples`` were trained on, ``samples_seen`` with repetitions, in ``optimiser_steps``.
+        """
         self.facts.update(values)
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:

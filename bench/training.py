@@ -180,6 +180,7 @@ class TorchMethod(Method):
             scores = self._validate(validation)
             monitor.epoch(epoch, settings.epochs, **curve, **{f"validation_{k}": v for k, v in scores.items()})
             score = (scores["macro_f1"], -scores["loss"]) if scores else (0.0, float(epoch))
+            monitor.log_fact(optimiser_steps=step, samples_seen=epoch * len(shuffled))
             if score > best_score:
                 best_score, best_epoch = score, epoch
                 best_state = {name: values.clone() for name, values in model.state_dict().items()}

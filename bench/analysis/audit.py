@@ -34,7 +34,8 @@ from bench.runs.execute import run_matrix
 from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed
 from bench.runs.tracking import Record, Tracker
-from bench.spec import SCHEMES, Settings, SplitSpec
+from bench.schema import drawn_order
+from bench.spec import SCHEMES, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
 
 ENDED_STATUSES: Final = ("done", "failed", "skipped")  # runs that the audit tells of
@@ -175,9 +176,10 @@ def ceiling_of(pool: Pool, tests: Tests, method: str, parameters: Mapping[str, A
         kind = registry.load(method)
         if reason := kind.skip(pool.store.traits):
             return Ceiling(method, dict(parameters), reason, preset, test=dict.fromkeys(tests))
-        keys = equal_input_keys(
-            kind(make_parameters(kind, parameters), classes=1).represent(View(pool.store, pool.samples, kind.reads))
-        )
+        order = drawn_order(len(pool.samples), named_seed(pool.store.digest, "order"))
+        view = View(pool.store, pool.samples.take(order), kind.reads)
+        keys = np.empty(len(order), np.int64)
+        keys[order] = equal_input_keys(kind(make_parameters(kind, parameters), classes=1).represent(view))
     except InputError as error:  # a method of somebody's that is not here any more, a package that is not
         return Ceiling(method, dict(parameters), str(error), preset, test=dict.fromkeys(tests))
     full = pool.has_payload

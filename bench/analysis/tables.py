@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.render.table import Table
-from bench.runs.run_labels import marked, marks, meanings, method_label, with_interval
+from bench.runs.run_labels import MARKS, marked, marks, meanings, method_label, with_interval
 from bench.runs.tracking import Record
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
+SHARED: Final = "test_in_training_captures"  # share of test samples
 COUNTS: Final = ("abstentions", "training_samples", "model_parameters")  # whole numbers
 
 
@@ -47,8 +48,9 @@ class Row:
 
     @property
     def marks(self) -> list[str]:
-        """Keys of `bench.runs.run_labels.MARKS` that hold."""
-        return marks(self.head)
+        """Keys of `bench.runs.run_labels.MARKS` that hold for any of its runs, in their order."""
+        holding = {mark for record in self.done or self.other for mark in marks(record)}
+        return [mark for mark in MARKS if mark in holding]
 
     @property
     def runs(self) -> str:
@@ -79,6 +81,8 @@ class Row:
         value = self.value(metric)
         if not value:
             return "–"
+        if metric == "classes_tested":
+            return self._classes_tested()
         digits = 1 if metric.startswith("seconds") else 0 if metric in COUNTS else 3
         text = f"{value[metric]:.{digits}f}"
         if f"{metric}_sd" in value:
@@ -86,6 +90,12 @@ class Row:
         if f"{metric}_low" in value:
             return with_interval(value[metric], value[f"{metric}_low"], value[f"{metric}_high"], f".{digits}f")
         return text
+
+    def _classes_tested(self) -> str:
+        """The least of its runs, of how many: ``9 of 12``."""
+        known = [record.metrics for record in self.done if "classes_tested" in record.metrics]
+        counts = [(int(metrics["classes_tested"]), int(metrics["classes"])) for metrics in known]
+        return "{} of {}".format(*min(counts)) if counts else "–"
 
     def to_dict(self, metrics: Sequence[str]) -> dict[str, Any]:
         """Ready for JSON."""
@@ -177,6 +187,8 @@ def results_table(
     rows = group(records)
     if any(row.value("abstentions").get("abstentions") for row in rows):
         metrics = [*metrics, "abstentions"]
+    if any("class-missing" in row.marks for row in rows):
+        metrics = [*metrics, "macro_f1_tested", "classes_tested"]
     numbers, empty = [row.to_dict(metrics) for row in rows], "no runs; `bench run` makes some"
     if not rows:
         return Table("", [], [], empty=empty)
@@ -218,7 +230,7 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
 
 def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
-    notes = meanings(mark for row in rows for mark in row.marks)
+    notes = [*meanings(mark for row in rows for mark in row.marks), *shared_captures(rows)]
     for row in rows:
         missing = [r for r in row.other if r.spec.place not in numbered(row.done)]
         notes += [
@@ -227,6 +239,24 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
         if footnotes:
             notes += [f"{row.head.spec.method}: {text}" for text in row.head.deviations]
     return list(dict.fromkeys(notes))
+
+
+def shared_captures(rows: Sequence[Row]) -> list[str]:
+    """For each split, how many test samples are of captures that training has, too: a line where there are any."""
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        known = [record.metrics[SHARED] for record in row.done if SHARED in record.metrics]
+        shares.setdefault(row.split, []).extend(known)
+    return [
+        f"{split}: {_percent(values)} of test samples are of captures that are in training, too"
+        for split, values in shares.items()
+        if any(values)
+    ]
+
+
+def _percent(shares: Sequence[float]) -> str:
+    low, high = (f"{100 * end:.0f}" for end in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def numbered(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:

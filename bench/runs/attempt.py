@@ -28,7 +28,7 @@ from bench.splits.split import Split, make_split
 
 Rows = NDArray[np.int64]
 
-TRAINING_ASKED: Final = 500  # training samples that are asked how well they were learned
+TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
 class AttemptMonitor(Monitor):
@@ -81,7 +81,7 @@ def attempt(
     and whatever the method raises.
     """
     reset_peak_memory()
-    clock, reads = _Clock(monitor), set[str]()
+    clock = _Clock(monitor)
     with clock.stage("split"):
         split = make_split(store, spec.task, spec.split)
     monitor.divided(split)
@@ -89,11 +89,12 @@ def attempt(
     method = new_method(spec, kind, len(classes), device)
     surroundings = surroundings_of(method)
     with clock.stage("represent"):
-        learned = represent_parts(method, store, split, ("train", "validation"), reads)
+        train, training_view = _represent(method, store, split, "train")
+        validation, _ = _represent(method, store, split, "validation")
     with clock.stage("fit"):
-        method.fit(learned["train"], learned["validation"], monitor)
+        method.fit(train, validation, monitor)
     with clock.stage("represent"):
-        test = _represent_test(method, store, split, reads)
+        test, test_view = _represent_test(method, store, split)
     with clock.stage("predict"):
         answers = method.predict_proba(test.inputs)
     predictions = _put_back(split, classes, test.labels, answers)
@@ -101,18 +102,20 @@ def attempt(
         _check(spec, method, store, split, test.inputs, answers)
         if surroundings_of(method) != surroundings:
             raise ContractBroken("its module or class remembers something of the run; keep it in the object")
-        fit = _training_scores(method, learned["train"])
+        fit = _training_scores(method, train) | {"packets_read": float(training_view.packets_read)}
     scores = evaluate(predictions.truth, predictions.probabilities, classes)
-    metrics = _validation_scores(method, learned["validation"], classes) | monitor.facts | clock.metrics
+    metrics = _validation_scores(method, validation, classes) | monitor.facts | clock.metrics
     metrics |= {"peak_memory_bytes": float(peak_memory())}
-    metrics = scores.metrics() | metrics | fit | _interval_ends(spec, predictions) | _size(method)
-    return Attempt(method, split, predictions, scores, metrics, frozenset(reads))
+    metrics = (
+        scores.metrics() | metrics | fit | _split_numbers(split) | _interval_ends(spec, predictions) | _size(method)
+    )
+    return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
 
 
-def _represent_test(method: Method, store: Store, split: Split, used: set[str]) -> Part:
-    """The test part, by the fitted method, which keeps nothing of it."""
+def _represent_test(method: Method, store: Store, split: Split) -> tuple[Part, View]:
+    """The test part and its view, by the fitted method, which keeps nothing of it."""
     before = state_of(method)
-    test = represent_parts(method, store, split, ("test",), used)["test"]
+    test = _represent(method, store, split, "test")
     if state_of(method) != before:
         raise ContractBroken("represent changes the object; keep nothing of what is represented")
     return test
@@ -160,21 +163,20 @@ def fit_and_validate(
     return evaluate(parts["validation"].labels, method.predict_proba(parts["validation"].inputs), classes)
 
 
-def represent_parts(
-    method: Method, store: Store, split: Split, names: Sequence[str], used: set[str] | None = None
-) -> dict[str, Part]:
+def represent_parts(method: Method, store: Store, split: Split, names: Sequence[str]) -> dict[str, Part]:
     """The named parts of a split as the method sees them: through a view of what it declares, and labels.
 
-    The samples come in the order of `Split.order`.  Adds to ``used`` what was read.
+    The samples come in the order of `Split.order`.
     """
-    labels, parts = store.labels(split.task), {}
-    for name in names:
-        samples = split.parts[name].take(split.order(name))
-        view = View(store, samples, method.reads)
-        parts[name] = Part(method.represent(view), split.to_scored_classes(labels[samples.session]))
-        if used is not None:
-            used |= view.used
-    return parts
+    return {name: _represent(method, store, split, name)[0] for name in names}
+
+
+def _represent(method: Method, store: Store, split: Split, name: str) -> tuple[Part, View]:
+    """A part, and the view that knows what was read for it."""
+    samples = split.parts[name].take(split.order(name))
+    view = View(store, samples, method.reads)
+    labels = split.to_scored_classes(store.labels(split.task)[samples.session])
+    return Part(method.represent(view), labels), view
 
 
 def scored_classes(split: Split, store: Store) -> list[str]:
@@ -198,7 +200,7 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
 
 
 def _training_scores(method: Method, part: Part) -> dict[str, float]:
-    """Accuracy on a drawn sample of what was trained on, and whether that is so low that the method did not fit it."""
+    """Accuracy on a drawn sample of the training part, and whether it is so low that the method did not fit it."""
     rows = drawn_order(len(part), named_seed(method.seed, "training"))[:TRAINING_ASKED]
     accuracy = float((decide(method.predict_proba(take(part.inputs, rows))) == part.labels[rows]).mean())
     return {"training_accuracy": accuracy, "did_not_fit": float(not is_fitted(accuracy, part.labels))}
@@ -210,6 +212,13 @@ def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:
     ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
     low = {f"{name}_low": ends[0] for name, ends in ends_by_name.items()}
     return low | {f"{name}_high": ends[1] for name, ends in ends_by_name.items()}
+
+
+def _split_numbers(split: Split) -> dict[str, float]:
+    """What a score cannot be read without: classes that training has, and the share of test samples of its captures."""
+    trained = sum(bool(counts["train"]) for counts in split.counts.values())
+    shared = split.shared["test_in_training_capture_groups"] / len(split.test)
+    return {"classes_trained": float(trained), "test_in_training_captures": shared}
 
 
 def _size(method: Method) -> dict[str, float]:

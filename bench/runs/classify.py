@@ -18,6 +18,8 @@ from bench.ingest.capture import inspect
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.tracking import Record
+from bench.schema import drawn_order
+from bench.spec import named_seed
 from bench.splits.sampling import windows
 
 _SESSIONS = "sessions"  # the only task of the passing store
@@ -45,7 +47,9 @@ def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict
         rows = np.flatnonzero(store.session("payload_packets") > 0)
         sampling = record.result().split.windows
         samples = windows(dataclasses.replace(sampling, per_session=1), rows, store)  # as it learned; a session's first
-        answers = method.predict_proba(method.represent(View(store, samples, method.reads)))
+        order = drawn_order(len(samples), named_seed(record.spec.digest, "order"))
+        answers = np.empty((len(samples), len(classes)), np.float32)
+        answers[order] = method.predict_proba(method.represent(View(store, samples.take(order), method.reads)))
         return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
 
 

@@ -26,7 +26,7 @@ from bench.scores.metrics import Scores
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.split import Split
 
-#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict") and its numbers
+#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check") and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
 
 
@@ -228,6 +228,7 @@ def tags_of(spec: RunSpec) -> dict[str, str]:
     if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
         reduced.append("preset small")
     tags = {"leaky": str(spec.split.leaky).lower(), "scale": ", ".join(reduced) or "full", "source": code_of(spec)}
+    tags |= {"transductive": "true"} if outline.transductive else {}
     tags |= {"row": f"{method_label(spec)} · {spec.split.label}", "settings": ", ".join(settings_of(spec)) or "default"}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 

@@ -35,6 +35,7 @@ class Outline:
     reference: str
     family: str
     unit: str
+    transductive: bool
     reads: frozenset[str]
     deviations: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
@@ -49,7 +50,7 @@ class Outline:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; parameters with type, default, meaning, source and search space."""
-        plain = ("name", "title", "family", "unit", "reference", "deviations", "presets")
+        plain = ("name", "title", "family", "unit", "transductive", "reference", "deviations", "presets")
         head = {key: getattr(self, key) for key in plain} | {"reads": sorted(self.reads)}
         return head | {"parameters": [_parameter(f) for f in dataclasses.fields(self.Parameters)]}
 
@@ -98,6 +99,7 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str) -> Ou
         reference=getattr(declared, "reference", ""),
         family=getattr(declared, "family", ""),
         unit=declared.unit,
+        transductive=declared.transductive,
         reads=frozenset(getattr(declared, "reads", ())),
         deviations=tuple(declared.deviations),
         presets=declared.presets,

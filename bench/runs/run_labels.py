@@ -1,5 +1,6 @@
 """What tells one run from another, in the shortest labels, and its marks: for tables, and for MLflow's page."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -8,22 +9,47 @@ from bench.runs.registry import describe
 from bench.runs.tracking import Record
 from bench.spec import RunSpec
 
-MARKS: Final = {"leaky": "*", "reduced": "†", "reconstructed": "‡"}
+MARKS: Final = {
+    "leaky": "*",
+    "reduced": "†",
+    "reconstructed": "‡",
+    "class-missing": "§",
+    "did-not-fit": "¶",
+    "transductive": "‖",
+}
 MEANING: Final = {
     "leaky": "the split lets parts share sessions or captures, on purpose",
     "reduced": "reduced scale",
     "reconstructed": "reconstructed where the paper is silent",
+    "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
+    "did-not-fit": "did not fit its training samples: the score says nothing of the method",
+    "transductive": "answers rest on the whole test part, on purpose",
 }
+
+
+CLASS_COUNTS: Final = ("classes_tested", "classes_trained")
 
 
 def marks(record: Record) -> list[str]:
     """Keys of `MARKS` that hold for a run, in their order."""
+    metrics = record.metrics
     holds = {
         "leaky": record.leaky,
         "reduced": record.scale != "full",
         "reconstructed": is_reconstructed(record.deviations),
+        "class-missing": any(metrics.get(name, math.inf) < metrics.get("classes", 0) for name in CLASS_COUNTS),
+        "did-not-fit": bool(metrics.get("did_not_fit")) and not is_baseline(record.spec.method),
+        "transductive": record.transductive,
     }
     return [mark for mark in MARKS if holds[mark]]
+
+
+def is_baseline(method: str) -> bool:
+    """Whether a method is one that any other has to beat: it need not fit."""
+    try:
+        return describe(method).family == "baseline"
+    except InputError:  # not here any more
+        return False
 
 
 def is_reconstructed(deviations: Iterable[str]) -> bool:

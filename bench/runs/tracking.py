@@ -55,6 +55,7 @@ class Record:
     metrics: dict[str, float]
     leaky: bool = False
     scale: str = "full"  # or what is reduced
+    transductive: bool = False
     source: str = ""  # digest of the code that made it: `bench.runs.execute.code_of`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
@@ -379,6 +380,7 @@ def _record(run: Any, folder: Path | None = None) -> Record:
         metrics=dict(run.data.metrics),
         leaky=tags.get("leaky") == "true",
         scale=tags.get("scale", "full"),
+        transductive=tags.get("transductive") == "true",
         source=tags.get("source", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=run.info.start_time / 1000,

@@ -1,9 +1,10 @@
 """Scores of class probabilities, and how sure one can be of them.
 
 An *abstention* is a row of NaN: it counts as an error with confidence 0, and stays visible.  Macro averages
-run over all classes of the task, also over one that the test part lacks (its scores are 0); scikit-learn says
-the same with ``labels=range(classes), zero_division=0``.  Intervals resample groups, not sessions: sessions
-of one group (a capture, a 5-tuple) resemble each other, and to resample them one by one would feign certainty.
+run over all classes of the task, also over one that the test part lacks (its scores are 0), as scikit-learn's do with
+``labels=range(classes), zero_division=0``; those over the classes that are there stand beside (`Scores.tested`).
+Intervals resample groups, not sessions: sessions of one group (a capture, a 5-tuple) resemble each other, and to
+resample them one by one would feign certainty.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,10 +38,21 @@ class Scores:
     per_class: dict[str, dict[str, float]]  # precision, recall, f1, support
     confusion: list[list[int]]  # [classes][classes + 1]: rows truth, last column abstentions
 
-    def metrics(self, prefix: str = "") -> dict[str, float]:
+    @property
+    def tested(self) -> dict[str, float]:
+        """Macro scores over the classes that the part holds alone, and how many these are of how many.
+
+        A class that the part lacks scores 0 in `MACRO`, however good the method is.
+        """
+        rows = [row for row in self.per_class.values() if row["support"]]
+        means = {name: sum(row[name] for row in rows) / max(len(rows), 1) for name in ("precision", "recall", "f1")}
+        counts = {"classes": float(len(self.classes)), "classes_tested": float(len(rows))}
+        return {**{f"macro_{name}_tested": value for name, value in means.items()}, **counts}
+
+    def metrics(self) -> dict[str, float]:
         """The single numbers by name, as the store and JSON call them."""
         names = (*MACRO, "calibration_error", "brier", "abstentions")
-        return {prefix + name: float(getattr(self, name)) for name in names}
+        return {name: float(getattr(self, name)) for name in names} | self.tested
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
