@@ -62,9 +62,17 @@ def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | Non
         method = registry.load(method)
     with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
         case = Case(method, folder or Path(temporary), device)
-        if reason := method.skip(case.store.traits):
+        if reason := _reason_to_skip(method, case.store):
             raise InputError("method-cannot-run", f"{method.name}: {reason}")
         return [ask(question, case) for question in CHECKS]
+
+
+def _reason_to_skip(method: type[Method], store: Store) -> str | None:
+    """What the method says; one that cannot even say is asked, and `declares_itself` tells."""
+    try:
+        return method.skip(store.traits)
+    except Exception:
+        return None
 
 
 def ask(question: Callable[["Case"], None], case: "Case") -> Check:

@@ -22,7 +22,6 @@ CODES: Final[dict[str, str]] = {
     "bad-pattern": "a text that is no regular expression",
     "bad-picture": "a picture with an unknown suffix",
     "bad-sampling": "a sampling that cannot be read",
-    "bad-seed": "a seed out of range",
     "bad-size": "a size that the demo cannot write",
     "bad-space": "a search space that cannot be read or drawn from",
     "bad-timeout": "an idle timeout out of range",

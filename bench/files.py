@@ -56,19 +56,28 @@ def aside_of(path: Path) -> Iterator[Path]:
 def written_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path``, which takes its place, and that of what was there, when the block ends well.
 
-    Between two renames there is nothing at ``path``, never half of something.
+    Between two renames there is nothing at ``path``, never half of something; who ends there leaves what was there
+    beside, and the next call puts it back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside, old = _aside(path), _aside(path)
+    aside, old = _aside(path), path.with_name(f".{path.name}.old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
     aside.mkdir()
     try:
         yield aside
-        if path.exists():
-            path.rename(old)
-        aside.rename(path)
+        try:
+            if path.exists():
+                path.rename(old)
+            aside.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

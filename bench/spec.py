@@ -10,6 +10,8 @@ Schemes of splits, and what they promise:
     No conversation (unordered 5-tuple, over all captures) in two parts.
 ``capture``
     No capture group in two parts.
+``capture+session``
+    Neither a capture group nor a conversation in two parts; broadcast conversations, which would join all, are dropped.
 ``time``
     Every validation session starts after all training sessions, every test session after all validation sessions.
 ``attribute:NAME``
@@ -18,6 +20,8 @@ Schemes of splits, and what they promise:
     Nothing: the paper's order of operations (windows, balancing, then a random division), leaky on purpose.
 ``file``
     Given by a file, which says its own scheme.
+``auto``
+    ``capture`` where every class has capture groups enough, else ``session``: no run's scheme, but what is asked for.
 """
 
 import dataclasses
@@ -31,15 +35,18 @@ from typing import Any, Final, Self
 
 from bench.errors import InputError
 
-SCHEMES: Final = ("session", "capture", "time", "attribute", "paper", "file")  # "attribute" is followed by ":", a name
+#: "attribute" is followed by ":" and a name; "auto" is one of the others, settled for a store (`bench.splits.groups`)
+SCHEMES: Final = ("auto", "session", "capture", "capture+session", "time", "attribute", "paper", "file")
+BY_CAPTURE: Final = ("capture", "capture+session")
 LEAKY: Final = ("paper",)  # schemes that let parts share groups on purpose
-FILTERS: Final = ("none", "paper", "sugar", "dns", "tcp")  # see `bench.splits.filters`
+FILTERS: Final = ("none", "paper", "sugar", "dns", "tcp", "broadcast")  # see `bench.splits.filters`
 BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
 PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
-LARGEST_SEED: Final = 2**63 - 1
 
 #: fields that came after the first runs, and the values that digests leave out, so that what was run before stays done
-NEW_FIELDS: Final[dict[str, Any]] = {"filter": "none", "sampling": "session", "balance": None, "min_per_class": None}
+NEW_FIELDS: Final[dict[str, Any]] = {
+    **{"filter": "none", "sampling": "session", "balance": None, "min_per_class": None, "min_groups": None},
+}
 
 
 def named_seed(*names: object) -> int:
@@ -157,12 +164,13 @@ class SplitSpec:
     'capture, 5 folds, filter=sugar,dns'
     """
 
-    scheme: str = "session"
+    scheme: str = "auto"
     seed: int = 0
     fold: int | None = None
     folds: int | None = None
     max_per_class: int | None = None  # samples of a class at most; under a leaky scheme with re-sampling, exactly
     min_per_class: int | None = None  # a class with fewer leaves the task
+    min_groups: int | None = None  # a class of fewer capture groups leaves the task; None: the scheme's own
     filter: str = "none"
     sampling: str = "session"  # as `Sampling` writes itself
     balance: str | None = None  # one of `BALANCES`; None: the scheme's own
@@ -176,10 +184,10 @@ class SplitSpec:
             raise InputError("unknown-balance", f"unknown balance {self.balance!r}; there are: {', '.join(BALANCES)}")
         if self.balance == self._own_balance:
             self._set(balance=None)
+        if self.min_groups == self._own_min_groups:
+            self._set(min_groups=None)
         self._check_folds()
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError("bad-seed", f"seed {self.seed} must be from 0 to {LARGEST_SEED}; take such a seed")
-        for name in ("max_per_class", "min_per_class"):
+        for name in ("max_per_class", "min_per_class", "min_groups"):
             if (number := getattr(self, name)) is not None and (number < 1 or self.file is not None):
                 what = name.replace("_", "-")
                 raise InputError("bad-class-size", f"{what} is 1 or more, and does not go with a split from a file")
@@ -218,6 +226,20 @@ class SplitSpec:
     def balancing(self) -> str:
         """How to balance: as asked, else as the scheme does."""
         return self.balance or self._own_balance
+
+    @property
+    def _own_min_groups(self) -> int:
+        return 2 if self.scheme in BY_CAPTURE else 1  # of one group nothing can be learned and tested
+
+    @property
+    def least_groups(self) -> int:
+        """Capture groups that a class must have: as asked, else as the scheme does."""
+        return self.min_groups or self._own_min_groups
+
+    @property
+    def filtering(self) -> str:
+        """What to filter: as asked, and what the scheme drops of its own."""
+        return parse_filter(f"{self.filter},broadcast") if self.scheme == "capture+session" else self.filter
 
     @property
     def leaky(self) -> bool:
@@ -283,7 +305,8 @@ class SplitSpec:
         """The groups that the scheme keeps together and bootstrap intervals resample."""
         if self.attribute:
             return f"values of {self.attribute.partition('=')[0]}"
-        return "capture groups" if self.scheme == "capture" else FIVE_TUPLES
+        own = {"capture": "capture groups", "capture+session": "groups of captures that share 5-tuples"}
+        return own.get(self.scheme, FIVE_TUPLES)
 
 
 FIVE_TUPLES: Final = "5-tuples"
@@ -309,7 +332,7 @@ class RunSpec:
     method: str
     dataset: str
     task: str
-    split: SplitSpec = SplitSpec()
+    split: SplitSpec = SplitSpec("session")
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # those that differ from the defaults
     store: str = ""  # the store's digest
     source: str | None = None  # of a FILE.py:CLASS, digest of the file: its author is still at work
@@ -350,7 +373,10 @@ class RunSpec:
         names = {**dict.fromkeys(_SPLIT_FIELDS), "split": "scheme", "split_file": "file", "split_digest": "file_digest"}
         split = {names[key] or key: value for key, value in fields.items() if key in names}
         own = {field.name for field in dataclasses.fields(cls)} - {"split"}
-        return cls(split=SplitSpec(**split), **{name: value for name, value in fields.items() if name in own})
+        return cls(
+            split=SplitSpec(**{"scheme": "session"} | split),
+            **{name: value for name, value in fields.items() if name in own},
+        )
 
     def _fields(self) -> dict[str, Any]:
         split = self.split
@@ -361,7 +387,7 @@ class RunSpec:
         return fields | split.unusual
 
 
-_SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", "min_per_class", "filter", "sampling", "balance")
+_SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
 
 
 def command_lines(spec: RunSpec, seeds: Sequence[int] = ()) -> list[str]:

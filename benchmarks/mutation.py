@@ -77,7 +77,7 @@ NAMED = (
           "np.ceil(confidence * BINS).astype(np.int64) - 1", "np.ceil(confidence * BINS).astype(np.int64)",
           "test_metrics.py"),
     Named("a time split may share its border", "bench/splits/checks.py",
-          "start[early].max() >= start[late].min()", "start[early].max() > start[late].min()", "test_splits.py"),
+          "early.max() >= late.min()", "early.max() > late.min()", "test_splits.py"),
     Named("one assignment instead of eight", "bench/splits/assignment.py",
           "STARTS: Final = 8", "STARTS: Final = 1", "test_splits.py"),
     Named("one sweep instead of four", "bench/splits/assignment.py",

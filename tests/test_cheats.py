@@ -1,6 +1,7 @@
 """Methods that want a good number without learning: each is refused, or gains nothing."""
 
 from types import FunctionType, MethodType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,13 @@ REMEMBERED = {}
 def store(make_store):
     """As stores are: sorted by capture, and so by class; nothing but the place tells one session from another."""
     row = np.arange(SESSIONS)
-    sessions = {"capture": row // 20, "conversation": row, "start": row, "packets": 2 + 0 * row, "first_packet": 2 * row}
+    sessions = {
+        "capture": row // 20,
+        "conversation": row,
+        "start": row,
+        "packets": 2 + 0 * row,
+        "first_packet": 2 * row,
+    }
     return make_store(sessions, {"time": np.arange(2 * SESSIONS) ** 2}, labels=row * CLASSES // SESSIONS)
 
 
@@ -93,7 +100,7 @@ class Globals(Honest):
 
 
 class OfTheClass(Honest):
-    folds: list = []
+    folds: ClassVar = []
 
     def fit(self, train, validation, monitor):
         self.folds.append(train.labels)

@@ -58,6 +58,33 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert [file.name for file in path.iterdir()] == ["three"] and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_whose_change_of_places_fails_is_the_old_one(tmp_path, monkeypatch):
+    place = tmp_path / "store"
+    with written_folder(place) as aside:
+        (aside / "x").write_text("first")
+    rename, calls = type(place).rename, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(type(place), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), written_folder(place) as aside:
+        (aside / "x").write_text("second")
+    assert (place / "x").read_text() == "first" and list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_that_a_killed_writer_moved_aside_comes_back(tmp_path):
+    place = tmp_path / "store"
+    (tmp_path / ".store.old").mkdir()
+    (tmp_path / ".store.old" / "x").write_text("first")
+    with pytest.raises(ZeroDivisionError), written_folder(place):
+        raise ZeroDivisionError
+    assert (place / "x").read_text() == "first"
+
+
 @pytest.mark.parametrize("what", ["written", "written_folder"])
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(tmp_path, what):
     code = (

@@ -36,7 +36,17 @@ ROWS = [  # protocol, client port, server port, packets with payload, what `suga
 
 def columns(rows=ROWS):
     names = ("protocol", "client_port", "server_port", "payload_packets")
-    return {name: np.array(values) for name, values in zip(names, list(zip(*rows, strict=True))[:4], strict=True)}
+    table = {name: np.array(values) for name, values in zip(names, list(zip(*rows, strict=True))[:4], strict=True)}
+    return table | between(len(rows))
+
+
+def between(sessions, client=(10, 0, 0, 1), server=(192, 0, 2, 1), version=4):
+    """Addresses of sessions between two hosts."""
+    ends = {
+        "client_ip": np.array([bytes(client)] * sessions, "S16"),
+        "server_ip": np.array([bytes(server)] * sessions, "S16"),
+    }
+    return ends | {"ip_version": np.full(sessions, version, np.uint8)}
 
 
 def test_sugar_by_family():
@@ -89,6 +99,7 @@ IANA = {  # the registry's ports, by filter; TCP and UDP where it has both
     "sugar": {5355: "tu", 137: "u", 5353: "u", 6771: "u", 67: "u", 68: "u", 546: "u", 547: "u", 161: "u", 162: "u",
               3478: "tu", 5349: "tu", 4555: "tu", 17500: "u", 1900: "u", 427: "tu", 5005: "u", 123: "u"},
     "dns": {53: "tu"},
+    "broadcast": {67: "u", 68: "u", 546: "u", 547: "u", 5353: "u", 1900: "u", 137: "u", 138: "u", 5355: "u"},
 }  # fmt: skip
 
 
@@ -102,9 +113,34 @@ def test_a_filter_drops_these_ports_and_no_others(name):
                 end: ports,
                 other: ports * 0,
                 "payload_packets": ports * 0 + 1,
+                **between(65536),
             }
             stay, _ = apply_filter(name, table)
             assert set(np.flatnonzero(~stay)) == {port for port, letters in IANA[name].items() if letter in letters}
+
+
+@pytest.mark.parametrize(
+    ("server", "version", "gone"),
+    [
+        ((224, 0, 0, 251), 4, True),
+        ((239, 255, 255, 250), 4, True),
+        ((240, 0, 0, 1), 4, False),
+        ((255, 255, 255, 255), 4, True),
+        ((255, 255, 255, 254), 4, False),
+        ((0, 0, 0, 0), 4, True),
+        ((10, 0, 0, 255), 4, False),  # whether it is a network's last address is not known
+        ((255, 2, *[0] * 13, 251), 6, True),
+        ((224, *[0] * 14, 1), 6, False),
+        ((0,) * 16, 6, True),
+        ((254, 128, *[0] * 13, 1), 6, False),
+    ],
+)
+def test_what_goes_to_all_is_broadcast(server, version, gone):
+    client = (10, 0, 0, 1) if version == 4 else (254, 128, *[0] * 13, 9)
+    for ends in ({"client": client, "server": server}, {"client": server, "server": client}):
+        table = columns([(UDP, 50000, 50001, 1, "")]) | between(1, **ends, version=version)
+        stay, counts = apply_filter("broadcast", table)
+        assert stay.tolist() == [not gone] and counts["filter: other broadcast or multicast"] == int(gone)
 
 
 def test_no_service_stands_twice():

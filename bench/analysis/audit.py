@@ -39,7 +39,9 @@ from bench.spec import SCHEMES, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
 
 ENDED_STATUSES: Final = ("done", "failed", "skipped")  # runs that the audit tells of
-SCHEMES_OF_AUDITS: Final = tuple(scheme for scheme in SCHEMES if scheme != "file")  # splits that it can make
+SCHEMES_OF_AUDITS: Final = tuple(
+    scheme for scheme in SCHEMES if scheme not in ("auto", "file")
+)  # splits that it can make
 Progress = Callable[[str], None]
 Tests = Mapping[str, NDArray[np.int64]]  # split -> rows of its test part in the pool
 

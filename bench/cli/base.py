@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class SampleOptions:
     filter: str
     sampling: str
     balance: str | None
+    min_groups: int | None
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -92,6 +94,8 @@ _sample_options: tuple[Command, ...] = (
     click.option("--max-per-class", type=click.IntRange(min=1),
                  help="Reduced scale: at most N samples a class; under paper, N samples of each."),
     click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
+    click.option("--min-groups", type=click.IntRange(min=1),
+                 help="Leave out classes of fewer than N capture groups; 2 under capture, else 1."),
     click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
                  help=f"Sessions to leave out: {', '.join(FILTERS)}."),
     click.option("--sampling", default="session", show_default=True, help=f"What a sample is: {SAMPLING_SYNTAX}."),
@@ -121,8 +125,9 @@ class SplitOptions(SampleOptions):
 split_options = grouped(
     "split", SplitOptions,
     click.option("--task", help="The data set's task; its default one where not given."),
-    click.option("--split", "scheme", default="session", show_default=True, metavar="S",
-                 help="session, capture, time, attribute:NAME, paper (leaky on purpose), or file:PATH."),
+    click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
+                 help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
+                 "or auto: capture where each class has capture groups enough, else session."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
     *_sample_options,
     click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
@@ -159,14 +164,21 @@ def opened(dataset: str) -> "Store":
     if problems := shortcomings(store.manifest):
         click.echo(f"{store.name}: {problems}; `bench prepare {dataset}` lists them", err=True)
     if (code := code_of_stores()) != store.manifest.code:
-        click.echo(other_code(store.name, store.manifest.code, code, f"bench prepare {dataset} --rebuild"), err=True)
+        click.echo(other_code(dataset, store, code), err=True)
     return store
 
 
-def other_code(name: str, then: str, now: str, command: str) -> str:
-    """A line that says that a store was made by other code than today's."""
-    remedy = f"`{command}` makes it anew; where nothing changes in it, finished runs stay done"
-    return f"{name}: its store was made by other code ({then or 'unknown'}, now {now}); {remedy}"
+def other_code(dataset: str, store: "Store", now: str) -> str:
+    """A line that says that a store was made by other code than today's, with the command that makes it anew."""
+    options, words = store.manifest.options, ["bench", "prepare", dataset, "--rebuild"]
+    if dataset != "demo" and not Path(dataset).is_dir():
+        words += ["--source", store.sources.root]
+    if options.idle_timeout is not None:
+        words += ["--idle-timeout", f"{options.idle_timeout:g}"]
+    for name, choice in options.switches.items():
+        words += ["--switch", f"{name}={choice}"]
+    remedy = f"`{shlex.join(words)}` makes it anew; where nothing changes in it, finished runs stay done"
+    return f"{store.name}: its store was made by other code ({store.manifest.code or 'unknown'}, now {now}); {remedy}"
 
 
 def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bool) -> None:
@@ -174,14 +186,26 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
     from bench.splits.split import emptied_classes
 
     task = task or store.default_task
-    if (split.filter, split.sampling) == ("none", "session") or not (lost := emptied_classes(store, task, split)):
+    asked = {"filter": split.filtering, "sampling": split.sampling, "min-groups": split.least_groups}
+    words = [f"--{name} {value}" for name, value in asked.items() if value not in ("none", "session", 1)]
+    if not words or not (lost := emptied_classes(store, task, split)):
         return
-    what = f"--filter {split.filter} --sampling {split.sampling} leaves no sample of {', '.join(lost)}"
+    what = f"{' '.join(words)} (split {split.scheme}) leaves no sample of {', '.join(lost)}"
     if strict:
-        remedy = "take another filter, or leave --strict out and the task loses them"
+        remedy = "take other options, or leave --strict out and the task loses them"
         raise InputError("emptied-class", f"{store.name}, task {task}: {what}; {remedy}")
     of = len(store.classes(task))
     click.echo(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes", err=True)
+
+
+def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
+    """The split that is meant on a store; where that is not by capture, why is told."""
+    from bench.splits.groups import settled
+
+    spec, why = settled(store, task or store.default_task, split)
+    if why:
+        click.echo(why, err=True)
+    return spec
 
 
 def specs_of(
@@ -201,7 +225,7 @@ def specs_of(
             "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"
         )
     for store in stores:
-        check_classes(store, split.task, asked, split.strict)
+        check_classes(store, split.task, settle(store, split.task, asked), split.strict)
     return expand(methods, stores, asked, task=split.task, seeds=seeds, settings=settings)
 
 

@@ -17,6 +17,7 @@ from bench.cli.base import (
     opened,
     other_code,
     pairs,
+    settle,
     split_options,
 )
 from bench.cli.text import brief, columns, outline, without_classes
@@ -88,6 +89,7 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
     from bench.cli.progress import PrepareProgress
     from bench.data.cards import find_card
     from bench.data.prepare import PrepareOptions, code_of_stores, prepare_dataset
+    from bench.data.store import Store
 
     card = find_card(dataset)
     source = _downloaded(card, asked.source) if asked.download else asked.source
@@ -100,8 +102,7 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
     for line in without_classes(prepared.manifest):
         click.echo(line, err=True)
     if prepared.other_code:
-        command = f"bench prepare {dataset}{f' --source {asked.source}' if asked.source else ''} --rebuild"
-        click.echo(other_code(card.name, prepared.manifest.code, code_of_stores(), command), err=True)
+        click.echo(other_code(dataset, Store.open(prepared.store_path), code_of_stores()), err=True)
 
 
 def _downloaded(card: "Card", source: Path | None) -> Path:
@@ -130,6 +131,7 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
         raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
     spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
     store = opened(dataset)
+    spec = settle(store, split.task, spec)
     check_classes(store, split.task, spec, split.strict)
     division = make_split(store, split.task or store.default_task, spec)
     if save is not None:

@@ -69,8 +69,8 @@ class ActionOptions:
                      help="published, paper (its order of operations, leaky), clean; all three by default."),
          click.option("--dataset", help="Other data than the paper's, named in all output."),
          click.option("--task", help="The data set's task; its default one where not given."),
-         click.option("--split", default="session", show_default=True,
-                      help="The clean split: session, capture, time, …"),
+         click.option("--split", default="auto", show_default=True,
+                      help="The clean split: auto, session, capture, time, …"),
          click.option("--folds", type=click.IntRange(min=2), help="Folds of the clean split."),
          click.option("--sampling", help="Windows of mode paper; without overlap by default."),
          click.option("--max-per-class", type=click.IntRange(min=1),
@@ -151,6 +151,7 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
 
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
     shown = reproduce(request, Tracker(results), options, on_outcome=on_outcome)
+    progress.pause()  # a table is no place for a bar
     click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)

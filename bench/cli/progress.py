@@ -25,7 +25,7 @@ class Display(Protocol):
         """Show a line that stays."""
 
     def close(self) -> None:
-        """End, so that the next output starts on its own line."""
+        """End, so that the next output starts on its own line; the next `show` begins anew."""
 
 
 class PlainLines:
@@ -59,10 +59,10 @@ class LiveBar:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24))
         self._progress: Any = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
         self._bar = self._progress.add_task("", total=None)
-        self._progress.start()
 
     def show(self, text: str, done: float = 0, total: float | None = None) -> None:
         """See `Display`."""
+        self._progress.start()  # again after an end; nothing where it runs
         self._progress.update(self._bar, description=text, completed=done, total=total)
 
     def tell(self, text: str) -> None:
@@ -82,6 +82,10 @@ class _Shown:
 
     def __enter__(self) -> Self:
         return self
+
+    def pause(self) -> None:
+        """Leave the terminal to other output until the next report."""
+        self._display.close()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

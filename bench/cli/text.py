@@ -90,7 +90,9 @@ def shortcomings(manifest: "Manifest") -> str:
 
 
 def outcome_table(outcomes: "Sequence[Outcome]") -> str:
-    """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1."""
+    """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1; below, remarks."""
+    from bench.runs.run_labels import remarks
+
     rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
     for outcome in outcomes:
         m, spec = outcome.metrics, outcome.spec
@@ -107,4 +109,5 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         rows.append(
             (name, f"{spec.dataset}/{spec.task}", status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id)
         )
-    return columns(rows)
+    told = [f"{outcome.spec.name}: {line}" for outcome in outcomes for line in remarks(outcome.spec, outcome.metrics)]
+    return "\n".join([columns(rows), *told])

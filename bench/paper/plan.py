@@ -29,7 +29,7 @@ class Scale:
     methods: tuple[str, ...] = ()  # only these arms, by method; empty: all
     preset: str | None = None  # for the methods that have it
     every: int = 1  # of a grid or sweep, take one of every so many values
-    split: str = "session"  # of mode clean
+    split: str = "auto"  # of mode clean
     sampling: str | None = None  # of mode paper; None: windows without overlap (methods of windows: our choice)
 
     @property
@@ -142,5 +142,6 @@ def check_clean_split(scheme: str) -> None:
     """Raises :class:`InputError` for a split that is none of mode clean."""
     if scheme.startswith("file") or SplitSpec(scheme).leaky:
         raise InputError(
-            "unknown-split", f"--split {scheme}: mode clean takes session, capture, time or attribute:NAME"
+            "unknown-split",
+            f"--split {scheme}: mode clean takes auto, session, capture, capture+session, time or attribute:NAME",
         )

@@ -13,9 +13,10 @@ from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe
 from bench.spec import RunSpec, Settings, SplitSpec
+from bench.splits.groups import settled
 from bench.splits.split import check_request, make_split
 
-WHOLE: Final = SplitSpec()  # split of whole sessions
+WHOLE: Final = SplitSpec()  # whole sessions, split as the data set can be
 DEFAULTS: Final = Settings()
 
 
@@ -30,7 +31,8 @@ def expand(
 ) -> list[RunSpec]:
     """The matrix, in the order data set, method, seed, fold.
 
-    ``split`` stands for all its folds and all ``seeds``; ``task`` is each data set's default one where not given.
+    ``split`` stands for all its folds and all ``seeds``, and ``auto`` for what it is on each store; ``task`` is each
+    data set's default one where not given.
     Raises :class:`InputError` for a parameter or preset that no method has, and for what cannot be for any run.
     """
     outlines = {name: describe(name) for name in methods}
@@ -40,8 +42,9 @@ def expand(
     sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
     if split.path is not None:
         split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
+    splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}
     for store in stores:  # what cannot be for any run is told before the first
-        _check(store, task or store.default_task, split)
+        _check(store, task or store.default_task, splits[store.name])
     return [
         RunSpec(
             method=method,
@@ -52,7 +55,8 @@ def expand(
             store=store.digest,
             source=sources[method],
         )
-        for store, method, seed, one in product(stores, methods, seeds, split.each_fold())
+        for store in stores
+        for method, seed, one in product(methods, seeds, splits[store.name].each_fold())
     ]
 
 

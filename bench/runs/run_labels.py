@@ -1,6 +1,5 @@
 """What tells one run from another, in the shortest labels, and its marks: for tables, and for MLflow's page."""
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -27,21 +26,40 @@ MEANING: Final = {
 }
 
 
-CLASS_COUNTS: Final = ("classes_tested", "classes_trained")
-
-
 def marks(record: Record) -> list[str]:
     """Keys of `MARKS` that hold for a run, in their order."""
-    metrics = record.metrics
     holds = {
         "leaky": record.leaky,
         "reduced": record.scale != "full",
         "reconstructed": is_reconstructed(record.deviations),
-        "class-missing": any(metrics.get(name, math.inf) < metrics.get("classes", 0) for name in CLASS_COUNTS),
-        "did-not-fit": bool(metrics.get("did_not_fit")) and not is_baseline(record.spec.method),
+        "class-missing": bool(missing_classes(record.metrics)),
+        "did-not-fit": did_not_fit(record.spec, record.metrics),
         "transductive": record.transductive,
     }
     return [mark for mark in MARKS if holds[mark]]
+
+
+def missing_classes(metrics: Mapping[str, float]) -> list[str]:
+    """Where a run's parts lack a class, in words: ``9 of 12 classes tested``; empty where nothing is recorded."""
+    counts = [(int(metrics[f"classes_{part}"]), part) for part in ("trained", "tested") if f"classes_{part}" in metrics]
+    return [
+        f"{number} of {metrics['classes']:.0f} classes {part}" for number, part in counts if number < metrics["classes"]
+    ]
+
+
+def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
+    """Whether a run's method did not learn what it was trained on, which a baseline need not."""
+    return bool(metrics.get("did_not_fit")) and not is_baseline(spec.method)
+
+
+def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
+    """What the scores of a run cannot be read without, a line each."""
+    shared = metrics.get("test_in_training_captures")
+    lines = [f"{100 * shared:.0f} % of test samples are of captures that are in training, too"] if shared else []
+    lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
+    if did_not_fit(spec, metrics):
+        lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
+    return lines
 
 
 def is_baseline(method: str) -> bool:

@@ -18,9 +18,10 @@ def assign(
     """Assign groups to parts in ``order``, each where it lowers the chi-square distance most, and once more.
 
     Group ``g`` holds ``counts[i]`` samples of ``classes[i]`` for ``i`` in ``begin[g]:begin[g + 1]``; ``wanted
-    [parts, classes]`` are the wanted counts.  A class with no more groups left than parts that still lack it
-    goes to one of these parts first.  Later sweeps take up one group at a time and assign it anew.  Fills
-    ``part [groups]``; returns the chi-square distance, plus a million for every class that a part lacks.
+    [parts, classes]`` are the wanted counts, the last column of all samples.  A class with no more groups left than
+    parts that still lack it goes to one of these parts first; with fewer, to those that want more: it is trained and
+    tested before it is validated.  Later sweeps take up one group at a time and assign it anew.  Fills
+    ``part [groups]``; returns the chi-square distance, plus a million or more for every class that a part lacks.
     """
     have = np.zeros(wanted.shape)
     left = np.zeros(wanted.shape[1], np.int64)  # groups not assigned yet, by class
@@ -34,7 +35,10 @@ def assign(
                 _place(classes[cells], -counts[cells], have[part[g]], left, lacking)
             part[g] = _best_part(classes[cells], counts[cells], have, wanted, left, lacking)
             _place(classes[cells], counts[cells], have[part[g]], left, lacking)
-    return ((have - wanted) ** 2 / wanted).sum() + 1e6 * lacking.sum()
+    share = wanted[:, -1:] / wanted[:, -1].sum()
+    lack = (have == 0) * (1 + share)
+    lack[:, -1] *= wanted.shape[1]
+    return ((have - wanted) ** 2 / wanted).sum() + 1e6 * lack.sum()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -50,7 +54,12 @@ def _best_part(
     for p in range(wanted.shape[0]):
         need, cost = 0, 0.0
         for c, n in zip(classes, counts):  # noqa: B905  (numba knows no strict)
-            need += have[p, c] == 0 and left[c] <= lacking[c]
+            if have[p, c] == 0 and left[c] <= lacking[c]:
+                before = 0  # parts that lack the class, too, and want more of it
+                for q in range(wanted.shape[0]):
+                    before += have[q, c] == 0 and wanted[q, c] > wanted[p, c]
+                if before < left[c]:  # above all, no part may stay empty
+                    need += wanted.shape[1] if c == wanted.shape[1] - 1 else 1
             cost += n * (n + 2 * (have[p, c] - wanted[p, c])) / wanted[p, c]
         if need > best_need or (need == best_need and cost < best_cost):
             best, best_need, best_cost = p, need, cost

@@ -51,16 +51,23 @@ def verify_split(
     statements = [_verify_once(parts, repeats=spec.balancing == "resample")]
     if scheme != "file":
         statements.append(_verify_groups(spec, groups))
+    of_sample = {name: conversation[part.session] for name, part in parts.items()}
     if spec.attribute:
-        inside = {name: conversation[parts[name].session] for name in ("train", "validation")}
-        distinct = _count_apart(scheme, "conversation", inside)
+        distinct = _count_apart(scheme, "conversation", {name: of_sample[name] for name in ("train", "validation")})
         statements.append(f"each of {distinct} conversations of training and validation is in one of them")
+    if scheme == "capture+session":
+        statements.append(f"each of {_count_apart(scheme, 'conversation', of_sample)} conversations is in one part")
     if scheme == "time":
-        for early, late in pairwise(sessions):
-            if start[early].max() >= start[late].min():
-                raise SplitViolation("split time: a session starts before the last of an earlier part; make it again")
-        statements.append("every session of a part starts after all sessions of the part before")
+        statements.append(_verify_times([start[part] for part in sessions]))
     return tuple(statements)
+
+
+def _verify_times(starts: list[NDArray[np.int64]]) -> str:
+    """Check that each part starts after the one before, and say so."""
+    for early, late in pairwise(starts):
+        if early.max() >= late.min():
+            raise SplitViolation("split time: a session starts before the last of an earlier part; make it again")
+    return "every session of a part starts after all sessions of the part before"
 
 
 def _verify_once(parts: dict[str, Samples], *, repeats: bool) -> str:
@@ -86,7 +93,9 @@ def _verify_once(parts: dict[str, Samples], *, repeats: bool) -> str:
 def _verify_groups(spec: SplitSpec, groups: dict[str, Rows]) -> str:
     """Check that no group is in two parts, and say so."""
     scheme, name = spec.scheme, spec.attribute
-    kind = "capture groups" if scheme == "capture" else "conversations"
+    kind = {"capture": "capture groups", "capture+session": "groups of captures and conversations"}.get(
+        scheme, "conversations"
+    )
     promise = f"values of {name} is learned or tested" if name else f"{kind} is in one part"
     if name and min(numbers.min() for numbers in groups.values()) < 0:
         raise SplitViolation(f"split {scheme}: a session's capture has no value of {name}; make the split again")

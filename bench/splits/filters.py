@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 SessionColumns = Mapping[str, NDArray[Any]]  # columns of schema.SESSION_COLUMNS, [sessions]
 Mask = NDArray[np.bool_]
-COLUMNS: Final = ("protocol", "client_port", "server_port", "payload_packets")  # what filters look at
+#: what filters look at
+COLUMNS: Final = ("protocol", "client_port", "server_port", "payload_packets", "client_ip", "server_ip", "ip_version")
 _TCP, _UDP = 6, 17
 
 
@@ -61,6 +62,34 @@ def _of_family(family: str, sessions: SessionColumns) -> Mask:
     return matches
 
 
+#: what is sent to all on a network, by port; hosts that never meet have such conversations in common
+BROADCAST: Final = {
+    "dhcp": (67, 68, 546, 547),
+    "mdns": (5353,),
+    "ssdp": (1900,),
+    "netbios": (137, 138),
+    "llmnr": (5355,),
+}
+
+
+def _at_ports(ports: tuple[int, ...], sessions: SessionColumns) -> Mask:
+    """UDP sessions with such a port at either end."""
+    ends = [np.isin(sessions[f"{end}_port"], ports) for end in ("client", "server")]
+    return np.asarray((sessions["protocol"] == _UDP) & (ends[0] | ends[1]))
+
+
+def _to_all(sessions: SessionColumns) -> Mask:
+    """Sessions with a multicast, broadcast or no address at either end."""
+    version_4 = sessions["ip_version"] == 4
+    matches = np.zeros(len(version_4), bool)
+    for end in ("client_ip", "server_ip"):
+        octets = np.ascontiguousarray(sessions[end]).view(np.uint8).reshape(-1, 16)
+        multicast = np.where(version_4, octets[:, 0] >> 4 == 14, octets[:, 0] == 255)
+        broadcast = version_4 & (octets[:, :4] == 255).all(axis=1)
+        matches |= multicast | broadcast | ~octets.any(axis=1)
+    return matches
+
+
 def _families(*names: str) -> dict[str, Callable[[SessionColumns], Mask]]:
     return {name: partial(_of_family, name) for name in names}
 
@@ -74,6 +103,10 @@ RULES: Final[dict[str, dict[str, Callable[[SessionColumns], Mask]]]] = {
     "sugar": _families("name service", "network management", "NAT traversal", "discovery", "RTCP", "NTP"),
     "dns": _families("DNS"),
     "tcp": {"not TCP": lambda sessions: sessions["protocol"] != _TCP},
+    "broadcast": {
+        **{name: partial(_at_ports, ports) for name, ports in BROADCAST.items()},
+        "other broadcast or multicast": _to_all,
+    },
 }
 
 

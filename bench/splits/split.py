@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.schema import NO_CLASS, Samples, SessionStore, drawn_order
+from bench.schema import NO_CLASS, Samples, drawn_order
 from bench.spec import SplitSpec, named_seed
 from bench.splits.assignment import (
     DROPPED,
@@ -53,6 +53,7 @@ from bench.splits.assignment import (
 )
 from bench.splits.checks import check_windows, verify_split
 from bench.splits.filters import COLUMNS, apply_filter
+from bench.splits.groups import GroupedStore, groups_of, scarce, settled
 from bench.splits.sampling import count_shared_windows, window_keys, windows
 from bench.splits.split_file import naming, read_split_file, write_split_file
 
@@ -60,12 +61,8 @@ SHARES: Final = (0.7, 0.1, 0.2)  # of training, validation and test part
 LARGEST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 
 
-class LabelledStore(SessionStore, Protocol):
+class LabelledStore(GroupedStore, Protocol):
     """What a split needs of a store (see ``bench.data.store``)."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name."""
 
     @property
     def digest(self) -> str:
@@ -74,18 +71,6 @@ class LabelledStore(SessionStore, Protocol):
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks."""
-
-    def classes(self, task: str) -> list[str]:
-        """The names of a task's classes."""
-
-    def labels(self, task: str) -> NDArray[np.int16]:
-        """Class of each session, ``NO_CLASS`` where the task does not use it, ``[sessions]``."""
-
-    def capture_group(self) -> NDArray[np.int32]:
-        """The group of each session's capture, ``[sessions]``."""
-
-    def capture_attribute(self, name: str) -> NDArray[np.int32]:
-        """Number of the attribute's value of each session's capture, -1 where it has none, ``[sessions]``."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +190,7 @@ def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shar
     summary.
     """
     _check_task(store, task)
+    spec, _ = settled(store, task, spec)
     check_request(store, task, spec)
     if spec.folds is not None and spec.fold is None:
         raise InputError("bad-fold", "a fold needs the number of folds and the other way round; give both or neither")
@@ -270,8 +256,8 @@ def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples,
             "nothing-left", f"{store.name}: task {task} has no session; look at what `bench prepare` says of its labels"
         )
     dropped: dict[str, int] = {}
-    if spec.filter != "none":
-        stay, dropped = apply_filter(spec.filter, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
+    if spec.filtering != "none":
+        stay, dropped = apply_filter(spec.filtering, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
         rows = rows[stay]
     samples = windows(spec.windows, rows, store)
     if spec.windows.window is not None:
@@ -282,6 +268,11 @@ def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples,
         dropped["min_per_class"], samples = len(samples) - len(kept), samples.take(kept)
     if not len(samples):
         raise InputError("nothing-left", f"{store.name}: nothing of task {task} is left ({dropped}); ask for less")
+    if spec.least_groups > 1:
+        groups = np.asarray(store.capture_group())[samples.session]
+        few = scarce(store, task, spec, labels[samples.session], groups)
+        dropped[f"class with fewer than {spec.least_groups} capture groups"] = int(few.sum())
+        samples = samples.take(np.flatnonzero(~few))
     return samples, dropped
 
 
@@ -327,9 +318,9 @@ def _assign(
         return assign_by_time(start, conversation, division.shares), "conversation in an earlier part"
     if spec.leaky:
         return assign_at_random(labels, division), ""
-    groups = _groups(store, spec)[rows]
+    groups = groups_of(store, spec, rows)[rows]
     if not (name := spec.attribute):
-        _check_groups(store.name, spec, groups, labels)
+        _check_groups(store.name, spec, groups)
         return assign_groups(groups, labels, division), ""
     kept = np.flatnonzero(groups >= 0)
     number, needed = len(np.unique(groups[kept])), spec.folds or 2
@@ -344,13 +335,7 @@ def _assign(
     return part, f"no {name}"
 
 
-def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any], labels: NDArray[Any]) -> None:
-    pairs = np.unique(np.stack([labels, groups]), axis=1)
-    if spec.scheme == "capture" and np.unique(pairs[0], return_counts=True)[1].max(initial=0) < 2:
-        raise InputError(
-            "split-impossible",
-            f"{name}: every class has one capture group, so no split by capture is possible; use session",
-        )
+def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any]) -> None:
     number, needed = len(np.unique(groups)), spec.folds or len(PARTS)
     if number < needed:
         what = f"{spec.folds} folds" if spec.folds else "three parts"
@@ -358,13 +343,6 @@ def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any], labels: NDAr
             "split-impossible",
             f"{name}: {number} groups are too few for {what} of split {spec.scheme}; use fewer, or session",
         )
-
-
-def _groups(store: LabelledStore, spec: SplitSpec) -> NDArray[Any]:
-    """The group of each session of the store."""
-    if spec.attribute:
-        return store.capture_attribute(spec.attribute)
-    return np.asarray(store.capture_group() if spec.scheme == "capture" else store.session("conversation"))
 
 
 def _verified(
@@ -377,7 +355,7 @@ def _verified(
 ) -> Split:
     """Verify the parts, count what is in them, and make the split."""
     labels, start = np.asarray(store.labels(task)), np.asarray(store.session("start"))
-    of_session = _groups(store, spec)
+    of_session = groups_of(store, spec, np.concatenate([part.session for part in parts.values()]))
     packets = np.asarray(store.session("packets"))
     for name, part in parts.items():
         check_windows(name, part, packets)
@@ -388,6 +366,8 @@ def _verified(
     counts = {name: np.bincount(labels[part.session], minlength=len(classes)) for name, part in parts.items()}
     shared = _shared("conversations", conversation, parts)
     shared |= _shared("capture_groups", np.asarray(store.capture_group()), parts)
+    if spec.scheme == "capture+session":
+        shared |= {"groups_with_broadcasts": _groups_with_broadcasts(store, task)}
     shared |= count_shared_windows(parts, packets) if spec.leaky else {}
     shared |= {"repeated": _repeated(parts, packets)} if spec.balancing == "resample" else {}
     return Split(
@@ -404,6 +384,12 @@ def _verified(
         shared=shared,
         scored=tuple(np.flatnonzero(sum(counts.values())).tolist()),
     )
+
+
+def _groups_with_broadcasts(store: LabelledStore, task: str) -> int:
+    """How few groups ``capture+session`` would have if broadcast conversations joined captures, too."""
+    rows = np.flatnonzero(np.asarray(store.labels(task)) != NO_CLASS)
+    return len(np.unique(groups_of(store, SplitSpec("capture+session"), rows)[rows]))
 
 
 def _repeated(parts: dict[str, Samples], packets: NDArray[Any]) -> int:

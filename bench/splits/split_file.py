@@ -11,7 +11,7 @@ import numpy as np
 from bench.errors import InputError
 from bench.files import FieldError, read_json, write_json
 from bench.schema import Samples
-from bench.spec import SplitSpec
+from bench.spec import NEW_FIELDS, SplitSpec
 from bench.splits.assignment import PARTS
 
 FORMAT: Final = "bench-split-1"
@@ -62,6 +62,7 @@ class SplitFile:
     sampling: str = "session"
     balance: str = "keep"
     min_per_class: int | None = None
+    min_groups: int | None = None
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -79,7 +80,7 @@ class SplitFile:
     @property
     def spec(self) -> SplitSpec:
         """What the split was made from.  Raises :class:`InputError` for what no split can be."""
-        names = ("scheme", "seed", "fold", "folds", "max_per_class", "min_per_class", "filter", "sampling", "balance")
+        names = ("scheme", "seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
         return SplitSpec(**{name: getattr(self, name) for name in names})
 
 
