@@ -5,22 +5,29 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
 from bench.errors import InputError
 from bench.render.table import Table
-from bench.runs.run_labels import MARKS, marked, marks, meanings, method_label, with_interval
+from bench.runs.run_labels import MARKS, marked, marks, meanings, method_label, seen_in_training, with_interval
 from bench.runs.tracking import Record
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
 
 COLUMNS: Final = (*MACRO, "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
-SHARED: Final = "test_in_training_captures"  # share of test samples
-COUNTS: Final = ("abstentions", "training_samples", "model_parameters")  # whole numbers
+#: whole numbers
+COUNTS: Final = (
+    "abstentions",
+    "training_samples",
+    "model_parameters",
+    "optimiser_steps",
+    "samples_seen",
+    "packets_read",
+)
 
 
 @dataclass(frozen=True)
@@ -230,7 +237,7 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
 
 def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
-    notes = [*meanings(mark for row in rows for mark in row.marks), *shared_captures(rows)]
+    notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows)]
     for row in rows:
         missing = [r for r in row.other if r.spec.place not in numbered(row.done)]
         notes += [
@@ -241,22 +248,12 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def shared_captures(rows: Sequence[Row]) -> list[str]:
-    """For each split, how many test samples are of captures that training has, too: a line where there are any."""
-    shares: dict[str, list[float]] = {}
+def seen_notes(rows: Sequence[Row]) -> list[str]:
+    """For each split, the share of test samples that training has seen: a line where there are any."""
+    runs: dict[str, list[Mapping[str, float]]] = {}
     for row in rows:
-        known = [record.metrics[SHARED] for record in row.done if SHARED in record.metrics]
-        shares.setdefault(row.split, []).extend(known)
-    return [
-        f"{split}: {_percent(values)} of test samples are of captures that are in training, too"
-        for split, values in shares.items()
-        if any(values)
-    ]
-
-
-def _percent(shares: Sequence[float]) -> str:
-    low, high = (f"{100 * end:.0f}" for end in (min(shares), max(shares)))
-    return f"{low} %" if low == high else f"{low} to {high} %"
+        runs.setdefault(row.split, []).extend(record.metrics for record in row.done)
+    return [f"{split}: {text}" for split, metrics in runs.items() if (text := seen_in_training(metrics))]
 
 
 def numbered(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:

@@ -28,6 +28,7 @@ from bench.splits.split import Split, make_split
 
 Rows = NDArray[np.int64]
 
+SEEN: Final = "test_in_training_"  # how `Split.shared` calls the test samples of groups that training has, too
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -215,10 +216,16 @@ def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:
 
 
 def _split_numbers(split: Split) -> dict[str, float]:
-    """What a score cannot be read without: classes that training has, and the share of test samples of its captures."""
+    """What a score cannot be read without: classes that training has, and shares of test samples that it has seen."""
     trained = sum(bool(counts["train"]) for counts in split.counts.values())
-    shared = split.shared["test_in_training_capture_groups"] / len(split.test)
-    return {"classes_trained": float(trained), "test_in_training_captures": shared}
+    numbers = {"classes_trained": float(trained)}
+    shares = {name: count / len(split.test) for name, count in split.shared.items() if name.startswith(SEEN)}
+    numbers["test_in_training_captures"] = shares[f"{SEEN}capture_groups"]
+    if split.spec.leaky:  # each of the counts holds the ones before it
+        same, overlapping, sessions = (shares[SEEN + kind] for kind in ("windows", "overlapping_windows", "sessions"))
+        numbers |= {"test_identical_windows": same, "test_overlapping_windows": overlapping - same}
+        numbers["test_other_windows_of_training_sessions"] = sessions - overlapping
+    return numbers
 
 
 def _size(method: Method) -> dict[str, float]:

@@ -52,10 +52,28 @@ def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
     return bool(metrics.get("did_not_fit")) and not is_baseline(spec.method)
 
 
+SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
+    "test_in_training_captures": "of captures that are in training, too",
+    "test_identical_windows": "windows that are in training, too",
+    "test_overlapping_windows": "windows that overlap one in training",
+    "test_other_windows_of_training_sessions": "other windows of a training session",
+}
+
+
+def seen_in_training(runs: Iterable[Mapping[str, float]]) -> str:
+    """The share of test samples that training has seen, by how, over runs of one split; empty where there are none."""
+    known = list(runs)
+    texts = []
+    for metric, what in SEEN_IN_TRAINING.items():
+        ends = sorted({f"{100 * metrics[metric]:.0f}" for metrics in known if metrics.get(metric)}, key=int)
+        texts += [f"{' to '.join(dict.fromkeys((ends[0], ends[-1])))} % {what}"] if ends else []
+    return f"of the test samples {'; '.join(texts)}" if texts else ""
+
+
 def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     """What the scores of a run cannot be read without, a line each."""
-    shared = metrics.get("test_in_training_captures")
-    lines = [f"{100 * shared:.0f} % of test samples are of captures that are in training, too"] if shared else []
+    seen = seen_in_training([metrics])
+    lines = [seen] if seen else []
     lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
