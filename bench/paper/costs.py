@@ -66,7 +66,7 @@ def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
         f"scale: {', '.join(words) or 'full'}; {scale.seeds} seeds",
         f"time left: {how}; runs that several tables share count in each" if rates else
         "time left: unknown, benchmarks/rates.py has measured no rates here",
-        "clean, where the data set is not prepared: as many samples as under paper; table-X is timed, it has no runs",
+        "clean, where the data set is not prepared: as many samples as under paper; what is timed has no runs",
     ]  # fmt: skip
 
 

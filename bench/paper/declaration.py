@@ -204,7 +204,7 @@ class Paper:
 
     def has_numbers(self, name: str) -> bool:
         """Whether there are published numbers of that table or figure."""
-        return any(one.id == name and (Path(self.folder) / f"{one.file}.csv").is_file() for one in self.published)
+        return any(one.id == name for one in self.published)
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """The rows of a table or figure, every cell as it is printed.  Raises :class:`InputError` as `printed` does."""
@@ -249,8 +249,27 @@ def read_paper(folder: Path) -> Paper:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-paper", f"{path}: cannot be read as a paper: {error}") from error
     paper = structured(raw, Paper, str(path), code="bad-paper")
+    for one in paper.published:
+        _check_numbers(folder, one)
     experiments = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
     return replace(paper, experiments=experiments, folder=str(folder))
+
+
+def _check_numbers(folder: Path, published: Published) -> None:
+    """Raises :class:`InputError` where the printed numbers are not there, or lack what names their rows."""
+    path = folder / f"{published.file}.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            head = next(csv.reader(lines), [])
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "bad-paper", f"{path}: the printed numbers of {published.id} cannot be read ({error}); write them there"
+        ) from error
+    wanted = [*published.keys, *(("metric", "mean", "sd") if published.long else ())]
+    if lacking := [column for column in wanted if column not in head]:
+        raise InputError(
+            "bad-paper", f"{path}: has no column {lacking[0]!r}; its rows are named by {', '.join(wanted)}"
+        )
 
 
 def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: int, path: Path) -> Experiment:

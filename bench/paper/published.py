@@ -30,7 +30,7 @@ def published_table(paper: Paper, name: str) -> Table:
     known = {one.where for one in wrong}  # recomputed, which says more than a row's note
     noted = [f"{_label(row)}: {row['note']}" for row in rows if row.get("note") and _label(row) not in known]
     sources = [
-        f"{source}: {paper.provenance.get(source, 'see results/paper/README.md')}"
+        f"{source}: {paper.provenance.get(source, 'not explained')}"
         for source in dict.fromkeys(row["provenance"] for row in rows if "provenance" in row)
     ]
     recomputed = [f"{one.where}: {one.check}: {one.printed}; {one.expected}: {one.verdict}" for one in wrong]

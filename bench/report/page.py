@@ -14,6 +14,7 @@ from bench.analysis.audit_record import Audit
 from bench.analysis.audit_tables import audit_tables
 from bench.analysis.tables import Row, group, results_table
 from bench.environment import environment
+from bench.errors import InputError
 from bench.files import write_text
 from bench.render.html import Html, el, facts, joined, picture, table
 from bench.render.svg import Curve, confusion, dots, lines
@@ -33,6 +34,8 @@ def write(tracker: Tracker, output: Path, *, datasets: Sequence[str] = ()) -> in
     file there that is not what it should be.
     """
     records = tracker.search(dataset=list(datasets) or None)
+    if lacking := sorted(set(datasets) - {record.spec.dataset for record in records}):
+        raise InputError("no-runs", f"report: no runs on {', '.join(lacking)}; `bench table` shows what there is")
     text = _Page(tracker, datasets).markup(records)
     write_text(output, text)
     return len(records)
