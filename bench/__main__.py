@@ -1,5 +1,5 @@
 """``python -m bench``: the command line, where its script is not in the path."""
 
-from bench.cli import main
+from bench import cli
 
-main()
+cli.main()

@@ -12,7 +12,6 @@ import dataclasses
 import inspect
 import random
 import re
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -26,17 +25,21 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data.contract_captures import (
+    CLASSES,
+    renamed_services,
+    same_sessions,
+    three_services,
+    windows_of_services,
+)
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
 from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
 from bench.readers import READS, View
-from bench.schema import NO_CLASS, Samples
+from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
+from bench.schema import Samples
 
-CLASSES: Final = 3
-SESSIONS: Final = 30  # a class, about
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
-STEP: Final = 8  # packets between the window starts of two services
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
@@ -95,12 +98,12 @@ class Case:
     @cached_property
     def store(self) -> Store:
         """The three services."""
-        return _store(self.folder / "plain")
+        return three_services(self.folder / "plain")
 
     @cached_property
     def samples(self) -> Samples:
         """One window of every session that is long enough."""
-        return _windows(self.store)
+        return windows_of_services(self.store)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -240,24 +243,21 @@ def ignores_what_it_does_not_read(case: Case) -> None:
     for name, preset in {"": {}, **case.method.presets}.items():
         method, view = case.make(preset=preset), case.view(case.samples)
         expected = method.represent(view)
-        other = _store(
+        other = three_services(
             case.folder / "-".join(["moved", *sorted({"addresses", "ports", "checksums"} & view.used)]),
             start=86_400.0 * 37 + 0.25,
             subnet=0 if "addresses" in view.used else 100,
             ports=0 if "ports" in view.used else 11,
             corrupt_checksums="checksums" not in view.used,
         )
-        arrays = method.represent(case.view(_windows(other), other))
+        arrays = method.represent(case.view(windows_of_services(other), other))
         same_inputs(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
 
 
 def sees_no_labels(case: Case) -> None:
     """The same captures in class folders of other names and in another order give equal arrays."""
-    renamed = _renamed(case.folder / "plain", case.folder / "renamed")
-    one, other = (np.lexsort([store.session(name) for name in _END_POINTS]) for store in (case.store, renamed))
-    row = np.empty(len(one), np.int64)
-    row[one] = other
-    samples = dataclasses.replace(case.samples, session=row[case.samples.session])
+    renamed = renamed_services(case.folder / "plain", case.folder / "renamed")
+    samples = dataclasses.replace(case.samples, session=same_sessions(case.store, renamed)[case.samples.session])
     same_inputs(case.inputs, case.represent(samples, renamed), "of captures in class folders of other names")
 
 
@@ -438,60 +438,6 @@ def _accuracy(method: Method, case: Case, labels: NDArray[np.int64]) -> float:
 
 def _majority(labels: NDArray[np.int64]) -> float:
     return float(np.bincount(labels).max() / len(labels))
-
-
-def _windows(store: Store) -> Samples:
-    """One window a session, the same whatever the addresses are: sorted by capture and start.
-
-    A service's windows begin STEP packets later than those of the one before, so that handshakes alone
-    give the first away.
-    """
-    label, start, packets = (store.labels(store.default_task), store.session("start"), store.session("packets"))
-    order = np.lexsort((start, store.session("capture"))).astype(np.int64)
-    first = STEP * label.astype(np.int64)
-    session = order[(label[order] != NO_CLASS) & (packets[order] > first[order])]
-    return Samples(session, first[session], packets[session] - first[session])
-
-
-def _store(folder: Path, **salted: Any) -> Store:
-    """The store of three services in a folder; written once.
-
-    ``salted`` are fields of `bench.data.demo.Salt`, ``start`` in seconds after the demo's.
-    """
-    from bench.data import cards, demo, prepare
-
-    salt = demo.Salt(**{"start": 0.0, **salted})
-
-    captures = folder / "captures"
-    if not captures.is_dir():
-        for number in range(CLASSES):
-            own = dataclasses.replace(
-                salt, start=demo.START + salt.start, subnet=salt.subnet + number, ports=salt.ports + number
-            )
-            demo.write(folder / str(number), own, seed=5, sessions=SESSIONS, captures=2, classes=number + 1)
-        (folder / "aside").mkdir()
-        for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
-            (folder / str(number) / service).rename(folder / "aside" / service)
-        (folder / "aside").rename(captures)
-    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
-    return Store.open(prepared.store_path)
-
-
-#: columns that tell a session among all of one store
-_END_POINTS: Final = ("start", "client_ip", "client_port", "server_ip", "server_port", "protocol")
-
-
-def _renamed(plain: Path, folder: Path) -> Store:
-    """The captures of a folder once more, each class under the name of another, in a store of its own."""
-    from bench.data import cards, prepare
-
-    captures = folder / "captures"
-    if not captures.is_dir():
-        names = sorted(path.name for path in (plain / "captures").iterdir())
-        for name, other in zip(names, [*names[1:], names[0]], strict=True):
-            shutil.copytree(plain / "captures" / name, captures / f"other-{other}")
-    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
-    return Store.open(prepared.store_path)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from asked import run_spec
 
-from bench.guards import ContractBroken
 from bench.method import Method
 from bench.readers import READS, View
 from bench.runs.attempt import AttemptMonitor, attempt
+from bench.runs.guards import ContractBroken
 from bench.schema import Samples
 from bench.splits.split import make_split
 

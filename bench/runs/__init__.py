@@ -5,7 +5,8 @@ each its result, predictions and model.  May import methods (by name, when one i
 ground; it compares no two runs.
 
 `registry` finds methods and what they declare without importing them (`declarations` reads their source), `plan` makes
-the matrix of runs, `attempt` is one run from split to scores, `results` what it leaves, `tracking` (the one home of
+the matrix of runs, `attempt` is one run from split to scores, `guards` what it asks of its method, `results` what it
+leaves, `tracking` (the one home of
 MLflow) remembers it, `execute` does all of it; `tuning` (the one home of Optuna) searches parameters on validation
 scores, `classify` lets a run's model answer for a new capture, `run_labels` says in words what tells runs apart.
 """

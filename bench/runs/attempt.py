@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.environment import peak_memory, reset_peak_memory
 from bench.errors import InputError
-from bench.guards import ASKED, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
 from bench.method import Inputs, Method, Monitor, Part, take
 from bench.readers import View
+from bench.runs.guards import ASKED, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
 from bench.runs.results import Predictions
 from bench.schema import drawn_order
 from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals, is_fitted
@@ -78,8 +78,8 @@ class _Clock:
 def attempt(
     spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, *, device: str = "cpu"
 ) -> Attempt:
-    """Do it.  Raises :class:`InputError` for what cannot be, ContractBroken (bench.guards) for what no method may do,
-    and whatever the method raises.
+    """Do it.  Raises :class:`InputError` for what cannot be, ContractBroken (`bench.runs.guards`) for what no method
+    may do, and whatever the method raises.
     """
     reset_peak_memory()
     clock = _Clock(monitor)

@@ -3,7 +3,8 @@
 Enters: a store's session columns and labels, a `SplitSpec`.  Leaves: a :class:`Split`, verified, or an `InputError`.
 May import the specification, the schema and errors; it never sees a method or a packet's bytes.
 
-`filters` says which sessions are left out, `sampling` which packets make a sample, `assignment` (with its compiled
+`filters` says which sessions are left out, `sampling` which packets make a sample, `groups` what stays together,
+`assignment` (with its compiled
 `assignment_kernel`) who goes where, `checks` what is promised, `split_file` how it is written down, `split` all of it.
 """
 

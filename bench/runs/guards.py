@@ -39,7 +39,7 @@ def same_inputs(expected: Inputs, inputs: Inputs, when: str) -> None:
 
 
 def arrays_of(values: NDArray[Any] | Ragged) -> tuple[NDArray[Any], ...]:
-    """The arrays of one input, of any dtype: ``[samples, ...]``, or values and offsets of unequal rows."""
+    """The arrays of one input (int, float or bool): ``[samples, ...]``, or values and offsets of unequal rows."""
     return (values.values, values.offsets) if isinstance(values, Ragged) else (values,)
 
 
