@@ -6,7 +6,7 @@ import ingest and the ground below it; it knows neither splits nor methods.
 
 `cards` reads a card, `file_list` its list of captures, `labels` its labels of sessions; `download` fetches, `sources`
 finds the captures; `prepare` makes the store, `store` opens it, `manifest` is what it says of itself.  `demo` and
-`synthetic_captures` write captures of their own, through `packet_writer`, and `contract_captures` those of `bench check`.
+`synthetic_captures` write captures of their own, through `packet_writer`; `contract_captures` has `bench check`'s.
 """
 
 import lazy_loader
