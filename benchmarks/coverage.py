@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, and how often tests find a difference between equal methods.
 
-    python benchmarks/coverage.py [--quick] [--worlds 1000] [--seed 0] [--csv results/coverage.csv]
+    python benchmarks/coverage.py [--quick] [--worlds 500] [--seed 0] [--csv results/coverage.csv]
 
 Prints Markdown.  Simulated test parts of five classes that are right in 90, 85, 80, 70 and 60 % of their sessions
 (*near-perfect*: 99.9 to 97 %); wrong answers of a group go to one other class in six of ten cases.  A class has G
@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import beta, binomtest, norm, t
 
-from bench.scores.intervals import GroupJackknife
+from bench.scores.jackknife import GroupJackknife
 from bench.scores.metrics import MACRO, precision_recall_f1
 from bench.scores.significance import LEVEL, corrected_t, holm, permute_groups
 
@@ -138,13 +138,13 @@ def score(metric: str, totals: Floats) -> Floats:
     return np.asarray((values * drawn).sum(axis=-1) / drawn.sum(axis=-1), np.float64)
 
 
-def bootstrap(rng: np.random.Generator, tables: Floats) -> tuple[Ints, Floats]:
-    """How often each group is drawn, ``[draws, groups]``, and the totals of the draws."""
-    times = rng.multinomial(len(tables), np.full(len(tables), 1 / len(tables)), DRAWS)
-    return times, np.tensordot(times, tables, 1)
+def draw_groups(rng: np.random.Generator, groups: int) -> Floats:
+    """How often each group is drawn: ``[draws, groups]``."""
+    drawn = rng.integers(0, groups, (DRAWS, groups)) + groups * np.arange(DRAWS)[:, None]
+    return np.bincount(drawn.ravel(), minlength=DRAWS * groups).reshape(DRAWS, groups).astype(np.float64)
 
 
-def linear_error(metric: str, tables: Floats, times: Ints | Floats, totals: Floats) -> Floats:
+def linear_error(metric: str, tables: Floats, times: Floats, totals: Floats) -> Floats:
     """Standard error by the groups' first-order influence on each draw's score: ``[draws]``; one method."""
     hits, predicted, support = (totals[:, row] for row in range(3))
     zero = np.zeros_like(hits)
@@ -158,17 +158,14 @@ def linear_error(metric: str, tables: Floats, times: Ints | Floats, totals: Floa
     return np.asarray(np.sqrt((times * influence**2).sum(axis=1)), np.float64)
 
 
-def interval_ends(rng: np.random.Generator, part: Part, metric: str) -> dict[str, tuple[float, float]]:
-    """The interval of each kind."""
+def interval_ends(part: Part, metric: str, times: Floats) -> dict[str, tuple[float, float]]:
+    """The interval of each kind of the first method's score, with groups drawn so many ``times [draws, groups]``."""
     tables = part.tables()[:, 0]
-    number, total = len(tables), tables.sum(axis=0)
-    value = float(score(metric, total))
-    times, totals = bootstrap(rng, tables)
-    drawn = score(metric, totals)
-    without = score(metric, total - tables)
+    number, total, totals = len(tables), tables.sum(axis=0), np.tensordot(times, tables, 1)
+    value, drawn, without = float(score(metric, total)), score(metric, totals), score(metric, total - tables)
     apart = without.mean() - without
-    error = np.sqrt((number - 1) / number * (apart**2).sum())
-    half = t.ppf(0.975, number - 1) * error
+    quantile = t.ppf(0.975, number - 1)
+    half = quantile * np.sqrt((number - 1) / number * (apart**2).sum())
     ends = {"percentile bootstrap": tuple(np.percentile(drawn, (2.5, 97.5)))}
     ends["BCa"] = corrected_and_accelerated(drawn, value, apart)
     pivot = np.percentile((drawn - value) / np.maximum(linear_error(metric, tables, times, totals), 1e-9), (2.5, 97.5))
@@ -176,10 +173,8 @@ def interval_ends(rng: np.random.Generator, part: Part, metric: str) -> dict[str
     ends["studentised bootstrap"] = value - pivot[1] * around, value - pivot[0] * around
     ends["jackknife, t(G − 1)"] = value - half, value + half
     if metric == "accuracy":
-        half = t.ppf(0.975, number - 1) * around * np.sqrt(number / (number - 1))
+        half = quantile * around * np.sqrt(number / (number - 1))
         ends["clustered binomial"] = value - half, value + half
-    estimate = GroupJackknife(part.truth, part.answers, part.groups, classes=CLASSES, metric=metric).score(0)
-    ends["taken here"] = estimate.score_interval()
     return {name: (max(float(low), 0.0), min(float(high), 1.0)) for name, (low, high) in ends.items()}
 
 
@@ -198,14 +193,17 @@ def coverage(world: World, worlds: int, seed: int) -> list[dict[str, Any]]:
     rng, truth, found = np.random.default_rng(seed), world.truth(), []
     for _ in range(worlds):
         part = world.draw(rng, methods=2)
+        times = draw_groups(rng, int(part.groups.max()) + 1)
+        jackknife = GroupJackknife(part.truth, part.answers, part.groups, classes=CLASSES)
         for metric in METRICS:
-            alone = Part(part.truth, part.groups, part.answers[:1])
-            for kind, (low, high) in interval_ends(rng, alone, metric).items():
+            ends = interval_ends(part, metric, times) | {"taken here": jackknife.score(0, metric).score_interval()}
+            for kind, (low, high) in ends.items():
                 found.append((metric, kind, low <= truth[metric] <= high, high - low))
-            both = GroupJackknife(part.truth, part.answers, part.groups, classes=CLASSES, metric=metric)
-            low, high = both.difference(0, 1).interval()
+            low, high = jackknife.difference(0, 1, metric).interval()
             found.append((metric, "difference, taken here", low <= 0 <= high, high - low))
-    means = pd.DataFrame(found, columns=["metric", "interval", "coverage", "width"]).groupby(["metric", "interval"])
+    means = pd.DataFrame(found, columns=["metric", "interval", "coverage", "width"]).groupby(
+        ["metric", "interval"], sort=False
+    )
     return [{"table": "coverage", **world.place, **row} for row in means.mean().reset_index().to_dict("records")]
 
 
@@ -213,14 +211,14 @@ def separable(part: Part, rng: np.random.Generator, best: int | None = None) -> 
     """Methods whose intervals of macro-F1 part them from the best, by the old rule and the new: ``[methods]`` each."""
     tables, metric = part.tables(), "macro_f1"
     values = score(metric, tables.sum(axis=0))
-    drawn = score(metric, bootstrap(rng, tables)[1])
+    drawn = score(metric, np.tensordot(draw_groups(rng, len(tables)), tables, 1))
     best = int(values.argmax()) if best is None else best
     low, high = np.percentile(drawn, (2.5, 97.5), axis=0)
     apart_low, apart_high = np.percentile(drawn - drawn[:, [best]], (2.5, 97.5), axis=0)
     level = (apart_low <= 0) & (apart_high >= 0)
     level |= ((low[best] <= values) & (values <= high[best])) | ((low <= values[best]) & (values[best] <= high))
-    every = GroupJackknife(part.truth, part.answers, part.groups, classes=CLASSES, metric=metric)
-    ends = np.array([every.difference(number, best).interval(len(values)) for number in range(len(values))])
+    every = GroupJackknife(part.truth, part.answers, part.groups, classes=CLASSES)
+    ends = np.array([every.difference(number, best, metric).interval(len(values)) for number in range(len(values))])
     other = np.arange(len(values)) != best
     return {"old": ~level & other, "new": ((ends[:, 0] > 0) | (ends[:, 1] < 0)) & other}
 
@@ -273,7 +271,7 @@ def false_pairs(world: World, worlds: int, seed: int) -> list[dict[str, Any]]:
     return _false(world, "two runs, accuracy", ("McNemar", "taken here"), found)
 
 
-def _false(world: World, what: str, rules: Sequence[str], found: Sequence[Sequence[bool]]) -> list[dict[str, Any]]:
+def _false(world: World, what: str, rules: Sequence[str], found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     shares = np.mean(np.array(found, np.float64), axis=0)
     return [
         {"table": "false findings", **world.place, "what": what, "rule": rule, "share": float(share)}
@@ -294,7 +292,7 @@ def simulate(worlds: int, seed: int, quick: bool) -> Iterator[list[dict[str, Any
             for methods in (5, 20)[: 1 if quick else 2]:
                 yield false_separations(World(number, effect), methods, fewer, seed)
                 if number < 10:
-                    yield false_separations_of_folds(World(number, effect), methods, fewer // 2, seed)
+                    yield false_separations_of_folds(World(number, effect), methods, fewer, seed)
         for number in groups:
             yield false_pairs(World(number, effect), worlds, seed)
 
@@ -308,6 +306,7 @@ def markdown(rows: pd.DataFrame, worlds: int, command: str) -> str:
         f"{np.sqrt(0.95 * 0.05 / worlds):.3f}), and its mean width behind a slash.", "",
     ]  # fmt: skip
     coverages = rows[rows.table == "coverage"]
+    lines += ["## Lowest and highest coverage, by groups a class", "", *_extremes(coverages)]
     for metric in METRICS:
         mine = coverages[coverages.metric == metric]
         text = mine.coverage.map("{:.3f}".format) + " / " + mine.width.map("{:.2f}".format)
@@ -323,6 +322,17 @@ def markdown(rows: pd.DataFrame, worlds: int, command: str) -> str:
     return "\n".join(lines)
 
 
+def _extremes(rows: pd.DataFrame) -> list[str]:
+    """Over effects and layouts, a line a kind of interval."""
+    keys, groups = ["right", "metric", "interval"], list(dict.fromkeys(rows.groups))
+    lines = [f"| {' | '.join([*keys, *map(str, groups)])} |", "|" + "---|" * (len(keys) + len(groups))]
+    for key, mine in rows.groupby(keys, sort=False):
+        ends = mine.groupby("groups").coverage.agg(["min", "max"])
+        texts = [f"{low:.2f}–{high:.2f}" for low, high in ends.loc[groups].itertuples(index=False)]
+        lines.append(f"| {' | '.join([*key, *texts])} |")
+    return [*lines, ""]
+
+
 def _pivot(rows: pd.DataFrame, across: str) -> list[str]:
     keys, columns = ["right", "layout", "effect", "groups"], list(dict.fromkeys(rows[across]))
     lines = [f"| {' | '.join([*keys, *columns])} |", "|" + "---|" * (len(keys) + len(columns))]
@@ -334,7 +344,7 @@ def _pivot(rows: pd.DataFrame, across: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=1000, help="a cell")
+    parser.add_argument("--worlds", type=int, default=500, help="a cell")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few cells and 30 worlds, to see that it runs")
     parser.add_argument("--csv", type=Path)

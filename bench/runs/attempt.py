@@ -17,7 +17,8 @@ from bench.errors import InputError
 from bench.method import Method, Monitor, Part
 from bench.readers import View
 from bench.runs.results import Predictions
-from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals
+from bench.scores.jackknife import count_groups, intervals
+from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
 
@@ -89,7 +90,7 @@ def attempt(
         classes, split.test.session, split.test.first, test.labels, split.groups["test"], probabilities
     )
     scores = evaluate(test.labels, probabilities, classes)
-    metrics = scores.metrics() | metrics | _interval_ends(spec, answers) | _size(method)
+    metrics = scores.metrics() | metrics | _interval_ends(answers) | _size(method)
     return Attempt(method, split, answers, scores, metrics, frozenset(reads))
 
 
@@ -149,12 +150,17 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
     return {f"validation_{name}": getattr(scores, name) for name in MACRO}
 
 
-def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:
-    """Lower and upper ends of the test scores' intervals."""
-    seed = named_seed(spec.digest, "intervals")
-    ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
-    low = {f"{name}_low": ends[0] for name, ends in ends_by_name.items()}
-    return low | {f"{name}_high": ends[1] for name, ends in ends_by_name.items()}
+def _interval_ends(test: Predictions) -> dict[str, float]:
+    """Lower and upper ends of the test scores' intervals, and how many groups stand behind them.
+
+    ``interval_groups`` is the number of groups of the tested class that has the fewest.
+    """
+    classes = len(test.classes)
+    ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=classes)
+    counts = count_groups(test.truth, test.groups, classes)
+    ends = {f"{name}_low": low for name, (low, _) in ends_by_name.items()}
+    ends |= {f"{name}_high": high for name, (_, high) in ends_by_name.items()}
+    return ends | {"interval_groups": float(counts.smallest), "interval_groups_total": float(counts.total)}
 
 
 def _size(method: Method) -> dict[str, float]:

@@ -4,7 +4,7 @@ Enters: true classes, class probabilities, groups of samples that belong togethe
 p-values and effect sizes.  May import numpy, scipy and scikit-learn, and nothing of ours: what a score means must not
 depend on where it came from.
 
-`metrics` has the scores of one run; `intervals` how sure they are, by a jackknife over groups; `significance` the tests
+`metrics` has the scores of one run; `jackknife` how sure they are, by leaving out groups; `significance` the tests
 between runs and methods.
 """
 

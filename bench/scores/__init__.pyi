@@ -1,6 +1,6 @@
-from .intervals import difference as difference
-from .intervals import interval as interval
-from .intervals import intervals as intervals
+from .jackknife import difference as difference
+from .jackknife import interval as interval
+from .jackknife import intervals as intervals
 from .metrics import Scores as Scores
 from .metrics import evaluate as evaluate
 from .significance import nemenyi as nemenyi

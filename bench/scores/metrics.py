@@ -1,4 +1,4 @@
-"""Scores of class probabilities; `intervals` tells how sure one can be of them.
+"""Scores of class probabilities; `jackknife` tells how sure one can be of them.
 
 An *abstention* is a row of NaN: it counts as an error with confidence 0, and stays visible.  Macro averages
 run over all classes of the task, also over one that the test part lacks (its scores are 0); scikit-learn says
@@ -118,7 +118,10 @@ def macro_f1(truth: Ints, predictions: Ints, classes: int) -> float:
 
 
 def precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tuple[Floats, Floats, Floats]:
-    """Of counts of any equal shape, whole or weighted by 1 or more; 0 where nothing could be right."""
+    """Of counts ``[…, classes]``, whole or weighted by 1 or more: float64 of that shape.
+
+    0 where nothing could be right.
+    """
     return (
         hits / np.maximum(predicted, 1),
         hits / np.maximum(support, 1),

@@ -101,8 +101,9 @@ def count_groups(truth: Ints, groups: Ints, classes: int) -> GroupCounts:
     >>> count_groups(np.array([0, 0, 1, 1]), np.array([7, 8, 8, 8]), 3)
     GroupCounts(total=2, smallest=1)
     """
-    design = _Design(truth, groups, classes)
-    return GroupCounts(design.number, int(design.groups[design.groups > 0].min()))
+    together = np.unique(np.stack((groups, truth)), axis=1)
+    each = np.bincount(together[1], minlength=classes)
+    return GroupCounts(len(np.unique(groups)), int(each[each > 0].min()))
 
 
 def interval(
@@ -112,12 +113,13 @@ def interval(
 
     ``predictions`` come from `decide`; ``groups``, int64 ``[samples]``, are any labels.
     """
-    return GroupJackknife(truth, [predictions], groups, classes=classes, metric=metric).score(0).score_interval()
+    return GroupJackknife(truth, [predictions], groups, classes=classes).score(0, metric).score_interval()
 
 
 def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int) -> Mapping[str, tuple[float, float]]:
     """`interval` of every metric of `MACRO`, by its name; arrays are ``[samples]``."""
-    return {name: interval(truth, predictions, groups, classes=classes, metric=name) for name in MACRO}
+    jackknife = GroupJackknife(truth, [predictions], groups, classes=classes)
+    return {name: jackknife.score(0, name).score_interval() for name in MACRO}
 
 
 def difference(
@@ -128,50 +130,53 @@ def difference(
     The same groups are left out for both.  An interval without 0 is a difference that the choice of groups does not
     explain.
     """
-    estimate = GroupJackknife(truth, predictions, groups, classes=classes, metric=metric).difference(0, 1)
+    estimate = GroupJackknife(truth, predictions, groups, classes=classes).difference(0, 1, metric)
     return (estimate.value, *estimate.interval())
 
 
 class GroupJackknife:
-    """A metric of `MACRO` of several methods' answers to the same samples, with each group left out in turn.
+    """Several methods' answers to the same samples, with each group left out in turn.
 
-    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method.
+    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method.  Methods are
+    named by their place, metrics as in `MACRO`.
     """
 
-    def __init__(
-        self, truth: Ints, predictions: Sequence[Ints], groups: Ints, *, classes: int, metric: str = "macro_f1"
-    ) -> None:
-        self.truth, self.predictions, self.metric = truth, predictions, metric
-        self.design = _Design(truth, groups, classes)
-        tables = [confusion(truth, predicted, classes) for predicted in predictions]
-        self.values: Floats = np.array([_score(metric, *_totals(table)) for table in tables])  # [methods]
-        self._weights = [_gradient(metric, table) for table in tables]
-        self._changes = [
-            _changes(metric, self.design, predicted, table)
-            for predicted, table in zip(predictions, tables, strict=True)
-        ]
+    def __init__(self, truth: Ints, predictions: Sequence[Ints], groups: Ints, *, classes: int) -> None:
+        self.truth, self.predictions = truth, predictions
+        self.counts = count_groups(truth, groups, classes)
+        self._design = _Design(truth, groups, classes)
+        self._tables = [confusion(truth, predicted, classes) for predicted in predictions]
+        self._known: dict[tuple[int, str], Floats] = {}
 
-    def score(self, method: int) -> Estimate:
-        """The score of a method, by its place."""
-        return self._estimate(float(self.values[method]), self._changes[method], self._influence(method))
+    def value(self, method: int, metric: str) -> float:
+        """The metric of all samples."""
+        return float(_score(metric, *_totals(self._tables[method])))
 
-    def difference(self, one: int, other: int) -> Estimate:
+    def score(self, method: int, metric: str) -> Estimate:
+        """The score of a method."""
+        changes, influence = self._changes(method, metric), self._influence(method, metric)
+        return self._estimate(self.value(method, metric), metric, changes, influence)
+
+    def difference(self, one: int, other: int, metric: str) -> Estimate:
         """The score of one method less that of another."""
-        return self._estimate(
-            float(self.values[one] - self.values[other]),
-            self._changes[one] - self._changes[other],
-            self._influence(one) - self._influence(other),
-        )
+        changes = self._changes(one, metric) - self._changes(other, metric)
+        influence = self._influence(one, metric) - self._influence(other, metric)
+        return self._estimate(self.value(one, metric) - self.value(other, metric), metric, changes, influence)
 
-    def _influence(self, method: int) -> Floats:
+    def _changes(self, method: int, metric: str) -> Floats:
+        if (key := (method, metric)) not in self._known:
+            self._known[key] = _changes(metric, self._design, self.predictions[method], self._tables[method])
+        return self._known[key]
+
+    def _influence(self, method: int, metric: str) -> Floats:
         """How much one more sample like each would move the score, but for a constant of its class: ``[samples]``."""
-        hit, answered = self._weights[method]
+        hit, answered = _gradient(metric, self._tables[method])
         predicted = self.predictions[method]
         return np.asarray((predicted == self.truth) * hit[self.truth] - answered[predicted], np.float64)
 
-    def _estimate(self, value: float, changes: Floats, influence: Floats) -> Estimate:
-        sessions, groups = (_independent(self.metric, counts) for counts in (self.design.samples, self.design.groups))
-        return Estimate(value, float((changes**2).sum()), self.design.freedom(influence), sessions, groups)
+    def _estimate(self, value: float, metric: str, changes: Floats, influence: Floats) -> Estimate:
+        sessions, groups = (_independent(metric, counts) for counts in (self._design.samples, self._design.groups))
+        return Estimate(value, float((changes**2).sum()), self._design.freedom(influence), sessions, groups)
 
 
 class _Design:
@@ -189,7 +194,7 @@ class _Design:
 
     def by_class(self, values: Floats) -> Floats:
         """Sums of ``values [rows]``: float64 ``[classes]``."""
-        return np.bincount(self.kind, values, minlength=len(self.samples))
+        return np.asarray(np.bincount(self.kind, values, minlength=len(self.samples)), np.float64)
 
     @cached_property
     def _model(self) -> tuple[Floats, Floats, Floats]:
@@ -199,13 +204,14 @@ class _Design:
         samples and w = a / (1 - a) sqrt((G - 1) / G).  Returns w; the variance that all groups of a class have then;
         and the inner products over groups of the columns w and w a of all classes, ``[2 classes, 2 classes]``.
         """
-        from scipy.sparse import csr_matrix, hstack  # 0.1 s to import
+        from scipy.sparse import csr_matrix  # 0.1 s to import
 
-        number, share = self.groups[self.kind], self.share
+        number, share, classes = self.groups[self.kind], self.share, len(self.samples)
         weight = np.where(self.several, share / np.where(self.several, 1 - share, 1) * np.sqrt(1 - 1 / number), 0.0)
         variance = self.by_class(weight**2 * (1 - 2 * share + self.by_class(share**2)[self.kind]))
-        shape = (self.number, len(self.samples))
-        columns = hstack([csr_matrix((v, (self.group, self.kind)), shape=shape) for v in (weight, weight * share)])
+        places = np.tile(self.group, 2), np.concatenate((self.kind, self.kind + classes))
+        both = np.concatenate((weight, weight * share))
+        columns = csr_matrix((both, places), shape=(self.number, 2 * classes))
         return weight, variance, (columns.T @ columns).toarray()
 
     def freedom(self, influence: Floats) -> float:
@@ -234,7 +240,7 @@ class _Design:
         """Sum of squares around the class's mean, float64 ``[classes]``."""
         size = np.maximum(self.samples, 1)
         mean = np.bincount(self.truth, influence, minlength=len(size)) / size
-        return np.bincount(self.truth, (influence - mean[self.truth]) ** 2, minlength=len(size))
+        return np.asarray(np.bincount(self.truth, (influence - mean[self.truth]) ** 2, minlength=len(size)), np.float64)
 
 
 def _changes(metric: str, design: _Design, predicted: Ints, table: Ints) -> Floats:
@@ -257,7 +263,7 @@ def _changes(metric: str, design: _Design, predicted: Ints, table: Ints) -> Floa
     number = design.groups[design.kind]
     centred = changes - design.by_class(changes)[design.kind] / number
     scaled = np.where(design.several, centred * np.sqrt(1 - 1 / number), 0.0)
-    return np.bincount(design.group, scaled, minlength=design.number)
+    return np.asarray(np.bincount(design.group, scaled, minlength=design.number), np.float64)
 
 
 def _without(metric: str, rows: Floats, kind: Ints, groups: Ints, table: Ints) -> Floats:
@@ -297,8 +303,8 @@ def _gradient(metric: str, table: Ints) -> tuple[Floats, Floats]:
         "macro_recall": (support, 0.0),
         "macro_f1": ((predicted + support) / 2, 0.5),
     }[metric]
-    divisor = np.where(divisor > 0, divisor, 1)
-    return 1 / divisor / classes, np.append(share * hits / divisor**2 / classes, 0.0)
+    size = np.where(divisor > 0, divisor, 1).astype(np.float64)
+    return 1 / size / classes, np.append(share * hits / size**2 / classes, 0.0)
 
 
 def _independent(metric: str, counts: Ints) -> float:
@@ -317,9 +323,8 @@ def _studentised_range(methods: int, freedom: float) -> float:
     """The quantile of the largest difference of so many equal methods, in standard errors of a difference."""
     if methods == 2:
         return _student(freedom)
-    digits = 10.0 ** (
-        np.floor(np.log10(freedom)) - 1
-    )  # two of them, rounded down: few values to compute, none too small
+    # two digits, rounded down: few values to compute, and none too small
+    digits = 10.0 ** (np.floor(np.log10(freedom)) - 1)
     return _range_quantile(methods, float(np.floor(freedom / digits) * digits))
 
 
