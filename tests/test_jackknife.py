@@ -1,6 +1,12 @@
 """Intervals over groups: by hand, against slow references, and in simulations that the percentile bootstrap fails."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -16,6 +22,8 @@ from bench.scores.jackknife import (
     mean_estimate,
 )
 from bench.scores.metrics import ABSTAINED, MACRO, evaluate
+
+ROOT = Path(__file__).parents[1]
 
 
 def case(seed, sessions=200, classes=5, groups=40, present=None):
@@ -223,3 +231,34 @@ def test_equal_methods_are_not_parted_from_the_best_where_single_intervals_part_
         single.append(any(estimate.interval()[1] < 0 for estimate in apart))
         simultaneous.append(any(estimate.interval(8)[1] < 0 for estimate in apart))
     assert np.mean(simultaneous) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200) and np.mean(single) > 0.15
+
+
+def committed():
+    return pd.read_csv(ROOT / "results" / "coverage.csv")
+
+
+def test_the_committed_simulation_says_what_the_documents_say():
+    """No usual cell is far below 0.95 (standard error 0.01), where the bootstrap is in many."""
+    rows = committed()
+    usual = rows[(rows.table == "coverage") & (rows.right == "usual")]
+    lowest = usual.groupby("interval").coverage.min()
+    assert lowest["taken here"] >= 0.93 and lowest["difference, taken here"] >= 0.92
+    assert lowest["percentile bootstrap"] < 0.5 and lowest["BCa"] < 0.5 and lowest["jackknife, t(G − 1)"] < 0.9
+    assert len(usual[usual.interval == "taken here"]) == 120
+    false = rows[(rows.table == "false findings") & (rows.rule == "taken here")]
+    highest = false.groupby("what").share.max()
+    error = {worlds: np.sqrt(0.05 * 0.95 / worlds) for worlds in (200, 500)}
+    assert max(highest[f"{number} methods, one or two blocks, macro-F1"] for number in (5, 20)) <= 0.05 + 2 * error[200]
+    assert highest["two runs, accuracy"] <= 0.05 + 2 * error[500]
+
+
+@pytest.mark.slow
+def test_the_simulation_runs_and_is_the_same_under_a_seed(tmp_path):
+    command = [sys.executable, "benchmarks/coverage.py", "--quick", "--csv", str(tmp_path / "a.csv")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    rows = pd.read_csv(tmp_path / "a.csv")
+    assert set(committed().columns) == set(rows.columns) and "## False findings" in done.stdout
+    subprocess.run([*command[:-1], str(tmp_path / "b.csv")], cwd=ROOT, check=True, capture_output=True,
+                   env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()

@@ -233,7 +233,7 @@ def _protocol(results: ExperimentResults, mode: str) -> str:
 def paired_notes(results: ExperimentResults, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
     """The first arm of each couple less the second on the same test sessions, seed by seed and fold by fold.
 
-    The interval is of all test samples taken as one and resamples groups; the p-value is of the corrected resampled
+    The interval is of all test samples taken as one and over groups; the p-value is of the corrected resampled
     t-test on the scores of each seed and fold, corrected for the number of couples (Holm).
     """
     lines = []

@@ -138,7 +138,7 @@ class GroupJackknife:
     """Several methods' answers to the same samples, with each group left out in turn.
 
     ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method.  Methods are
-    named by their place, metrics as in `MACRO`.
+    named by their place, metrics as in `MACRO`; another one raises ValueError.
     """
 
     def __init__(self, truth: Ints, predictions: Sequence[Ints], groups: Ints, *, classes: int) -> None:
