@@ -302,7 +302,7 @@ class SplitSpec:
 
     @property
     def group_label(self) -> str:
-        """The groups that the scheme keeps together and bootstrap intervals resample."""
+        """The groups that the scheme keeps together, over which intervals are taken."""
         if self.attribute:
             return f"values of {self.attribute.partition('=')[0]}"
         own = {"capture": "capture groups", "capture+session": "groups of captures that share 5-tuples"}

@@ -15,21 +15,23 @@ def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="
     folds = folds if fold is None else folds or 5
     split = SplitSpec(more.pop("split", "session"), seed, fold, folds, more.pop("max_per_class", None))
     spec = RunSpec(method, **place, split=split, parameters=more.pop("parameters", {}), store="0f")
+    groups = more.pop("groups", (9.0, 40.0))  # behind the interval; None: a run of an earlier version
     metrics = {} if f1 is None else {n: f1 for n in ("accuracy", "macro_precision", "macro_recall", "macro_f1")}
     metrics |= {"abstentions": more.pop("abstentions", 0.0), "seconds": 12.34} if metrics else {}
     if interval:
         metrics |= {"macro_f1_low": interval[0], "macro_f1_high": interval[1]}
+        metrics |= {} if groups is None else {"interval_groups": groups[0], "interval_groups_total": groups[1]}
     run_id = f"{method}-{seed}-{fold}"
     return Record(run_id, status, reason, spec, metrics, folder=folder, **more)
 
 
-def answered(folder, correct, *, truth=None, session=None):
-    """A run's folder whose predictions are right where ``correct``."""
+def answered(folder, correct, *, truth=None, session=None, each=2):
+    """A run's folder whose predictions are right where ``correct``, with ``each`` sessions a group."""
     truth = np.arange(len(correct)) % 2 if truth is None else truth
     answers = np.where(correct, truth, 1 - truth)
     session = np.arange(len(correct)) if session is None else session
     folder.mkdir()
-    made = Predictions(["a", "b"], session, 0 * session, truth, session // 2, np.eye(2, dtype=np.float32)[answers])
+    made = Predictions(["a", "b"], session, 0 * session, truth, session // each, np.eye(2, dtype=np.float32)[answers])
     made.save(folder / "predictions.npz")
     return folder
 

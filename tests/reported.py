@@ -6,7 +6,8 @@ import numpy as np
 
 from bench.runs.execute import tags_of, title_of
 from bench.runs.tracking import Tracker
-from bench.scores.metrics import evaluate, intervals
+from bench.scores.jackknife import intervals
+from bench.scores.metrics import evaluate
 from bench.spec import RunSpec, SplitSpec
 
 EVIL = '<script>alert(1)</script>&"x'
@@ -49,6 +50,7 @@ def record(tracker, spec, seed, epochs=0, status="done"):
     metrics = scores.metrics() | {"seconds": 1.5, "seconds_fit": 1.25, "peak_memory_bytes": 2e8}
     for number, side in enumerate(("low", "high")):
         metrics |= {f"{name}_{side}": pair[number] for name, pair in ends.items()}
+    metrics |= {"interval_groups": 12.0, "interval_groups_total": 60.0}
     run.metrics(metrics)
     for epoch in range(epochs):
         run.curve(epoch + 1, {"epoch/loss": 1 / (epoch + 1), "epoch/validation_macro_f1": epoch / epochs})

@@ -187,7 +187,8 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
 def record():
     def make(method, parameters=None, status="done", split="session", **other):
         names = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
-        scores = {name: 0.5 for name in names} | {"abstentions": 3.0} if status == "done" else {}
+        scores = {name: 0.5 for name in names} | {"abstentions": 3.0, "interval_groups": 4.0}
+        scores = scores if status == "done" else {}
         spec = RunSpec(method, "d", "t", SplitSpec(split), parameters or {})
         return Record("f00", status, metrics=scores, spec=spec, **{"reason": "", **other})
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from capture_bytes import CLIENT, SERVER, enhanced, ether, interface, ipv4, section
 
+from bench.cli.text import outcome_table
 from bench.data import demo
+from bench.runs.execute import Outcome
+from bench.spec import RunSpec
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -70,7 +73,7 @@ def test_tables_and_comparisons_read_what_runs_wrote(bench):
     compared = json.loads(out)
     assert status == 0
     assert compared["macro_f1"]["difference"] > 0
-    assert 0 <= compared["mcnemar"]["p"] <= 1
+    assert 0 <= compared["permutation"]["p"] <= 1
 
 
 def test_classify_labels_a_new_capture(bench, place):
@@ -314,3 +317,13 @@ def test_the_installed_command_lists(place):
         done = subprocess.run([command, *words], capture_output=True, text=True, check=False, cwd=place)
         assert (done.returncode, done.stderr) == (0, "")
     assert "temperature" in subprocess.run([command, "methods", "atvitsc"], capture_output=True, text=True).stdout
+
+
+def test_an_interval_over_few_groups_is_marked_where_runs_end():
+    ends = {"accuracy": 0.8, "macro_f1": 0.7, "macro_f1_low": 0.5, "macro_f1_high": 0.9, "seconds": 1.0}
+    spec = RunSpec("forest", "demo", "service")
+    outcomes = [Outcome(spec, "done", metrics=ends | more) for more in ({"interval_groups": 2.0}, {})]
+    outcomes.append(Outcome(spec, "done", metrics=ends | {"interval_groups": 3.0}))
+    _, few, earlier, trusted, *notes = outcome_table(outcomes).splitlines()
+    assert "0.500-0.900 §" in few and "0.500-0.900 ¶" in earlier and "0.500-0.900  " in trusted
+    assert [note[0] for note in notes] == ["§", "¶"]

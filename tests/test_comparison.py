@@ -22,7 +22,8 @@ def test_comparison_by_hand(tmp_path):
     second = record("knn", 0.9, folder=answered(tmp_path / "b", b))
     compared = compare([first], [second])
     found = compared.to_dict()
-    assert found["mcnemar"] == {"only_a": 9, "only_b": 1, "p": pytest.approx(22 / 1024)}
+    # groups of two: b alone is right in group 1 once, a alone in groups 5 to 8 twice and in group 9 once
+    assert found["permutation"] == {"only_a": 9, "only_b": 1, "groups": 6, "p": pytest.approx(2 * 3 / 64)}
     assert (found["samples"], found["times"], found["groups"], found["resampled"]) == (40, 1, 20, "5-tuples")
     accuracy = found["accuracy"]
     assert (accuracy["a"], accuracy["b"], accuracy["difference"]) == (39 / 40, 31 / 40, pytest.approx(8 / 40))
@@ -31,11 +32,12 @@ def test_comparison_by_hand(tmp_path):
     assert text[0] == "demo · service · session" and text[4].split()[:4] == ["accuracy", "0.975", "0.775", "+0.200"]
     assert text[6].startswith("a: forest  (forest-0") and text[7].startswith("b: knn")
     assert text[8] == "40 test samples, in 20 5-tuples"
+    assert text[9].startswith("[ ] 95 %: jackknife over 5-tuples, those of the split, at least 20 of each tested class")
     assert text[9].endswith("; it does not cover the choice of captures and is narrower than one that does")
-    assert text[-1] == "McNemar: only a right 9, only b right 1, p = 0.0215  (takes samples as independent)"
+    assert text[-1] == "permutation by group, accuracy: only a right 9, only b right 1, 6 groups differ: p = 0.0938"
 
 
-def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
+def test_folds_are_pooled_and_seeds_keep_their_groups(tmp_path):
     def runs(method, wrong, **field):
         return [
             record(
@@ -50,10 +52,12 @@ def test_folds_are_pooled_and_seeds_have_no_mcnemar(tmp_path):
 
     a, b = runs("forest", 2, fold=1), runs("knn", 4, fold=1)
     found = compare(a, b[::-1]).to_dict()
-    assert found["samples"] == 40 and found["mcnemar"]["only_a"] == 4
+    assert found["samples"] == 40 and found["permutation"]["only_a"] == 4
     compared = compare(runs("tree", 2, seed=0), runs("rule", 4, seed=0))
     again = compared.to_dict()
-    assert (again["samples"], again["times"], again["mcnemar"], again["groups"]) == (20, 2, None, 10)
+    assert (again["samples"], again["times"], again["groups"]) == (20, 2, 10)
+    assert again["permutation"] == {"only_a": 4, "only_b": 0, "groups": 1, "p": None}  # both seeds in one group
+    assert "1 groups differ: not testable, it takes 6" in render(comparison_table(compared))
     assert "20 test samples, each tested up to 2 times, in 10 5-tuples" in render(comparison_table(compared))
     with refused("different-tests", "seed 0 fold 1"):
         compare(a, b[:1])
@@ -80,7 +84,7 @@ def test_a_comparison_names_its_unit_its_marks_and_its_place_in_every_form(tmp_p
     b = record("knn", 0.9, split="capture", folder=answered(tmp_path / "b", ~right))
     found = comparison_table(compare([a], [b]))
     text = render(found)
-    assert "in 5 capture groups" in text and "narrower" not in text
+    assert "in 5 capture groups" in text and "§" not in text and "narrower" not in text
     assert "a: forest †  (" in text and "† reduced scale" in text
     told = json.loads(render(found, "json"))
     assert told["accuracy"]["a"] == 0.9 and told["a"]["marks"] == ["reduced"] and len(told["rows"]) == 2

@@ -51,7 +51,9 @@ def runs(arm, mode, *values, **more):
 
 def test_percent_tells_what_its_uncertainty_is():
     assert percent({"f1": 0.5, "f1_sd": 0.01}, "f1") == "50.00 ± 1.00"
-    assert percent({"f1": 0.5, "f1_low": 0.4, "f1_high": 0.61}, "f1") == "50.00 [40.00, 61.00]"
+    ends = {"f1": 0.5, "f1_low": 0.4, "f1_high": 0.61}
+    shown = [percent(ends | more, "f1") for more in ({"interval_groups": 3.0}, {"interval_groups": 2.0}, {})]
+    assert shown == ["50.00 [40.00, 61.00]", "50.00 [40.00, 61.00] §", "50.00 [40.00, 61.00] ¶"]
     assert percent({}, "f1") == "–"
 
 
@@ -85,12 +87,15 @@ def test_welchs_interval_is_scipys_where_nothing_is_shared():
 
 def test_couples_are_separable_only_if_interval_and_test_agree(monkeypatch):
     apart = {m: Difference(0, 0, 0.1, 0.05, 0.15) for m in ("accuracy", "macro_f1")}
-    compared = SimpleNamespace(differences=apart)
+    compared = SimpleNamespace(differences=apart, few=False)
     monkeypatch.setattr(experiment_results, "compare", lambda one, other: compared)
     sure = results(runs(0, "clean", 0.9, 0.91, 0.92), runs(1, "clean", 0.8, 0.81, 0.815), modes=("clean",))
     line, how = paired_notes(sure, [ARMS])
     assert line.startswith("clean: A − B: accuracy +10.00 [+5.00, +15.00], f1 +10.00") and line.endswith(": separable")
     assert "Holm" in how
+    compared.few = True
+    assert paired_notes(sure, [ARMS])[0].endswith(": not separable")
+    compared.few = False
     noisy = results(runs(0, "clean", 0.9, 0.7, 0.9), runs(1, "clean", 0.8, 0.81, 0.7), modes=("clean",))
     assert paired_notes(noisy, [ARMS])[0].endswith(": not separable")
     few = results(runs(0, "clean", 0.9), runs(1, "clean", 0.8), modes=("clean",))
@@ -125,8 +130,8 @@ def test_a_sweep_is_set_against_what_seeds_alone_would_give():
 
 
 def test_few_sessions_make_no_interval():
-    seen = SimpleNamespace(accuracy=1.0, interval=(1.0, 1.0), samples=4, sessions=1, classes=["x"])
-    assert "(too few sessions for an interval)" in _mean_diagonal(seen)
+    seen = SimpleNamespace(accuracy=1.0, interval=(1.0, 1.0), samples=4, sessions=1, classes=["x"], few_groups=False)
+    assert "(too few sessions or groups for an interval)" in _mean_diagonal(seen)
     assert "[90.00, 95.00]" in _mean_diagonal(
         SimpleNamespace(**{**vars(seen), "sessions": 10, "interval": (0.9, 0.95)})
     )

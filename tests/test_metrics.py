@@ -1,11 +1,10 @@
-"""Scores against scikit-learn, intervals against a simulation."""
+"""Scores against scikit-learn."""
 
 import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bench.scores.metrics import ABSTAINED, MACRO, decide, difference, evaluate, interval, intervals, macro_f1
-from bench.scores.significance import mcnemar
+from bench.scores.metrics import ABSTAINED, decide, evaluate, macro_f1
 
 
 def case(seed, sessions=200, classes=5, abstained=0, present=None):
@@ -92,92 +91,6 @@ def test_arrays_that_do_not_fit_are_refused(truth, shape):
 def test_an_abstention_scores_one_by_brier_whatever_the_classes():
     probabilities = np.full((3, 4), np.nan, np.float32)
     assert evaluate(np.array([0, 1, 3]), probabilities, list("abcd")).brier == 1.0
-
-
-@pytest.mark.parametrize("metric", MACRO)
-def test_all_intervals_at_once_are_those_one_by_one(metric):
-    """Also where a class is in nobody's truth: it scores 0 and is averaged over all the same."""
-    truth, probabilities = case(4, sessions=300, classes=5, present=3, abstained=30)
-    groups = np.random.default_rng(5).integers(0, 40, 300)
-    answers = decide(probabilities)
-    alone = interval(truth, answers, groups, classes=5, metric=metric, draws=1000, seed=9)
-    assert intervals(truth, answers, groups, classes=5, seed=9)[metric] == pytest.approx(alone, abs=1e-12)
-    low, high = alone
-    assert low <= getattr(evaluate(truth, probabilities, list("abcde")), metric) <= high
-
-
-@pytest.mark.parametrize("metric", MACRO)
-def test_draws_equal_resampling_groups_one_by_one(metric):
-    """The interval's ends are those of the plain, slow bootstrap, but for chance."""
-    truth, probabilities = case(1, sessions=300, classes=3)
-    groups = np.random.default_rng(2).integers(0, 30, 300)
-    predictions = decide(probabilities)
-    rng = np.random.default_rng(3)
-    members = [np.flatnonzero(groups == g) for g in range(30)]
-    plain = []
-    for _ in range(1500):
-        rows = np.concatenate([members[g] for g in rng.integers(0, 30, 30)])
-        plain.append(
-            getattr(evaluate(truth[rows], np.eye(3, dtype=np.float32)[predictions[rows]], list("abc")), metric)
-        )
-    low, high = interval(truth, predictions, groups, classes=3, metric=metric, draws=20_000)
-    assert (low, high) == pytest.approx(tuple(np.percentile(plain, (2.5, 97.5))), abs=0.012)
-
-
-def test_the_interval_covers_the_truth_in_simulation():
-    """Groups that share their luck: 95 % intervals by group hold, intervals by session are far too narrow."""
-    rng = np.random.default_rng(0)
-    covered = {"group": 0, "session": 0}
-    for trial in range(200):
-        luck = rng.beta(2, 2, 60)  # mean accuracy 0.5
-        groups = np.repeat(np.arange(60), 20)
-        truth = rng.integers(0, 2, len(groups))
-        predictions = np.where(rng.uniform(size=len(groups)) < luck[groups], truth, 1 - truth)
-        for kind, by in (("group", groups), ("session", np.arange(len(groups)))):
-            low, high = interval(truth, predictions, by, classes=2, metric="accuracy", draws=400, seed=trial)
-            covered[kind] += low <= 0.5 <= high
-    assert 0.90 <= covered["group"] / 200 <= 0.99
-    assert covered["session"] / 200 < 0.75
-
-
-def test_a_class_that_a_draw_lacks_does_not_pull_the_interval_down():
-    truth = np.array([0] * 50 + [1])
-    low, high = interval(truth, truth, np.arange(51), classes=2)
-    assert (low, high) == (1.0, 1.0)
-    assert interval(truth, truth, np.arange(51), classes=3) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
-
-
-def test_interval_depends_on_the_seed_alone_and_not_on_group_names():
-    truth, probabilities = case(5)
-    groups = np.arange(200) // 4
-    answers = decide(probabilities)
-    one = interval(truth, answers, groups, classes=5, seed=1)
-    assert one == interval(truth, answers, groups * 7 - 3, classes=5, seed=1)
-    assert one != interval(truth, answers, groups, classes=5, seed=2)
-    assert intervals(truth, answers, groups, classes=5, seed=1)["macro_f1"] == one
-
-
-def test_difference_is_paired():
-    truth, probabilities = case(6, sessions=400)
-    groups = np.arange(400) // 4
-    a = decide(probabilities)
-    b = np.where(np.arange(400) % 20 == 0, (a + 1) % 5, a)
-    same, low, high = difference(truth, (a, a), groups, classes=5)
-    assert (same, low, high) == (0.0, 0.0, 0.0)
-    apart, low, high = difference(truth, (a, b), groups, classes=5, metric="accuracy")
-    assert apart == pytest.approx((a == truth).mean() - (b == truth).mean())
-    assert 0 < low <= apart <= high
-    alone = interval(truth, a, groups, classes=5, metric="accuracy")
-    assert high - low < (alone[1] - alone[0]) / 1.5  # what pairing is for
-
-
-def test_mcnemar_by_hand():
-    a = np.array([True] * 1 + [False] * 9 + [True] * 20 + [False] * 5)
-    b = np.array([False] * 1 + [True] * 9 + [True] * 20 + [False] * 5)
-    test = mcnemar(a, b)
-    assert (test["only_a"], test["only_b"]) == (1, 9)
-    assert test["p"] == pytest.approx(2 * (1 + 10) / 2**10)  # two tails of a fair coin thrown ten times
-    assert mcnemar(a, a)["p"] == 1.0
 
 
 def test_macro_f1_by_hand_counts_an_absent_class_as_zero():

@@ -1,5 +1,6 @@
 """Tests for methods on blocks, against hand-worked examples, SciPy and a small simulation."""
 
+import itertools
 import struct
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 from scipy import stats
 
 from bench.render.plots import draw_critical_difference
-from bench.scores.metrics import difference, interval
 from bench.scores.significance import (
+    ROUNDING,
     cohens_dz,
     corrected_t,
     critical_difference,
@@ -16,6 +17,7 @@ from bench.scores.significance import (
     friedman,
     holm,
     nemenyi,
+    permute_groups,
     ranks,
     welch,
 )
@@ -138,23 +140,67 @@ def test_the_correction_keeps_the_level_where_folds_share_their_noise():
     assert found == pytest.approx(0.05, abs=0.015) and plain > 0.3
 
 
-@pytest.mark.slow
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """Sessions of a group are right or wrong together: 120 groups of 5, accuracy 0.7 against 0.6, in 200 worlds."""
-    generator, groups = np.random.default_rng(3), np.repeat(np.arange(120), 5)
-    truth = np.zeros(600, np.int64)
-    held, held_apart, held_naive = [], [], []
-    for world in range(200):
-        wrong = [np.repeat(generator.random(120) > rate, 5).astype(np.int64) for rate in (0.7, 0.6)]
-        options = {"classes": 2, "metric": "accuracy", "draws": 300, "seed": world}
-        low, high = interval(truth, wrong[0], groups, **options)
-        held.append(low <= 0.7 <= high)
-        low, high = interval(truth, wrong[0], np.arange(600), **options)
-        held_naive.append(low <= 0.7 <= high)
-        _, low, high = difference(truth, (wrong[0], wrong[1]), groups, **options)
-        held_apart.append(low <= 0.1 <= high)
-    assert 0.90 <= np.mean(held) <= 0.98 and 0.90 <= np.mean(held_apart) <= 0.98
-    assert np.mean(held_naive) < 0.75  # sessions one by one feign certainty
+def signs_one_by_one(apart):
+    """The definition: every choice of signs, written out."""
+    sums = np.array(list(itertools.product((1, -1), repeat=len(apart)))) @ np.abs(apart)
+    return (np.abs(sums) >= abs(apart.sum())).mean()
+
+
+def answers_of(apart, both=3):
+    """Right answers of two methods in groups where only one is right ``apart`` times, and both ``both`` times."""
+    rows = [(g, d > 0, d < 0) for g, d in enumerate(apart) for _ in range(abs(d))]
+    rows += [(g, True, True) for g in range(len(apart)) for _ in range(both)]
+    groups, a, b = (np.array(column) for column in zip(*rows, strict=True))
+    return a, b, groups
+
+
+def test_the_permutation_by_group_by_hand():
+    """Differences 3, 1, 1, 1, 1, 1: of 64 choices of signs 2 have a sum of 8, the next ones 6: p = 2/64."""
+    found = permute_groups(*answers_of([3, 1, 1, 1, 1, 1]))
+    assert found == {"only_a": 8, "only_b": 0, "groups": 6, "p": pytest.approx(2 / 64)}
+    found = permute_groups(*answers_of([3, 1, 1, 1, 1, -1]))  # sums of 6 or more: 8 once, 6 five times, on both sides
+    assert found == {"only_a": 7, "only_b": 1, "groups": 6, "p": pytest.approx(2 * 6 / 64)}
+
+
+def test_fewer_than_six_groups_that_differ_are_not_testable():
+    """2 / 2**5 = 0.0625: nothing could be found."""
+    found = permute_groups(*answers_of([90, 80, 70, 60, 50, 0, 0, 0]))
+    assert (found["groups"], found["p"], found["only_a"]) == (5, None, 350)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_p_is_the_share_of_all_choices_of_signs(seed):
+    generator = np.random.default_rng(seed)
+    apart = generator.integers(1, 40, 11) * generator.choice((-1, 1), 11)
+    assert permute_groups(*answers_of(apart))["p"] == pytest.approx(signs_one_by_one(apart), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_permutation_is_mcnemars_where_every_sample_is_a_group(seed):
+    a, b = np.random.default_rng(seed).random((2, 200)) < [[0.7], [0.6]]
+    only = int((a & ~b).sum()), int((b & ~a).sum())
+    found = permute_groups(a, b, np.arange(200))
+    assert (found["only_a"], found["only_b"]) == only
+    assert found["p"] == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue, rel=1e-9)
+    swapped = permute_groups(b, a, np.arange(200) * 3 - 7)  # neither order nor names of groups matter
+    assert swapped["p"] == pytest.approx(found["p"]) and swapped["only_a"] == found["only_b"]
+
+
+def test_a_very_small_p_is_no_rounding_error():
+    every = np.ones(5000, bool)
+    assert permute_groups(every, ~every, np.arange(5000))["p"] == ROUNDING
+    assert permute_groups(every, every, np.arange(5000))["p"] is None
+
+
+def test_the_permutation_keeps_its_level_where_mcnemar_does_not():
+    """Two methods that are equally good, each with luck of its own in each of 20 groups of 15: 400 worlds."""
+    generator, groups, found = np.random.default_rng(4), np.repeat(np.arange(20), 15), []
+    for _ in range(400):
+        a, b = generator.random((2, 300)) < generator.beta(4, 2, (2, 20))[:, groups]
+        only = int((a & ~b).sum()), int((b & ~a).sum())
+        found.append((permute_groups(a, b, groups)["p"] < 0.05, stats.binomtest(only[0], sum(only)).pvalue < 0.05))
+    by_group, by_sample = np.mean(found, axis=0)
+    assert by_group <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400) and by_sample > 0.15
 
 
 def test_the_diagram_is_drawn_as_svg_and_png_and_leaves_pyplot_alone(tmp_path):

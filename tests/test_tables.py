@@ -42,6 +42,7 @@ def test_text_table_word_for_word():
             "‡ reconstructed where the paper is silent",
             "atvitsc: reconstructed: the fusion",
             "knn: failed, ValueError: no neighbours",
+            "[ ] 95 %: jackknife over groups; of the tested class with the fewest: 9 (40 in all)",
         ]
     )
 
@@ -58,8 +59,35 @@ def test_markdown_table_word_for_word():
             "| knn | 0 | – |",
             "",
             "- knn: failed, ValueError: no neighbours",
+            "- [ ] 95 %: jackknife over groups; of the tested class with the fewest: 9 (40 in all)",
         ]
     )
+
+
+def test_an_interval_over_few_groups_is_marked_and_so_is_one_of_an_earlier_version():
+    records = [
+        record("majority", 0.05, interval=(0.04, 0.06), groups=(2.0, 11.0)),
+        record("forest", 0.8, interval=(0.7, 0.9), groups=(3.0, 11.0)),
+        record("knn", 0.7, interval=(0.6, 0.8), groups=None),
+        record("tree", 0.6, seed=0, interval=(0.5, 0.7), groups=(1.0, 5.0)),
+        record("tree", 0.7, seed=1, interval=(0.5, 0.7), groups=(1.0, 5.0)),
+    ]
+    found = results_table(records, metrics=("macro_f1",))
+    lines = render(found).splitlines()
+    shown = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[4:8]}
+    assert shown["forest"] == "0.800 [0.700, 0.900]" and shown["tree"] == "0.650 ± 0.071"
+    assert shown["majority"] == "0.050 [0.040, 0.060] §" and shown["knn"] == "0.700 [0.600, 0.800] ¶"
+    assert (
+        lines[8] == "[ ] 95 %: jackknife over groups; of the tested class with the fewest: 2 (11 in all), 3 (11 in all)"
+    )
+    assert lines[9] == "§ interval not to be trusted: a tested class has fewer than 3 groups"
+    assert (
+        lines[10].startswith("¶ interval of an earlier version, a percentile bootstrap over groups")
+        and len(lines) == 11
+    )
+    told = {row["method"]: row for row in found.records}
+    assert told["forest"]["interval_groups"] == 3 and told["forest"]["interval_groups_total"] == 11
+    assert "interval_groups" not in told["knn"] and "interval_groups" not in told["tree"]
 
 
 def test_json_and_csv_hold_numbers():

@@ -201,7 +201,11 @@ def scored(run: Record, best: Ceiling | None) -> ScoredRun:
     known = {name: getattr(run, name) for name in ("status", "reason", "run_id", "scale", "leaky")}
     known |= {"reconstructed": is_reconstructed(run.deviations), **seen_by(spec.method, spec.parameters)}
     if run.status == "done":
-        names = [*(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")), "abstentions"]
+        names = [
+            *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")),
+            "interval_groups",
+            "abstentions",
+        ]
         known |= {name: run.metrics[name] for name in names if name in run.metrics}
         limit = best.test[spec.split.scheme] if best else None
         known |= {"ceiling": limit, "gap": None if limit is None else limit - run.metrics["accuracy"]}

@@ -104,6 +104,7 @@ class ScoredRun:
     macro_f1: float | None = None
     macro_f1_low: float | None = None
     macro_f1_high: float | None = None
+    interval_groups: float | None = None  # of the tested class that has the fewest; None: a run of an earlier version
     abstentions: float | None = None
     ceiling: float | None = None
     gap: float | None = None

@@ -6,7 +6,15 @@ from bench.analysis.audit_record import Audit, Ceiling, ScoredRun, SplitAudit
 from bench.analysis.data_quality import FEW_GROUPS, PAYLOAD, SEEN
 from bench.files import plain
 from bench.render.table import Table, render
-from bench.runs.run_labels import MARKS, marked, meanings, parameter_labels, with_interval
+from bench.runs.run_labels import (
+    MARKS,
+    interval_meanings,
+    interval_sign,
+    marked,
+    meanings,
+    parameter_labels,
+    with_interval,
+)
 
 
 def audit_text(audit: Audit) -> str:
@@ -106,12 +114,15 @@ def _splits(audit: Audit) -> Table:
 
 def _scores(audit: Audit) -> Table:
     rows = [_score_cells(row) for row in audit.scores]
+    signs = [interval_sign(row.interval_groups) for row in audit.scores if row.status == "done"]
     how = "taken away: from all samples alike, to see what the rest tells; [95 % interval]; abstentions are errors"
     return Table(
         title=_title(audit, "baselines and finished runs, and the gap to the ceiling of their test part", True),
         head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
         rows=rows,
-        notes=[how, *meanings(mark for row in audit.scores for mark in _marks(row))] if rows else (),
+        notes=[how, *meanings(mark for row in audit.scores for mark in _marks(row)), *interval_meanings(signs)]
+        if rows
+        else (),
         records=plain(audit.scores),
         empty="no runs of these splits",
     )
@@ -124,10 +135,9 @@ def _score_cells(row: ScoredRun) -> tuple[str, ...]:
     head = (split, label, ", ".join(row.sees) or "nothing", ", ".join(row.without) or "–")
     if row.status != "done":
         return (*head, *("–" for _ in range(5)), f"{row.status}: {row.reason}")
-    scores = [
-        with_interval(*(getattr(row, f"{name}{end}") for end in ("", "_low", "_high")))
-        for name in ("macro_f1", "accuracy")
-    ]
+    sign = interval_sign(row.interval_groups)
+    values = [[getattr(row, f"{name}{end}") for end in ("", "_low", "_high")] for name in ("macro_f1", "accuracy")]
+    scores = [with_interval(value, low, high, sign=sign) for value, low, high in values]
     abstained = int(row.abstentions or 0)
     return (*head, *scores, _number(row.ceiling), _number(row.gap), str(abstained) if abstained else "–", "done")
 

@@ -1,15 +1,13 @@
 """Two runs, or two sets of runs, on the same test samples; many methods are ranked by `bench.analysis.ranking`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import numpy as np
-
 from bench.analysis.paired import (
-    bootstrap_note,
     count_tested,
     group_label_of,
+    interval_note,
     paired_runs,
     pooled_parts,
     same_tests,
@@ -17,10 +15,11 @@ from bench.analysis.paired import (
 from bench.analysis.tables import Row, notes_of
 from bench.render.table import Table
 from bench.runs.results import Predictions
-from bench.runs.run_labels import marked, with_interval
+from bench.runs.run_labels import interval_meanings, interval_sign, marked, with_interval
 from bench.runs.tracking import Record
-from bench.scores.metrics import decide, difference, macro_f1
-from bench.scores.significance import mcnemar
+from bench.scores.jackknife import FEWEST_GROUPS, count_groups, difference
+from bench.scores.metrics import decide, macro_f1
+from bench.scores.significance import FEWEST_SIGNS, permute_groups
 
 METRICS: Final = ("accuracy", "macro_f1")
 
@@ -46,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of both sides, and a - b with its paired 95 % bootstrap interval."""
+    """A metric of both sides, and a - b with its paired 95 % interval."""
 
     a: float
     b: float
@@ -64,10 +63,16 @@ class Comparison:
     samples: int  # distinct ones
     times: int  # that the most frequent one was tested
     groups: int
+    interval_groups: int  # of the tested class that has the fewest
     resampled: str  # what a group is
     differences: dict[str, Difference]  # by `METRICS`
-    mcnemar: dict[str, float] | None  # None where a sample was tested more than once: answers would not be independent
+    permutation: dict[str, float | None]  # of accuracy, as `permute_groups` gives it
     notes: list[str]
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few groups for the intervals to be trusted."""
+        return self.interval_groups < FEWEST_GROUPS
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -75,32 +80,32 @@ class Comparison:
         return {**{k: v for k, v in content.items() if k != "differences"}, **content["differences"]}
 
 
-def compare(a: Sequence[Record], b: Sequence[Record], *, draws: int = 1000, seed: int = 0) -> Comparison:
+def compare(a: Sequence[Record], b: Sequence[Record]) -> Comparison:
     """Two runs, or two sets of runs over the same seeds and folds, on the same test samples.
 
-    Differences are a - b, on the pooled answers, with paired bootstrap intervals over the split's groups.  Records come
+    Differences are a - b, on the pooled answers, with paired intervals over the split's groups.  Records come
     from ``Tracker.load``.  Raises :class:`InputError` where the test samples differ.
     """
     first, second = (pooled_parts(parts) for parts in zip(*_predictions(a, b), strict=True))
     truth, classes = first.truth, len(first.classes)
     answers = decide(first.probabilities), decide(second.probabilities)
     samples, times = count_tested(first)
+    counts = count_groups(truth, first.groups, classes)
     differences = {}
     for metric in METRICS:
         one, other = (_score(metric, truth, answer, classes) for answer in answers)
-        observed, low, high = difference(
-            truth, answers, first.groups, classes=classes, metric=metric, draws=draws, seed=seed
-        )
+        observed, low, high = difference(truth, answers, first.groups, classes=classes, metric=metric)
         differences[metric] = Difference(one, other, observed, low, high)
     return Comparison(
         a=_side(a),
         b=_side(b),
         samples=samples,
         times=times,
-        groups=len(np.unique(first.groups)),
+        groups=counts.total,
+        interval_groups=counts.smallest,
         resampled=group_label_of(a[0]),
         differences=differences,
-        mcnemar=mcnemar(answers[0] == truth, answers[1] == truth) if times == 1 else None,
+        permutation=permute_groups(answers[0] == truth, answers[1] == truth, first.groups),
         notes=notes_of([Row(list(records), []) for records in (a, b)], False),
     )
 
@@ -113,30 +118,31 @@ def comparison_table(comparison: Comparison) -> Table:
         for side, who in (("a", comparison.a), ("b", comparison.b))
         for name in ("method", "parameters", "runs")
     }
-    rows, records = [], []
+    rows, records, sign = [], [], interval_sign(comparison.interval_groups)
+    groups = {name: getattr(comparison, name) for name in ("resampled", "interval_groups")}
     for metric, value in comparison.differences.items():
-        cell = with_interval(value.difference, value.low, value.high, "+.3f")
+        cell = with_interval(value.difference, value.low, value.high, "+.3f", sign)
         rows.append([metric, f"{value.a:.3f}", f"{value.b:.3f}", cell])
-        records.append({"metric": metric, **asdict(value), **place, **of_side, "resampled": comparison.resampled})
+        records.append({"metric": metric, **asdict(value), **place, **of_side, **groups})
     often = f", each tested up to {comparison.times} times" if comparison.times > 1 else ""
     counts = f"{comparison.samples} test samples{often}, in {comparison.groups} {comparison.resampled}"
     notes = [
         f"a: {comparison.a.label}",
         f"b: {comparison.b.label}",
         counts,
-        f"[ ] 95 %: {bootstrap_note(comparison.resampled)}",
+        f"[ ] 95 %: {interval_note(comparison.resampled, comparison.interval_groups)}",
     ]
     title = " · ".join(str(place[name]) for name in ("dataset", "task", "split"))
     more = {name: value for name, value in comparison.to_dict().items() if name != "notes"}
-    notes += [_mcnemar_note(comparison.mcnemar), *comparison.notes]
+    notes += [*interval_meanings(sign), _permutation_note(comparison.permutation), *comparison.notes]
     return Table(title, ["metric", "a", "b", "a - b [95 %]"], rows, notes, records, more=more)
 
 
-def _mcnemar_note(test: dict[str, float] | None) -> str:
-    if test is None:
-        return "McNemar: not for samples that were tested more than once"
-    counts = f"only a right {test['only_a']}, only b right {test['only_b']}"
-    return f"McNemar: {counts}, p = {test['p']:.3g}  (takes samples as independent)"
+def _permutation_note(test: Mapping[str, float | None]) -> str:
+    """What the permutation by group found, or why it could find nothing."""
+    counts = f"only a right {test['only_a']:.0f}, only b right {test['only_b']:.0f}, {test['groups']:.0f} groups differ"
+    p = f"not testable, it takes {FEWEST_SIGNS}" if test["p"] is None else f"p = {test['p']:.3g}"
+    return f"permutation by group, accuracy: {counts}: {p}"
 
 
 def _side(records: Sequence[Record]) -> Side:

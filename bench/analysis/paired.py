@@ -80,9 +80,9 @@ def group_label_of(record: Record) -> str:
     return SplitSpec(record.result().split.fields["scheme"]).group_label
 
 
-def bootstrap_note(group_label: str) -> str:
-    """What intervals that resample such groups stand for."""
-    words = f"bootstrap over {group_label}, those of the split"
+def interval_note(group_label: str, smallest: int) -> str:
+    """What intervals over such groups stand for, and how many the smallest tested class has."""
+    words = f"jackknife over {group_label}, those of the split, at least {smallest} of each tested class"
     if FIVE_TUPLES not in group_label:
         return words
     return f"{words}; it does not cover the choice of captures and is narrower than one that does"

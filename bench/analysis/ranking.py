@@ -1,8 +1,8 @@
 """Which method is better: all methods of a data set, or of several, ranked.
 
 A ranking stands on blocks, (data set, seed, fold), that all its methods have.  Beside the mean over blocks stand the
-score of the pooled test parts with its bootstrap interval, and what tests say of the blocks
-(`bench.scores.significance`).
+score of the pooled test parts with its interval over groups (`bench.scores.jackknife`), and what tests say of the
+blocks (`bench.scores.significance`).
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.paired import (
-    bootstrap_note,
     count_tested,
     group_label_of,
+    interval_note,
     paired_tests,
     pooled_parts,
     same_tests,
@@ -29,10 +29,11 @@ from bench.analysis.tables import described, notes_of
 from bench.errors import InputError
 from bench.render.plots import draw_critical_difference
 from bench.render.table import Table
-from bench.runs.run_labels import with_interval
+from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
 from bench.runs.tracking import Record
 from bench.scores import significance
-from bench.scores.metrics import MACRO, bootstrap, decide, evaluate, percentiles
+from bench.scores.jackknife import FEWEST_GROUPS, GroupJackknife, mean_estimate
+from bench.scores.metrics import MACRO, decide
 from bench.scores.significance import FEWEST, LEVEL
 from bench.spec import NEW_FIELDS
 
@@ -53,9 +54,9 @@ class Standing:
     deviation: float  # over seeds and folds within a data set; NaN where there is one block
     rank: float  # mean over the blocks, 1 is the best
     pooled: float  # of all test parts as one; of several data sets, their mean
-    interval: tuple[float, float]  # of `pooled`: 95 %, bootstrap over groups
+    interval: tuple[float, float]  # of `pooled`: 95 %, jackknife over groups
     difference: float  # of `pooled`
-    difference_interval: tuple[float, float]  # paired
+    difference_interval: tuple[float, float]  # paired, simultaneous for all pairs of methods
     p: float | None = None  # Holm over the comparisons with the best; None: no test, or the best itself
     p_single: float | None = None  # before Holm
     dz: float | None = None  # of several data sets, their mean, as is the next one
@@ -79,13 +80,9 @@ class Ranking:
 class _Pool:
     """All test parts of one data set, and every method's answers to them."""
 
-    truth: Ints  # [samples]
-    groups: Ints  # [samples]
+    jackknife: GroupJackknife  # of every method's answers
     unit: str  # what a group is
     samples: tuple[int, int]  # distinct ones, and how often the most frequent one was tested
-    classes: int
-    answers: Sequence[Ints]  # [samples] of each method
-    values: Floats  # [methods], the metric of all samples
     ratio: float  # test samples / distinct training samples, mean over blocks
     repeated: bool  # all blocks, several, have one test part
 
@@ -109,10 +106,10 @@ def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", note
     scores = np.array([[entry.runs[block].metrics[metric] for entry in entries] for block in blocks])
     order = np.argsort(-_over_sets(scores, strata, np.mean).mean(axis=0), kind="stable")
     entries, scores = [entries[number] for number in order], scores[:, order]
-    pools = [_pool(entries, [block for block in blocks if block[0] == n], metric, load) for n in range(sets)]
+    pools = [_pool(entries, [block for block in blocks if block[0] == n], load) for n in range(sets)]
     seen, tests, of_best = _tested(scores, strata, pools)
     standings = _standings(entries, scores, strata, pools, metric)
-    standings = _judged(standings, of_best)
+    standings = _judged(standings, of_best, tests["few_groups"])
     said = [*_said(tests, pools, standings), *_left(entries, len(blocks)), *notes]
     return Ranking(_title(metric, entries[0], tests), metric, standings, seen, tests, said)
 
@@ -132,25 +129,23 @@ def _over_sets(scores: Floats, strata: Ints, reduce: Callable[..., Any]) -> Floa
     return np.array([reduce(scores[strata == number], axis=0) for number in np.unique(strata)])
 
 
-def _pool(entries: Sequence[Entry], blocks: Sequence[Block], metric: str, load: Load) -> _Pool:
+def _pool(entries: Sequence[Entry], blocks: Sequence[Block], load: Load) -> _Pool:
     """The test parts of a data set's blocks, proved to be the same for all methods."""
     first = [load(entries[0].runs[block].run_id) for block in blocks]
     known = [record.predictions() for record in first]
     whole = pooled_parts(known)
-    answers, values = [], []
+    answers = []
     for entry in entries:
         parts = []
         for block, record, part in zip(blocks, first, known, strict=True):
             other = load(entry.runs[block].run_id)
             parts.append(other.predictions())
             same_tests((record, part), (other, parts[-1]))
-        probabilities = pooled_parts(parts).probabilities
-        answers.append(decide(probabilities))
-        values.append(evaluate(whole.truth, probabilities, whole.classes).metrics()[metric])
+        answers.append(decide(pooled_parts(parts).probabilities))
     ratio = float(np.mean([test_train_ratio(record) for record in first]))
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
-    counts = whole.truth, whole.groups, group_label_of(first[0]), count_tested(whole), len(whole.classes)
-    return _Pool(*counts, answers, np.array(values), ratio, repeated)
+    jackknife = GroupJackknife(whole.truth, answers, whole.groups, classes=len(whole.classes))
+    return _Pool(jackknife, group_label_of(first[0]), count_tested(whole), ratio, repeated)
 
 
 def _tested(
@@ -167,6 +162,9 @@ def _tested(
         "blocks": len(scores),
         "one_test_part": repeated,
         "resampled": " and ".join(dict.fromkeys(pool.unit for pool in pools)),
+        "groups": sum(pool.jackknife.counts.total for pool in pools),
+        "interval_groups": min(pool.jackknife.counts.smallest for pool in pools),
+        "few_groups": any(pool.jackknife.counts.few for pool in pools),
         "test_train_ratios": ratios.tolist(),
         "t_test": len(scores) >= FEWEST and bool(np.bincount(strata).min() > 1) and not repeated,
         "friedman": None,
@@ -190,55 +188,42 @@ def _number(value: float) -> float | None:
 def _standings(
     entries: Sequence[Entry], scores: Floats, strata: Ints, pools: Sequence[_Pool], metric: str
 ) -> list[Standing]:
-    """Means, ranks and intervals of each method; resampled data sets are independent of each other."""
+    """Means, ranks and intervals of each method; data sets are independent of each other."""
     means = _over_sets(scores, strata, np.mean)
     single = np.bincount(strata).min() < 2
     spread = np.full(means.shape, np.nan) if single else _over_sets(scores, strata, lambda x, axis: x.var(axis, ddof=1))
     places = significance.ranks(means if len(pools) >= SETS else scores).mean(axis=0)
-    pooled = np.mean([pool.values for pool in pools], axis=0)
     standings = []
     for number, entry in enumerate(entries):
-        drawn = np.mean([_draws(pool, (number, 0), metric, seed) for seed, pool in enumerate(pools)], axis=0)
+        pooled = mean_estimate([pool.jackknife.score(number, metric) for pool in pools])
+        apart = mean_estimate([pool.jackknife.difference(number, 0, metric) for pool in pools])
         standings.append(
             Standing(
                 entry=entry,
                 mean=float(means[:, number].mean()),
                 deviation=float(np.sqrt(spread[:, number].mean())),
                 rank=float(places[number]),
-                pooled=float(pooled[number]),
-                interval=percentiles(drawn[:, 0]),
-                difference=float(pooled[number] - pooled[0]),
-                difference_interval=percentiles(drawn[:, 0] - drawn[:, 1]),
+                pooled=pooled.value,
+                interval=pooled.score_interval(),
+                difference=apart.value,
+                difference_interval=apart.interval(len(entries)) if number else (0.0, 0.0),
             )
         )
     return standings
 
 
-def _draws(pool: _Pool, pair: tuple[int, int], metric: str, seed: int) -> Floats:
-    """The metric of two methods on the same resampled groups, [draws, 2]."""
-    answers = [pool.answers[number] for number in pair]
-    return bootstrap(pool.truth, answers, pool.groups, classes=pool.classes, metric=metric, seed=seed)
+def _judged(standings: Sequence[Standing], of_best: Mapping[str, Sequence[Any]], few: bool) -> list[Standing]:
+    """With what the tests say, and who cannot be told from the best; the best is level where another one is.
 
-
-def _judged(standings: Sequence[Standing], of_best: Mapping[str, Sequence[Any]]) -> list[Standing]:
-    """With what the tests say, and who cannot be told from the best; the best is level where another one is."""
-    best = standings[0]
+    Without a test the simultaneous interval decides alone, and over ``few`` groups nothing can.
+    """
     judged = []
     for number, standing in enumerate(standings):
         standing = dataclasses.replace(standing, **{name: column[number] for name, column in of_best.items()})
-        unsure = standing.p is not None and standing.p >= LEVEL
-        level = unsure or _holds(standing.difference_interval, 0.0) or _overlap(best, standing)
-        judged.append(dataclasses.replace(standing, level=level and number > 0))
+        low, high = standing.difference_interval
+        untold = few if standing.p is None else standing.p >= LEVEL
+        judged.append(dataclasses.replace(standing, level=number > 0 and (untold or low <= 0 <= high)))
     return [dataclasses.replace(judged[0], level=any(standing.level for standing in judged)), *judged[1:]]
-
-
-def _holds(interval: tuple[float, float], value: float) -> bool:
-    return interval[0] <= value <= interval[1]
-
-
-def _overlap(one: Standing, other: Standing) -> bool:
-    """Whether the number of one lies in the interval of the other."""
-    return _holds(one.interval, other.pooled) or _holds(other.interval, one.pooled)
 
 
 def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[Standing]) -> list[str]:
@@ -246,14 +231,16 @@ def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[
     said, unit = [], tests["resampled"]
     if any(standing.level for standing in standings):
         said.append(
-            f"{SAME} not separable from the best: p ≥ {LEVEL}, the interval of the difference holds 0, or the pooled "
-            "score of one lies in the interval of the other"
+            f"{SAME} not separable from the best: p ≥ {LEVEL}, the interval of the difference holds 0, or not testable"
         )
-    samples, groups = sum(pool.samples[0] for pool in pools), sum(len(np.unique(pool.groups)) for pool in pools)
+    samples, groups, smallest = sum(pool.samples[0] for pool in pools), tests["groups"], tests["interval_groups"]
     times = max(pool.samples[1] for pool in pools)
     often = f", each tested up to {times} times" if times > 1 else ""
     said.append(f"pooled: all test parts as one, {samples} samples in {groups} {unit}{often}")
-    said.append(f"[ ] 95 %: {bootstrap_note(unit)}")
+    said.append(f"[ ] 95 %: {interval_note(unit, smallest)}")
+    said += interval_meanings(interval_sign(smallest))
+    if len(standings) > 2:
+        said.append(f"to the best: intervals that hold at once for all pairs of {len(standings)} methods")
     said += _said_of_t(tests, standings)
     if friedman := tests["friedman"]:
         shared = "" if tests["unit"] == "data set" else "; both ignore that blocks share training data"
@@ -268,9 +255,12 @@ def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[
     """Which test p is of, and why there is none."""
     blocks = tests["blocks"]
     if tests["one_test_part"]:
-        return ["no test: blocks with one and the same test part tell of seeds, not of other traffic; intervals decide"]
-    if not tests["t_test"]:
-        return [f"no test with fewer than {FEWEST} blocks or a single one of a data set: intervals alone decide"]
+        why = "no t-test: blocks with one and the same test part tell of seeds, not of other traffic"
+    elif not tests["t_test"]:
+        why = f"no t-test with fewer than {FEWEST} blocks or a single one of a data set"
+    if tests["one_test_part"] or not tests["t_test"]:
+        few = f"not testable over fewer than {FEWEST_GROUPS} groups of a tested class"
+        return [f"{why}: {few if tests['few_groups'] else 'the intervals of the differences decide'}"]
     number = sum(standing.p is not None for standing in standings)
     holm = f"Holm over {number} comparisons with the best" if number > 1 else "one comparison, nothing to correct for"
     if tests["unit"] == "data set":
@@ -280,7 +270,7 @@ def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[
         said = [f"p: corrected resampled t-test, test/train {ratios}, on {blocks} blocks; {holm}"]
     if number < len(standings) - 1:
         said.append("no p where the difference is the same in all blocks: there is no deviation to test by")
-    if blocks < significance.WILCOXON:
+    if blocks < significance.FEWEST_SIGNS:
         said.append(f"a Wilcoxon signed-rank test cannot reach p < {LEVEL} on {blocks} blocks and is not used")
     return said
 
@@ -302,7 +292,10 @@ def ranking_table(ranking: Ranking) -> Table:
     return Table(
         ranking.title,
         head,
-        [_cells(standing, standing is ranking.standings[0]) for standing in ranking.standings],
+        [
+            _cells(standing, standing is ranking.standings[0], interval_sign(ranking.tests["interval_groups"]))
+            for standing in ranking.standings
+        ],
         ranking.notes,
         [
             _record(standing, ranking.metric, standing is ranking.standings[0], ranking.tests)
@@ -312,7 +305,7 @@ def ranking_table(ranking: Ranking) -> Table:
     )
 
 
-def _cells(standing: Standing, best: bool) -> list[str]:
+def _cells(standing: Standing, best: bool, sign: str) -> list[str]:
     entry = standing.entry
     spread = "" if math.isnan(standing.deviation) else f" ± {standing.deviation:.3f}"
     return [
@@ -320,8 +313,8 @@ def _cells(standing: Standing, best: bool) -> list[str]:
         " + ".join(row.runs for row in entry.rows),
         f"{standing.mean:.3f}{spread}" + f" {SAME}" * standing.level,
         f"{standing.rank:.1f}",
-        with_interval(standing.pooled, *standing.interval),
-        "best" if best else with_interval(standing.difference, *standing.difference_interval, "+.3f"),
+        with_interval(standing.pooled, *standing.interval, sign=sign),
+        "best" if best else with_interval(standing.difference, *standing.difference_interval, "+.3f", sign),
         "–" if standing.p is None else "<0.0001" if standing.p < 0.0001 else f"{standing.p:.4f}",
         "–" if standing.dz is None else f"{standing.dz:+.1f}",
         "–" if standing.dominance is None else f"{standing.dominance:+.1f}",
@@ -343,6 +336,7 @@ def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any
         "metric": metric,
         "blocks": tests["blocks"],
         "resampled": tests["resampled"],
+        "interval_groups": tests["interval_groups"],
         "runs": len(entry.runs),
         metric: standing.mean,
         f"{metric}_sd": _number(standing.deviation),

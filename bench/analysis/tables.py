@@ -1,7 +1,7 @@
 """Tables of runs and comparisons of two: pure functions of records.
 
 A row holds the runs that differ in nothing but seed and fold.  Of several runs it tells mean ± standard deviation
-(of the sample, n - 1), of a single one the value and its 95 % interval.
+(of the sample, n - 1), of a single one the value and its 95 % interval, with a sign where that is not to be trusted.
 """
 
 import dataclasses
@@ -12,7 +12,17 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.render.table import Table
-from bench.runs.run_labels import MARKS, marked, marks, meanings, method_label, seen_in_training, with_interval
+from bench.runs.run_labels import (
+    MARKS,
+    interval_meanings,
+    interval_sign,
+    marked,
+    marks,
+    meanings,
+    method_label,
+    seen_in_training,
+    with_interval,
+)
 from bench.runs.tracking import Record
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
@@ -28,6 +38,7 @@ COUNTS: Final = (
     "samples_seen",
     "packets_read",
 )
+GROUPS: Final = ("interval_groups", "interval_groups_total")  # behind intervals: of the smallest class, and all
 
 
 @dataclass(frozen=True)
@@ -72,16 +83,18 @@ class Row:
         return "\n".join(command_lines(self.head.spec, seeds))
 
     def value(self, metric: str) -> dict[str, float]:
-        """`metric`, with ``_sd`` of several runs or ``_low`` and ``_high`` of one; empty where no run has it."""
+        """`metric`, with ``_sd`` of several runs or ``_low``, ``_high`` and `GROUPS` of one; empty where no run has it.
+
+        Runs of earlier versions have no `GROUPS`.
+        """
         values = [record.metrics[metric] for record in self.done if metric in record.metrics]
         if not values:
             return {}
         if len(values) > 1:
             return {metric: fmean(values), f"{metric}_sd": stdev(values)}
-        ends = {
-            key: self.done[0].metrics[key] for key in (f"{metric}_low", f"{metric}_high") if key in self.done[0].metrics
-        }
-        return {metric: values[0], **ends}
+        known, low = self.done[0].metrics, f"{metric}_low"
+        names = (low, f"{metric}_high", *GROUPS) if low in known else ()
+        return {metric: values[0], **{name: known[name] for name in names if name in known}}
 
     def cell(self, metric: str) -> str:
         """`value` for people."""
@@ -95,7 +108,8 @@ class Row:
         if f"{metric}_sd" in value:
             return text + f" ± {value[f'{metric}_sd']:.{digits}f}"
         if f"{metric}_low" in value:
-            return with_interval(value[metric], value[f"{metric}_low"], value[f"{metric}_high"], f".{digits}f")
+            sign = interval_sign(value.get(GROUPS[0]))
+            return with_interval(value[metric], value[f"{metric}_low"], value[f"{metric}_high"], f".{digits}f", sign)
         return text
 
     def _classes_tested(self) -> str:
@@ -200,7 +214,7 @@ def results_table(
     if not rows:
         return Table("", [], [], empty=empty)
     title, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
-    return Table(title, cells[0], cells[1:], notes_of(rows, footnotes), numbers, empty)
+    return Table(title, cells[0], cells[1:], [*notes_of(rows, footnotes), *interval_notes(rows)], numbers, empty)
 
 
 def field_of(row: Row, name: str) -> str:
@@ -254,6 +268,15 @@ def seen_notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         runs.setdefault(row.split, []).extend(record.metrics for record in row.done)
     return [f"{split}: {text}" for split, metrics in runs.items() if (text := seen_in_training(metrics))]
+
+
+def interval_notes(rows: Sequence[Row]) -> list[str]:
+    """How many groups stand behind the intervals of single runs, and what their signs mean."""
+    values = [value for row in rows for value in [row.value("macro_f1")] if "macro_f1_low" in value]
+    counts = sorted({(value[GROUPS[0]], value[GROUPS[1]]) for value in values if GROUPS[0] in value})
+    shown = ", ".join(f"{smallest:.0f} ({total:.0f} in all)" for smallest, total in counts)
+    notes = [f"[ ] 95 %: jackknife over groups; of the tested class with the fewest: {shown}"] if counts else []
+    return notes + interval_meanings(interval_sign(value.get(GROUPS[0])) for value in values)
 
 
 def numbered(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:

@@ -103,7 +103,7 @@ class RankingOptions:
 @results_option
 @json_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path, as_json: bool) -> None:
-    """Two runs on the same test samples (paired bootstrap over groups, McNemar's test), or a ranking of methods."""
+    """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
     from bench.analysis import ranking
     from bench.analysis.comparison import compare, comparison_table
     from bench.analysis.tables import siblings

@@ -91,14 +91,17 @@ def shortcomings(manifest: "Manifest") -> str:
 
 def outcome_table(outcomes: "Sequence[Outcome]") -> str:
     """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1; below, remarks."""
-    from bench.runs.run_labels import remarks
+    from bench.runs.run_labels import interval_meanings, interval_sign, remarks
 
+    signs: list[str] = []
     rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
     for outcome in outcomes:
         m, spec = outcome.metrics, outcome.spec
         scores = ("", "", "")
         if m:
-            interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f}"
+            sign = interval_sign(m.get("interval_groups"))
+            interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f} {sign}".rstrip()
+            signs.append(sign)
             scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
         asked = [f"{name}={value}" for name, value in spec.parameters.items()]
         limit = f"max_per_class={spec.split.max_per_class}"
@@ -110,4 +113,4 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
             (name, f"{spec.dataset}/{spec.task}", status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id)
         )
     told = [f"{outcome.spec.name}: {line}" for outcome in outcomes for line in remarks(outcome.spec, outcome.metrics)]
-    return "\n".join([columns(rows), *told])
+    return "\n".join([columns(rows), *told, *interval_meanings(signs)])

@@ -11,12 +11,12 @@ import numpy as np
 
 from bench.analysis.comparison import Comparison, compare
 from bench.analysis.paired import is_separable, paired_p, test_train_ratio
-from bench.analysis.tables import Row
+from bench.analysis.tables import GROUPS, Row, interval_notes
 from bench.data.store import Store
 from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.published import published_table
 from bench.render.table import Table
-from bench.runs.run_labels import marked, meanings, with_interval
+from bench.runs.run_labels import interval_sign, marked, meanings, with_interval
 from bench.runs.tracking import Record, Tracker
 from bench.scores.significance import FEWEST, holm, welch
 
@@ -104,7 +104,7 @@ def percent(value: Mapping[str, float], metric: str) -> str:
         return f"{text} ± {100 * value[f'{metric}_sd']:.2f}"
     if f"{metric}_low" in value:
         middle, low, high = (100 * value[f"{metric}{end}"] for end in ("", "_low", "_high"))
-        return with_interval(middle, low, high, ".2f")
+        return with_interval(middle, low, high, ".2f", interval_sign(value.get(GROUPS[0])))
     return text
 
 
@@ -165,7 +165,8 @@ def scores(
         "percent; ± standard deviation over seeds and folds; [ ] 95 % interval: of a single run over its groups, of "
         "paper − clean over seeds (Welch, variances enlarged by test/train: runs share training data)"
     ]
-    return Table(results.title, head, rows, [*notes_of(results), *how], records)
+    groups = interval_notes([f.row for f in results.arm_results if f.records])
+    return Table(results.title, head, rows, [*notes_of(results), *how, *groups], records)
 
 
 def _both(results: ExperimentResults) -> bool:
@@ -232,7 +233,7 @@ def _protocol(results: ExperimentResults, mode: str) -> str:
 def paired_notes(results: ExperimentResults, couples: Sequence[tuple[Arm, Arm]]) -> list[str]:
     """The first arm of each couple less the second on the same test sessions, seed by seed and fold by fold.
 
-    The interval is of all test samples taken as one and resamples groups; the p-value is of the corrected resampled
+    The interval is of all test samples taken as one and over groups; the p-value is of the corrected resampled
     t-test on the scores of each seed and fold, corrected for the number of couples (Holm).
     """
     lines = []
@@ -254,7 +255,10 @@ def paired_notes(results: ExperimentResults, couples: Sequence[tuple[Arm, Arm]])
 
 
 def _difference_label(comparison: Comparison, p: float) -> str:
-    """A difference with all that is known of it; not separable unless both the interval and the test say so."""
+    """A difference with all that is known of it; not separable unless both the interval and the test say so.
+
+    An interval over too few groups says nothing.
+    """
     shown = []
     for metric in ("accuracy", "macro_f1"):
         difference = comparison.differences[metric]
@@ -263,5 +267,6 @@ def _difference_label(comparison: Comparison, p: float) -> str:
     words = ", ".join(shown)
     if np.isnan(p):
         return f"{words}; no test (fewer than {FEWEST} seeds and folds, or no spread over them): not separable"
-    verdict = "separable" if is_separable(vars(comparison.differences["macro_f1"]), p) else "not separable"
+    separable = not comparison.few and is_separable(vars(comparison.differences["macro_f1"]), p)
+    verdict = "separable" if separable else "not separable"
     return f"{words}; p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}: {verdict}"

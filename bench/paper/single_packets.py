@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.runs.tracking import Record
-from bench.scores.metrics import ABSTAINED, confusion, decide, interval
+from bench.scores.jackknife import count_groups, interval
+from bench.scores.metrics import ABSTAINED, confusion, decide
 
 Ints = NDArray[np.int64]
 
@@ -27,7 +28,8 @@ class OnePacket:
     counts: Ints  # [classes, columns]
     shares: NDArray[np.float64]  # [classes, columns], a row adds up to 1
     accuracy: float  # mean of the classes' own shares, as the paper's mean diagonal
-    interval: tuple[float, float]  # its 95 % interval, resampling groups
+    interval: tuple[float, float]  # its 95 % interval, over groups
+    few_groups: bool  # too few of them for the interval to be trusted
     sessions: int  # different ones
     samples: int  # in all runs
 
@@ -64,6 +66,7 @@ def one_packet(records: Sequence[Record], store: Store) -> OnePacket:
         shares=counts / counts.sum(axis=1, keepdims=True),
         accuracy=float(recalls.mean()),
         interval=_interval(truth, predicted, groups, present, len(classes)),
+        few_groups=count_groups(truth, groups, len(classes)).few,
         sessions=len(np.unique(sessions)),
         samples=len(truth),
     )

@@ -31,6 +31,7 @@ from bench.render.table import Table
 from bench.runs.tracking import Record
 
 Draw = Callable[[Path], None]
+NO_INTERVAL: Final = "(too few sessions or groups for an interval)"
 FEW: Final = 10  # sessions below which an interval would feign certainty (our choice)
 
 
@@ -307,9 +308,9 @@ def _single(results: ExperimentResults) -> Reproduced:
 
 
 def _mean_diagonal(seen: OnePacket) -> str:
-    """Mean diagonal with its interval, where there are sessions enough for one."""
+    """Mean diagonal with its interval, where there are sessions and groups enough for one."""
     low, high = seen.interval
-    interval = f"[{100 * low:.2f}, {100 * high:.2f}]" if seen.sessions >= FEW else "(too few sessions for an interval)"
+    interval = f"[{100 * low:.2f}, {100 * high:.2f}]" if seen.sessions >= FEW and not seen.few_groups else NO_INTERVAL
     return (
         f"mean of the classes' shares {100 * seen.accuracy:.2f} {interval}, {seen.samples} test samples of one packet, "
         f"{seen.sessions} sessions, {len(seen.classes)} classes"

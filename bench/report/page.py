@@ -189,7 +189,7 @@ def _header(records: Sequence[Record]) -> Html:
         el("p", "How well published classifiers do on the same traffic under the same split. Made by etc-bench "
            f"{__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {done} finished runs{other}."),
         el("p", "Several runs: mean ± standard deviation over seeds and folds. One run: its value with a 95 % "
-           "interval, resampling groups of sessions that belong together. Marks: "
+           "interval, by a jackknife over groups of sessions that belong together. Marks: "
            + "; ".join(f"{sign} {meaning}" for sign, meaning in marks.items()) + "."),
     )  # fmt: skip
 

@@ -22,7 +22,8 @@ from bench.readers import View
 from bench.runs.guards import ASKED, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
 from bench.runs.results import Predictions
 from bench.schema import drawn_order
-from bench.scores.metrics import MACRO, Scores, decide, evaluate, intervals, is_fitted
+from bench.scores.jackknife import count_groups, intervals
+from bench.scores.metrics import MACRO, Scores, decide, evaluate, is_fitted
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
 
@@ -107,9 +108,7 @@ def attempt(
     scores = evaluate(predictions.truth, predictions.probabilities, classes)
     metrics = _validation_scores(method, validation, classes) | monitor.facts | clock.metrics
     metrics |= {"peak_memory_bytes": float(peak_memory())}
-    metrics = (
-        scores.metrics() | metrics | fit | _split_numbers(split) | _interval_ends(spec, predictions) | _size(method)
-    )
+    metrics = scores.metrics() | metrics | fit | _split_numbers(split) | _interval_ends(predictions) | _size(method)
     return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
 
 
@@ -207,12 +206,17 @@ def _training_scores(method: Method, part: Part) -> dict[str, float]:
     return {"training_accuracy": accuracy, "did_not_fit": float(not is_fitted(accuracy, part.labels))}
 
 
-def _interval_ends(spec: RunSpec, test: Predictions) -> dict[str, float]:
-    """Lower and upper ends of the test scores' intervals."""
-    seed = named_seed(spec.digest, "intervals")
-    ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=len(test.classes), seed=seed)
-    low = {f"{name}_low": ends[0] for name, ends in ends_by_name.items()}
-    return low | {f"{name}_high": ends[1] for name, ends in ends_by_name.items()}
+def _interval_ends(test: Predictions) -> dict[str, float]:
+    """Lower and upper ends of the test scores' intervals, and how many groups stand behind them.
+
+    ``interval_groups`` is the number of groups of the tested class that has the fewest.
+    """
+    classes = len(test.classes)
+    ends_by_name = intervals(test.truth, decide(test.probabilities), test.groups, classes=classes)
+    counts = count_groups(test.truth, test.groups, classes)
+    ends = {f"{name}_low": low for name, (low, _) in ends_by_name.items()}
+    ends |= {f"{name}_high": high for name, (_, high) in ends_by_name.items()}
+    return ends | {"interval_groups": float(counts.smallest), "interval_groups_total": float(counts.total)}
 
 
 def _split_numbers(split: Split) -> dict[str, float]:

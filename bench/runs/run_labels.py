@@ -6,6 +6,7 @@ from typing import Any, Final
 from bench.errors import InputError
 from bench.runs.registry import describe
 from bench.runs.tracking import Record
+from bench.scores.jackknife import FEWEST_GROUPS
 from bench.spec import RunSpec
 
 MARKS: Final = {
@@ -23,6 +24,13 @@ MEANING: Final = {
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
     "did-not-fit": "did not fit its training samples: the score says nothing of the method",
     "transductive": "answers rest on the whole test part, on purpose",
+}
+FEW_SIGN: Final = "§"
+EARLIER_SIGN: Final = "¶"
+INTERVAL_SIGNS: Final = {
+    FEW_SIGN: f"interval not to be trusted: a tested class has fewer than {FEWEST_GROUPS} groups",
+    EARLIER_SIGN: "interval of an earlier version, a percentile bootstrap over groups: too narrow where a class has "
+    "few; `bench run … --rerun` takes today's",
 }
 
 
@@ -110,9 +118,25 @@ def meanings(marks: Iterable[str]) -> list[str]:
     return [f"{MARKS[mark]} {meaning}" for mark, meaning in MEANING.items() if mark in holding]
 
 
-def with_interval(value: float, low: float, high: float, form: str = ".3f") -> str:
-    """A number with its interval in brackets, all in one format: ``+.1f`` for a difference in percent."""
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+def with_interval(value: float, low: float, high: float, form: str = ".3f", sign: str = "") -> str:
+    """A number with its interval in brackets, all in one format (``+.1f``: a difference in percent), and its sign."""
+    return f"{value:{form}} [{low:{form}}, {high:{form}}] {sign}".rstrip()
+
+
+def interval_sign(groups: float | None) -> str:
+    """The sign of `INTERVAL_SIGNS`, or none, of an interval over so many ``groups`` of the smallest tested class.
+
+    None: a run of an earlier version, which did not record their number.
+    """
+    if groups is None:
+        return EARLIER_SIGN
+    return FEW_SIGN if groups < FEWEST_GROUPS else ""
+
+
+def interval_meanings(signs: Iterable[str]) -> list[str]:
+    """What signs of intervals mean: a note each, once, in the order of `INTERVAL_SIGNS`."""
+    there = set(signs)
+    return [f"{sign} {meaning}" for sign, meaning in INTERVAL_SIGNS.items() if sign in there]
 
 
 def method_label(spec: RunSpec, *more: str) -> str:

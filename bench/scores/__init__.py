@@ -4,7 +4,8 @@ Enters: true classes, class probabilities, groups of samples that belong togethe
 p-values and effect sizes.  May import numpy, scipy and scikit-learn, and nothing of ours: what a score means must not
 depend on where it came from.
 
-`metrics` has the scores of one run and their bootstrap over groups; `significance` the tests between runs and methods.
+`metrics` has the scores of one run; `jackknife` how sure they are, by leaving out groups; `significance` the tests
+between runs and methods.
 """
 
 import lazy_loader

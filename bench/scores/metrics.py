@@ -1,13 +1,11 @@
-"""Scores of class probabilities, and how sure one can be of them.
+"""Scores of class probabilities; `jackknife` tells how sure one can be of them.
 
 An *abstention* is a row of NaN: it counts as an error with confidence 0, and stays visible.  Macro averages
 run over all classes of the task, also over one that the test part lacks (its scores are 0), as scikit-learn's do with
 ``labels=range(classes), zero_division=0``; those over the classes that are there stand beside (`Scores.tested`).
-Intervals resample groups, not sessions: sessions of one group (a capture, a 5-tuple) resemble each other, and to
-resample them one by one would feign certainty.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Counts = Ints | Floats
 
 ABSTAINED: Final = -1  # what `decide` answers for a row of NaN
 MACRO: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # in the order of every table
@@ -90,7 +89,7 @@ def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[
     predictions = decide(probabilities)
     table = confusion(truth, predictions, len(classes))
     hits, predicted, support = counts(truth, predictions, len(classes))
-    precision, recall, f1 = _precision_recall_f1(hits, predicted, support)
+    precision, recall, f1 = precision_recall_f1(hits, predicted, support)
     columns = {"precision": precision, "recall": recall, "f1": f1, "support": support}
     return Scores(
         classes=list(classes),
@@ -139,121 +138,19 @@ def macro_f1(truth: Ints, predictions: Ints, classes: int) -> float:
     >>> macro_f1(np.array([0, 0, 1, 2]), np.array([0, 1, 1, ABSTAINED]), 3)
     0.4444444444444444
     """
-    return float(_precision_recall_f1(*counts(truth, predictions, classes))[2].mean())
+    return float(precision_recall_f1(*counts(truth, predictions, classes))[2].mean())
 
 
-def interval(
-    truth: Ints,
-    predictions: Ints,
-    groups: Ints,
-    *,
-    classes: int,
-    metric: str = "macro_f1",
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of a metric of `MACRO`, by resampling groups with replacement.
+def precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tuple[Floats, Floats, Floats]:
+    """Of counts ``[…, classes]``, whole or weighted by 1 or more: float64 of that shape.
 
-    ``predictions`` come from `decide`; ``groups``, int64 ``[sessions]``, are any labels.
+    0 where nothing could be right.
     """
-    drawn = bootstrap(truth, [predictions], groups, classes=classes, metric=metric, draws=draws, seed=seed)
-    return percentiles(drawn[:, 0])
-
-
-def bootstrap(
-    truth: Ints,
-    predictions: Sequence[Ints],
-    groups: Ints,
-    *,
-    classes: int,
-    metric: str = "macro_f1",
-    draws: int = 1000,
-    seed: int = 0,
-) -> Floats:
-    """A metric of `MACRO` under resampled groups, float64 ``[draws, methods]``: the same groups for all in a draw."""
-    totals = _resample(_by_group(truth, predictions, groups, classes), draws, seed)
-    return _metric(metric, totals, np.bincount(truth, minlength=classes) > 0)
-
-
-def difference(
-    truth: Ints,
-    predictions: tuple[Ints, Ints],
-    groups: Ints,
-    *,
-    classes: int,
-    metric: str = "macro_f1",
-    draws: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Metric of the first predictions ``[samples]`` less that of the second, with its paired 95 % bootstrap interval.
-
-    Every draw takes the same groups for both.  An interval without 0 is a difference that the choice of
-    groups does not explain.
-    """
-    table = _by_group(truth, list(predictions), groups, classes)
-    present = np.bincount(truth, minlength=classes) > 0
-    observed = _metric(metric, table.sum(axis=0)[None], present)[0]
-    drawn = _metric(metric, _resample(table, draws, seed), present)
-    return float(observed[0] - observed[1]), *percentiles(drawn[:, 0] - drawn[:, 1])
-
-
-def intervals(truth: Ints, predictions: Ints, groups: Ints, *, classes: int, seed: int = 0) -> Mapping[str, Any]:
-    """`interval` of every metric of `MACRO`, by its name; arrays are ``[samples]``."""
-    totals = _resample(_by_group(truth, [predictions], groups, classes), 1000, seed)
-    present = np.bincount(truth, minlength=classes) > 0
-    return {name: percentiles(_metric(name, totals[:, 0], present)) for name in MACRO}
-
-
-def _precision_recall_f1(hits: Ints, predicted: Ints, support: Ints) -> tuple[Floats, Floats, Floats]:
-    """Of integer arrays of any equal shape; 0 where nothing could be right."""
     return (
         hits / np.maximum(predicted, 1),
         hits / np.maximum(support, 1),
         2 * hits / np.maximum(predicted + support, 1),
     )
-
-
-def _by_group(truth: Ints, predictions: Sequence[Ints], groups: Ints, classes: int) -> Ints:
-    """`counts` of every group, int64 ``[groups, methods, 3, classes]``."""
-    kinds, group = np.unique(groups, return_inverse=True)
-    tables = []
-    for predicted in predictions:
-        right, answered = predicted == truth, predicted != ABSTAINED
-        for rows, column in ((right, truth), (answered, predicted), (slice(None), truth)):
-            flat = np.bincount(group[rows] * classes + column[rows], minlength=len(kinds) * classes)
-            tables.append(flat.reshape(len(kinds), classes))
-    return np.stack(tables, axis=1).reshape(len(kinds), len(predictions), 3, classes)
-
-
-def _resample(table: Ints, draws: int, seed: int) -> Ints:
-    """Sums of as many groups as there are, drawn with replacement: int64 ``[draws, methods, 3, classes]``.
-
-    Groups of equal counts are interchangeable, so it is enough to draw how often each kind of group comes;
-    with a group for every session the kinds are few.
-    """
-    flat, times = np.unique(table.reshape(len(table), -1), axis=0, return_counts=True)
-    weights = np.random.default_rng(seed).multinomial(len(table), times / len(table), size=draws)
-    return (weights @ flat).reshape(draws, *table.shape[1:])
-
-
-def _metric(name: str, totals: Ints, present: NDArray[np.bool_]) -> Floats:
-    """A metric of totals ``[draws, …, 3, classes]``: float64 ``[draws, …]``.
-
-    A class that the sample holds and a draw does not says nothing about the classifier: it is left out of
-    that draw's mean.  A class that the sample lacks scores 0, as in `evaluate`.
-    """
-    hits, predicted, support = (totals[..., row, :] for row in range(3))
-    if name == "accuracy":
-        return np.asarray(hits.sum(axis=-1) / support.sum(axis=-1), np.float64)
-    values = _precision_recall_f1(hits, predicted, support)[MACRO.index(name) - 1]
-    drawn = support > 0
-    return np.asarray((values * drawn).sum(axis=-1) / drawn.sum(axis=-1) * present.mean(), np.float64)
-
-
-def percentiles(drawn: Floats) -> tuple[float, float]:
-    """The middle 95 % of ``drawn``, ``[draws]``."""
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def _calibration_error(truth: Ints, predictions: Ints, probabilities: NDArray[np.float32]) -> float:
