@@ -415,7 +415,7 @@ def test_the_command_ranks_real_runs(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    command_line("run", "--method", "majority,ports", "--dataset", "traffic")
+    command_line("run", "--method", "majority,ports", "--dataset", "traffic", "--split", "session")
     status, out, _ = command_line("compare", "--dataset", "traffic", "--json")
     told = json.loads(out)
     assert status == 0 and {row["method"] for row in told["rows"]} == {"majority", "ports"}

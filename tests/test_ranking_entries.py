@@ -65,3 +65,15 @@ def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, code, 
         ranking_entries(records, ["demo"], **options)
     with refused("no-runs", "nowhere"):
         ranking_entries(records, ["nowhere"])
+
+
+def test_who_did_not_fit_is_named_and_not_ranked():
+    unfitted = {"did_not_fit": 1.0, "training_accuracy": 0.31}
+    records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("cmtsnn", [0.2] * 5)]
+    for number, run in enumerate(records[10:]):
+        run.metrics.update(unfitted | {"training_accuracy": 0.31 + number / 100})
+    entries, notes = ranking_entries(records, ["demo"])
+    assert [entry.label for entry in entries] == ["forest", "knn"]
+    assert notes == ["cmtsnn: not ranked, it did not fit its training samples (accuracy 0.31 to 0.35 on them)"]
+    with refused("no-runs", "it takes two"):
+        ranking_entries(records[5:], ["demo"])

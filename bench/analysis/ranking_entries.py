@@ -98,13 +98,15 @@ def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
 
 
 def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str]) -> list[Entry]:
-    """Those that have all data sets, and not so few blocks that nobody could be tested any more."""
+    """Those that have all data sets, learned them, and have not so few blocks that nobody could be tested any more."""
     most = max(len(entry.runs) for entry in entries)
     kept = []
     for entry in entries:
         lacking = [name for n, name in enumerate(datasets) if not any(block[0] == n for block in entry.runs)]
         if lacking:
             notes.append(f"{entry.label}: left out, no runs on {', '.join(lacking)}")
+        elif any("did-not-fit" in row.marks for row in entry.rows):
+            notes.append(f"{entry.label}: not ranked, it did not fit its training samples{_accuracies(entry)}")
         elif len(entry.runs) < FEWEST <= most:
             notes.append(f"{entry.label}: left out, {len(entry.runs)} of {most} blocks")
         else:
@@ -114,3 +116,9 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
             "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two"
         )
     return kept
+
+
+def _accuracies(entry: Entry) -> str:
+    """On training samples, from the least to the most of the runs."""
+    known = [run.metrics["training_accuracy"] for run in entry.runs.values() if "training_accuracy" in run.metrics]
+    return f" (accuracy {min(known):.2f} to {max(known):.2f} on them)" if known else ""

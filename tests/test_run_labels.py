@@ -1,0 +1,79 @@
+"""What stands beside a score so that it can be read."""
+
+import pytest
+from records import record
+
+from bench.analysis.tables import group, results_table
+from bench.cli.text import outcome_table
+from bench.render.table import render
+from bench.runs.execute import Outcome
+from bench.runs.run_labels import marks, remarks
+
+WHOLE = {"classes": 12.0, "classes_tested": 12.0, "classes_trained": 12.0, "did_not_fit": 0.0, "training_accuracy": 0.9}
+
+
+def run(method="fsnet", f1=0.5, split="session", seed=0, **metrics):
+    one = record(method, f1, split=split, seed=seed)
+    one.metrics.update(WHOLE | metrics)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("metrics", "mark", "remark"),
+    [
+        ({}, [], []),
+        ({"classes_tested": 9.0}, ["class-missing"], ["9 of 12 classes tested; macro scores count the others as 0"]),
+        (
+            {"classes_trained": 11.0},
+            ["class-missing"],
+            ["11 of 12 classes trained; macro scores count the others as 0"],
+        ),
+        (
+            {"did_not_fit": 1.0, "training_accuracy": 0.31},
+            ["did-not-fit"],
+            ["did not fit its training samples (accuracy 0.31 on them)"],
+        ),
+        (
+            {"test_in_training_captures": 0.974},
+            [],
+            ["of the test samples 97 % of captures that are in training, too"],
+        ),
+        (
+            {"test_identical_windows": 0.77, "test_overlapping_windows": 0.05},
+            [],
+            ["of the test samples 77 % windows that are in training, too; 5 % windows that overlap one in training"],
+        ),
+    ],
+)
+def test_what_a_run_must_be_read_with(metrics, mark, remark):
+    one = run(**metrics)
+    assert marks(one) == mark and remarks(one.spec, one.metrics) == remark
+    table = outcome_table(
+        [Outcome(one.spec, "done", metrics=one.metrics | {"macro_f1_low": 0.1, "macro_f1_high": 0.9})]
+    )
+    assert all(line in table for line in remark)
+
+
+def test_a_baseline_need_not_fit():
+    assert marks(run("majority", did_not_fit=1.0)) == []
+
+
+def test_runs_of_before_say_nothing_of_it():
+    assert marks(record("forest", 0.5)) == [] and remarks(record("forest", 0.5).spec, {}) == []
+
+
+def test_a_table_tells_the_worst_of_its_runs():
+    records = [run(seed=0), run(seed=1, classes_tested=9.0, macro_f1_tested=0.7), run(seed=2, classes_tested=10.0)]
+    (row,) = group(records)
+    assert row.marks == ["class-missing"] and row.cell("classes_tested") == "9 of 12"
+    text = render(results_table(records), "text")
+    assert "9 of 12" in text and "macro_f1_tested" in text
+    assert "§ training or test lacks a class of the task; macro scores count it as 0" in text
+
+
+def test_a_table_tells_what_training_has_seen_of_each_split():
+    records = [run(test_in_training_captures=0.97), run(seed=1, test_in_training_captures=1.0)]
+    records += [run(split="capture", test_in_training_captures=0.0)]
+    text = render(results_table(records), "text")
+    assert "session: of the test samples 97 to 100 % of captures that are in training, too" in text
+    assert "capture: of the test" not in text
