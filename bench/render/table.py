@@ -117,6 +117,7 @@ _SPECIAL: Final = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$", "–": "--", "−": "$-$", "×": r"$\times$", "τ": r"$\tau$"}
+    | {"§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$", "◇": r"$\diamond$"}
     | {
         "α": r"$\alpha$",
         "≤": r"$\leq$",

@@ -37,7 +37,7 @@ class AttemptMonitor(Monitor):
     """A `Monitor` that hears of the attempt itself, too."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: "split", "represent", "fit", "predict" or "check"."""
+        """A stage begins: "split", "represent", "fit", "predict", "check" or "score"."""
 
     def divided(self, split: Split) -> None:
         """The split is made."""
@@ -71,8 +71,8 @@ class _Clock:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Seconds by stage, and in all but split and check, which are not the method's work."""
-        total = sum(seconds for name, seconds in self.seconds.items() if name not in ("split", "check"))
+        """Seconds by stage, and in all of the method's work."""
+        total = sum(seconds for name, seconds in self.seconds.items() if name in ("represent", "fit", "predict"))
         return {f"seconds_{name}": value for name, value in self.seconds.items()} | {"seconds": total}
 
 
@@ -104,11 +104,12 @@ def attempt(
         _check(spec, method, store, split, test.inputs, answers)
         if surroundings_of(method) != surroundings:
             raise ContractBroken("its module or class remembers something of the run; keep it in the object")
-        fit = _training_scores(method, train) | {"packets_read": float(training_view.packets_read)}
-    scores = evaluate(predictions.truth, predictions.probabilities, classes)
-    metrics = _validation_scores(method, validation, classes) | monitor.facts | clock.metrics
-    metrics |= {"peak_memory_bytes": float(peak_memory())}
-    metrics = scores.metrics() | metrics | fit | _split_numbers(split) | _interval_ends(predictions) | _size(method)
+    with clock.stage("score"):
+        scores = evaluate(predictions.truth, predictions.probabilities, classes)
+        metrics = scores.metrics() | _training_scores(method, train) | _validation_scores(method, validation, classes)
+        metrics |= _split_numbers(split) | _interval_ends(predictions)
+    metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
+    metrics |= monitor.facts | clock.metrics | _size(method)
     return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
 
 

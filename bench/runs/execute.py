@@ -26,7 +26,7 @@ from bench.scores.metrics import Scores
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.split import Split
 
-#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check") and its numbers
+#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score") and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
 
 

@@ -13,9 +13,9 @@ MARKS: Final = {
     "leaky": "*",
     "reduced": "†",
     "reconstructed": "‡",
-    "class-missing": "§",
-    "did-not-fit": "¶",
-    "transductive": "‖",
+    "class-missing": "‖",
+    "did-not-fit": "#",
+    "transductive": "◇",
 }
 MEANING: Final = {
     "leaky": "the split lets parts share sessions or captures, on purpose",
