@@ -68,7 +68,7 @@ def test_a_table_tells_the_worst_of_its_runs():
     assert row.marks == ["class-missing"] and row.cell("classes_tested") == "9 of 12"
     text = render(results_table(records), "text")
     assert "9 of 12" in text and "macro_f1_tested" in text
-    assert "§ training or test lacks a class of the task; macro scores count it as 0" in text
+    assert "‖ training or test lacks a class of the task; macro scores count it as 0" in text
 
 
 def test_a_table_tells_what_training_has_seen_of_each_split():
