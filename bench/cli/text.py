@@ -107,10 +107,25 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         limit = f"max_per_class={spec.split.max_per_class}"
         asked += [limit] if spec.split.max_per_class and limit not in spec.name else []  # under paper it is in the name
         run_id = (outcome.run_id or "")[:8]
-        status = outcome.status + (f": {outcome.reason}" if outcome.reason else "")
         name = spec.name + (f" ({', '.join(asked)})" if asked else "")
         rows.append(
-            (name, f"{spec.dataset}/{spec.task}", status, *scores, f"{m.get('seconds', outcome.seconds):.1f}", run_id)
+            (
+                name,
+                f"{spec.dataset}/{spec.task}",
+                outcome.status,
+                *scores,
+                f"{m.get('seconds', outcome.seconds):.1f}",
+                run_id,
+            )
         )
-    told = [f"{outcome.spec.name}: {line}" for outcome in outcomes for line in remarks(outcome.spec, outcome.metrics)]
-    return "\n".join([columns(rows), *told, *interval_meanings(signs)])
+    told: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        reason = [f"{outcome.status}: {outcome.reason}"] if outcome.reason else []
+        for line in (*reason, *remarks(outcome.spec, outcome.metrics)):
+            told.setdefault(line, []).append(outcome.spec.name)
+    return "\n".join([columns(rows), *(_said_of(*one) for one in told.items()), *interval_meanings(signs)])
+
+
+def _said_of(line: str, names: Sequence[str]) -> str:
+    """A line with the first of the runs that it holds for, and how many more there are."""
+    return f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}"
