@@ -21,7 +21,13 @@ REMEMBERED = {}
 def store(make_store):
     """As stores are: sorted by capture, and so by class; nothing but the place tells one session from another."""
     row = np.arange(SESSIONS)
-    sessions = {"capture": row // 20, "conversation": row, "start": row, "packets": 2 + 0 * row, "first_packet": 2 * row}
+    sessions = {
+        "capture": row // 20,
+        "conversation": row,
+        "start": row,
+        "packets": 2 + 0 * row,
+        "first_packet": 2 * row,
+    }
     return make_store(sessions, {"time": np.arange(2 * SESSIONS) ** 2}, labels=row * CLASSES // SESSIONS)
 
 
