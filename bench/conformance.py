@@ -25,7 +25,7 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.contract_captures import (
+from bench.contract_captures import (
     CLASSES,
     renamed_services,
     same_sessions,

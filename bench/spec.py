@@ -335,7 +335,7 @@ class RunSpec:
     split: SplitSpec = SplitSpec("session")
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # those that differ from the defaults
     store: str = ""  # the store's digest
-    source: str | None = None  # of a FILE.py:CLASS, digest of the file: its author is still at work
+    source: str | None = None  # digest of a method's source where it is not shipped: its author is still at work
 
     @property
     def digest(self) -> str:

@@ -5,9 +5,24 @@ import json
 
 import numpy as np
 
+from bench.files import file_sha256
 from bench.runs.results import Predictions
 from bench.runs.tracking import Record
 from bench.spec import RunSpec, SplitSpec
+
+
+class Recorded(dict):
+    """Digests of a run's files as they are when they are asked for: a run that nobody changed."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __bool__(self):
+        return True
+
+    def get(self, name, default=None):
+        return file_sha256(self.folder / name)
 
 
 def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="", interval=None, folder=None, **more):
@@ -22,7 +37,7 @@ def record(method, f1, *, seed=0, fold=None, folds=None, status="done", reason="
         metrics |= {"macro_f1_low": interval[0], "macro_f1_high": interval[1]}
         metrics |= {} if groups is None else {"interval_groups": groups[0], "interval_groups_total": groups[1]}
     run_id = f"{method}-{seed}-{fold}"
-    return Record(run_id, status, reason, spec, metrics, folder=folder, **more)
+    return Record(run_id, status, reason, spec, metrics, folder=folder, **{"files": Recorded(folder), **more})
 
 
 def answered(folder, correct, *, truth=None, session=None, each=2):

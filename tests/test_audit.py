@@ -213,7 +213,7 @@ def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
         ("forest (no-times)", "directions, lengths", "payload, times"),
         ("first-bytes (no-server-name)", "payload", "server name"),
         ("first-bytes", "payload", "–"),
-        ("gone.py:Gone", "nothing", "–"),
+        ("gone.py:Gone (file without a digest)", "not known", "–"),
         ("majority †‡", "nothing", "–"),
     ]
     assert cells[0][4:] == ("0.500 [0.500, 0.500]", "0.500 [0.500, 0.500]", "0.7500", "0.2500", "3", "done")
@@ -224,7 +224,7 @@ def test_a_line_says_what_was_taken_away_and_what_became_of_it(record):
 def test_marks_are_told_of_what_is_marked_and_not_of_text(record):
     rows = [audit.scored(record("gone.py:Gone*", {"x": "†"}, status="failed", reason="no"), None)]
     told = _scores(Audit("d", "t", "0f", scores=rows))
-    assert told.rows[0][1] == "gone.py:Gone* (x=†)" and len(told.notes) == 1
+    assert told.rows[0][1] == "gone.py:Gone* (x=†, file without a digest)" and len(told.notes) == 1
     rows = [dataclasses.replace(rows[0], scale="epochs=1", leaky=True)]
     assert [note[0] for note in _scores(Audit("d", "t", "0f", scores=rows)).notes[1:]] == ["*", "†"]
 
@@ -243,7 +243,7 @@ def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
 def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):
     store = make_store({"conversation": [0, 1]}, labels=[0, 0])
     pool = data_quality.Pool.of(store, "task", SplitSpec())
-    row = audit.ceiling_of(pool, {"session": np.array([0])}, "gone.py:Gone", {})
+    row = audit.ceiling_of(pool, {"session": np.array([0])}, RunSpec("gone.py:Gone", "d", "t"), ["gone.py:Gone"])
     assert row.all is None and row.test == {"session": None} and "gone.py" in row.reason
 
 

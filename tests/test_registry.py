@@ -11,7 +11,7 @@ from refusals import refused
 
 import methods
 from bench.method import Method, Range, make_parameters
-from bench.runs import registry
+from bench.runs import execute, plan, registry, run_labels
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = '''
@@ -148,6 +148,80 @@ def test_an_entry_point_is_a_method(mine, monkeypatch):
     assert registry.describe("theirs").title == "Mine: a title."
     assert registry.load("theirs").name == "mine"
     del sys.modules["mine"]
+
+
+class Package:
+    """What `importlib.metadata` gives of an installed package."""
+
+    def __init__(self, name, version):
+        self.name, self.version = name, version
+
+
+def entries(monkeypatch, *named):
+    """Entry points as if these packages were installed: name, package, version."""
+    points = []
+    for name, package, version in named:
+        points.append(EntryPoint(name, "mine:Mine", "bench.methods"))
+        vars(points[-1]).update(dist=Package(package, version))
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry, "_entries", registry._entries.__wrapped__)
+
+
+@pytest.mark.parametrize("name", ["forest", "Forest", "mini_flowpic", "x.py:Mine"])
+def test_a_shipped_name_cannot_be_taken(name, monkeypatch):
+    entries(monkeypatch, ("fine", "good", "1"), (name, "evil", "1.2"))
+    asks = [registry.names, lambda: registry.load("forest"), lambda: registry.describe.__wrapped__("forest")]
+    for ask in [*asks, lambda: registry.summary("forest")]:
+        with refused("same-name", name, "evil 1.2", "uninstall"):
+            ask()
+
+
+def test_two_packages_share_no_name(monkeypatch):
+    entries(monkeypatch, ("theirs", "one", "1"), ("theirs", "two", "2"))
+    with refused("same-name", "theirs", "one 1", "two 2"):
+        registry.names()
+
+
+def test_a_table_does_not_hide_that_a_name_is_taken(monkeypatch):
+    entries(monkeypatch, ("forest", "evil", "1.2"))
+    monkeypatch.setattr(run_labels, "describe", registry.describe.__wrapped__)
+    with refused("same-name", "evil 1.2"):
+        run_labels.parameter_labels("forest", {})
+
+
+def test_what_is_not_shipped_says_where_it_is_from(mine, monkeypatch):
+    mine.write_text(PLAIN)
+    monkeypatch.syspath_prepend(mine.parent)
+    entries(monkeypatch, ("theirs", "their-package", "1.2"))
+    described = registry.describe.__wrapped__("theirs")
+    assert described.origin == described.to_dict()["origin"] == registry.origin("theirs") == "their-package 1.2"
+    assert registry.summary("theirs")[2] == "Mine: a title. [their-package 1.2]"
+    assert registry.origin("forest") == "" and "[" not in registry.summary("forest")[2]
+    file = f"{mine}:Mine"
+    assert registry.origin(file) == f"file {registry.digest_of(file)[:8]}"
+
+
+def test_a_run_of_an_installed_method_is_bound_to_its_code(mine, monkeypatch, make_store):
+    """The name alone would answer for another version of the package from the store of runs."""
+    mine.write_text(PLAIN)
+    monkeypatch.syspath_prepend(mine.parent)
+    entries(monkeypatch, ("theirs", "their-package", "1.2"))
+    uncached = registry.describe.__wrapped__
+    for module in (registry, plan, run_labels):
+        monkeypatch.setattr(module, "describe", uncached)
+    monkeypatch.setattr(plan, "_check", lambda *_: None)
+    store = make_store({"conversation": [0, 1]})
+    theirs, ours = plan.expand(["theirs", "forest"], [store])
+    assert theirs.source == registry.digest_of("theirs") and ours.source is None
+    tags = execute.tags_of(theirs)
+    assert (tags["origin"], tags["family"], tags["row"]) == (
+        "their-package 1.2",
+        "deep",
+        "theirs (their-package 1.2) · session",
+    )
+    assert "origin" not in execute.tags_of(ours)
+    mine.write_text(PLAIN + "# another version")
+    assert plan.expand(["theirs"], [store])[0].digest != theirs.digest
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ def written(tmp_path):
     sessions = {n: random.integers(0, 100, 3).astype(t) for n, t in SESSION_COLUMNS.items()}
     sessions["client_ip"] = np.array([b"\x0a\0\0\x01", b"\0\0\0\0", b"\xff" * 16], "S16")
     sessions["capture"] = np.array([0, 0, 1], np.int32)
+    sessions |= {"packets": np.array([2, 4, 1]), "first_packet": np.array([0, 2, 6])}
+    sessions["conversation"] = np.array([0, 2, 1], np.int32)
+    packets |= {"record": np.array([0, 0, 1, 0, 0, 0, 1]), "ip": np.array([1, 0, 1, 0, 0, 0, 2], np.uint16)}
+    packets["captured"] = np.array([2, 3, 1, 0, 0, 0, 2], np.uint32)
     captures = []
     for name, content in (("a/1.pcap", b"one"), ("a/2.pcap", b"three")):
         (source / name).write_bytes(content)

@@ -5,7 +5,7 @@ import io
 import json
 
 import pytest
-from records import record
+from records import of_spec, record
 from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
@@ -127,6 +127,39 @@ def test_a_table_spread_over_data_sets():
         "------------------",
         "forest  0.500  0.700",
         "knn     –      0.600",
+        "data set iot: not a shipped one, store 0f",
+    ]
+
+
+def test_two_stores_of_one_name_are_told_apart_wherever_both_are_shown():
+    """Also where no method has runs on both: each row alone would look like one of the other store."""
+    records = [record("forest", 0.9), of_spec(record("knn", 0.5), store="1e" * 32)]
+    shown = results_table(records, metrics=("macro_f1",))
+    assert [row[0] for row in shown.rows] == ["forest (store=0f)", "knn (store=1e1e1e1e)"]
+    assert [row["store"] for row in shown.records] == ["0f", "1e" * 32]
+    same = results_table([records[0], of_spec(record("forest", 0.5), store="1e" * 32)], metrics=("macro_f1",))
+    assert [row[0] for row in same.rows] == ["forest (store=0f)", "forest (store=1e1e1e1e)"]
+
+
+def test_a_method_that_is_not_shipped_says_where_it_is_from():
+    records = [
+        of_spec(record("mine.py:Mine", 0.9), source="12ab34cd56ef7890"),
+        record("theirs", 0.8, origin="their-package 1.2"),
+        record("forest", 0.7, origin="a package that says so"),
+        record("older", 0.6),
+    ]
+    shown = results_table(records, metrics=("macro_f1",))
+    labels = ["mine.py:Mine (file 12ab34cd)", "theirs (their-package 1.2)", "forest", "older"]
+    assert [row[0] for row in shown.rows] == labels
+    assert [row["origin"] for row in shown.records] == ["file 12ab34cd", "their-package 1.2", "", ""]
+    assert shown.notes == ["method older: not a shipped one, its runs do not say of which package"]
+
+
+def test_runs_without_digests_are_said_to_be_unverified():
+    records = [record("forest", 0.9), record("knn", 0.5, files={}), record("ports", None, status="failed", files={})]
+    notes = results_table(records, metrics=("macro_f1",)).notes
+    assert [note for note in notes if "unverified" in note] == [
+        "1 of 2 runs: files are unverified, made before runs recorded digests of them; --rerun makes them anew"
     ]
 
 
@@ -160,7 +193,7 @@ def test_siblings_share_all_but_seed_and_fold():
         ("atvitsc", {"epochs": 3}, "atvitsc (epochs=3)"),
         ("atvitsc", {"branches": "global", "epochs": 3}, "atvitsc (pvt, epochs=3)"),
         ("forest", {"packets": 16, "trees": 9}, "forest (shared, trees=9)"),
-        ("theirs.py:Theirs", {"b": 2, "a": 1}, "theirs.py:Theirs (a=1, b=2)"),
+        ("theirs.py:Theirs", {"b": 2, "a": 1}, "theirs.py:Theirs (a=1, b=2, file without a digest)"),
     ],
 )
 def test_a_row_says_its_settings_in_the_shortest_words(method, parameters, expected):

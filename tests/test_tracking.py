@@ -1,5 +1,6 @@
 """The store of runs, on one database for all tests."""
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from records import write_result
 from refusals import refused
 
+from bench.files import file_sha256
+from bench.method import Monitor, Part
+from bench.runs.models import fitted
 from bench.runs.results import Predictions
-from bench.runs.tracking import Tracker
+from bench.runs.tracking import Record, Tracker
 from bench.spec import RunSpec
+from methods.majority import Majority
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,78 @@ def test_artefacts_come_back_also_after_the_folder_moved(tracker, tmp_path_facto
     loaded = copied.predictions()
     assert loaded.classes == ["a", "b"]
     np.testing.assert_array_equal(loaded.probabilities, made.probabilities)
+
+
+def kept(tracker, **fields):
+    """A run that is done, with all files that a run leaves."""
+    _, run = begin(tracker, task="kept", **fields)
+    with run.artefacts() as folder:
+        rows = np.arange(4)
+        answers = np.full((4, 2), 0.5, np.float32)
+        Predictions(["a", "b"], rows, rows, rows % 2, rows, answers).save(folder / "predictions.npz")
+        write_result(folder, samples={"test": 4})
+        Majority(classes=2).fit(Part({}, rows % 2), Part({}, rows[:0]), Monitor()).save(made(folder / "model"))
+    run.end("done")
+    return tracker.load(run.run_id)
+
+
+def made(folder):
+    folder.mkdir()
+    return folder
+
+
+LOADERS = {"predictions.npz": Record.predictions, "result.json": Record.result, "model/method.json": fitted}
+
+
+def test_every_file_of_a_run_has_its_digest_in_the_record(tracker):
+    record = kept(tracker, seed=80)
+    there = {path.relative_to(record.folder).as_posix() for path in record.folder.rglob("*") if path.is_file()}
+    assert record.files.keys() == there and len(there) == 4
+    assert record.files["result.json"] == file_sha256(record.folder / "result.json")
+    assert record.predictions().classes == ["a", "b"] and record.result().split.samples == {"test": 4}
+    assert fitted(record).name == "majority"
+    record.check()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "made before"])
+@pytest.mark.parametrize("damage", [lambda text: text[:40], lambda text: b"", lambda text: b"[]"])
+def test_a_damaged_file_is_one_line_with_the_run(tracker, name, recorded, damage):
+    record = kept(tracker, seed=81)
+    if not recorded:
+        record = dataclasses.replace(record, files={})
+    path = record.folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    with refused("run-damaged", record.run_id[:8], "--rerun") as caught:
+        LOADERS[name](record)
+    assert record.run_id not in str(caught.value).replace(str(path), "")
+
+
+def test_a_changed_file_that_reads_well_is_refused_where_its_digest_is_known(tracker):
+    record = kept(tracker, seed=82)
+    result = record.folder / "result.json"
+    result.write_text(result.read_text().replace('"macro_f1": 1.0', '"macro_f1": 0.9'))
+    for ask in (record.result, record.check):
+        with refused("run-damaged", record.run_id[:8], result, record.files["result.json"][:16]):
+            ask()
+    assert dataclasses.replace(record, files={}).result().scores.macro_f1 == 0.9  # nothing to hold it against
+    (record.folder / "model" / "more.json").write_text("{}")  # a file that the run did not write
+    with refused("run-damaged", "more.json", "recorded none"):
+        fitted(record)
+    (record.folder / "model" / "more.json").unlink()
+    (record.folder / "model" / "frequencies.json").rename(record.folder / "model" / "x")
+    with refused("run-damaged", "frequencies.json", "gone"):
+        fitted(record)
+
+
+def test_a_record_that_cannot_be_read_is_one_line(tracker, tmp_path):
+    record = kept(tracker, seed=83)
+    shutil.copy(tracker.results / "mlflow.db", tmp_path / "mlflow.db")
+    other = Tracker(tmp_path)
+    for text in ("{", "[]", "{}"):
+        other._client.set_tag(record.run_id, "bench.spec", text)
+        with refused("run-damaged", record.run_id[:8], "record"):
+            other.load(record.run_id)
 
 
 @pytest.mark.parametrize("asked", ["", "zz", "0" * 32])

@@ -4,6 +4,7 @@ All of it holds before any deep method is trained.  Identical inputs with differ
 accuracy that any classifier can have on them, since it must answer alike.  It depends on what a method reads.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,13 +32,15 @@ from bench.method import make_parameters
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.execute import run_matrix
+from bench.runs.models import method_of
 from bench.runs.plan import expand
-from bench.runs.run_labels import is_reconstructed
+from bench.runs.run_labels import is_reconstructed, origin_of
 from bench.runs.tracking import Record, Tracker
 from bench.schema import drawn_order
-from bench.spec import SCHEMES, Settings, SplitSpec, named_seed
+from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
 
+UNKNOWN: Final = ("unknown-method", "unnamed-code", "other-code")  # why nothing is known of a run's method
 ENDED_STATUSES: Final = ("done", "failed", "skipped")  # runs that the audit tells of
 SCHEMES_OF_AUDITS: Final = tuple(
     scheme for scheme in SCHEMES if scheme not in ("auto", "file")
@@ -118,16 +121,16 @@ def audit_dataset(
         duplicates=[find_duplicates(keys, labels), find_duplicates(keys[full], labels[full], "with payload")],
         ceilings=list(ceilings.values()),
         splits=splits,
-        scores=[scored(run, ceilings.get(_key(run.spec.method, run.spec.parameters))) for run in runs],
+        scores=[scored(run, ceilings.get(_key(run.spec)), request.methods) for run in runs],
     )
 
 
 def baselines() -> list[tuple[str, Mapping[str, Any]]]:
     """Baseline methods with their parameters: as they are, and with one thing taken away (their presets)."""
-    outlines = [registry.describe(name) for name in registry.names()]
+    outlines = {name: registry.describe(name) for name in registry.names()}
     return [
-        (outline.name, values)
-        for outline in outlines
+        (name, values)
+        for name, outline in outlines.items()
         if outline.family == "baseline"
         for values in ({}, *(v for preset, v in outline.presets.items() if preset != "shared"))
     ]
@@ -155,27 +158,39 @@ def runs_of(split: Split, tracker: Tracker) -> list[Record]:
 def ceilings_of(
     pool: Pool, tests: Tests, methods: Sequence[str], runs: Sequence[Record], progress: Progress
 ) -> dict[str, Ceiling]:
-    """Ceilings of methods as they are and of what is done, by method and parameters; each is represented once."""
-    wanted: list[tuple[str, Mapping[str, Any]]] = [(name, {}) for name in methods]
-    wanted += [(run.spec.method, run.spec.parameters) for run in runs if run.status == "done"]
+    """Ceilings of methods as they are and of what is done, by `_key`; each is represented once."""
+    wanted = [_as_it_is(name, pool) for name in methods] + [run.spec for run in runs if run.status == "done"]
+    origins = {_key(run.spec): origin_of(run) for run in runs}
     ceilings: dict[str, Ceiling] = {}
-    for method, parameters in wanted:
-        if (key := _key(method, parameters)) not in ceilings:
+    for spec in wanted:
+        if (key := _key(spec)) not in ceilings:
             progress(f"ceiling of {key}")
-            ceilings[key] = ceiling_of(pool, tests, method, parameters)
+            origin = origins[key] if key in origins else registry.origin(spec.method)
+            ceilings[key] = dataclasses.replace(ceiling_of(pool, tests, spec, methods), origin=origin)
     return ceilings
 
 
-def _key(method: str, parameters: Mapping[str, Any]) -> str:
-    """A method with parameters, in one spelling."""
-    return " ".join([method, *(f"{name}={value}" for name, value in sorted(parameters.items()))])
+def _as_it_is(method: str, pool: Pool) -> RunSpec:
+    """A method with its default parameters, as a run would name it."""
+    source = None if method in registry.shipped() else registry.digest_of(method)
+    return RunSpec(method, pool.store.name, pool.task, source=source)
 
 
-def ceiling_of(pool: Pool, tests: Tests, method: str, parameters: Mapping[str, Any]) -> Ceiling:
-    """The ceilings of a method's representation of all samples, of those with payload, and of the test parts."""
-    preset = seen_by(method, parameters)["preset"]
+def _key(spec: RunSpec) -> str:
+    """A method with parameters and, where it is not shipped, the digest of its code, in one spelling."""
+    words = [f"{name}={value}" for name, value in sorted(spec.parameters.items())]
+    return " ".join([spec.method, *words, *([f"source={spec.source}"] if spec.source else [])])
+
+
+def ceiling_of(pool: Pool, tests: Tests, spec: RunSpec, named: Sequence[str] = ()) -> Ceiling:
+    """The ceilings of a method's representation of all samples, of those with payload, and of the test parts.
+
+    Of a method in a file only where the user ``named`` that file.
+    """
+    method, parameters = spec.method, spec.parameters
+    preset = seen_by(spec, named)["preset"]
     try:
-        kind = registry.load(method)
+        kind = registry.load(method_of(spec, named))
         if reason := kind.skip(pool.store.traits):
             return Ceiling(method, dict(parameters), reason, preset, test=dict.fromkeys(tests))
         order = drawn_order(len(pool.samples), named_seed(pool.store.digest, "order"))
@@ -195,11 +210,12 @@ def ceiling_of(pool: Pool, tests: Tests, method: str, parameters: Mapping[str, A
     )
 
 
-def scored(run: Record, best: Ceiling | None) -> ScoredRun:
+def scored(run: Record, best: Ceiling | None, named: Sequence[str] = ()) -> ScoredRun:
     """What a run saw, what became of it, and how far it is from the ceiling of its test part."""
     spec = run.spec
     known = {name: getattr(run, name) for name in ("status", "reason", "run_id", "scale", "leaky")}
-    known |= {"reconstructed": is_reconstructed(run.deviations), **seen_by(spec.method, spec.parameters)}
+    known |= {"reconstructed": is_reconstructed(run.deviations), **seen_by(spec, named)}
+    known |= {"origin": origin_of(run), "unverified": run.status == "done" and not run.verifiable}
     if run.status == "done":
         names = [
             *(f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")),
@@ -212,15 +228,19 @@ def scored(run: Record, best: Ceiling | None) -> ScoredRun:
     return ScoredRun(spec.split.scheme, spec.method, dict(spec.parameters), **known)
 
 
-def seen_by(method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def seen_by(spec: RunSpec, named: Sequence[str] = ()) -> dict[str, Any]:
     """The preset that parameters are, the method's family, what it sees, and what is taken away.
 
-    A preset ``no-lengths`` takes lengths away; a baseline that opens no packet goes without payload.
+    A preset ``no-lengths`` takes lengths away; a baseline that opens no packet goes without payload.  Nothing is known
+    of a method that is not here any more, and of a file that the user has not ``named``.
     """
     try:
-        outline = registry.describe(method)
-    except InputError:  # not here any more
+        outline = registry.describe(method_of(spec, named))
+    except InputError as error:
+        if error.code not in UNKNOWN:
+            raise
         return {"preset": "", "family": "", "sees": [], "without": []}
+    parameters = spec.parameters
     values = outline.defaults | dict(parameters)
     alike = [name for name, changes in outline.presets.items() if outline.defaults | dict(changes) == values]
     preset = alike[0] if alike and parameters else ""

@@ -43,6 +43,7 @@ class Ceiling:
     parameters: dict[str, Any]
     reason: str = ""  # why there is none
     preset: str = ""  # that the parameters are
+    origin: str = ""  # where a method that is not shipped is from
     all: float | None = None  # samples
     with_payload: float | None = None
     test: dict[str, float | None] = field(default_factory=dict)  # by split: of its test part
@@ -98,6 +99,8 @@ class ScoredRun:
     scale: str = "full"
     leaky: bool = False
     reconstructed: bool = False
+    origin: str = ""  # where a method that is not shipped is from
+    unverified: bool = False  # its files have no digests to hold them against
     accuracy: float | None = None
     accuracy_low: float | None = None
     accuracy_high: float | None = None

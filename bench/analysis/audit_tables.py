@@ -1,5 +1,6 @@
 """What an audit found, as tables for people and programs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.audit_record import Audit, Ceiling, ScoredRun, SplitAudit
@@ -13,6 +14,8 @@ from bench.runs.run_labels import (
     marked,
     meanings,
     parameter_labels,
+    store_notes,
+    unverified_note,
     with_interval,
 )
 
@@ -37,6 +40,7 @@ def _classes(audit: Audit) -> Table:
     kinds = ("samples", "sessions", "conversations", "captures")
     few = [row.class_ for row in audit.classes if row.few]
     notes = [f"fewer than {FEW_GROUPS} capture groups: {', '.join(few)}"] if few else []
+    notes += store_notes({audit.dataset: {audit.store}})
     return Table(
         title=_title(audit, "classes"),
         head=("class", "samples", "sessions", "conversations", "capture groups"),
@@ -120,19 +124,25 @@ def _scores(audit: Audit) -> Table:
         title=_title(audit, "baselines and finished runs, and the gap to the ceiling of their test part", True),
         head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
         rows=rows,
-        notes=[how, *meanings(mark for row in audit.scores for mark in _marks(row)), *interval_meanings(signs)]
-        if rows
-        else (),
+        notes=[how, *_notes(audit.scores), *interval_meanings(signs)] if rows else (),
         records=plain(audit.scores),
         empty="no runs of these splits",
     )
+
+
+def _notes(scores: Sequence[ScoredRun]) -> list[str]:
+    """Marks that occur, and whose files nothing vouches for."""
+    done = [row for row in scores if row.status == "done"]
+    notes = meanings(mark for row in scores for mark in _marks(row))
+    return [*notes, *unverified_note(sum(row.unverified for row in done), len(done))]
 
 
 def _score_cells(row: ScoredRun) -> tuple[str, ...]:
     """A run's line; of one that is not done, why."""
     marks = _marks(row)
     split, label = marked(row.split, marks & {"leaky"}), marked(_label(row), marks - {"leaky"})
-    head = (split, label, ", ".join(row.sees) or "nothing", ", ".join(row.without) or "–")
+    sees = ", ".join(row.sees) or ("nothing" if row.family else "not known")
+    head = (split, label, sees, ", ".join(row.without) or "–")
     if row.status != "done":
         return (*head, *("–" for _ in range(5)), f"{row.status}: {row.reason}")
     sign = interval_sign(row.interval_groups)
@@ -144,7 +154,7 @@ def _score_cells(row: ScoredRun) -> tuple[str, ...]:
 
 def _label(row: Ceiling | ScoredRun) -> str:
     """A method with its preset or its parameters, as tables have it; most samples a class are in the title."""
-    words = parameter_labels(row.method, row.parameters)
+    words = [*parameter_labels(row.method, row.parameters), *filter(None, [row.origin])]
     return row.method + (f" ({', '.join(words)})" if words else "")
 
 

@@ -20,6 +20,8 @@ from bench.runs.run_labels import (
     marks,
     meanings,
     method_label,
+    origin_of,
+    provenance,
     seen_in_training,
     with_interval,
 )
@@ -61,8 +63,8 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The method with the preset and the parameters that tell it from its defaults."""
-        return method_label(self.head.spec, *([self.apart] if self.apart else []))
+        """The method with what tells it from its defaults and, of one that is not shipped, where it is from."""
+        return method_label(self.head.spec, origin_of(self.head), self.apart)
 
     @property
     def marks(self) -> list[str]:
@@ -123,6 +125,8 @@ class Row:
         values = {key: value for metric in metrics for key, value in self.value(metric).items()}
         return {
             **described(self.head.spec),
+            "origin": origin_of(self.head),
+            "store": self.head.spec.store,
             "runs": len(self.done),
             "seeds": sorted({record.spec.split.seed for record in self.done}),
             **values,
@@ -166,14 +170,20 @@ def group(records: Sequence[Record]) -> list[Row]:
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
-    """Rows of one place and one label differ in store, split file or source: say in which, by its digest."""
+    """Rows of one place and one label differ in store, split file or source: say in which, by its digest.
+
+    Two stores of one data set's name are told apart wherever both are in the table.
+    """
+    stores: dict[str, set[str]] = {}
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
+        stores.setdefault(row.head.spec.dataset, set()).add(row.head.spec.store)
         alike.setdefault((*(field_of(row, name) for name in PLACE), row.method), []).append(row)
     labelled = []
     for twins in alike.values():
         digests = [_digests(row.head.spec) for row in twins]
-        names = [name for name in digests[0] if len({one[name] for one in digests}) > 1]
+        several = {"store"} if len(stores[twins[0].head.spec.dataset]) > 1 else set()
+        names = [name for name in digests[0] if name in several or len({one[name] for one in digests}) > 1]
         for row, own in zip(twins, digests, strict=True):
             label = ", ".join(f"{name}={str(own[name])[:8]}" for name in names)
             labelled.append(dataclasses.replace(row, apart=label))
@@ -252,6 +262,7 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
 def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
     notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows)]
+    notes += provenance(record for row in rows for record in row.done)
     for row in rows:
         missing = [r for r in row.other if r.spec.place not in numbered(row.done)]
         notes += [

@@ -19,7 +19,7 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
     from bench.runs.tracking import Tracker
 
     output = output or results / "report.html"
-    number = write(Tracker(results), output, datasets=datasets)
+    number = write(Tracker(results), output, datasets=datasets, tell=lambda line: click.echo(line, err=True))
     click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -146,14 +146,20 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
 @cli.command()
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
+@list_option("--method", "named", metavar="FILE.py:CLASS",
+             help="The file that the run's method is in: no file runs because a results folder names it.")  # fmt: skip
 @results_option
 @json_option
-def classify(capture: Path, run: str, results: Path, as_json: bool) -> None:
+def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
     """Label the sessions of a new capture with the model of a run."""
     from bench.runs.classify import classify, lines
+    from bench.runs.run_labels import provenance
     from bench.runs.tracking import Tracker
 
-    rows = classify(capture, Tracker(results).load(run))
+    record = Tracker(results).load(run)
+    rows = classify(capture, record, named)
+    for note in provenance([record]):
+        click.echo(note, err=True)
     emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
 
 
@@ -186,7 +192,8 @@ class AuditOptions:
                       help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a "
                            "--split of its own."),
          list_option("--method", "methods", metavar="M,...",
-                     help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway."),
+                     help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
+                          "a FILE.py:CLASS only if it is named here."),
          click.option("--seed", default=0, show_default=True),
          click.option("--no-runs", is_flag=True,
                       help="Do not run the baselines; tell only what has run."))  # fmt: skip

@@ -5,8 +5,8 @@ Enters: a card (who published what, and which file or session is of which class)
 import ingest and the ground below it; it knows neither splits nor methods.
 
 `cards` reads a card, `file_list` its list of captures, `labels` its labels of sessions; `download` fetches, `sources`
-finds the captures; `prepare` makes the store, `store` opens it, `manifest` is what it says of itself.  `demo` and
-`synthetic_captures` write captures of their own, through `packet_writer`; `contract_captures` has `bench check`'s.
+finds the captures; `prepare` makes the store, `store` opens it, `manifest` is what it says of itself, `bounds` sees to
+it that its rows point inside.  `demo` and `synthetic_captures` write captures of their own, through `packet_writer`.
 """
 
 import lazy_loader

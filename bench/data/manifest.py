@@ -17,8 +17,9 @@ from bench.files import plain, structured
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 2
-#: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself
-REPORTED: Final = ("unexpected", "ignored", "unreadable", "files", "code")
+#: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself;
+#: checksums follow from the rest, and stores of before have none
+REPORTED: Final = ("unexpected", "ignored", "unreadable", "files", "code", "columns")
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,14 @@ def _remarks(missing: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
+class ColumnFile:
+    """A file of columns, as it was written."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that decides a store's content, and how it came about."""
 
@@ -193,6 +202,7 @@ class Manifest:
     ignored: dict[str, int] = field(default_factory=dict)  # files that are no captures, by suffix
     files: FilesReport | None = None  # of a card with a list of captures
     code: str = ""  # digest of the code that made the store; empty: earlier code, which did not say
+    columns: dict[str, ColumnFile] = field(default_factory=dict)  # by file; empty: earlier code, which kept none
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, in the one order."""
@@ -201,7 +211,8 @@ class Manifest:
         rest = ("packets", "sessions", "default_task", "tasks", "labels", "unexpected", "skipped", "damaged", "copies")
         content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
         content |= {"files": plain(self.files)} if self.files else {}
-        return content | ({"code": self.code} if self.code else {})
+        content |= {"code": self.code} if self.code else {}
+        return content | ({"columns": plain(self.columns)} if self.columns else {})
 
     @property
     def problems(self) -> list[str]:
@@ -215,11 +226,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a store's captures lie on this machine."""
+    """Where a store's captures lie on this machine, and when the files changed last that were read in full."""
 
     root: str
     mtime_ns: dict[str, int]  # by path
     unpacked: dict[str, str]  # path of a compressed capture -> name of the unpacked file
+    columns_mtime_ns: dict[str, int] = field(default_factory=dict)  # by file of columns
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

@@ -43,7 +43,16 @@ from bench.data.manifest import (
     UnreadableEntry,
 )
 from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
-from bench.data.store import TASK_COLUMN, Store, bench_home, store_path, unpacked_path, write_columns
+from bench.data.store import (
+    COLUMN_FILES,
+    TASK_COLUMN,
+    Store,
+    bench_home,
+    column_file,
+    store_path,
+    unpacked_path,
+    write_columns,
+)
 from bench.environment import code_digest
 from bench.errors import InputError
 from bench.files import file_sha256, locked, plain, write_json, written_folder
@@ -209,7 +218,9 @@ class _Build:
         self._write_packets()
         self._write_sessions()
         mtimes = {file.path: file.mtime_ns for file in files}
-        write_json(self.folder / "sources.json", plain(Sources(str(self.source.root), mtimes, self.unpacked)))
+        written = {name: (self.folder / name).stat().st_mtime_ns for name in COLUMN_FILES}
+        sources = Sources(str(self.source.root), mtimes, self.unpacked, written)
+        write_json(self.folder / "sources.json", plain(sources))
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
@@ -311,6 +322,7 @@ class _Build:
             captures=self.captures,
             files=self._files(self.source.files_report, tasks) if self.source.files_report else None,
             code=code_of_stores(),
+            columns={name: column_file(self.folder / name) for name in COLUMN_FILES},
         )
 
     def _files(self, report: FilesReport, tasks: dict[str, TaskEntry]) -> FilesReport:
@@ -379,7 +391,7 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
     except OSError:
         return None
     if (sources.root, sources.mtime_ns) != (str(source.root), mtimes):
-        write_json(path / "sources.json", plain(Sources(str(source.root), mtimes, sources.unpacked)))
+        write_json(path / "sources.json", plain(replace(store.sources, root=str(source.root), mtime_ns=mtimes)))
     return store
 
 

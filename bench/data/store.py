@@ -4,11 +4,16 @@ A store is a folder ``<home>/stores/<name>`` with ``packets.arrow`` and ``sessio
 uncompressed batch, so that a column is one array), ``manifest.json`` (everything that decides the content, the
 same on every machine) and ``sources.json`` (where the captures lie on this one).  pyarrow is imported when a
 column is first asked for.
+
+Nothing of a store is trusted before it is looked at: compiled code that follows its rows asks no more.  The columns are
+held against their checksums where a file's size or time is not the recorded one, rows that point anywhere must point
+inside (:mod:`bench.data.bounds`), and a capture must be the one that was read.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +22,14 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.manifest import Manifest, Sources, read_manifest
+from bench.data.bounds import check_packets, check_sessions
+from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest
 from bench.errors import InputError
-from bench.files import file_sha256, read_json
+from bench.files import file_sha256, plain, read_json, write_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
+COLUMN_FILES: Final = ("packets.arrow", "sessions.arrow")
 
 
 def bench_home() -> Path:
@@ -155,13 +162,20 @@ class Store:
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """uint8 ``[bytes of the file]``, a read-only memory map.
 
-        The first call for a capture checks its size, and its time of change or else its SHA-256; a capture that
-        moved or changed is an :class:`InputError` with the remedy.
+        The first call for a capture checks its size, and its time of change or else its SHA-256, and that the packets
+        of its sessions lie in it.  A capture that moved or changed, or a packet elsewhere, is an :class:`InputError`
+        with the remedy.
         """
         if capture not in self._maps:
             path = self.capture_path(capture)
             self._check(capture, path)
-            self._maps[capture] = np.memmap(path, np.uint8, mode="r")
+            data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+            data.flags.writeable = False
+            with self._damage("packets.arrow"):
+                rows = slice(*(int(ends[capture]) for ends in self._rows_of_captures))
+                places = (self.packet(name)[rows] for name in ("record", "ip", "captured"))
+                check_packets(*places, within=len(data), name=str(path), first=rows.start)
+            self._maps[capture] = data
         return self._maps[capture]
 
     def _check(self, capture: int, path: Path) -> None:
@@ -196,6 +210,77 @@ class Store:
         self.session("start")
         self.packet("time")
 
+    def verify(self) -> None:
+        """Read all columns and captures, whatever sizes and times say.
+
+        Raises :class:`InputError` for the first file that is not what was prepared, and for a row that points outside.
+        """
+        for name in COLUMN_FILES:
+            self._check_file(name, in_full=True)
+        self.check_columns()
+        for number, capture in enumerate(self.manifest.captures):
+            path = Path(self.sources.root) / capture.path
+            self._check(number, self.capture_path(number))
+            if not path.is_file() or file_sha256(path) != capture.sha256:
+                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
+            self.capture_bytes(number)
+
+    @cached_property
+    def _rows_of_captures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The packet rows from the first to the last of each capture's sessions: begins and ends, int64 ``[captures]``.
+
+        A capture is written whole before the next one, so these are its packets.
+        """
+        capture, first = self.session("capture"), self.session("first_packet")
+        begins = np.full(len(self.manifest.captures), self.manifest.packets, np.int64)
+        ends = np.zeros_like(begins)
+        np.minimum.at(begins, capture, first)
+        np.maximum.at(ends, capture, first + self.session("packets"))
+        return begins, np.maximum(begins, ends)
+
+    @contextmanager
+    def _damage(self, file: str) -> Iterator[None]:
+        """A ValueError in the block is damage of a file of columns."""
+        try:
+            yield
+        except ValueError as error:
+            remedy = f"run `bench prepare {self.name} --rebuild`, with --source where its captures need one"
+            raise InputError("store-damaged", f"{self.path / file}: {error}; {remedy}") from error
+
+    def _check_file(self, name: str, *, in_full: bool = False) -> None:
+        """Hold a file of columns against its checksum, where its size and time leave a doubt."""
+        recorded, path = self.manifest.columns.get(name), self.path / name
+        if recorded is None:  # made before there were checksums
+            return
+        with self._damage(name):
+            if not path.is_file():
+                raise ValueError("is gone")
+            stat = path.stat()
+            if stat.st_size != recorded.size:
+                raise ValueError(f"has {stat.st_size} bytes, had {recorded.size} when it was written")
+            known = self._known_times.get(name) == stat.st_mtime_ns
+            if known and not in_full:
+                return
+            if file_sha256(path) != recorded.sha256:
+                raise ValueError("changed since it was written: it has another SHA-256 than the manifest says")
+        if not known:
+            self._keep_time(name, stat.st_mtime_ns)
+
+    @property
+    def _known_times(self) -> dict[str, int]:
+        """When the files of columns changed last, as far as that was written down here."""
+        try:
+            return self.sources.columns_mtime_ns
+        except InputError:  # the captures lie nobody knows where; columns can be used without
+            return {}
+
+    def _keep_time(self, name: str, mtime_ns: int) -> None:
+        """Write down that a file was read in full, so that the next process need not; a store may be read-only."""
+        with suppress(InputError):
+            times = self.sources.columns_mtime_ns
+            times[name] = mtime_ns
+            write_json(self.path / "sources.json", plain(self.sources))
+
     @cached_property
     def _maps(self) -> dict[int, NDArray[np.uint8]]:
         return {}
@@ -206,14 +291,34 @@ class Store:
 
     def _column(self, table: str, column: str, dtype: np.dtype[Any]) -> NDArray[Any]:
         if table not in self._tables:
-            self._tables[table] = _read_batch(self.path / f"{table}.arrow", getattr(self.manifest, table))
-        return as_array(self._tables[table].column(column), dtype)
+            self._tables[table] = self._opened(table)
+        with self._damage(f"{table}.arrow"):
+            return _typed(self._tables[table], column, dtype)
+
+    def _opened(self, table: str) -> Any:
+        """A table of columns, checked."""
+        file, manifest = f"{table}.arrow", self.manifest
+        self._check_file(file)
+        batch = _read_batch(self.path / file, getattr(manifest, table))
+        tasks = {TASK_COLUMN.format(name): len(task.classes) for name, task in manifest.tasks.items()}
+        kinds = SESSION_COLUMNS | dict.fromkeys(tasks, np.dtype("int16"))
+        with self._damage(file):
+            batch.validate()  # ArrowInvalid, a ValueError, where a buffer is shorter than the rows say
+            if table == "sessions":
+                columns = {name: _typed(batch, name, kind) for name, kind in kinds.items()}
+                check_sessions(columns, manifest.packets, len(manifest.captures), tasks)
+        return batch
 
 
 def path_value(pattern: str, path: str) -> str:
     """The first group of a pattern that is searched in a path, or all it matches; empty where it does not."""
     match = re.search(pattern, path)
     return (match.group(1) if match.re.groups else match.group()) or "" if match else ""
+
+
+def column_file(path: Path) -> ColumnFile:
+    """What a manifest keeps of a file of columns."""
+    return ColumnFile(path.stat().st_size, file_sha256(path))
 
 
 def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -229,6 +334,22 @@ def write_columns(path: Path, columns: Mapping[str, NDArray[Any]]) -> None:
         writer.write_batch(batch)
 
 
+def _typed(batch: Any, name: str, kind: np.dtype[Any]) -> NDArray[Any]:
+    """A column, if it is there and of that type: it would be read as what it is not."""
+    if name not in batch.schema.names:
+        raise ValueError(f"has no column {name}")
+    column = batch.column(name)
+    if column.type != _arrow_type(kind):
+        raise ValueError(f"column {name} is {column.type}, must be {_arrow_type(kind)}")
+    return as_array(column, kind)
+
+
+def _arrow_type(kind: np.dtype[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.binary(kind.itemsize) if kind.kind == "S" else pa.from_numpy_dtype(kind)
+
+
 def as_array(column: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A view of an Arrow column without nulls as a read-only array ``[rows]`` of that dtype, int or uint."""
     values = np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
@@ -240,7 +361,7 @@ def _arrow_array(column: NDArray[Any]) -> Any:
     import pyarrow as pa
 
     column = np.ascontiguousarray(column)
-    kind = pa.binary(column.dtype.itemsize) if column.dtype.kind == "S" else pa.from_numpy_dtype(column.dtype)
+    kind = _arrow_type(column.dtype)
     buffer = pa.py_buffer(column.view(np.uint8)) if len(column) else pa.py_buffer(b"")
     return pa.Array.from_buffers(kind, len(column), [None, buffer])
 

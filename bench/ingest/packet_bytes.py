@@ -1,7 +1,7 @@
 """Compiled loops over packets and groups.  Importing this module imports numba: do so inside functions.
 
 All kernels release the GIL, write into arrays that the caller allocated and check no bounds:
-:mod:`bench.readers` and :mod:`bench.splits.split` see to it that rows are in range.
+:mod:`bench.readers` sees to it that samples are in range, and :mod:`bench.data.store` that sessions and packets are.
 """
 
 from typing import NamedTuple

@@ -32,6 +32,14 @@ def _check_id(name: str) -> None:
         raise FieldError("id", "must be table-NUMBER or fig-NUMBER: it names files and folders")
 
 
+def _check_method(field_: str, name: str) -> None:
+    """A declaration is data: whoever reproduces a paper runs no file that only the paper's folder names."""
+    if ".py:" in name:
+        raise FieldError(
+            field_, "must be a shipped or installed method; `bench run --method` runs a file that you name"
+        )
+
+
 @dataclass(frozen=True)
 class Arm:
     """One system of an experiment."""
@@ -42,6 +50,9 @@ class Arm:
     values: dict[str, Any] = field(default_factory=dict, hash=False)
     preset: str | None = None
     sampling: str | None = None  # how sessions become its samples, in every mode; None: the mode's own way
+
+    def __post_init__(self) -> None:
+        _check_method("method", self.method)
 
     @property
     def published(self) -> str:
@@ -59,6 +70,9 @@ class Over:
     key: str  # likewise
     axes: tuple[str, ...]  # what a picture calls the parameters
     taken: dict[str, Any] = field(default_factory=dict)  # what the paper takes, though it is not among those it tries
+
+    def __post_init__(self) -> None:
+        _check_method("method", self.method)
 
     def arms(self, every: int = 1) -> list[Arm]:
         """An arm for each combination; of each parameter one of every so many values, and what is taken."""
@@ -175,6 +189,8 @@ class Paper:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise FieldError("name", "must be letters, digits and -: it names folders")
+        for method in self.systems:
+            _check_method("systems", method)
         for field_, listed in (("experiments", self.experiments), ("published", self.published)):
             names = [one.id for one in listed]
             if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -16,7 +16,7 @@ from bench.data.store import Store
 from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.published import published_table
 from bench.render.table import Table
-from bench.runs.run_labels import interval_sign, marked, meanings, with_interval
+from bench.runs.run_labels import interval_sign, marked, meanings, origin_of, provenance, with_interval
 from bench.runs.tracking import Record, Tracker
 from bench.scores.significance import FEWEST, holm, welch
 
@@ -214,11 +214,14 @@ def notes_of(results: ExperimentResults) -> list[str]:
         read_off = [f"the paper's figure, {row['what']}: {row['value']}" for row in rows if "what" in row]
         notes += read_off or published_table(paper, experiment.id).notes
     notes += meanings(present)
+    runs = [record for f in results.arm_results for record in f.records]
+    notes += provenance(runs)
+    notes += [f"{where}: {record.spec.method}" for record in runs if (where := origin_of(record))]
     own = (experiment.limit, experiment.per_class)[: 2 if experiment.limit else 0]
     if any(r.spec.split.max_per_class in own for f in results.arm_results for r in f.records[:1]):
         notes.append(f"† also marks {experiment.limit} samples a class, which are the paper's own in this experiment")
     problems = [f"{f.arm.label}, {f.mode}: {problem}" for f in results.arm_results for problem in f.problems]
-    return notes + list(dict.fromkeys(problems))
+    return list(dict.fromkeys([*notes, *problems]))
 
 
 def _protocol(results: ExperimentResults, mode: str) -> str:

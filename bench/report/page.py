@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count, groupby
 from pathlib import Path
@@ -27,8 +27,12 @@ from bench.scores.metrics import Scores
 STYLE: Final = Path(__file__).with_name("style.css")
 
 
-def write(tracker: Tracker, output: Path, *, datasets: Sequence[str] = ()) -> int:
+def write(
+    tracker: Tracker, output: Path, *, datasets: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None
+) -> int:
     """Write the page of all runs (or of some data sets); the number of runs in it.
+
+    A run of which a file changed since it was written, or cannot be read, is left out: the page and ``tell`` say so.
 
     Reads ``reproduced/*/sheet.json`` and ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a
     file there that is not what it should be.
@@ -36,17 +40,37 @@ def write(tracker: Tracker, output: Path, *, datasets: Sequence[str] = ()) -> in
     records = tracker.search(dataset=list(datasets) or None)
     if lacking := sorted(set(datasets) - {record.spec.dataset for record in records}):
         raise InputError("no-runs", f"report: no runs on {', '.join(lacking)}; `bench table` shows what there is")
-    text = _Page(tracker, datasets).markup(records)
+    records, damaged = _sound(tracker, records)
+    text = _Page(tracker, datasets, damaged).markup(records)
     write_text(output, text)
+    for line in damaged:
+        tell(f"left out: {line}")
     return len(records)
+
+
+def _sound(tracker: Tracker, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records without runs whose files are not those that they wrote, and a line on each of these."""
+    kept, damaged = [], []
+    for record in records:
+        try:
+            if record.status == "done":
+                tracker.load(record.run_id).check()
+        except InputError as error:
+            if error.code != "run-damaged":
+                raise
+            damaged.append(str(error))
+        else:
+            kept.append(record)
+    return kept, damaged
 
 
 class _Page:
     """A page on its way: where things come from, and the numbers that make names in it unique."""
 
-    def __init__(self, tracker: Tracker, datasets: Sequence[str]) -> None:
+    def __init__(self, tracker: Tracker, datasets: Sequence[str], damaged: Sequence[str]) -> None:
         self.tracker = tracker
         self.datasets = datasets
+        self.damaged = damaged
         self.numbers = count(1)
 
     def markup(self, records: Sequence[Record]) -> str:
@@ -69,6 +93,7 @@ class _Page:
             "body",
             el("a", "Skip to the results", href="#results", class_="skip"),
             _header(records),
+            _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
             el("main", *([markup for _, markup in sections] or [_nothing()]), id="results"),
             _footer(),
@@ -192,6 +217,14 @@ def _header(records: Sequence[Record]) -> Html:
            "interval, by a jackknife over groups of sessions that belong together. Marks: "
            + "; ".join(f"{sign} {meaning}" for sign, meaning in marks.items()) + "."),
     )  # fmt: skip
+
+
+def _left_out(damaged: Sequence[str], results: Path) -> Html | None:
+    """Which runs are not on the page, and why; without the place of the results, the page may be published."""
+    if not damaged:
+        return None
+    lines = [el("li", line.replace(f"{results}/", "")) for line in damaged]
+    return el("section", el("h2", "Left out", id="left-out"), el("ul", *lines))
 
 
 def _nothing() -> Html:

@@ -8,7 +8,8 @@ ground; it compares no two runs.
 the matrix of runs, `attempt` is one run from split to scores, `guards` what it asks of its method, `results` what it
 leaves, `tracking` (the one home of
 MLflow) remembers it, `execute` does all of it; `tuning` (the one home of Optuna) searches parameters on validation
-scores, `classify` lets a run's model answer for a new capture, `run_labels` says in words what tells runs apart.
+scores, `models` gives back a run's fitted method and says whose code may run, `classify` lets it answer for a new
+capture, `run_labels` says in words what tells runs apart.
 """
 
 import lazy_loader

@@ -16,7 +16,7 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.ingest.capture import inspect
 from bench.readers import View
-from bench.runs import registry
+from bench.runs.models import fitted
 from bench.runs.tracking import Record
 from bench.schema import drawn_order
 from bench.spec import named_seed
@@ -25,18 +25,19 @@ from bench.splits.sampling import windows
 _SESSIONS = "sessions"  # the only task of the passing store
 
 
-def classify(capture: Path, record: Record, *, device: str = "cpu") -> list[dict[str, Any]]:
+def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device: str = "cpu") -> list[dict[str, Any]]:
     """One row a session with payload, in the capture's order: end points, packets, class and probability.
 
     ``class`` is None where the method abstains.  The session rules are those of the run's store without an
-    idle timeout.  Raises :class:`InputError` for a run without a model.
+    idle timeout.  ``named`` are methods in files that the user allows to run.  Raises :class:`InputError` for a run
+    without a model, and as `bench.runs.models.fitted` does.
     """
     seen = inspect(capture)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
         raise InputError(
             "no-packets", f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture"
         )
-    method = registry.load(record.spec.method).load(record.model_folder(), device=device)
+    method = fitted(record, named, device=device)
     classes = record.predictions().classes
     card = Card(name="capture", title="a capture to classify", tasks={_SESSIONS: Task(label="label")})
     with tempfile.TemporaryDirectory() as home:

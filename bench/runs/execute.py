@@ -229,7 +229,9 @@ def tags_of(spec: RunSpec) -> dict[str, str]:
         reduced.append("preset small")
     tags = {"leaky": str(spec.split.leaky).lower(), "scale": ", ".join(reduced) or "full", "source": code_of(spec)}
     tags |= {"transductive": "true"} if outline.transductive else {}
-    tags |= {"row": f"{method_label(spec)} · {spec.split.label}", "settings": ", ".join(settings_of(spec)) or "default"}
+    tags |= {"family": outline.family} | ({"origin": outline.origin} if outline.origin else {})
+    tags |= {"row": f"{method_label(spec, outline.origin)} · {spec.split.label}"}
+    tags |= {"settings": ", ".join(settings_of(spec)) or "default"}
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 
 

@@ -11,7 +11,7 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
-from bench.runs.registry import Outline, describe
+from bench.runs.registry import Outline, describe, shipped
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
 from bench.splits.split import check_request, make_split
@@ -39,7 +39,7 @@ def expand(
     if settings.file is not None and len(outlines) != 1:
         raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
     parameters = {name: resolve(name, outlines, settings) for name in outlines}
-    sources = {name: outline.digest if ".py:" in name else None for name, outline in outlines.items()}
+    sources = {name: None if name in shipped() else outline.digest for name, outline in outlines.items()}
     if split.path is not None:
         split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
     splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}

@@ -1,5 +1,7 @@
 """Names to methods: a file in `methods/`, an entry point of the group `bench.methods`, or `file.py:Class`.
 
+A name means one thing: what is shipped keeps its name, and no two packages share one.
+
 Listings and look-ups of finished runs must not pay for torch.  So :func:`describe` reads a method's declarations from
 its source (`bench.runs.declarations`), where that is plain enough to say the same as the class; any other file is
 imported.  `bench check` compares both.
@@ -40,6 +42,7 @@ class Outline:
     deviations: tuple[str, ...]
     presets: Mapping[str, Mapping[str, Any]]
     Parameters: type  # equal to the method's own, but not the same class object
+    origin: str  # where it is from, for tables: see `origin`
     source: Path
     digest: str  # of the source file and of the methods that it is built from: SHA-256, 16 hex digits
 
@@ -50,25 +53,59 @@ class Outline:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; parameters with type, default, meaning, source and search space."""
-        plain = ("name", "title", "family", "unit", "transductive", "reference", "deviations", "presets")
+        plain = ("name", "title", "family", "unit", "transductive", "origin", "reference", "deviations", "presets")
         head = {key: getattr(self, key) for key in plain} | {"reads": sorted(self.reads)}
         return head | {"parameters": [_parameter(f) for f in dataclasses.fields(self.Parameters)]}
 
 
 def names() -> list[str]:
     """Every known method, sorted; imports none."""
-    return sorted({_name(path) for path in _files()} | set(_entries()))
+    return sorted(shipped() | set(_entries()))
+
+
+def shipped() -> set[str]:
+    """Names of the methods that come with the harness; nobody else can have them."""
+    return {_name(path) for path in _files()}
+
+
+def is_file(name: str) -> bool:
+    """Whether a name is ``FILE.py:CLASS``."""
+    return ".py:" in name
+
+
+def origin(name: str) -> str:
+    """Where a method that is not shipped is from: package and version, or a file's digest.  Empty for shipped ones.
+
+    Raises :class:`InputError` as :func:`describe` does.
+    """
+    if is_file(name):
+        return file_origin(digest_of(name))
+    _locate(name)
+    return _package(_entries()[name]) if name in _entries() else ""
+
+
+def file_origin(digest: str | None) -> str:
+    """The origin of a method in a file of that digest."""
+    return f"file {digest[:8]}" if digest else "file without a digest"
+
+
+def digest_of(name: str) -> str:
+    """The digest of a method's source, read and not run.  Raises :class:`InputError` as :func:`describe` does."""
+    path, _ = _locate(name)
+    return _digest(path, SourceFile(path))
 
 
 def summary(name: str) -> tuple[str, str, str]:
     """A method's name, family and title, for listings: of the source no more is evaluated than that.
 
-    Raises :class:`InputError` as :func:`describe` does for unknown names.
+    The title of one that is not shipped says where it is from.  Raises :class:`InputError` as :func:`describe` does for
+    unknown names.
     """
     path, wanted = _locate(name)
     source = SourceFile(path)
     wanted = wanted or source.method_class()
-    return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0]
+    place = f" [{origin(name)}]" if name not in shipped() else ""
+    return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0] + place
 
 
 @functools.cache
@@ -84,10 +121,10 @@ def describe(name: str) -> Outline:
         declared = source.declarations(wanted)
     except NotPlain:
         declared = load(name)
-    return outline_of(declared, path, source, wanted)
+    return outline_of(declared, path, source, wanted, origin(name))
 
 
-def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str) -> Outline:
+def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origin: str = "") -> Outline:
     """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
         raise InputError(
@@ -104,6 +141,7 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str) -> Ou
         deviations=tuple(declared.deviations),
         presets=declared.presets,
         Parameters=declared.Parameters,
+        origin=origin,
         source=path,
         digest=_digest(path, source),
     )
@@ -113,10 +151,10 @@ def load(name: str) -> type[Method]:
     """The class itself; imports its file and no other method.  Raises :class:`InputError` as `describe` does."""
     path, wanted = _locate(name)
     try:
-        if name in _entries():
-            module = importlib.import_module(_entries()[name].module)
-        elif ".py:" in name:
+        if is_file(name):
             module = _import_file(path)
+        elif name in _entries():
+            module = importlib.import_module(_entries()[name].module)
         else:
             module = importlib.import_module(f"methods.{path.stem}")
     except Exception as error:
@@ -152,12 +190,28 @@ def _name(path: Path) -> str:
 
 @functools.cache
 def _entries() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group="bench.methods")}
+    """Entry points by name.  Raises :class:`InputError` for one that is called as something else is."""
+    known: dict[str, EntryPoint] = {}
+    owners = dict.fromkeys(shipped(), "is shipped")
+    for entry in entry_points(group="bench.methods"):
+        alike = entry.name.lower().replace("_", "-")  # how a shipped file's name becomes a method's
+        if alike in owners or is_file(entry.name):
+            what = f"the entry point bench.methods: {entry.name} of package {_package(entry)} cannot be called so"
+            reason = f"a method of that name {owners.get(alike, 'would be a file')}"
+            raise InputError("same-name", f"{what}: {reason}; uninstall the package or rename its entry point")
+        known[entry.name] = entry
+        owners[alike] = f"is in package {_package(entry)}"
+    return known
+
+
+def _package(entry: EntryPoint) -> str:
+    """Name and version of the package of an entry point."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else f"module {entry.module}"
 
 
 def _locate(name: str) -> tuple[Path, str | None]:
     """A method's file and, where the name says it, its class."""
-    if ".py:" in name:
+    if is_file(name):
         file, _, wanted = name.rpartition(":")
         if not Path(file).is_file():
             raise InputError("unknown-method", f"--method {name}: no file {file}; give FILE.py:CLASS")

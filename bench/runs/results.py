@@ -8,11 +8,17 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.files import read_json, write_json
+from bench.files import file_sha256, read_json, write_json
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec, Sampling, parse_sampling
 
 SHARED: Final = ("test_in_training_", "shared_", "repeated")  # how counts of what parts share begin
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,15 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote.  Raises ValueError where its arrays do not fit together."""
         with np.load(path, allow_pickle=False) as file:
-            return cls(**{**dict(file), "classes": file["classes"].tolist()})
+            made = cls(**{**dict(file), "classes": file["classes"].tolist()})
+        rows = {made.session.shape, made.first.shape, made.truth.shape, made.groups.shape, made.probabilities.shape[:1]}
+        if len(rows) != 1 or made.probabilities.shape[1:] != (len(made.classes),):
+            raise ValueError("its arrays are not equally long")
+        if len(made.truth) and not (0 <= made.truth.min() and made.truth.max() < len(made.classes)):
+            raise ValueError("it names a class that it does not have")
+        return made
 
 
 @dataclass(frozen=True)

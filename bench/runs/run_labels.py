@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from bench.data.cards import card_names
 from bench.errors import InputError
-from bench.runs.registry import describe
+from bench.runs.registry import Outline, describe, file_origin, is_file, shipped
 from bench.runs.tracking import Record
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.spec import RunSpec
@@ -41,7 +42,7 @@ def marks(record: Record) -> list[str]:
         "reduced": record.scale != "full",
         "reconstructed": is_reconstructed(record.deviations),
         "class-missing": bool(missing_classes(record.metrics)),
-        "did-not-fit": did_not_fit(record.spec, record.metrics),
+        "did-not-fit": did_not_fit(record.spec, record.metrics, record.family),
         "transductive": record.transductive,
     }
     return [mark for mark in MARKS if holds[mark]]
@@ -55,9 +56,12 @@ def missing_classes(metrics: Mapping[str, float]) -> list[str]:
     ]
 
 
-def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
-    """Whether a run's method did not learn what it was trained on, which a baseline need not."""
-    return bool(metrics.get("did_not_fit")) and not is_baseline(spec.method)
+def did_not_fit(spec: RunSpec, metrics: Mapping[str, float], family: str = "") -> bool:
+    """Whether a run's method, of a ``family`` where that is recorded, did not learn what it was trained on.
+
+    A baseline need not.
+    """
+    return bool(metrics.get("did_not_fit")) and not is_baseline(spec.method, family)
 
 
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
@@ -88,12 +92,33 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def is_baseline(method: str) -> bool:
-    """Whether a method is one that any other has to beat: it need not fit."""
+def is_baseline(method: str, family: str = "") -> bool:
+    """Whether a method, of a ``family`` where that is recorded, is one that any other has to beat: it need not fit."""
+    outline = None if family else outline_of(method)
+    return (outline.family if outline else family) == "baseline"
+
+
+def outline_of(method: str) -> Outline | None:
+    """What a method of a stored run declares; None of one that is not here any more, and of any file.
+
+    Whoever wrote the record chose that file's path: it is not even read (`bench.runs.models`).
+    """
+    if is_file(method):
+        return None
     try:
-        return describe(method).family == "baseline"
-    except InputError:  # not here any more
-        return False
+        return describe(method)
+    except InputError as error:
+        if error.code != "unknown-method":
+            raise
+        return None
+
+
+def origin_of(record: Record) -> str:
+    """Where a run's method is from: package and version, or a file's digest.  Empty for shipped ones."""
+    spec = record.spec
+    if is_file(spec.method):
+        return file_origin(spec.source)
+    return "" if spec.method in shipped() else record.origin
 
 
 def is_reconstructed(deviations: Iterable[str]) -> bool:
@@ -139,9 +164,44 @@ def interval_meanings(signs: Iterable[str]) -> list[str]:
     return [f"{sign} {meaning}" for sign, meaning in INTERVAL_SIGNS.items() if sign in there]
 
 
+def provenance(records: Iterable[Record]) -> list[str]:
+    """Notes on what scores rest on: data sets that are not shipped, by their stores, methods that are not and whose
+    runs do not say where they are from, and runs without digests.
+    """
+    records = [record for record in records if record.status == "done"]
+    stores: dict[str, set[str]] = {}
+    for record in records:
+        stores.setdefault(record.spec.dataset, set()).add(record.spec.store or "unknown")
+    notes = store_notes(stores)
+    foreign = dict.fromkeys(record.spec.method for record in records if not origin_of(record))
+    ours = shipped()
+    notes += [
+        f"method {name}: not a shipped one, its runs do not say of which package"
+        for name in foreign
+        if name not in ours
+    ]
+    return notes + unverified_note(sum(not record.verifiable for record in records), len(records))
+
+
+def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
+    """A note for each data set that is not shipped, by name, with the digests of its stores."""
+    shipped_ones = card_names()
+    return [
+        f"data set {name}: not a shipped one, store {', '.join(sorted(digest[:8] for digest in digests))}"
+        for name, digests in stores.items()
+        if name not in shipped_ones
+    ]
+
+
+def unverified_note(unverified: int, runs: int) -> list[str]:
+    """A note on runs whose files nothing vouches for; none where there are none."""
+    what = "files are unverified, made before runs recorded digests of them; --rerun makes them anew"
+    return [f"{unverified} of {runs} runs: {what}"] if unverified else []
+
+
 def method_label(spec: RunSpec, *more: str) -> str:
-    """The method with its settings and ``more``."""
-    words = [*settings_of(spec), *more]
+    """The method with its settings and ``more``, of which empty ones are none."""
+    words = [*settings_of(spec), *filter(None, more)]
     return spec.method + (f" ({', '.join(words)})" if words else "")
 
 
@@ -155,9 +215,8 @@ def settings_of(spec: RunSpec) -> list[str]:
 
 def parameter_labels(method: str, parameters: Mapping[str, Any]) -> list[str]:
     """The shortest labels of parameters that differ from the defaults: a preset and what differs from that."""
-    try:
-        outline = describe(method)
-    except InputError:  # a method of somebody's that is not here any more
+    outline = outline_of(method)
+    if outline is None:
         return [f"{name}={value}" for name, value in sorted(parameters.items())]
     values = outline.defaults | dict(parameters)
     labels = []

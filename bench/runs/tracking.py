@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlparse
 
 import numpy as np
@@ -24,15 +24,18 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.files import locked
-from bench.runs.results import Predictions, RunResult
+from bench.files import file_sha256, locked
+from bench.runs.results import Predictions, RunResult, digests_of
 from bench.spec import RunSpec
 
-BATCH: Final = (1000, 100)  # metrics and parameters that MLflow takes at once
+Kept = TypeVar("Kept")
+
+BATCH: Final = (1000, 100)  # metrics, and parameters or tags, that MLflow takes at once
 DIGEST: Final = "bench.digest"
 SPEC: Final = "bench.spec"
 STUDY: Final = "bench.study"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
 TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
@@ -57,8 +60,11 @@ class Record:
     scale: str = "full"  # or what is reduced
     transductive: bool = False
     source: str = ""  # digest of the code that made it: `bench.runs.execute.code_of`
+    family: str = ""  # its method's; empty: made before runs recorded it
+    origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
 
     @property
@@ -66,30 +72,63 @@ class Record:
         """Digest of the run's specification."""
         return self.spec.digest
 
+    @property
+    def verifiable(self) -> bool:
+        """Whether it has digests to hold its files against."""
+        return bool(self.files)
+
     def predictions(self) -> Predictions:
-        """Answers for the test part.  Raises :class:`InputError` where the run has none."""
-        if self.folder is None or not (self.folder / "predictions.npz").is_file():
-            raise InputError(
-                "missing-artefact",
-                f"run {self.run_id[:8]} ({self.status}) has no predictions; run it again with --rerun",
-            )
-        return Predictions.load(self.folder / "predictions.npz")
+        """Answers for the test part.  Raises :class:`InputError` where the run has none, or other ones than it made."""
+        return self._read("predictions.npz", "predictions", Predictions.load)
 
     def result(self) -> RunResult:
-        """Its scores, timings, environment and split.  Raises :class:`InputError` where the run has none."""
-        if self.folder is None or not (self.folder / "result.json").is_file():
-            raise InputError(
-                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no result; run it again with --rerun"
-            )
-        return RunResult.load(self.folder / "result.json")
+        """Its scores, timings, environment and split.  Raises :class:`InputError` as :meth:`predictions` does."""
+        return self._read("result.json", "result", RunResult.load)
 
     def model_folder(self) -> Path:
-        """The folder of its fitted method.  Raises :class:`InputError` where the run has none."""
-        if self.folder is None or not (self.folder / "model" / "method.json").is_file():
+        """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
+        folder = self._place("model/method.json", "model").parent
+        there = {f"model/{name}" for name in digests_of(folder)}
+        for name in sorted(there | {name for name in self.files if name.startswith("model/")}):
+            self._check(name)
+        return folder
+
+    def check(self) -> None:
+        """Raises :class:`InputError` for a file that is there and not the one that the run wrote, or unreadable."""
+        for name in self.files:
+            if self.folder is not None and (self.folder / name).is_file():
+                self._check(name)
+        if self.folder is not None and (self.folder / "result.json").is_file():
+            self.result()
+
+    def damaged(self, what: str, error: object = "") -> InputError:
+        """That something of the run is not, or cannot be read as, what it wrote."""
+        reason = f" ({type(error).__name__}: {' '.join(str(error).split()):.200})" if error else ""
+        remedy = "put back what it wrote or run it again with --rerun"
+        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {remedy}")
+
+    def _place(self, name: str, what: str) -> Path:
+        if self.folder is None or not (self.folder / name).is_file():
             raise InputError(
-                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no model; run it again with --rerun"
+                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no {what}; run it again with --rerun"
             )
-        return self.folder / "model"
+        return self.folder / name
+
+    def _check(self, name: str) -> None:
+        """Hold a file against its digest, if the run recorded any."""
+        assert self.folder is not None
+        path, recorded = self.folder / name, self.files.get(name, "none")
+        found = file_sha256(path) if path.is_file() else "gone"
+        if self.files and found != recorded:
+            raise self.damaged(f"{path} is not what it wrote (SHA-256 {found[:16]}, recorded {recorded[:16]})")
+
+    def _read(self, name: str, what: str, load: Callable[[Path], Kept]) -> Kept:
+        path = self._place(name, what)
+        self._check(name)
+        try:
+            return load(path)
+        except Exception as error:  # of a zip file, JSON, an array; whatever a foreign file brings about
+            raise self.damaged(f"its {what} cannot be read", error) from error
 
     def check_store(self, store: Store) -> None:
         """Raises :class:`InputError` unless the store has the rows that the run names."""
@@ -106,6 +145,7 @@ class Run:
         self._client = client
         self.run_id = run_id
         self._curves: list[Any] = []
+        self._files = 0  # that have a tag
         self._flushed = time.monotonic()
 
     def metrics(self, values: Mapping[str, float]) -> None:
@@ -135,13 +175,19 @@ class Run:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        self._client.log_batch(self.run_id, tags=[RunTag(name, value[:TEXT]) for name, value in values.items()])
+        rows = [RunTag(name, value[:TEXT]) for name, value in values.items()]
+        for start in range(0, len(rows), BATCH[1]):
+            self._client.log_batch(self.run_id, tags=rows[start : start + BATCH[1]])
 
     @contextmanager
     def artefacts(self) -> Iterator[Path]:
-        """An empty folder; what is written into it becomes the run's artefacts."""
+        """An empty folder; what is written into it becomes the run's artefacts, each with its digest in the record."""
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
+            digests = digests_of(Path(folder))
+            lines = (f"{digest}  {name}" for name, digest in digests.items())
+            self.tags({f"{FILE}{self._files + number:03d}": line for number, line in enumerate(lines)})
+            self._files += len(digests)
             self._client.log_artifacts(self.run_id, folder)
 
     def end(self, status: str, reason: str = "") -> None:
@@ -371,19 +417,28 @@ def _status(run: Any) -> str:
 
 
 def _record(run: Any, folder: Path | None = None) -> Record:
-    tags = run.data.tags
+    tags, run_id = run.data.tags, run.info.run_id
+    try:
+        spec = RunSpec.from_dict(json.loads(tags[SPEC]))
+    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
+        what = f"its record cannot be read ({type(error).__name__}: {error})"
+        raise InputError("run-damaged", f"run {run_id[:8]}: {what}; delete that run (`bench ui`)") from error
+    lines = (tags[key].partition("  ") for key in tags if key.startswith(FILE))
     return Record(
-        run_id=run.info.run_id,
+        run_id=run_id,
         status=_status(run),
         reason=tags.get("reason", ""),
-        spec=RunSpec.from_dict(json.loads(tags[SPEC])),
+        spec=spec,
         metrics=dict(run.data.metrics),
         leaky=tags.get("leaky") == "true",
         scale=tags.get("scale", "full"),
         transductive=tags.get("transductive") == "true",
         source=tags.get("source", ""),
+        family=tags.get("family", ""),
+        origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=run.info.start_time / 1000,
+        files={name: digest for digest, _, name in lines},
         folder=folder,
     )
 
