@@ -69,13 +69,13 @@ def test_an_interval_over_few_groups_is_marked_and_so_is_one_of_an_earlier_versi
         record("majority", 0.05, interval=(0.04, 0.06), groups=(2.0, 11.0)),
         record("forest", 0.8, interval=(0.7, 0.9), groups=(3.0, 11.0)),
         record("knn", 0.7, interval=(0.6, 0.8), groups=None),
-        record("tree", 0.6, seed=0, interval=(0.5, 0.7), groups=(1.0, 5.0)),
-        record("tree", 0.7, seed=1, interval=(0.5, 0.7), groups=(1.0, 5.0)),
+        record("bind", 0.6, seed=0, interval=(0.5, 0.7), groups=(1.0, 5.0)),
+        record("bind", 0.7, seed=1, interval=(0.5, 0.7), groups=(1.0, 5.0)),
     ]
     found = results_table(records, metrics=("macro_f1",))
     lines = render(found).splitlines()
     shown = {line.split()[0]: line.split("  ")[-1].strip() for line in lines[4:8]}
-    assert shown["forest"] == "0.800 [0.700, 0.900]" and shown["tree"] == "0.650 ± 0.071"
+    assert shown["forest"] == "0.800 [0.700, 0.900]" and shown["bind"] == "0.650 ± 0.071"
     assert shown["majority"] == "0.050 [0.040, 0.060] §" and shown["knn"] == "0.700 [0.600, 0.800] ¶"
     assert (
         lines[8] == "[ ] 95 %: jackknife over groups; of the tested class with the fewest: 2 (11 in all), 3 (11 in all)"
@@ -87,7 +87,7 @@ def test_an_interval_over_few_groups_is_marked_and_so_is_one_of_an_earlier_versi
     )
     told = {row["method"]: row for row in found.records}
     assert told["forest"]["interval_groups"] == 3 and told["forest"]["interval_groups_total"] == 11
-    assert "interval_groups" not in told["knn"] and "interval_groups" not in told["tree"]
+    assert "interval_groups" not in told["knn"] and "interval_groups" not in told["bind"]
 
 
 def test_json_and_csv_hold_numbers():
