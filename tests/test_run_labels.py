@@ -28,6 +28,8 @@ def run(method="fsnet", f1=0.5, split="session", seed=0, **metrics):
             ["class-missing"],
             ["11 of 12 classes trained; macro scores count the others as 0"],
         ),
+        ({"classes_left_out": 1.0}, [], ["1 class of the task left out: no sample in any part"]),
+        ({"classes_left_out": 2.0}, [], ["2 classes of the task left out: no sample in any part"]),
         (
             {"did_not_fit": 1.0, "training_accuracy": 0.31},
             ["did-not-fit"],
@@ -77,3 +79,6 @@ def test_a_table_tells_what_training_has_seen_of_each_split():
     text = render(results_table(records), "text")
     assert "session: of the test samples 97 to 100 % of captures that are in training, too" in text
     assert "capture: of the test" not in text
+    assert "capture: 1 class of the task left out" in render(
+        results_table([run(split="capture", classes_left_out=1.0)]), "text"
+    )

@@ -16,6 +16,7 @@ from bench.runs.run_labels import (
     MARKS,
     interval_meanings,
     interval_sign,
+    left_out,
     marked,
     marks,
     meanings,
@@ -274,11 +275,12 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
 
 
 def seen_notes(rows: Sequence[Row]) -> list[str]:
-    """For each split, the share of test samples that training has seen: a line where there are any."""
+    """For each split, the share of test samples that training has seen, and how many classes have no sample."""
     runs: dict[str, list[Mapping[str, float]]] = {}
     for row in rows:
         runs.setdefault(row.split, []).extend(record.metrics for record in row.done)
-    return [f"{split}: {text}" for split, metrics in runs.items() if (text := seen_in_training(metrics))]
+    lines = [(split, line) for split, known in runs.items() for line in (seen_in_training(known), *left_out(known))]
+    return [f"{split}: {line}" for split, line in lines if line]
 
 
 def interval_notes(rows: Sequence[Row]) -> list[str]:

@@ -223,7 +223,7 @@ def _interval_ends(test: Predictions) -> dict[str, float]:
 def _split_numbers(split: Split) -> dict[str, float]:
     """What a score cannot be read without: classes that training has, and shares of test samples that it has seen."""
     trained = sum(bool(counts["train"]) for counts in split.counts.values())
-    numbers = {"classes_trained": float(trained)}
+    numbers = {"classes_trained": float(trained), "classes_left_out": float(len(split.counts) - len(split.scored))}
     shares = {name: count / len(split.test) for name, count in split.shared.items() if name.startswith(SEEN)}
     numbers["test_in_training_captures"] = shares[f"{SEEN}capture_groups"]
     if split.spec.leaky:  # each of the counts holds the ones before it

@@ -82,10 +82,17 @@ def seen_in_training(runs: Iterable[Mapping[str, float]]) -> str:
     return f"of the test samples {'; '.join(texts)}" if texts else ""
 
 
+def left_out(runs: Iterable[Mapping[str, float]]) -> list[str]:
+    """A line where classes of the task have no sample in a split at all, over runs of one split."""
+    most = int(max((metrics.get("classes_left_out", 0) for metrics in runs), default=0))
+    return [f"{most} class{'es' * (most > 1)} of the task left out: no sample in any part"] if most else []
+
+
 def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     """What the scores of a run cannot be read without, a line each."""
     seen = seen_in_training([metrics])
     lines = [seen] if seen else []
+    lines += left_out([metrics])
     lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
