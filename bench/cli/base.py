@@ -158,7 +158,7 @@ def opened(dataset: str) -> "Store":
     """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
     from bench.cli.progress import PrepareProgress
     from bench.cli.text import shortcomings
-    from bench.data.prepare import open_dataset
+    from bench.data.prepare import code_of_stores, open_dataset
 
     with PrepareProgress() as progress:
         store = open_dataset(dataset, progress=progress)
