@@ -390,22 +390,22 @@ class RunSpec:
 _SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
 
 
-def command_lines(spec: RunSpec, seeds: Sequence[int] = ()) -> list[str]:
-    """The `bench run` lines of a specification, over all its folds, for a shell.
+def command_lines(spec: RunSpec, seeds: Sequence[int] = (), more: Sequence[str] = ()) -> list[str]:
+    """The `bench run` lines of a specification, over all its folds, for a shell; ``more`` are words behind them.
 
     ``seeds`` are the specification's own where not given; others than 0 to N-1 take a line each.  What a line cannot
     name is the store: it means the data set as it is prepared.
     """
     numbers = sorted(set(seeds)) or [spec.split.seed]
     if len(numbers) > 1 and numbers != list(range(len(numbers))):
-        return [line for seed in numbers for line in command_lines(spec, [seed])]
+        return [line for seed in numbers for line in command_lines(spec, [seed], more)]
     split = spec.split
     options: dict[str, Any] = {"method": spec.method, "dataset": spec.dataset, "task": spec.task}
     options |= {"split": f"file:{split.file}" if split.file else split.scheme, "folds": split.folds}
     options |= {"seeds": len(numbers)} if len(numbers) > 1 else {"seed": numbers[0]}
     options |= {"max_per_class": split.max_per_class, **split.unusual}
     words = [*_words(options), *(w for name, value in spec.parameters.items() for w in ("--set", f"{name}={value}"))]
-    return [shlex.join(["bench", "run", *words])]
+    return [shlex.join(["bench", "run", *words, *more])]
 
 
 def _words(options: Mapping[str, Any]) -> Iterator[str]:

@@ -1,12 +1,17 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from refusals import refused
 
-from bench.data.manifest import FORMAT
-from bench.data.store import Store, bench_home, store_path, write_columns
-from bench.files import file_sha256
+from bench.data import store as store_module
+from bench.data.manifest import FORMAT, Manifest
+from bench.data.store import COLUMN_FILES, Store, as_array, bench_home, column_file, store_path, write_columns
+from bench.files import file_sha256, plain
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
 
 EMPTY = {
@@ -187,3 +192,160 @@ def test_tables_of_another_manifest_are_refused(written):
     (written[0] / "manifest.json").write_text(json.dumps(manifest | {"packets": manifest["packets"] + 1}))
     with refused("store-damaged"):
         Store.open(written[0]).check_columns()
+
+
+def rewrite(folder, table, column, value, row=1):
+    """Give one row of a column another value, as damage or ill will would."""
+    store = Store.open(folder)
+    kinds = PACKET_COLUMNS if table == "packets" else SESSION_COLUMNS | {"task:t": np.dtype("int16")}
+    path = folder / f"{table}.arrow"
+    batch = pa.ipc.open_file(path).get_batch(0)
+    columns = {name: as_array(batch.column(name), kind).copy() for name, kind in kinds.items()}
+    columns[column][row] = value
+    write_columns(path, columns)
+    return store
+
+
+OUTSIDE = {
+    "packets": (8, -1, 2**40),
+    "first_packet": (4, -1, 2**40, 2**63 - 1),  # 4: with four packets it leads beyond the seventh
+    "capture": (2, -1, 2**31 - 1),
+    "conversation": (3, -1),
+    "task:t": (2, -2),
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(name, value) for name in OUTSIDE for value in OUTSIDE[name]])
+def test_a_session_that_points_outside_is_one_line(written, column, value):
+    store = rewrite(written[0], "sessions", column, value)
+    for ask in (lambda: store.session("packets"), lambda: store.labels("t"), store.capture_group):
+        with refused("store-damaged", "sessions.arrow", column, value, "session 1", "bench prepare mine --rebuild"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("record", 4), ("record", -1), ("record", -(2**40)), ("record", 2**63 - 1), ("ip", 9), ("captured", 2**32 - 1)],
+)
+def test_a_packet_outside_of_its_capture_is_one_line(written, column, value):
+    store = rewrite(written[0], "packets", column, value, row=2)
+    for ask in (lambda: store.capture_bytes(0), store.verify):
+        with refused("store-damaged", "packets.arrow", "packet 2", value, "1.pcap", "3 bytes"):
+            ask()
+    assert store.capture_bytes(1).tobytes() == b"three"  # whose packets lie in it
+
+
+def test_a_session_of_many_packets_does_not_end_the_process(written):
+    """Compiled code would read a terabyte behind the columns: this must be a line, not a segmentation fault."""
+    code = (
+        "import sys; from pathlib import Path; import numpy as np; from bench.data.store import Store\n"
+        "from bench.readers import View; from bench.schema import Samples; from bench.errors import InputError\n"
+        "store, row = Store.open(Path(sys.argv[1])), np.array([1])\n"
+        "try: View(store, Samples(row, 0 * row, np.array([10**9])), ['lengths']).counts(payload_only=True)\n"
+        "except InputError as error: print(error.code)"
+    )
+    for column, value in (("packets", 10**6), ("first_packet", 2**40)):
+        rewrite(written[0], "sessions", column, value)
+        done = subprocess.run([sys.executable, "-c", code, written[0]], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "store-damaged\n"), done.stderr
+        rewrite(written[0], "sessions", column, 2)
+
+
+def with_checksums(folder):
+    """The store as today's code writes it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["columns"] = {name: plain(column_file(folder / name)) for name in COLUMN_FILES}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    sources = json.loads((folder / "sources.json").read_text())
+    sources["columns_mtime_ns"] = {name: (folder / name).stat().st_mtime_ns for name in COLUMN_FILES}
+    (folder / "sources.json").write_text(json.dumps(sources))
+
+
+def test_checksums_do_not_change_what_a_store_is(written):
+    before = Store.open(written[0])
+    with_checksums(written[0])
+    after = Store.open(written[0])
+    assert after.digest == before.digest and after.manifest.columns and not before.manifest.columns
+    assert Manifest.to_dict(after.manifest)["columns"] == plain(after.manifest.columns)
+
+
+@pytest.mark.parametrize("table", ["packets", "sessions"])
+def test_a_changed_column_is_one_line_though_its_rows_point_inside(written, table):
+    folder = written[0]
+    with_checksums(folder)
+    column = {"packets": "time", "sessions": "start"}[table]
+    rewrite(folder, table, column, 12345)
+    for ask in (Store.check_columns, Store.verify, lambda store: getattr(store, table[:-1])(column)):
+        with refused("store-damaged", f"{table}.arrow", "SHA-256", "bench prepare mine --rebuild"):
+            ask(Store.open(folder))
+    (folder / f"{table}.arrow").write_bytes(b"ARROW1 cut")
+    with refused("store-damaged", f"{table}.arrow", "10 bytes"):
+        Store.open(folder).check_columns()
+    (folder / f"{table}.arrow").unlink()
+    with refused("store-damaged", f"{table}.arrow", "gone"):
+        Store.open(folder).check_columns()
+
+
+def test_columns_are_read_in_full_only_where_their_time_leaves_a_doubt(written, monkeypatch):
+    folder, hashed = written[0], []
+    with_checksums(folder)
+    real = store_module.file_sha256
+    monkeypatch.setattr(store_module, "file_sha256", lambda path: hashed.append(path.name) or real(path))
+    Store.open(folder).check_columns()
+    assert hashed == []
+    os.utime(folder / "packets.arrow")  # copied, perhaps
+    Store.open(folder).check_columns()
+    assert hashed == ["packets.arrow"]
+    Store.open(folder).check_columns()  # and remembered
+    assert hashed == ["packets.arrow"]
+    assert Store.open(folder).sources.mtime_ns == json.loads((folder / "sources.json").read_text())["mtime_ns"]
+    Store.open(folder).verify()
+    assert sorted(hashed[1:]) == ["1.pcap", "2.pcap", "packets.arrow", "sessions.arrow"]
+
+
+def test_verify_finds_what_sizes_and_times_hide(written):
+    folder, *_, source = written
+    with_checksums(folder)
+    damages = {
+        folder / "packets.arrow": ("store-damaged", lambda path: rewrite(folder, "packets", "time", 12345)),
+        source / "a" / "1.pcap": ("capture-changed", lambda path: path.write_bytes(b"two")),
+    }
+    for path, (code, damage) in damages.items():
+        was, times = path.read_bytes(), path.stat()
+        damage(path)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        Store.open(folder).check_columns()
+        with refused(code, path.name):
+            Store.open(folder).verify()
+        path.write_bytes(was)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    Store.open(folder).verify()
+
+
+def test_columns_can_be_used_where_nobody_knows_the_captures(written):
+    with_checksums(written[0])
+    (written[0] / "sources.json").unlink()
+    assert Store.open(written[0]).session("packets").tolist() == [2, 4, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda columns: columns.pop("capture"), "no column capture"),
+        (
+            lambda columns: columns.update(capture=columns["capture"].astype(np.int64)),
+            "capture is int64, must be int32",
+        ),
+        (lambda columns: columns.pop("task:t"), "no column task:t"),
+    ],
+)
+def test_a_table_without_a_column_or_of_another_type_is_one_line(written, change, said):
+    folder, _, sessions, _ = written
+    columns = dict(sessions)
+    change(columns)
+    write_columns(folder / "sessions.arrow", columns)
+    with refused("store-damaged", "sessions.arrow", said):
+        Store.open(folder).session("start")
+    write_columns(folder / "packets.arrow", {"time": np.zeros(7, np.int64)})
+    with refused("store-damaged", "packets.arrow", "no column record"):
+        Store.open(folder).packet("record")

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -67,8 +67,9 @@ def list_option(*words: str, **more: Any) -> Command:
     return click.option(*words, multiple=True, callback=listed, **more)
 
 
+RESULTS: Final = Path("results")  # where they are kept unless told otherwise
 results_option = click.option(
-    "--results", type=click.Path(path_type=Path, file_okay=False), default=Path("results"), show_default=True,
+    "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
     help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
 
@@ -178,7 +179,9 @@ def other_code(dataset: str, store: "Store", now: str) -> str:
     for name, choice in options.switches.items():
         words += ["--switch", f"{name}={choice}"]
     remedy = f"`{shlex.join(words)}` makes it anew; where nothing changes in it, finished runs stay done"
-    return f"{store.name}: its store was made by other code ({store.manifest.code or 'unknown'}, now {now}); {remedy}"
+    bare = "" if store.manifest.columns else " that kept no checksums of its columns"
+    made = f"its store was made by other code ({store.manifest.code or 'unknown'}, now {now}){bare}"
+    return f"{store.name}: {made}; {remedy}"
 
 
 def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bool) -> None:

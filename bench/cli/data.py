@@ -1,7 +1,8 @@
 """Commands from captures to samples."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,13 +61,14 @@ def inspect(captures: Sequence[Path], as_json: bool) -> None:
 class PrepareArguments:
     """How a data set is prepared, as it was typed."""
 
-    source: Path | None
-    download: bool
-    idle_timeout: float | None
-    switch: dict[str, str]
-    strict: bool
-    rebuild: bool
-    jobs: int | None
+    source: Path | None = None
+    download: bool = False
+    idle_timeout: float | None = None
+    switch: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
+    rebuild: bool = False
+    verify: bool = False
+    jobs: int | None = None
 
 
 @cli.command()
@@ -81,6 +83,8 @@ class PrepareArguments:
                       help="Answer one of the card's questions otherwise than by default."),
          click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
          click.option("--rebuild", is_flag=True, help="Make the store anew, also where nothing has changed."),
+         click.option("--verify", is_flag=True,
+                      help="Make nothing: read the store and its captures in full, against their checksums."),
          click.option("--jobs", type=click.IntRange(min=1),
                       help="Captures read at once; one a core by default."))  # fmt: skip
 @json_option
@@ -92,6 +96,9 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
     from bench.data.store import Store
 
     card = find_card(dataset)
+    if asked.verify:
+        _verify(card, asked, as_json)
+        return
     source = _downloaded(card, asked.source) if asked.download else asked.source
     options = PrepareOptions(asked.idle_timeout, asked.switch, asked.strict, asked.rebuild, asked.jobs)
     with PrepareProgress() as progress:
@@ -103,6 +110,21 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
         click.echo(line, err=True)
     if prepared.other_code:
         click.echo(other_code(dataset, Store.open(prepared.store_path), code_of_stores()), err=True)
+
+
+def _verify(card: "Card", asked: PrepareArguments, as_json: bool) -> None:
+    """Hold a data set's store and captures against their checksums."""
+    from bench.data.store import Store
+
+    if dataclasses.replace(asked, verify=False) != PrepareArguments():
+        raise InputError("bad-options", "--verify makes nothing; leave the other options out")
+    store = Store.find(card.name)
+    store.verify()
+    manifest, told = store.manifest, f"{len(store.manifest.captures)} captures are what was prepared"
+    bare = "" if manifest.columns else "; its columns have no checksums, made before there were any: bounds alone"
+    told = f"columns and {told}" if manifest.columns else told
+    emit(as_json, {"store": str(store.path), "verified": True, "checksums": bool(manifest.columns)},
+         f"{store.path}: {told}{bare}")  # fmt: skip
 
 
 def _downloaded(card: "Card", source: Path | None) -> Path:

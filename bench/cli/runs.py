@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.cli.base import (
+    RESULTS,
     SplitOptions,
     check_device,
     cli,
@@ -23,7 +24,7 @@ from bench.cli.base import (
 )
 from bench.cli.text import columns, outcome_table, outline, parameter_table
 from bench.errors import InputError
-from bench.spec import Settings
+from bench.spec import Settings, command_lines
 
 
 @cli.command()
@@ -157,8 +158,10 @@ def tune(
     best = summary["best"]
     text = f"study {summary['study']}: {len(summary['trials'])} trials"
     if best:
+        more = ["--params", summary["file"], *([] if results == RESULTS else ["--results", str(results)])]
+        (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
         text += f"\nbest validation macro-F1 {best['value']:.4f} (trial {best['trial']})\n{outline(best['parameters'])}"
-        text += f"\nbench run --method {method} --dataset {dataset} --params {summary['file']}"
+        text += f"\n{summary['command']}"
     emit(as_json, summary, text)
 
 

@@ -358,7 +358,23 @@ def read_card(path: Path) -> Card:
     card = structured(raw, Card, str(path), code="bad-card")
     if card.name != path.stem:
         raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
+    _check_free(card, path)
     return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
+
+
+def _check_free(card: Card, path: Path) -> None:
+    """Refuse a card that is called as a shipped one and describes something else: a name means one thing."""
+    own = shipped_name(card.name)
+    if own is None or path.resolve().parent == card_folder().resolve():
+        return
+    if card.name != own or card.digest != find_card(own).digest:
+        what = f"name = {card.name!r} is that of a shipped data set, whose card says something else"
+        raise InputError("same-name", f"{path}: {what}; rename the card and its file")
+
+
+def shipped_name(name: str) -> str | None:
+    """The shipped data set that has a name, in whatever case: some file systems know none.  None: the name is free."""
+    return next((own for own in card_names() if own.lower() == name.lower()), None)
 
 
 def describe_card(card: Card) -> dict[str, Any]:
@@ -384,7 +400,7 @@ def folder_card(folder: Path) -> Card:
         raise InputError(
             "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
         )
-    if not NAME.fullmatch(name) or name in card_names():
+    if not NAME.fullmatch(name) or shipped_name(name):
         raise InputError(
             "same-name", f"{folder}: the folder's name is not free as a data set's name; rename it or write a card"
         )

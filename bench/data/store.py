@@ -371,7 +371,7 @@ def _read_batch(path: Path, rows: int) -> Any:
 
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError("store-damaged", f"{path}: damaged ({error}); run `bench prepare` again") from error
     if batch.num_rows != rows:  # prepared anew between the reading of the manifest and this
         raise InputError(

@@ -108,6 +108,9 @@ class ParameterFile:
     parameters: dict[str, Any] = field(default_factory=dict)  # the best ones, and those that were fixed in all trials
     study: str = ""
     dataset: str = ""
+    task: str = ""
+    store: str = ""  # the data set's, digest
+    split: SplitSpec | None = None  # on whose validation part they are the best; None: an earlier version's file
     validation_macro_f1: float | None = None
 
     def save(self, path: Path) -> None:

@@ -274,13 +274,27 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
         summary = summarise(study, search)
         if best := summary["best"]:
             path = options.results / "params" / f"{search.name}.json"
-            parameters = {**search.spec.parameters, **best["parameters"]}
-            ParameterFile(search.spec.method, parameters, search.name, search.spec.dataset, best["value"]).save(path)
+            parameter_file(search, best).save(path)
             summary["file"] = str(path)
         with run.artefacts() as folder:
             write_plots(study, folder)
             (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def parameter_file(search: Search, best: Mapping[str, Any]) -> ParameterFile:
+    """The best parameters of a study, and all that they are the best of."""
+    spec = search.spec
+    return ParameterFile(
+        method=spec.method,
+        parameters={**spec.parameters, **best["parameters"]},
+        study=search.name,
+        dataset=spec.dataset,
+        task=spec.task,
+        store=spec.store,
+        split=spec.split,
+        validation_macro_f1=best["value"],
+    )
 
 
 def keep_runs(search: Search, scored: Sequence[tuple[Mapping[str, Any], float, str]], storage: str) -> str:
