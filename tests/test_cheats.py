@@ -1,5 +1,7 @@
 """Methods that want a good number without learning: each is refused, or gains nothing."""
 
+import functools
+import warnings
 from types import FunctionType, MethodType
 from typing import ClassVar
 
@@ -203,3 +205,22 @@ def test_no_attribute_of_a_view_leads_to_labels_captures_or_groups(store):
     for array in (one for one in seen if isinstance(one, np.ndarray)):
         assert not any(np.shares_memory(array, secret) for secret in hidden)
     assert not any(isinstance(one, Samples) for one in seen)
+
+
+class Warns(Honest):
+    """What is no memory of the run: a warning, a memoised function."""
+
+    def fit(self, train, validation, monitor):
+        warnings.warn("few samples", stacklevel=1)
+        table(len(train))
+        return super().fit(train, validation, monitor)
+
+
+@functools.cache
+def table(size):
+    return list(range(size))
+
+
+@pytest.mark.filterwarnings("ignore:few samples")
+def test_warnings_and_memoised_functions_are_no_memory(store):
+    assert scores(Warns, store).sessions

@@ -19,6 +19,7 @@ from bench.readers import Ragged
 
 ASKED: Final = 32  # samples that are represented and answered once more
 ALONE: Final = 2  # of these, how many also by themselves
+PYTHON_S_OWN: Final = frozenset({"__builtins__", "__warningregistry__"})  # in modules; the second grows by warnings
 CLOSE: Final = 1e-3  # of probabilities; in other batches, sums have another order, with 16 bits on CUDA
 
 
@@ -68,7 +69,7 @@ def state_of(method: Method) -> str:
 def surroundings_of(method: Method) -> str:
     """SHA-256, hex, of what could remember beside the object: data of its class, its bases and their modules.
 
-    Not of modules that these import.
+    Not of modules that these import, and not what a memoised or compiled function keeps: both are common and fair.
     """
     kinds = [kind for kind in type(method).__mro__ if kind is not object]
     modules = {kind.__module__: vars(sys.modules[kind.__module__]) for kind in kinds}
@@ -85,19 +86,20 @@ def _digest(values: Mapping[str, Any]) -> str:
 def _flat(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     """Names and values, those of inner dictionaries apart: what cannot be pickled must not hide what stands beside."""
     for name, value in values.items():
+        if name in PYTHON_S_OWN:
+            continue
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            yield name, sorted(value)
+            yield name, sorted(set(value) - PYTHON_S_OWN)
             yield from ((f"{name}.{inner}", one) for inner, one in _flat(value))
         else:
             yield name, value
 
 
 def _kept(value: Any) -> str:
-    """A digest of a value; code counts by its type alone, so does what cannot be pickled, and a cache by its size."""
-    if isinstance(value, FunctionType | ModuleType | type):
+    """A digest of a value; code counts by its type alone, and so does what cannot be pickled."""
+    compiled = type(value).__module__.startswith("numba.")  # its pickle names the types that it was called with
+    if compiled or isinstance(value, FunctionType | ModuleType | type) or hasattr(value, "cache_info"):
         return type(value).__name__
-    if hasattr(value, "cache_info"):
-        return f"{value.cache_info().currsize} cached"
     state = _Sha256File()
     try:
         pickle.Pickler(state, protocol=5).dump(value)
