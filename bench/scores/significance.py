@@ -23,10 +23,10 @@ def permute_groups(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], g
     """Exact permutation test by group of two methods' accuracy on the same samples, ``[samples]`` each.
 
     Were the methods equal, each group's difference, samples that only one gets right, could as well have the other
-    sign: p is the share of all choices of signs whose sum is as far from 0 (two-sided; Pitman,
-    Supplement to the Journal of the Royal Statistical Society 4, 1937).  McNemar's test is the same with a group for
-    every sample.  Returns the samples that only one of them gets right, the groups where these differ
-    in number, and p; None with fewer than `FEWEST_SIGNS` such groups.
+    sign: p is the share of all choices of signs whose sum is as far from 0 (two-sided; Pitman, Supplement to the
+    Journal of the Royal Statistical Society 4, 1937).  McNemar's test is the same with a group for every sample.
+    Returns the samples that only one of them gets right, the groups where these differ in number, and p; None with
+    fewer than `FEWEST_SIGNS` such groups.
     """
     only_a, only_b = correct_a & ~correct_b, correct_b & ~correct_a
     _, group = np.unique(groups, return_inverse=True)
