@@ -1,11 +1,15 @@
 """Every method in `methods/` against the contract, on the terms that `bench check` sets for anybody's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from bench import conformance
 from bench.runs import registry
+from bench.runs.attempt import AttemptMonitor, attempt
+from bench.spec import RunSpec, SplitSpec
 from bench.training import TorchMethod
 
 #: (method, check) -> why it may fail; an entry that fails no more is a failure itself
@@ -62,3 +66,12 @@ def test_conforms(case, question):
     answer = conformance.ask(question, case)
     reason = EXPECTED_FAILURES.get((case.method.name, answer.name))
     assert answer.passed == (reason is None), answer.detail or f"passes now, although expected to fail: {reason}"
+
+
+def test_a_run_passes_the_guards(case):
+    """The whole of a run, with what it asks of its method, on few samples and tiny parameters."""
+    spec = RunSpec(case.method.name, "services", case.store.default_task, SplitSpec("session", max_per_class=10))
+    spec = dataclasses.replace(spec, parameters=dict(case.method.tiny))
+    done = attempt(spec, case.store, case.method, AttemptMonitor())
+    assert len(done.predictions.truth) == len(done.split.test) > 0
+    assert 0 <= done.metrics["training_accuracy"] <= 1
