@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from bench.analysis.audit_tables import _scores
 from bench.analysis.comparison import compare
 from bench.analysis.tables import results_table
 from bench.data import demo
-from bench.paper.declaration import read_paper
+from bench.paper.declaration import find_paper, read_paper
 from bench.render.table import render
 from bench.runs import registry
 from bench.runs.models import fitted, method_of
@@ -130,6 +131,17 @@ def test_a_paper_runs_no_file_that_only_its_folder_names(tmp_path):
     )
     with refused("bad-paper", "evil.py:Evil", "experiments[0].arms[0].method"):
         read_paper(tmp_path)
+
+
+def test_a_paper_has_no_shipped_name_unless_it_says_the_same(tmp_path):
+    """What is reproduced of it would lie where the shipped paper's tables lie."""
+    shutil.copytree(find_paper().folder, tmp_path / "paper")
+    assert find_paper(tmp_path / "paper").experiments == find_paper().experiments
+    declaration = tmp_path / "paper" / "paper.toml"
+    declaration.write_text(declaration.read_text().replace("title = ", "title = 'Another' # ", 1))
+    read_paper.cache_clear()
+    with refused("same-name", declaration, find_paper().name):
+        find_paper(tmp_path / "paper")
 
 
 def test_classify_by_a_model_of_a_file(tmp_path, command_line, monkeypatch):
