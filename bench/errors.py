@@ -51,7 +51,7 @@ CODES: Final[dict[str, str]] = {
     "other-code": "a file of code that is not the one that a run was made by",
     "run-damaged": "a run whose files or record changed since, or cannot be read",
     "run-mismatch": "runs that do not belong together, or no longer fit their store",
-    "same-name": "a name that another data set or method has",
+    "same-name": "a name that another data set, method or paper has",
     "split-impossible": "a data set that cannot be divided so",
     "split-violation": "a split that does not keep its promise",
     "storage-failed": "a database that cannot be opened",

@@ -5,7 +5,7 @@ import sys
 import pytest
 from refusals import refused
 
-from bench.data.cards import card_names, describe_card, find_card
+from bench.data.cards import card_folder, card_names, describe_card, find_card
 
 GOOD = """
 name = "mine"
@@ -131,3 +131,22 @@ def test_listing_cards_imports_nothing_heavy():
     code = "import bench.data.cards as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "pyarrow", "numba", "torch", "sklearn", "mlflow", "scapy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["demo", "Demo"])
+def test_a_shipped_name_is_not_for_another_card(tmp_path, name):
+    with refused("same-name", card_file(tmp_path, GOOD, "mine").parent, name, "rename"):
+        find_card(card_file(tmp_path, GOOD.replace('name = "mine"', f'name = "{name}"'), name))
+    assert find_card("demo").generator == "demo"
+
+
+def test_a_shipped_card_may_be_copied_and_its_prose_changed(tmp_path):
+    text = (card_folder() / "demo.toml").read_text().replace("Demo: synthetic", "Ours: synthetic")
+    copied = find_card(card_file(tmp_path, text, "demo"))
+    assert copied.title.startswith("Ours") and copied.digest == find_card("demo").digest
+
+
+def test_a_folder_has_no_shipped_name_in_whatever_case(tmp_path):
+    (tmp_path / "Demo" / "a").mkdir(parents=True)
+    with refused("same-name", "Demo"):
+        find_card(tmp_path / "Demo")

@@ -1,6 +1,8 @@
 """The command line as a user types it."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +201,60 @@ def test_tune_finds_parameters_that_run_takes(bench):
     best = study["best"]["parameters"]["neighbours"]
     assert run["spec"]["parameters"].get("neighbours", best) == best
     assert run["metrics"]["validation_macro_f1"] == pytest.approx(study["best"]["value"])
+
+
+def test_the_next_command_of_a_study_asks_for_what_the_study_asked(bench, place):
+    words = ("--split", "capture", "--folds", 2, "--filter", "dns", "--sampling", "window=4", "--max-per-class", 30)
+    words = ("--method", "knn", "--dataset", "traffic", *words, "--results", "their results")
+    space = ("--param", "neighbours=1,3", "--sampler", "grid")
+    status, out, _ = bench("tune", *words, "--seed", 2, "--fold", 1, *space)
+    assert status == 0
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:2] == ["bench", "run"]
+    status, out, _ = bench(*command[1:], "--json")
+    runs = [run["spec"] for run in json.loads(out)["runs"]]
+    kept = json.loads((place / "their results" / "params").glob("*.json").__next__().read_text())
+    assert status == 0 and [run["fold"] for run in runs] == [0, 1]
+    tuned = runs[1]
+    for name in ("seed", "fold", "folds", "filter", "sampling", "max_per_class"):
+        assert tuned[name] == kept["split"][name], name
+    assert (tuned["split"], tuned["store"], tuned["task"]) == (kept["split"]["scheme"], kept["store"], kept["task"])
+    assert tuned["parameters"] == {k: v for k, v in kept["parameters"].items() if k in tuned["parameters"]}
+
+
+def test_a_store_is_verified_on_request(bench, place):
+    assert bench("prepare", "traffic")[0] == 0
+    status, out, _ = bench("prepare", "traffic", "--verify")
+    assert status == 0 and "columns and" in out and "captures are what was prepared" in out
+    packets = place / "home" / "stores" / "traffic" / "packets.arrow"
+    was, times = packets.read_bytes(), packets.stat()
+    packets.write_bytes(was[:-2000] + bytes([was[-2000] ^ 1]) + was[-1999:])
+    os.utime(packets, ns=(times.st_atime_ns, times.st_mtime_ns))
+    status, out, err = bench("prepare", "traffic", "--verify")
+    assert (status, out, len(err.splitlines())) == (2, "", 1) and "[store-damaged]" in err
+    assert bench("prepare", "traffic", "--verify", "--rebuild")[0] == 2
+    assert bench("prepare", "traffic", "--rebuild")[0] == 0
+    assert packets.read_bytes() == was and bench("prepare", "traffic", "--verify")[0] == 0
+    packets.write_bytes(was[:-2000] + bytes([was[-2000] ^ 1]) + was[-1999:])  # its time tells that it changed
+    status, _, err = bench("split", "traffic")
+    assert status == 0 and f"was damaged and is made anew: {packets}: changed" in err and packets.read_bytes() == was
+    packets.write_bytes(was[:99])
+    status, out, err = bench("prepare", "traffic", "--json")
+    assert json.loads(out)["unchanged"] is False and "made anew" in err and packets.read_bytes() == was
+    assert "made anew" not in bench("prepare", "traffic", "--rebuild")[2]
+
+
+def test_a_store_without_checksums_is_read_and_told(bench, place):
+    assert bench("prepare", "traffic")[0] == 0
+    path = place / "home" / "stores" / "traffic" / "manifest.json"
+    manifest = path.read_text()
+    content = json.loads(manifest)
+    path.write_text(json.dumps({name: value for name, value in content.items() if name not in ("columns", "code")}))
+    status, _, err = bench("split", "traffic")
+    assert status == 0 and "no checksums of its columns" in err and "--rebuild" in err
+    status, out, _ = bench("prepare", "traffic", "--verify")
+    assert status == 0 and "bounds alone" in out
+    path.write_text(manifest)
 
 
 def test_a_failed_run_gives_status_1_and_the_others_go_on(bench, place):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from bench.analysis.audit_tables import _scores
 from bench.analysis.comparison import compare
 from bench.analysis.tables import results_table
 from bench.data import demo
-from bench.paper.declaration import read_paper
+from bench.paper.declaration import find_paper, read_paper
 from bench.render.table import render
 from bench.runs import registry
 from bench.runs.models import fitted, method_of
@@ -72,7 +73,7 @@ def made_by(tmp_path):
 def test_tables_comparisons_and_audits_run_no_file_that_a_store_names(evil, ran, made_by):
     run = made_by(evil, registry.digest_of(evil))
     assert evil in render(results_table([run])) and f"file {run.spec.source[:8]}" in render(results_table([run]))
-    assert method_label(run.spec) == evil and not is_baseline(run)
+    assert method_label(run.spec) == evil and not is_baseline(run.spec.method, run.family)
     assert compare([run], [run]).samples == 40
     ends = {f"{name}_{end}": 0.5 for name in ("accuracy", "macro_f1") for end in ("low", "high")}
     scored = audit.scored(dataclasses.replace(run, metrics=run.metrics | ends), None)
@@ -83,7 +84,7 @@ def test_tables_comparisons_and_audits_run_no_file_that_a_store_names(evil, ran,
 
 def test_a_run_says_its_family_so_that_no_code_is_asked(evil, ran, made_by):
     run = dataclasses.replace(made_by(evil), family="baseline")
-    assert is_baseline(run) and not ran()
+    assert is_baseline(run.spec.method, run.family) and not ran()
 
 
 def test_a_file_runs_only_if_the_user_names_it_and_it_is_the_one_of_the_run(evil, ran, made_by, tmp_path):
@@ -132,6 +133,17 @@ def test_a_paper_runs_no_file_that_only_its_folder_names(tmp_path):
         read_paper(tmp_path)
 
 
+def test_a_paper_has_no_shipped_name_unless_it_says_the_same(tmp_path):
+    """What is reproduced of it would lie where the shipped paper's tables lie."""
+    shutil.copytree(find_paper().folder, tmp_path / "paper")
+    assert find_paper(tmp_path / "paper").experiments == find_paper().experiments
+    declaration = tmp_path / "paper" / "paper.toml"
+    declaration.write_text(declaration.read_text().replace("title = ", "title = 'Another' # ", 1))
+    read_paper.cache_clear()
+    with refused("same-name", declaration, find_paper().name):
+        find_paper(tmp_path / "paper")
+
+
 def test_classify_by_a_model_of_a_file(tmp_path, command_line, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
@@ -141,6 +153,8 @@ def test_classify_by_a_model_of_a_file(tmp_path, command_line, monkeypatch):
     status, out, _ = command_line(
         "run", "--method", "evil.py:Evil", "--dataset", "traffic", "--split", "session", "--json"
     )
+    table = command_line("run", "--method", "evil.py:Evil", "--dataset", "traffic", "--split", "session")[1]
+    assert f"(file {registry.digest_of('evil.py:Evil')[:8]})" in table
     (run,) = json.loads(out)["runs"]
     assert status == 0
     Path("ran").unlink()

@@ -148,6 +148,26 @@ def test_a_broken_file_is_named(name, content, tmp_path, tracker):
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:99], lambda text: text.replace("silent", "loud"), lambda text: ""]
+)
+def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monkeypatch, command_line, damage):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(results, tmp_path / "results")
+    tracker = Tracker(tmp_path / "results")
+    run = next(record for record in tracker.search(method="majority"))
+    monkeypatch.setattr(
+        Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.info.run_id / "artifacts"
+    )
+    file = tracker.load(run.run_id).folder / "result.json"
+    file.write_text(damage(file.read_text()))
+    status, out, err = command_line("report", "--results", tmp_path / "results", "--output", tmp_path / "r.html")
+    assert status == 0 and ": 9 runs" in out and f"left out: run {run.run_id[:8]}: " in err
+    text = html.unescape((tmp_path / "r.html").read_text())
+    assert outline((tmp_path / "r.html").read_text()) and "8 finished runs, 1 failed" in text
+    assert f"run {run.run_id[:8]}: artifacts" in text and str(tmp_path) not in text
+
+
 def test_a_run_without_files_keeps_its_numbers(tracker, tmp_path, monkeypatch):
     monkeypatch.setattr(Tracker, "_folder", lambda *_: tmp_path / "gone")
     write(tracker, tmp_path / "report.html", datasets=["traffic"])

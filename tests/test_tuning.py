@@ -1,16 +1,18 @@
 """Search spaces from the command line, and studies that prune, stop and go on."""
 
+import dataclasses
 import time
 from contextlib import contextmanager
 
 import pytest
 from refusals import refused
 
+from bench.files import plain, read_json, write_json
 from bench.method import Range
 from bench.runs import tuning
-from bench.runs.plan import read_parameters
+from bench.runs.plan import ParameterFile, read_parameters
 from bench.runs.tuning import Search, TuneOptions, grid_values, open_study, parse_space, spaces_for, tune
-from bench.spec import RunSpec
+from bench.spec import RunSpec, SplitSpec
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,18 @@ def test_the_best_is_written_for_run(search, study):
     assert summary["best"]["value"] == max(t["value"] for t in summary["trials"])
     with refused("wrong-file", "atvitsc", "forest"):
         read_parameters(tuning.Path(summary["file"]), "forest")
+
+
+def test_the_parameter_file_says_what_they_are_the_best_of(search, study):
+    split = SplitSpec("capture", seed=2, fold=1, folds=3, filter="dns", sampling="window=4", max_per_class=9)
+    spec = dataclasses.replace(search.spec, split=split, store="0f", task="t")
+    summary, _, _ = study(Search(spec, search.spaces), closeness, 1)
+    kept = read_json(tuning.Path(summary["file"]), ParameterFile, "a parameter file")
+    assert (kept.split, kept.store, kept.task, kept.dataset) == (split, "0f", "t", "fake")
+    assert read_parameters(tuning.Path(summary["file"]), "atvitsc") == kept.parameters
+    before = {key: value for key, value in plain(kept).items() if key not in ("split", "store", "task")}
+    write_json(tuning.Path(summary["file"]), before)  # as earlier versions wrote it
+    assert read_parameters(tuning.Path(summary["file"]), "atvitsc") == kept.parameters
 
 
 def test_bad_trials_are_pruned_and_say_so(search, study):

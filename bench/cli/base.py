@@ -161,7 +161,7 @@ def opened(dataset: str) -> "Store":
     from bench.data.prepare import code_of_stores, open_dataset
 
     with PrepareProgress() as progress:
-        store = open_dataset(dataset, progress=progress)
+        store = open_dataset(dataset, progress=progress, tell=lambda line: click.echo(line, err=True))
     if problems := shortcomings(store.manifest):
         click.echo(f"{store.name}: {problems}; `bench prepare {dataset}` lists them", err=True)
     if (code := code_of_stores()) != store.manifest.code:

@@ -108,6 +108,8 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.manifest))}")
     for line in without_classes(prepared.manifest):
         click.echo(line, err=True)
+    if prepared.damage:
+        click.echo(prepared.damage, err=True)
     if prepared.other_code:
         click.echo(other_code(dataset, Store.open(prepared.store_path), code_of_stores()), err=True)
 

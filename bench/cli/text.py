@@ -91,6 +91,7 @@ def shortcomings(manifest: "Manifest") -> str:
 
 def outcome_table(outcomes: "Sequence[Outcome]") -> str:
     """One line a run: what became of it, and its test scores with the 95 % interval of macro-F1; below, remarks."""
+    from bench.runs.registry import origin
     from bench.runs.run_labels import interval_meanings, interval_sign, remarks
 
     signs: list[str] = []
@@ -106,6 +107,7 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         asked = [f"{name}={value}" for name, value in spec.parameters.items()]
         limit = f"max_per_class={spec.split.max_per_class}"
         asked += [limit] if spec.split.max_per_class and limit not in spec.name else []  # under paper it is in the name
+        asked += [origin(spec.method)] if spec.source else []  # of a method that is not shipped
         run_id = (outcome.run_id or "")[:8]
         name = spec.name + (f" ({', '.join(asked)})" if asked else "")
         rows.append(

@@ -74,6 +74,7 @@ class Prepared:
     unchanged: bool  # the store was there already, made of the same input
     manifest: Manifest
     other_code: bool = False  # it was there, and made by other code than today's
+    damage: str = ""  # what was wrong with the store that was there, so that it was made anew
 
     @property
     def report(self) -> dict[str, Any]:
@@ -123,6 +124,7 @@ def prepare_dataset(
             if options.strict:
                 _refuse(folder, store.manifest.problems)
             return Prepared(path, True, store.manifest, other_code=store.manifest.code != code_of_stores())
+        damage = _damage_of(path)
         with written_folder(path) as aside:
             build = _Build(card, captures, chosen, work, aside)
             build.run(options.jobs, progress)
@@ -131,7 +133,18 @@ def prepare_dataset(
         for file in work.glob("*"):  # unpacked for the store that was there before
             if file.name not in build.unpacked.values():
                 file.unlink()
-    return Prepared(path, False, Store.open(path).manifest)
+    return Prepared(path, False, Store.open(path).manifest, damage=damage)
+
+
+def _damage_of(path: Path) -> str:
+    """What is wrong with the store at a path; empty where nothing is, or none is there."""
+    try:
+        if path.exists():
+            Store.open(path).check_columns()
+    except InputError as error:
+        if error.code == "store-damaged":
+            return f"the store was damaged and is made anew: {str(error).rpartition('; ')[0]}"
+    return ""
 
 
 @cache
@@ -140,15 +153,25 @@ def code_of_stores() -> str:
     return code_digest("bench.data.prepare")
 
 
-def open_dataset(name_or_path: str, *, home: Path | None = None, progress: Progress | None = None) -> Store:
+def open_dataset(
+    name_or_path: str,
+    *,
+    home: Path | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Store:
     """The store of a data set; prepared first where the captures are known (the demo, a folder).
 
-    Raises :class:`InputError` with the command to run where there is no store, or its card has changed since.
+    ``tell`` hears of a damaged store that is made anew.  Raises :class:`InputError` with the command to run where there
+    is no store, or its card has changed since.
     """
     card = find_card(name_or_path)
     if card.generator or card.source:
         options = _kept_options(card, store_path(card.name, home))
-        return Store.open(prepare_dataset(card, options=options, home=home, progress=progress).store_path)
+        prepared = prepare_dataset(card, options=options, home=home, progress=progress)
+        if prepared.damage:
+            tell(prepared.damage)
+        return Store.open(prepared.store_path)
     store = Store.find(card.name, home)
     if store.manifest.card != card.digest:
         raise InputError(

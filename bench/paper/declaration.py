@@ -241,7 +241,7 @@ def paper_folders() -> dict[str, Path]:
 def find_paper(name_or_folder: str | Path | None = None) -> Paper:
     """A shipped paper by its name (the only one where none is given), or that of a folder.
 
-    Raises :class:`InputError` where there is none or its declaration is wrong.
+    Raises :class:`InputError` where there is none, its declaration is wrong, or it is called as a shipped one.
     """
     folders = paper_folders()
     if name_or_folder is None:
@@ -249,7 +249,11 @@ def find_paper(name_or_folder: str | Path | None = None) -> Paper:
     if str(name_or_folder) in folders:
         return read_paper(folders[str(name_or_folder)])
     if (Path(name_or_folder) / FILE).is_file():
-        return read_paper(Path(name_or_folder))
+        paper = read_paper(Path(name_or_folder))
+        if paper.name in folders and replace(paper, folder="") != replace(read_paper(folders[paper.name]), folder=""):
+            what = f"name = {paper.name!r} is that of a shipped paper, which declares something else"
+            raise InputError("same-name", f"{Path(name_or_folder) / FILE}: {what}; give it another name")
+        return paper
     raise InputError(
         "unknown-paper",
         f"no paper {str(name_or_folder)!r}; there are: {', '.join(folders)}, or give a folder with {FILE}",
