@@ -122,7 +122,7 @@ def test_every_experiment_runs_on_the_demo(name, place, demo, command_line):
     if shown["rows"]:  # of whole sessions the demo has too few with a single packet
         text = " ".join([*kept["head"], *(cell for row in kept["rows"] for cell in row), *kept["notes"]])
         assert "*†" in text or ("†" in text and EXPERIMENTS[name].kind in ("attention", "training")), text
-        assert any(note.startswith("mode clean: session") for note in kept["notes"])
+        assert any(note.startswith("mode clean: capture") for note in kept["notes"])
     if EXPERIMENTS[name].kind in ("systems", "arms"):
         for row in shown["rows"]:
             assert row["paper_runs"] == row["clean_runs"] == 1, (row["system"], shown["notes"])
@@ -162,8 +162,8 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
         (("table-VI", "--mode", "honest"), "--mode honest: choose of published, paper, clean"),
         (("table-VI", "--dataset", "demo", "--methods", "forest"), "table-VI has no method 'forest'"),
         (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
-        (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes session, capture, time"),
-        (("table-VI", "--dataset", "demo", "--split", "file:x.json"), "mode clean takes session, capture, time"),
+        (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes auto, session, capture"),
+        (("table-VI", "--dataset", "demo", "--split", "file:x.json"), "mode clean takes auto, session, capture"),
         (
             ("table-XII", "--dataset", "demo", "--preset", "pvt"),
             "--preset pvt sets branches, which is what 'PVT' is about",
