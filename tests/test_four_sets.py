@@ -15,7 +15,7 @@ from bench.data.cards import find_card, read_card
 from bench.data.file_list import capture_key
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
-from bench.data.synthetic_captures import write_synthetic_captures
+from bench.data.synthetic_captures import PREFIX, write_synthetic_captures
 
 SPECS = Path(__file__).parents[2] / "shared" / "specs" / "cards"
 needs_specs = pytest.mark.skipif(not SPECS.is_dir(), reason="needs the shared lists, which are not in the project")
@@ -101,7 +101,7 @@ def class_map(store, task):
 @every_set
 def test_all_files_give_the_classes_and_nothing_to_report(made, name):
     _, _, captures, classes = SETS[name]
-    manifest = Store.find(name, made(name).home).manifest
+    manifest = Store.find(PREFIX + name, made(name).home).manifest
     assert len(manifest.captures) == captures
     assert {task: len(entry.classes) for task, entry in manifest.tasks.items()} == classes
     assert manifest.unexpected == manifest.unreadable == []
@@ -113,7 +113,7 @@ def test_all_files_give_the_classes_and_nothing_to_report(made, name):
 @every_set
 def test_files_have_the_classes_of_the_shared_list(made, name):
     wanted = {stem(name, row["file"]): row["label_paper"] for row in specs(name)}
-    store = Store.find(name, made(name).home)
+    store = Store.find(PREFIX + name, made(name).home)
     skipped = {stem(name, path) for path in store.manifest.files.copies_skipped}
     found = {stem(name, path): classes for path, classes in class_map(store, "paper").items()}
     assert found == {key: {label} for key, label in wanted.items() if label and key not in skipped}
@@ -146,26 +146,26 @@ def test_other_columns_are_those_of_the_shared_list(name):
 
 
 def test_documented_defects_are_met(made):
-    tor, vpn = (Store.find(name, made(name).home).manifest for name in ("iscx-tor", "iscx-vpn"))
+    tor, vpn = (Store.find(PREFIX + name, made(name).home).manifest for name in ("iscx-tor", "iscx-vpn"))
     assert len(tor.files.copies_skipped) == len(tor.files.left_out) == 10
     assert tor.files.copies_skipped["browsing2-1.pcap"] == "browsing.pcap"
     assert len(tor.files.damage_expected) == 8  # two of the ten are copies
     captures = {one.path: one for one in vpn.captures}
     assert captures["vpn_hangouts_audio2.pcap"].format == "pcapng"
     assert [captures[name].link_types for name in ("vpn_email2a.pcap", "email2a.pcap")] == [["raw IP"], ["Ethernet"]]
-    cross = Store.find("cross-platform", made("cross-platform").home).manifest.captures
+    cross = Store.find(PREFIX + "cross-platform", made("cross-platform").home).manifest.captures
     assert {one.format for one in cross} == {"pcapng"}
 
 
 def test_names_that_differ_in_case_up_to_a_point_stay_apart(made):
-    found = class_map(Store.find("cross-platform", made("cross-platform").home), "paper")
+    found = class_map(Store.find(PREFIX + "cross-platform", made("cross-platform").home), "paper")
     assert found["us/android/com.colorjoy.Learn.to.draw.glow.c.pcap"] == {"learntodrawglow.c"}
     assert found["us/android/com.colorjoy.learn.to.draw.glow.comics.pcap"] == {"drawglowgomics"}
 
 
 @every_set
 def test_no_group_in_two_parts(made, name):
-    store = Store.find(name, made(name).home)
+    store = Store.find(PREFIX + name, made(name).home)
     groups = {"session": np.asarray(store.session("conversation")), "capture": store.capture_group()}
     for scheme, group in groups.items():
         if scheme == "capture" and name in ("ustc-tfc", "cross-platform"):
@@ -188,13 +188,13 @@ def test_twins_pairs_and_copies_are_one_group(made):
     assert vpn["skype_file1"] == vpn["skype_file5"]  # both ends, by their starts
     assert tor["video_vimeo_gateway"] == tor["vimeo_workstation"]
     assert tor["tor_p2p_vuze-2-1"] == tor["p2p_tor_p2p_vuze"] == tor["p2p_vuze"]
-    store = Store.find("iscx-tor", made("iscx-tor").home)
+    store = Store.find(PREFIX + "iscx-tor", made("iscx-tor").home)
     group = {c.path: c.group for c in store.manifest.captures}
     assert group["AIM_Chat.pcap"] == group["CHAT_aimchatgateway.pcap"]
 
 
 def test_split_by_day_uses_the_list(made):
-    store = Store.find("iscx-vpn", made("iscx-vpn").home)
+    store = Store.find(PREFIX + "iscx-vpn", made("iscx-vpn").home)
     split = split_of(store, "encapsulation", "attribute:day")
     day = store.capture_attribute("day")
     assert not set(day[split.train.session].tolist()) & set(day[split.test.session].tolist())
@@ -217,7 +217,7 @@ def test_split_by_day_uses_the_list(made):
 def test_a_switch_changes_exactly_its_files(made, tmp_path, name, switch, choice, files, label):
     """``label``: the classes they then have together; None: they are not read."""
     place = made(name)
-    before = class_map(Store.find(name, place.home), "paper")
+    before = class_map(Store.find(PREFIX + name, place.home), "paper")
     done = prepare_dataset(
         read_card(place.card), place.captures, PrepareOptions(switches={switch: choice}, strict=True), home=tmp_path
     )
@@ -324,7 +324,7 @@ def test_what_is_wrong_is_told_and_strict_refuses_it(bench, own, change, key, na
     lines = [line for line in err.splitlines() if "captures," not in line]  # progress
     assert len(lines) == 1
     assert reason in lines[0]
-    assert not (place.home / "stores" / "iscx-tor").exists()
+    assert not (place.home / "stores" / f"{PREFIX}iscx-tor").exists()
     status, out, _ = bench(*words)
     report = json.loads(out)
     assert status == 0

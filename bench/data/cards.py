@@ -327,10 +327,12 @@ def card_file(name_or_path: str | Path) -> Path | None:
 def find_card(name_or_path: str | Path) -> Card:
     """The card of a shipped name, of a ``.toml`` file, or of a folder with one sub-folder per class.
 
-    Raises :class:`InputError` where there is none or the card is wrong.
+    Raises :class:`InputError` where there is none, the card is wrong, or it is called as a shipped one.
     """
     if file := card_file(name_or_path):
-        return read_card(file)
+        card = read_card(file)
+        _check_free(card, file)
+        return card
     name, path, names = str(name_or_path), Path(name_or_path), card_names()
     if path.is_dir():
         return folder_card(path)
@@ -358,7 +360,6 @@ def read_card(path: Path) -> Card:
     card = structured(raw, Card, str(path), code="bad-card")
     if card.name != path.stem:
         raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
-    _check_free(card, path)
     return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
 
 

@@ -8,7 +8,6 @@ captures (a resolver that everybody asks), so that splits have something to keep
 import csv
 import hashlib
 import re
-import shutil
 import socket
 import tomllib
 from pathlib import Path
@@ -20,8 +19,9 @@ from bench.data.cards import FileLabels, card_file, find_card
 from bench.data.file_list import RESERVED, Listed, capture_key
 from bench.data.packet_writer import ETHERNET, RAW_IP, heading, write_capture
 from bench.errors import InputError
-from bench.files import written
+from bench.files import write_text, written
 
+PREFIX: Final = "synthetic-"  # of the copied card's name
 SESSIONS: Final = 3  # of a capture's own, over TCP and UDP in turn
 START: Final = 1_430_000_000  # seconds since 1970
 
@@ -34,6 +34,7 @@ def write_synthetic_captures(
     """Write all captures of a card's list into ``folder / "captures"``, and a copy of the card, given by its name or
     path, whose list has their numbers of packets into ``folder``; returns that copy's path.
 
+    The copy is called ``synthetic-`` and the card's name: a result on it is none of the published data set.
     ``pcapng`` and ``raw`` are regular expressions over a listed file's name: captures that are pcapng whatever their
     name says, and captures of bare IP packets.  A name that ends in ``.pcapng`` is one anyway.  Of a capture that is
     listed as damaged the last record is cut.  Raises :class:`InputError` for a card without a list
@@ -42,12 +43,13 @@ def write_synthetic_captures(
     card, file = find_card(name_or_path), card_file(name_or_path)
     if file is None or not isinstance(card.labels, FileLabels):
         raise InputError("bad-card", f"{name_or_path}: its card has no list of captures; synthetic captures need one")
-    if (copy := folder / file.name).resolve() == file.resolve():
+    if folder.resolve() == file.resolve().parent:
         raise InputError(
             "bad-card",
             f"{folder}: holds the card itself, whose list synthetic captures would replace; give another folder",
         )
-    table = folder / tomllib.loads(file.read_text(encoding="utf-8"))["labels"]["table"]
+    text = file.read_text(encoding="utf-8")
+    table = folder / tomllib.loads(text)["labels"]["table"]
     if not table.resolve().is_relative_to(folder.resolve()):
         raise InputError(
             "bad-card", f"{file}: its list does not lie beside it or below; synthetic captures of both need one folder"
@@ -65,7 +67,9 @@ def write_synthetic_captures(
         if one.damaged == "yes":
             path.write_bytes(path.read_bytes()[:-7])
     _write_list(table, files, packets)
-    return Path(shutil.copyfile(file, copy))
+    copy = folder / f"{PREFIX}{file.name}"
+    write_text(copy, re.sub(r"(?m)^(name\s*=\s*[\"'])", rf"\g<1>{PREFIX}", text, count=1))
+    return copy
 
 
 def _write_list(path: Path, files: tuple[Listed, ...], packets: dict[str, int]) -> None:

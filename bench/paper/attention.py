@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.readers import View
-from bench.runs.models import fitted
+from bench.runs import registry
+from bench.runs.models import fitted, method_of
 from bench.runs.results import Predictions
 from bench.runs.tracking import Record
 from bench.schema import Samples
@@ -69,12 +70,11 @@ def attention_maps(record: Record, store: Store, *, session: int | None = None, 
 
 def _model(record: Record) -> Any:
     """The run's fitted method, on the CPU."""
-    method = fitted(record)
-    if not hasattr(method, "attention"):
+    if not hasattr(registry.load(method_of(record.spec)), "attention"):
         raise InputError(
             "no-attention", f"{record.spec.method} has no attention between packets; take a method that has it"
         )
-    return method
+    return fitted(record)
 
 
 def _choose(answers: Predictions, packets: NDArray[Any], session: int | None, record: Record) -> int:
