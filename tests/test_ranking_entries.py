@@ -68,7 +68,7 @@ def test_what_is_ambiguous_or_missing_is_refused_with_the_choice(options, code, 
 
 
 def test_who_did_not_fit_is_named_and_not_ranked():
-    unfitted = {"did_not_fit": 1.0, "training_accuracy": 0.31}
+    unfitted = {"training_majority": 0.1, "training_accuracy": 0.31}
     records = [*rows("forest", [0.8] * 5), *rows("knn", [0.7] * 5), *rows("cmtsnn", [0.2] * 5)]
     for number, run in enumerate(records[10:]):
         run.metrics.update(unfitted | {"training_accuracy": 0.31 + number / 100})

@@ -8,6 +8,7 @@ from bench.errors import InputError
 from bench.runs.registry import Outline, describe, file_origin, is_file, shipped
 from bench.runs.tracking import Record
 from bench.scores.jackknife import FEWEST_GROUPS
+from bench.scores.metrics import is_fitted
 from bench.spec import RunSpec
 
 MARKS: Final = {
@@ -23,7 +24,7 @@ MEANING: Final = {
     "reduced": "reduced scale",
     "reconstructed": "reconstructed where the paper is silent",
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
-    "did-not-fit": "did not fit its training samples: the score says nothing of the method",
+    "did-not-fit": "did not fit its training samples: the score says little of the method",
     "transductive": "answers rest on the whole test part, on purpose",
 }
 FEW_SIGN: Final = "§"
@@ -61,7 +62,9 @@ def did_not_fit(spec: RunSpec, metrics: Mapping[str, float], family: str = "") -
 
     A baseline need not.
     """
-    return bool(metrics.get("did_not_fit")) and not is_baseline(spec.method, family)
+    if "training_majority" not in metrics or is_fitted(metrics["training_accuracy"], metrics["training_majority"]):
+        return False
+    return not is_baseline(spec.method, family)
 
 
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
