@@ -23,7 +23,7 @@ def results_folder(tmp_path_factory):
             record(tracker, RunSpec("forest", "traffic", "app", capture(fold)), fold)
             record(tracker, RunSpec("majority", "traffic", "app", capture(fold)), fold + 9)
         for seed in (0, 1):
-            spec = RunSpec("atvitsc", "traffic", "app", SplitSpec(seed=seed), {"epochs": 2})
+            spec = RunSpec("atvitsc", "traffic", "app", SplitSpec("session", seed=seed), {"epochs": 2})
             record(tracker, spec, seed, epochs=4)
         record(tracker, RunSpec("forest", EVIL, EVIL, SplitSpec("paper", max_per_class=9)), 5)
         record(tracker, RunSpec("knn", "traffic", "app"), 6, status="failed")

@@ -227,7 +227,7 @@ def test_training_is_capped_and_says_so():
     log = Log()
     fit = fitted(inputs, labels, log, sessions=30, classifier="forest")
     rows = drawn(labels, 30, np.random.default_rng(0))
-    assert log.values == {"training_samples": 30}
+    assert log.values == {"training_samples": 30, "samples_seen": 30}
     assert np.bincount(labels[rows]).tolist() == [10, 10, 10]
     same = fitted(pick(inputs, rows), labels[rows], sessions=None, classifier="forest")
     np.testing.assert_array_equal(fit.predict_proba(inputs), same.predict_proba(inputs))
@@ -243,4 +243,4 @@ def test_sessions_without_packets_do_not_use_up_the_cap():
     assert all(len(values) == 90 for values in padded.values())
     log = Log()
     fitted(padded, np.append(labels, np.zeros(60, int)), log, sessions=30, classifier="forest")
-    assert log.values == {"training_samples": 30}
+    assert log.values == {"training_samples": 30, "samples_seen": 30}

@@ -75,7 +75,8 @@ def test_tables_and_comparisons_read_what_runs_wrote(bench):
     compared = json.loads(out)
     assert status == 0
     assert compared["macro_f1"]["difference"] > 0
-    assert 0 <= compared["permutation"]["p"] <= 1
+    p = compared["permutation"]["p"]
+    assert p is None or 0 <= p <= 1
 
 
 def test_classify_labels_a_new_capture(bench, place):
@@ -143,7 +144,7 @@ def test_a_bound_under_paper_is_told_before_any_run(bench):
     status, out, err = bench("run", "--method", "majority", *words, 10**12)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     status, out, _ = bench("run", "--method", "majority", *words, 30)
-    assert (status, out.count("max_per_class=30")) == (0, 1)
+    assert (status, out.splitlines()[1].count("max_per_class=30")) == (0, 1)
 
 
 def test_folds_and_seeds_multiply_the_matrix(bench):
@@ -157,7 +158,7 @@ def test_folds_and_seeds_multiply_the_matrix(bench):
 def test_split_can_be_saved_and_used(bench, place):
     status, out, _ = bench("split", "traffic", "--save", place / "split.json", "--json")
     assert status == 0
-    assert json.loads(out)["scheme"] == "session"
+    assert json.loads(out)["scheme"] == "capture"
     words = ("run", "--method", "majority", "--dataset", "traffic", "--split", f"file:{place / 'split.json'}", "--json")
     status, out, _ = bench(*words)
     assert status == 0

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import click
 import pytest
+from refusals import refused
 
 from bench.cli import cli
 from bench.conformance import check
 from bench.errors import CODES
 from bench.paper.declaration import Arm, Experiment, Over, Paper, Published, read_paper
+from bench.paper.published import rows_by_key
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
@@ -41,7 +43,15 @@ def test_every_command_is_in_the_readme():
 def test_the_smallest_paper_in_the_documents_is_read(tmp_path):
     text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "reproducing.md").read_text(), re.S)[1]
     (tmp_path / "paper.toml").write_text(text)
+    with refused("bad-paper", "table_1.csv"):
+        read_paper(tmp_path)
+    numbers = re.search(r"```csv\n(.*?)```", (ROOT / "docs" / "reproducing.md").read_text(), re.S)[1]
+    (tmp_path / "table_1.csv").write_text(numbers.replace("id,", "name,"))
+    with refused("bad-paper", "no column 'id'"):
+        read_paper(tmp_path)
+    (tmp_path / "table_1.csv").write_text(numbers)
     paper = read_paper(tmp_path)
+    assert rows_by_key(paper, paper.experiment("table-1"))["forest"]["f1"] == "83.6"
     assert [arm.label for arm in paper.experiment("table-1").arms] == ["Neighbour", "Forest"]
 
 

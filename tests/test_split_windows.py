@@ -192,7 +192,7 @@ def test_folds_of_the_paper_s_split_test_every_window_once(window_store, simple)
 def test_a_splitter_that_deals_windows_is_caught_under_a_clean_name(window_store, simple, monkeypatch):
     """The paper's dealing behind the scheme `session`: the proof does not believe the name."""
     store = window_store(simple)
-    monkeypatch.setattr("bench.splits.split._groups", lambda store, scheme: np.asarray(store.session("conversation")))
+    monkeypatch.setattr("bench.splits.split.groups_of", lambda store, *rest: np.asarray(store.session("conversation")))
     monkeypatch.setattr("bench.splits.split.assign_groups", lambda groups, labels, *rest: np.arange(len(labels)) % 3)
     with pytest.raises(SplitViolation, match="session 0 is twice in the split, in two parts"):
         split_of(store, "task", "session", sampling=WINDOWS)

@@ -204,8 +204,12 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
 def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
     """The split that is meant on a store; where that is not by capture, why is told."""
     from bench.splits.groups import settled
+    from bench.splits.split import check_request
 
-    spec, why = settled(store, task or store.default_task, split)
+    task = task or store.default_task
+    store.classes(task)
+    spec, why = settled(store, task, split)
+    check_request(store, task, spec)  # what cannot be needs no advice
     if why:
         click.echo(why, err=True)
     return spec
