@@ -108,7 +108,8 @@ def main() -> None:
     options = parser.parse_args()
     found = sources(options.root)
     inner = [source for source in found if source.path.parts[0] == "bench"]
-    rooms = Counter(s.path.parts[1] if len(s.path.parts) > 2 else "(flat)" for s in inner if s.path.stem != "__init__")
+    modules = [s.path.parts for s in inner if not s.path.stem.startswith("__")]
+    rooms = Counter(parts[1] if len(parts) > 2 else "(flat)" for parts in modules)
     lines = sorted(source.lines for source in found)
     many = [(name, number) for source in found for name, number in functions(source) if number > MOST_ARGUMENTS]
     counts = [uses_of_any(source.tree) for source in found]
