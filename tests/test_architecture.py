@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -224,3 +225,9 @@ def test_no_method_or_data_set_is_named_in_the_harness():
         texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
         found += [f"{path.name}: {t}" for t in texts if isinstance(t, str) and t in names]
     assert [f for f in found if not f.endswith(": ports")] == []  # `ports` is also a reader's word
+
+
+def test_no_script_hides_a_package():
+    """A script's folder comes first on its path: `benchmarks/coverage.py` kept numba from finding the package."""
+    names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert {name for name in names if importlib.util.find_spec(name)} == set()

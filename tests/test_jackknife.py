@@ -255,7 +255,7 @@ def test_the_committed_simulation_says_what_the_documents_say():
 
 @pytest.mark.slow
 def test_the_simulation_runs_and_is_the_same_under_a_seed(tmp_path):
-    command = [sys.executable, "benchmarks/coverage.py", "--quick", "--csv", str(tmp_path / "a.csv")]
+    command = [sys.executable, "benchmarks/interval_coverage.py", "--quick", "--csv", str(tmp_path / "a.csv")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(tmp_path / "a.csv")

@@ -1,6 +1,6 @@
 """How often 95 % intervals hold the truth, and how often tests find a difference between equal methods.
 
-    python benchmarks/coverage.py [--quick] [--worlds 500] [--seed 0] [--csv results/coverage.csv]
+    python benchmarks/interval_coverage.py [--quick] [--worlds 500] [--seed 0] [--csv results/coverage.csv]
 
 Prints Markdown.  Simulated test parts of five classes that are right in 90, 85, 80, 70 and 60 % of their sessions
 (*near-perfect*: 99.9 to 97 %); wrong answers of a group go to one other class in six of ten cases.  A class has G
@@ -357,7 +357,7 @@ def main() -> None:
     frame = pd.DataFrame(rows)
     if options.csv:
         frame.to_csv(options.csv, index=False, float_format="%.4f", lineterminator="\n")
-    print(markdown(frame, worlds, "python " + " ".join(["benchmarks/coverage.py", *sys.argv[1:]])))
+    print(markdown(frame, worlds, "python " + " ".join(["benchmarks/interval_coverage.py", *sys.argv[1:]])))
 
 
 if __name__ == "__main__":
