@@ -214,6 +214,13 @@ def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
     assert record.predictions().classes == ["chat"] and record.result().split.fields["emptied"] == ["mail", "web"]
 
 
+def test_a_run_is_tagged_by_how_many_test_samples_share_captures_with_training(store, tracker):
+    for split, share in (("session", "100%"), ("capture", "0%")):
+        (one,) = planned(["ports"], [store], split=split)
+        run = tracker._client.get_run(execute(one, tracker).run_id)
+        assert run.data.tags["test_in_training_captures"] == share
+
+
 def test_a_saved_leaky_split_stays_leaky(store, tracker, tmp_path):
     made = split_of(store, "kind", "paper", sampling="window=1,payload=no")
     made.save(tmp_path / "leaky.json")
