@@ -186,7 +186,7 @@ class Atvitsc(TorchMethod):
 class Network(nn.Module):
     """Both branches, or one, and the classifier (Fig. 1)."""
 
-    padding: Tensor | None = None  # share of padded packets in the last call
+    padding: Tensor | None = None  # share of padded packets in the last training batch
 
     def __init__(self, settings: Parameters, classes: int) -> None:
         super().__init__()
@@ -202,7 +202,8 @@ class Network(nn.Module):
     def forward(self, payload: Tensor, lengths: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of payload bytes ``[samples, packets, bytes]`` and int lengths."""
         packets = payload.float() / 255
-        self.padding = (lengths == 0).float().mean()
+        if self.training:  # what is asked leaves nothing behind
+            self.padding = (lengths == 0).float().mean()
         features = []
         if self.pvt is not None:
             features.append(self.pvt(packets, lengths))
@@ -213,7 +214,7 @@ class Network(nn.Module):
         return result
 
     def diagnostics(self) -> dict[str, float]:
-        """Of the last batch: the mean weight of each branch (Figs 9 and 10), and the share of padded packets.
+        """Of the last training batch: the mean weight of each branch (Figs 9 and 10), and the share of padded packets.
 
         Batch normalisation takes in padded packets too, so its statistics depend on that share.
         """
@@ -371,7 +372,8 @@ class Gate(nn.Module):
         """Fused features ``[samples, width]`` of the global and the spatiotemporal ones."""
         scores = self.score(torch.cat([of_session, of_packets], dim=1))
         alpha = (scores.float() / self.temperature).softmax(1)
-        self.weights = alpha.detach()
+        if self.training:
+            self.weights = alpha.detach()
         result: Tensor = alpha[:, :1] * of_session + alpha[:, 1:] * of_packets
         return result
 

@@ -109,6 +109,43 @@ class OfTheClass(Honest):
         return super().fit(train, validation, monitor)
 
 
+class Helper:
+    seen: ClassVar = []
+
+
+class InAHelper(Honest):
+    """Hands labels on in a class beside its own."""
+
+    def fit(self, train, validation, monitor):
+        Helper.seen.append(train.labels)
+        return super().fit(train, validation, monitor)
+
+
+def hand_on(labels, memory=[]):  # noqa: B006
+    memory.append(labels)
+
+
+class InADefault(Honest):
+    """Hands labels on in a function's default."""
+
+    def fit(self, train, validation, monitor):
+        hand_on(train.labels)
+        return super().fit(train, validation, monitor)
+
+
+class Parrot(Honest):
+    """Remembers what it answered, so that it says the same when it is asked again."""
+
+    def predict_proba(self, inputs):
+        self.answered = getattr(self, "answered", super().predict_proba(inputs))
+        return self.answered[: len(inputs["counts"])]
+
+
+class Loud(Honest):
+    def predict_proba(self, inputs):
+        return 2 * super().predict_proba(inputs)
+
+
 def scores(kind, store, **fields):
     return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor()).scores
 
@@ -130,6 +167,10 @@ def test_the_place_of_a_sample_tells_nothing(store, split):
         (Keeper, "represent changes the object"),
         (Globals, "remembers something of the run"),
         (OfTheClass, "remembers something of the run"),
+        (InAHelper, "remembers something of the run"),
+        (InADefault, "remembers something of the run"),
+        (Parrot, "predict_proba changes the object"),
+        (Loud, "does not sum to 1"),
     ],
 )
 def test_a_cheat_is_a_failed_run(store, kind, reason):

@@ -19,7 +19,7 @@ from bench.environment import peak_memory, reset_peak_memory
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, take
 from bench.readers import View
-from bench.runs.guards import ASKED, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
+from bench.runs.guards import ASKED, CLOSE, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
 from bench.runs.results import Predictions
 from bench.schema import drawn_order
 from bench.scores.jackknife import count_groups, intervals
@@ -97,8 +97,11 @@ def attempt(
         method.fit(train, validation, monitor)
     with clock.stage("represent"):
         test, test_view = _represent_test(method, store, split)
+    state = state_of(method)
     with clock.stage("predict"):
         answers = method.predict_proba(test.inputs)
+    if state_of(method) != state:
+        raise ContractBroken("predict_proba changes the object; keep nothing of what is asked")
     predictions = _put_back(split, classes, test.labels, answers)
     with clock.stage("check"):
         _check(spec, method, store, split, test.inputs, answers)
@@ -140,6 +143,9 @@ def _put_back(split: Split, classes: list[str], labels: Rows, answers: NDArray[n
     """Answers and truth in the split's order, from the order in which the method got the test part."""
     if answers.shape != (len(labels), len(classes)):
         raise ContractBroken(f"predict_proba answers {answers.shape}, expected {(len(labels), len(classes))}")
+    answered = answers[~np.isnan(answers).any(axis=1)]
+    if (answered < 0).any() or not np.allclose(answered.sum(axis=1), 1, atol=CLOSE):
+        raise ContractBroken("predict_proba answers with no probabilities: a row is negative or does not sum to 1")
     truth, probabilities = np.empty_like(labels), np.empty_like(answers)
     truth[split.order("test")], probabilities[split.order("test")] = labels, answers
     return Predictions(classes, split.test.session, split.test.first, truth, split.groups["test"], probabilities)

@@ -7,7 +7,7 @@ wants to cheat; what is here turns an accident, a cache or a look at the neighbo
 import hashlib
 import pickle
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
@@ -19,7 +19,8 @@ from bench.readers import Ragged
 
 ASKED: Final = 32  # samples that are represented and answered once more
 ALONE: Final = 2  # of these, how many also by themselves
-PYTHON_S_OWN: Final = frozenset({"__builtins__", "__warningregistry__"})  # in modules; the second grows by warnings
+#: in modules and classes; the second grows by warnings, the third by the first pickle
+PYTHON_S_OWN: Final = frozenset({"__builtins__", "__warningregistry__", "__slotnames__"})
 CLOSE: Final = 1e-3  # of probabilities; in other batches, sums have another order, with 16 bits on CUDA
 
 
@@ -67,38 +68,46 @@ def state_of(method: Method) -> str:
 
 
 def surroundings_of(method: Method) -> str:
-    """SHA-256, hex, of what could remember beside the object: data of its class, its bases and their modules.
+    """SHA-256, hex, of what could remember beside the object: data of its modules, their classes, functions' defaults.
 
-    Not of modules that these import, and not what a memoised or compiled function keeps: both are common and fair.
+    Its modules are its class's and its bases'.  Not what these import, and not what a memoised or compiled function
+    keeps: both are common and fair.
     """
-    kinds = [kind for kind in type(method).__mro__ if kind is not object]
-    modules = {kind.__module__: vars(sys.modules[kind.__module__]) for kind in kinds}
-    return _digest({**modules, **{kind.__qualname__: dict(vars(kind)) for kind in kinds}})
+    modules = {kind.__module__ for kind in type(method).__mro__ if kind is not object}
+    return _digest({name: vars(sys.modules[name]) for name in modules}, frozenset(modules))
 
 
-def _digest(values: Mapping[str, Any]) -> str:
+def _digest(values: Mapping[str, Any], modules: frozenset[str] = frozenset()) -> str:
     state = hashlib.sha256()
-    for name, value in _flat(values):
+    for name, value in _flat(values, modules, set()):
         state.update(f"{name}\0{_kept(value)}\0".encode())
     return state.hexdigest()
 
 
-def _flat(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Names and values, those of inner dictionaries apart: what cannot be pickled must not hide what stands beside."""
+def _flat(values: Mapping[str, Any], modules: frozenset[str], seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Names and values; those of inner dictionaries, and of classes of the modules, apart.
+
+    What cannot be pickled must not hide what stands beside.
+    """
     for name, value in values.items():
         if name in PYTHON_S_OWN:
             continue
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            yield name, sorted(set(value) - PYTHON_S_OWN)
-            yield from ((f"{name}.{inner}", one) for inner, one in _flat(value))
+        inner = dict(vars(value)) if isinstance(value, type) and value.__module__ in modules else value
+        if isinstance(inner, dict) and all(isinstance(key, str) for key in inner):
+            yield name, sorted(set(inner) - PYTHON_S_OWN)
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield from ((f"{name}.{key}", one) for key, one in _flat(inner, modules, seen))
         else:
             yield name, value
 
 
 def _kept(value: Any) -> str:
     """A digest of a value; code counts by its type alone, and so does what cannot be pickled."""
+    if isinstance(value, FunctionType):  # a default that is changed in place is a memory
+        value = ("function", value.__defaults__, value.__kwdefaults__)
     compiled = type(value).__module__.startswith("numba.")  # its pickle names the types that it was called with
-    if compiled or isinstance(value, FunctionType | ModuleType | type) or hasattr(value, "cache_info"):
+    if compiled or isinstance(value, ModuleType | type) or hasattr(value, "cache_info"):
         return type(value).__name__
     state = _Sha256File()
     try:
