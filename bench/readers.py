@@ -108,14 +108,24 @@ class View:
     """
 
     def __init__(self, store: PacketStore, samples: Samples, reads: Iterable[str]) -> None:
-        self.reads = frozenset(reads)
-        self.used: set[str] = set()
-        if unknown := sorted(self.reads - set(READS)):
+        declared = frozenset(reads)
+        if unknown := sorted(declared - set(READS)):
             raise ValueError(f"unknown read {unknown[0]!r}; there are: {', '.join(READS)}")
         _BEHIND[self] = _Packets(store, samples)
+        _BEHIND[self].declared = declared
 
     def __len__(self) -> int:
         return len(_BEHIND[self])
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the method declared."""
+        return _BEHIND[self].declared
+
+    @property
+    def used(self) -> frozenset[str]:
+        """What was read of it."""
+        return frozenset(_BEHIND[self].used)
 
     @property
     def packets_read(self) -> int:
@@ -214,7 +224,7 @@ class View:
             if name not in self.reads:
                 declared = ", ".join(sorted(self.reads)) or "nothing"
                 raise UndeclaredRead(f"{name!r} is read but not declared: add it to reads (declared: {declared})")
-        self.used.update(names)
+        _BEHIND[self].used.update(names)
 
     def _masked(self, mask: Iterable[str]) -> tuple[bool, bool, bool]:
         """Which of `MASKS` to hide; the others count as read, as do the bytes."""
@@ -241,6 +251,8 @@ class _Packets:
         left = -(-(packets[samples.session] - samples.first) // samples.stride)  # packets that the session still has
         self._count = np.clip(left, 0, samples.count)
         self.read = 0  # see `View.packets_read`
+        self.declared: frozenset[str] = frozenset()
+        self.used: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._session)

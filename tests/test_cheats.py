@@ -146,6 +146,37 @@ class Loud(Honest):
         return 2 * super().predict_proba(inputs)
 
 
+class Boaster(Honest):
+    """Says what its scores are."""
+
+    def fit(self, train, validation, monitor):
+        monitor.log_fact(macro_f1=0.999, accuracy=0.999, samples_seen=7)
+        return super().fit(train, validation, monitor)
+
+
+def test_what_a_method_says_of_itself_is_no_score(store):
+    done = attempt(run_spec("boaster", store.name, "task"), store, Boaster, AttemptMonitor())
+    assert done.metrics["macro_f1"] == done.scores.macro_f1 < 0.5 and done.metrics["samples_seen"] == 7
+
+
+def test_what_a_view_allows_cannot_be_set(store):
+    view = View(store, Samples(np.arange(2), np.zeros(2, int), np.ones(2, int)), {"lengths"})
+    with pytest.raises(AttributeError):
+        view.reads = frozenset(READS)
+    view.lengths(1)
+    assert view.used == {"lengths"} and not hasattr(view.used, "clear")
+
+
+def test_an_object_cannot_declare_itself_transductive(store):
+    class Late(Order):
+        def fit(self, train, validation, monitor):
+            self.transductive = True
+            return super().fit(train, validation, monitor)
+
+    with pytest.raises(ContractBroken, match="in another order"):
+        scores(Late, store)
+
+
 def scores(kind, store, **fields):
     return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor()).scores
 

@@ -109,10 +109,11 @@ def attempt(
             raise ContractBroken("its module or class remembers something of the run; keep it in the object")
     with clock.stage("score"):
         scores = evaluate(predictions.truth, predictions.probabilities, classes)
-        metrics = scores.metrics() | _training_scores(method, train) | _validation_scores(method, validation, classes)
+        metrics = dict(monitor.facts)  # first: what a method says of itself is no score
+        metrics |= scores.metrics() | _training_scores(method, train) | _validation_scores(method, validation, classes)
         metrics |= _split_numbers(split) | _interval_ends(predictions)
     metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
-    metrics |= monitor.facts | clock.metrics | _size(method)
+    metrics |= clock.metrics | _size(method)
     return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
 
 
@@ -135,7 +136,7 @@ def _check(
     new = type(method)(method.parameters, classes=method.classes, seed=method.seed, device=method.device)
     samples = split.test.take(split.order("test")[rows])
     same_inputs(take(inputs, rows), new.represent(View(store, samples, method.reads)), "of a part of the samples")
-    if not method.transductive:
+    if not type(method).transductive:
         same_answers(method, inputs, answers, rows)
 
 
@@ -232,6 +233,7 @@ def _split_numbers(split: Split) -> dict[str, float]:
     numbers = {"classes_trained": float(trained), "classes_left_out": float(len(split.counts) - len(split.scored))}
     shares = {name: count / len(split.test) for name, count in split.shared.items() if name.startswith(SEEN)}
     numbers["test_in_training_captures"] = shares[f"{SEEN}capture_groups"]
+    numbers["test_in_training_conversations"] = shares[f"{SEEN}conversations"]
     if split.spec.leaky:  # each of the counts holds the ones before it
         same, overlapping, sessions = (shares[SEEN + kind] for kind in ("windows", "overlapping_windows", "sessions"))
         numbers |= {"test_identical_windows": same, "test_overlapping_windows": overlapping - same}
@@ -242,7 +244,7 @@ def _split_numbers(split: Split) -> dict[str, float]:
 def _size(method: Method) -> dict[str, float]:
     """The number of trainable parameters, of torch methods (no other model has ``parameters()``)."""
     model = getattr(method, "model", None)
-    if not hasattr(model, "parameters"):
+    if not callable(getattr(model, "parameters", None)):
         return {}
     weights = cast(Any, model).parameters()
     return {"model_parameters": float(sum(p.numel() for p in weights if p.requires_grad))}

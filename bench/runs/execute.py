@@ -212,10 +212,10 @@ def _write(folder: Path, attempted: Attempt, spec: RunSpec, device: str) -> None
         split=SplitSummary.from_dict(attempted.split.summary()),
         reads=sorted(attempted.reads),
     )
-    result.save(folder / "result.json")
-    attempted.predictions.save(folder / "predictions.npz")
     (folder / "model").mkdir()
     method.save(folder / "model")
+    result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
+    attempted.predictions.save(folder / "predictions.npz")
 
 
 def tags_of(spec: RunSpec) -> dict[str, str]:

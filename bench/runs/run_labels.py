@@ -69,6 +69,7 @@ def did_not_fit(spec: RunSpec, metrics: Mapping[str, float], family: str = "") -
 
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
     "test_in_training_captures": "of captures that are in training, too",
+    "test_in_training_conversations": "of 5-tuples that are in training, too",
     "test_identical_windows": "windows that are in training, too",
     "test_overlapping_windows": "windows that overlap one in training",
     "test_other_windows_of_training_sessions": "other windows of a training session",
