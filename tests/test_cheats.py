@@ -14,6 +14,7 @@ from bench.readers import READS, View
 from bench.runs.attempt import AttemptMonitor, attempt
 from bench.runs.guards import ContractBroken
 from bench.schema import Samples
+from bench.spec import RunSpec
 from bench.splits.split import make_split
 
 SESSIONS, CLASSES = 600, 3
@@ -165,6 +166,32 @@ def test_what_a_view_allows_cannot_be_set(store):
         view.reads = frozenset(READS)
     view.lengths(1)
     assert view.used == {"lengths"} and not hasattr(view.used, "clear")
+
+
+def test_no_attribute_of_the_monitor_leads_to_the_run(store):
+    class Finds(Honest):
+        def fit(self, train, validation, monitor):
+            found.extend(reachable(monitor))
+            return super().fit(train, validation, monitor)
+
+    found, monitor = [], AttemptMonitor()
+    attempt(run_spec("finds", store.name, "task"), store, Finds, monitor)
+    assert found and not any(one is monitor or isinstance(one, RunSpec) for one in found)
+
+
+def test_what_fit_does_to_its_samples_is_not_what_is_asked_of_training(store):
+    class InPlace(Honest):
+        def fit(self, train, validation, monitor):
+            train.labels[:] = 0
+            return super().fit(train, validation, monitor)
+
+    done = attempt(run_spec("inplace", store.name, "task"), store, InPlace, AttemptMonitor())
+    assert done.metrics["training_accuracy"] < 0.5 and done.metrics["training_majority"] < 0.5
+
+
+def test_the_line_names_what_remembers(store):
+    with pytest.raises(ContractBroken, match=r"REMEMBERED.*is not what it was"):
+        scores(Globals, store)
 
 
 def test_an_object_cannot_declare_itself_transductive(store):

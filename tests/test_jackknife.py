@@ -263,3 +263,11 @@ def test_the_simulation_runs_and_is_the_same_under_a_seed(tmp_path):
     subprocess.run([*command[:-1], str(tmp_path / "b.csv")], cwd=ROOT, check=True, capture_output=True,
                    env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_a_difference_that_is_alike_in_all_groups_is_not_sure():
+    """Of three groups a class that one method has right and the other wrong, the next may be otherwise."""
+    truth, groups = np.repeat(np.arange(3), 30), np.arange(90) // 10
+    low, high = difference(truth, (truth, (truth + 1) % 3), groups, classes=3, metric="accuracy")[1:]
+    assert 0.3 < low < 0.9 and high == 1
+    assert difference(truth, ((truth + 1) % 3, truth), groups, classes=3, metric="accuracy")[1:] == (-high, -low)

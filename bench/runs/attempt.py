@@ -19,7 +19,17 @@ from bench.environment import peak_memory, reset_peak_memory
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, take
 from bench.readers import View
-from bench.runs.guards import ASKED, CLOSE, ContractBroken, same_answers, same_inputs, state_of, surroundings_of
+from bench.runs.guards import (
+    ASKED,
+    CLOSE,
+    ContractBroken,
+    FitMonitor,
+    same_answers,
+    same_inputs,
+    state_of,
+    surroundings_of,
+    unchanged,
+)
 from bench.runs.results import Predictions
 from bench.schema import drawn_order
 from bench.scores.jackknife import count_groups, intervals
@@ -93,37 +103,31 @@ def attempt(
     with clock.stage("represent"):
         train, training_view = _represent(method, store, split, "train")
         validation, _ = _represent(method, store, split, "validation")
+    trained = _some(method, train)
     with clock.stage("fit"):
-        method.fit(train, validation, monitor)
-    with clock.stage("represent"):
-        test, test_view = _represent_test(method, store, split)
+        method.fit(train, validation, FitMonitor(monitor))
     state = state_of(method)
+    with clock.stage("represent"):
+        test, test_view = _represent(method, store, split, "test")
+    state = unchanged(state, state_of(method), "represent changes the object; keep nothing of what is represented")
     with clock.stage("predict"):
         answers = method.predict_proba(test.inputs)
-    if state_of(method) != state:
-        raise ContractBroken("predict_proba changes the object; keep nothing of what is asked")
+    unchanged(state, state_of(method), "predict_proba changes the object; keep nothing of what is asked")
     predictions = _put_back(split, classes, test.labels, answers)
     with clock.stage("check"):
         _check(spec, method, store, split, test.inputs, answers)
-        if surroundings_of(method) != surroundings:
-            raise ContractBroken("its module or class remembers something of the run; keep it in the object")
+        remembers = "its module or class remembers something of the run; keep it in the object"
+        unchanged(surroundings, surroundings_of(method), remembers)
     with clock.stage("score"):
         scores = evaluate(predictions.truth, predictions.probabilities, classes)
         metrics = dict(monitor.facts)  # first: what a method says of itself is no score
-        metrics |= scores.metrics() | _training_scores(method, train) | _validation_scores(method, validation, classes)
+        metrics |= (
+            scores.metrics() | _training_scores(method, trained) | _validation_scores(method, validation, classes)
+        )
         metrics |= _split_numbers(split) | _interval_ends(predictions)
     metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
     metrics |= clock.metrics | _size(method)
     return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
-
-
-def _represent_test(method: Method, store: Store, split: Split) -> tuple[Part, View]:
-    """The test part and its view, by the fitted method, which keeps nothing of it."""
-    before = state_of(method)
-    test = _represent(method, store, split, "test")
-    if state_of(method) != before:
-        raise ContractBroken("represent changes the object; keep nothing of what is represented")
-    return test
 
 
 def _check(
@@ -167,7 +171,7 @@ def fit_and_validate(
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     parts = represent_parts(method, store, split, ("train", "validation"))
-    method.fit(parts["train"], parts["validation"], monitor)
+    method.fit(parts["train"], parts["validation"], FitMonitor(monitor))
     return evaluate(parts["validation"].labels, method.predict_proba(parts["validation"].inputs), classes)
 
 
@@ -207,11 +211,16 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
     return {f"validation_{name}": getattr(scores, name) for name in MACRO}
 
 
-def _training_scores(method: Method, part: Part) -> dict[str, float]:
-    """Accuracy on a drawn sample of the training part, and what answering with its most frequent class would give."""
-    rows = drawn_order(len(part), named_seed(method.seed, "training"))[:TRAINING_ASKED]
-    accuracy = float((decide(method.predict_proba(take(part.inputs, rows))) == part.labels[rows]).mean())
-    return {"training_accuracy": accuracy, "training_majority": float(np.bincount(part.labels).max() / len(part))}
+def _some(method: Method, train: Part) -> Part:
+    """Drawn samples of the training part, copied before `fit` can change them."""
+    rows = drawn_order(len(train), named_seed(method.seed, "training"))[:TRAINING_ASKED]
+    return Part(take(train.inputs, rows), train.labels[rows])
+
+
+def _training_scores(method: Method, trained: Part) -> dict[str, float]:
+    """Accuracy on training samples, and what answering with their most frequent class would give."""
+    accuracy = float((decide(method.predict_proba(trained.inputs)) == trained.labels).mean())
+    return {"training_accuracy": accuracy, "training_majority": float(np.bincount(trained.labels).max() / len(trained))}
 
 
 def _interval_ends(test: Predictions) -> dict[str, float]:

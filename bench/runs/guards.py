@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.method import Inputs, Method, count, take
+from bench.method import Inputs, Method, Monitor, count, take
 from bench.readers import Ragged
 
 ASKED: Final = 32  # samples that are represented and answered once more
@@ -22,6 +23,9 @@ ALONE: Final = 2  # of these, how many also by themselves
 #: in modules and classes; the second grows by warnings, the third by the first pickle
 PYTHON_S_OWN: Final = frozenset({"__builtins__", "__warningregistry__", "__slotnames__"})
 CLOSE: Final = 1e-3  # of probabilities; in other batches, sums have another order, with 16 bits on CUDA
+
+
+State = Mapping[str, str]  # name -> SHA-256, hex, of what stands there, or its type's name
 
 
 class ContractBroken(Exception):
@@ -62,26 +66,51 @@ def same_answers(
             )
 
 
-def state_of(method: Method) -> str:
-    """SHA-256, hex, of what the object remembers: its attributes, a model and its weights among them."""
-    return _digest(vars(method))
+def state_of(method: Method) -> State:
+    """What the object remembers: its attributes, a model and its weights among them."""
+    return {name: _kept(value) for name, value in _flat(vars(method), frozenset(), set())}
 
 
-def surroundings_of(method: Method) -> str:
-    """SHA-256, hex, of what could remember beside the object: data of its modules, their classes, functions' defaults.
+def surroundings_of(method: Method) -> State:
+    """What could remember beside the object: data of its modules, their classes, functions' defaults.
 
-    Its modules are its class's and its bases'.  Not what these import, and not what a memoised or compiled function
-    keeps: both are common and fair.
+    Its modules are its class's and those of its bases that are methods, too.  Not what these import, and not what a
+    memoised or compiled function keeps: both are common and fair.
     """
-    modules = {kind.__module__ for kind in type(method).__mro__ if kind is not object}
-    return _digest({name: vars(sys.modules[name]) for name in modules}, frozenset(modules))
+    modules = frozenset(kind.__module__ for kind in type(method).__mro__ if issubclass(kind, Method))
+    values = {name: vars(sys.modules[name]) for name in modules}
+    return {name: _kept(value) for name, value in _flat(values, modules, set())}
 
 
-def _digest(values: Mapping[str, Any], modules: frozenset[str] = frozenset()) -> str:
-    state = hashlib.sha256()
-    for name, value in _flat(values, modules, set()):
-        state.update(f"{name}\0{_kept(value)}\0".encode())
-    return state.hexdigest()
+def unchanged(before: State, after: State, complaint: str) -> State:
+    """``after``; raises :class:`ContractBroken` with the first name that is not as ``before``."""
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            raise ContractBroken(f"{complaint} ({name} is not what it was)")
+    return after
+
+
+class FitMonitor(Monitor):
+    """What `fit` gets to tell: all goes on to the run's monitor, but no attribute leads there, or to its tags."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        _BEHIND[self] = monitor
+
+    def log(self, step: int, **values: float) -> None:
+        """See `Monitor.log`."""
+        _BEHIND[self].log(step, **values)
+
+    def log_fact(self, **values: float) -> None:
+        """See `Monitor.log_fact`."""
+        _BEHIND[self].log_fact(**values)
+
+    def epoch(self, epoch: int, epochs: int, **values: float) -> None:
+        """See `Monitor.epoch`."""
+        _BEHIND[self].epoch(epoch, epochs, **values)
+
+
+#: where a method's monitor passes things on to
+_BEHIND: Final[WeakKeyDictionary[FitMonitor, Monitor]] = WeakKeyDictionary()
 
 
 def _flat(values: Mapping[str, Any], modules: frozenset[str], seen: set[int]) -> Iterator[tuple[str, Any]]:

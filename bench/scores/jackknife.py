@@ -60,23 +60,32 @@ class Estimate:
             return 0.0, 1.0
         binomial = self.value * (1 - self.value)
         number = min(binomial / self.variance if self.variance > 0 else np.inf, self.sessions)
-        if binomial < 1e-12:
-            number = self.groups
-        square = _student(self.freedom) ** 2 / number
-        middle = (self.value + square / 2) / (1 + square)
-        half = np.sqrt(square * (max(binomial, 0.0) + square / 4)) / (1 + square)
-        return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
+        return _wilson(self.value, self.groups if binomial < 1e-12 else number, _student(self.freedom))
 
     def interval(self, methods: int = 2) -> tuple[float, float]:
         """95 % interval of a difference, simultaneous for all pairs of so many ``methods``.
 
         Student's t for two; for more, with the quantile of the studentised range in its place, so that all pairs hold
         at once whichever method came out best (Games and Howell, Journal of Educational Statistics 1, 1976).
+        Where all groups differ alike, but do differ, there is no spread to tell by: each counts as one session, as of a score (Wilson's
+        interval of the difference's size; our choice).
         """
         if np.isnan(self.freedom):
             return -1.0, 1.0
-        half = _studentised_range(methods, self.freedom) * np.sqrt(self.variance)
+        quantile = _studentised_range(methods, self.freedom)
+        if self.variance < 1e-18 and self.value:
+            low, high = _wilson(min(abs(self.value), 1.0), self.groups, quantile)
+            return (low, high) if self.value > 0 else (-high, -low)
+        half = quantile * np.sqrt(self.variance)
         return float(self.value - half), float(self.value + half)
+
+
+def _wilson(value: float, number: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval, within [0, 1], of a share ``value`` of so many sessions."""
+    square = quantile**2 / number
+    middle = (value + square / 2) / (1 + square)
+    half = np.sqrt(square * (max(value * (1 - value), 0.0) + square / 4)) / (1 + square)
+    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
 
 
 def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
