@@ -67,8 +67,8 @@ class Estimate:
 
         Student's t for two; for more, with the quantile of the studentised range in its place, so that all pairs hold
         at once whichever method came out best (Games and Howell, Journal of Educational Statistics 1, 1976).
-        Where all groups differ alike, but do differ, there is no spread to tell by: each counts as one session, as of a score (Wilson's
-        interval of the difference's size; our choice).
+        Where all groups differ, but alike, there is no spread to tell by: each counts as one session, as of a score
+        (Wilson's interval of the difference's size; our choice).
         """
         if np.isnan(self.freedom):
             return -1.0, 1.0
