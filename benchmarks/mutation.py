@@ -27,16 +27,19 @@ LIMIT = 120  # seconds of one mutant's tests
 
 #: module -> the test files that it answers to
 MODULES = {
-    "bench/splits/split.py": "test_splits.py test_split_windows.py test_filters.py",
-    "bench/splits/assignment.py": "test_splits.py test_split_windows.py",
-    "bench/splits/assignment_kernel.py": "test_splits.py",
-    "bench/splits/checks.py": "test_splits.py test_split_windows.py",
+    "bench/splits/split.py": "test_splits.py test_split_groups.py test_split_files.py test_split_windows.py test_filters.py",
+    "bench/splits/assignment.py": "test_assignment.py test_splits.py test_split_windows.py",
+    "bench/splits/assignment_kernel.py": "test_assignment.py",
+    "bench/splits/groups.py": "test_split_groups.py",
+    "bench/splits/checks.py": "test_splits.py test_split_groups.py test_split_files.py test_split_windows.py",
     "bench/splits/sampling.py": "test_sampling.py test_split_windows.py",
     "bench/splits/filters.py": "test_filters.py",
     "bench/spec.py": "test_spec.py test_sampling.py test_splits.py",
     "bench/scores/metrics.py": "test_metrics.py",
+    "bench/scores/jackknife.py": "test_jackknife.py",
     "bench/scores/significance.py": "test_significance.py test_metrics.py",
     "bench/ingest/sessions.py": "test_ingest.py",
+    "bench/runs/guards.py": "test_cheats.py",
     "bench/training.py": "test_training.py test_han.py test_deeppacket.py",
 }
 
@@ -79,9 +82,9 @@ NAMED = (
     Named("a time split may share its border", "bench/splits/checks.py",
           "early.max() >= late.min()", "early.max() > late.min()", "test_splits.py"),
     Named("one assignment instead of eight", "bench/splits/assignment.py",
-          "STARTS: Final = 8", "STARTS: Final = 1", "test_splits.py"),
+          "STARTS: Final = 8", "STARTS: Final = 1", "test_assignment.py"),
     Named("one sweep instead of four", "bench/splits/assignment.py",
-          "SWEEPS: Final = 4", "SWEEPS: Final = 1", "test_splits.py"),
+          "SWEEPS: Final = 4", "SWEEPS: Final = 1", "test_assignment.py"),
     Named("a leaking split file has no mark", "bench/runs/execute.py",
           "if unproved or split.spec.leaky:", "if split.spec.leaky:", "test_runs.py"),
     Named("ATVITSC's bytes over 256", "methods/atvitsc.py",
