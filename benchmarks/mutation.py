@@ -27,7 +27,8 @@ LIMIT = 120  # seconds of one mutant's tests
 
 #: module -> the test files that it answers to
 MODULES = {
-    "bench/splits/split.py": "test_splits.py test_split_groups.py test_split_files.py test_split_windows.py test_filters.py",
+    "bench/splits/split.py": "test_splits.py test_split_files.py test_split_groups.py test_split_windows.py "
+    "test_filters.py",
     "bench/splits/assignment.py": "test_assignment.py test_splits.py test_split_windows.py",
     "bench/splits/assignment_kernel.py": "test_assignment.py",
     "bench/splits/groups.py": "test_split_groups.py",
