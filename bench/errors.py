@@ -48,6 +48,7 @@ CODES: Final[dict[str, str]] = {
     "not-as-listed": "captures that are not exactly the card's, and --strict refuses that",
     "not-prepared": "a data set without a store",
     "nothing-left": "no sample is left of a task",
+    "one-class": "a task of which one class at most has sessions",
     "other-code": "a file of code that is not the one that a run was made by",
     "run-damaged": "a run whose files or record changed since, or cannot be read",
     "run-mismatch": "runs that do not belong together, or no longer fit their store",

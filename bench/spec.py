@@ -45,7 +45,11 @@ PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers i
 
 #: fields that came after the first runs, and the values that digests leave out, so that what was run before stays done
 NEW_FIELDS: Final[dict[str, Any]] = {
-    **{"filter": "none", "sampling": "session", "balance": None, "min_per_class": None, "min_groups": None},
+    "filter": "none",
+    "sampling": "session",
+    "balance": None,
+    "min_per_class": None,
+    "min_groups": None,
 }
 
 

@@ -271,3 +271,9 @@ def test_a_difference_that_is_alike_in_all_groups_is_not_sure():
     low, high = difference(truth, (truth, (truth + 1) % 3), groups, classes=3, metric="accuracy")[1:]
     assert 0.3 < low < 0.9 and high == 1
     assert difference(truth, ((truth + 1) % 3, truth), groups, classes=3, metric="accuracy")[1:] == (-high, -low)
+
+
+def test_a_single_group_of_a_single_class_warns_of_nothing(recwarn):
+    ones = np.ones(4, np.int64)
+    assert interval(0 * ones, 0 * ones, 0 * ones, classes=1, metric="accuracy") == (0, 1)
+    assert not recwarn.list

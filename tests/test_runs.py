@@ -214,6 +214,13 @@ def test_a_class_that_is_left_out_is_not_scored(home, tracker, tmp_path):
     assert record.predictions().classes == ["chat"] and record.result().split.fields["emptied"] == ["mail", "web"]
 
 
+def test_a_task_of_one_class_is_refused(home):
+    """Whatever is answered is right: 1.000 would stand there."""
+    one = write_store(home, "one", sessions=10)
+    with refused("one-class", "(chat)"):
+        planned(["majority"], [one])
+
+
 def test_a_run_is_tagged_by_how_many_test_samples_share_captures_with_training(store, tracker):
     for split, share in (("session", "100%"), ("capture", "0%")):
         (one,) = planned(["ports"], [store], split=split)

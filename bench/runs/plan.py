@@ -7,11 +7,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe, shipped
+from bench.schema import NO_CLASS
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
 from bench.splits.split import check_request, make_split
@@ -84,7 +87,13 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
 
 
 def _check(store: Store, task: str, split: SplitSpec) -> None:
-    store.classes(task)
+    if len(present := np.setdiff1d(store.labels(task), [NO_CLASS])) < 2:
+        names = ", ".join(store.classes(task)[number] for number in present) or "none"
+        raise InputError(
+            "one-class",
+            f"{store.name}: task {task} has sessions of one class at most ({names}), which any answer gets right; "
+            f"`bench prepare` shows what became of the others",
+        )
     check_request(store, task, split)
     if split.attribute:
         store.capture_attribute(split.attribute)

@@ -293,7 +293,8 @@ def _totals(table: Ints) -> tuple[Ints, Ints, Ints]:
 def _score(metric: str, hits: Counts, predicted: Counts, support: Counts) -> Floats:
     """A metric of totals ``[…, classes]``: float64 ``[…]``."""
     if metric == "accuracy":
-        return np.asarray(hits.sum(axis=-1) / support.sum(axis=-1), np.float64)
+        samples = support.sum(axis=-1)  # none where the only group of the only class is left out
+        return np.asarray(hits.sum(axis=-1) / np.where(samples, samples, 1), np.float64)
     scores = precision_recall_f1(hits, predicted, support)[MACRO.index(metric) - 1]
     return np.asarray(scores.mean(axis=-1), np.float64)
 
