@@ -6,6 +6,7 @@ Everything an experiment needs from the capture itself is addressed by the packe
 holds no traffic bytes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -86,6 +87,15 @@ def drawn_order(size: int, seed: int) -> NDArray[np.int64]:
     """
     # from the bit generator: NumPy promises its stream, not that of `permutation`
     return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable")
+
+
+def asked_in_drawn_order(samples: Samples, seed: int, ask: Callable[[Samples], NDArray[Any]]) -> NDArray[Any]:
+    """What ``ask`` says, ``[samples, ...]`` of any dtype (int, float), of samples in a drawn order, put back."""
+    order = drawn_order(len(samples), seed)
+    said = ask(samples.take(order))
+    back = np.empty_like(said)
+    back[order] = said
+    return back
 
 
 @dataclass(frozen=True)

@@ -235,7 +235,7 @@ def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
 
     monkeypatch.setattr(audit, "run_matrix", refuse)
     monkeypatch.setattr(audit, "baselines", lambda: [("majority", {})])
-    store, told = make_store({"conversation": [0, 1]}, labels=[0, 0]), []
+    store, told = make_store({"conversation": [0, 1]}, labels=[0, 1]), []
     audit.run_baselines(store, "task", SplitSpec("session"), None, told.append)
     assert told == ["split session: majority", "  skipped: no packets here"]
 

@@ -36,7 +36,7 @@ from bench.runs.models import method_of
 from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed, origin_of
 from bench.runs.tracking import Record, Tracker
-from bench.schema import drawn_order
+from bench.schema import asked_in_drawn_order
 from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
 
@@ -193,10 +193,12 @@ def ceiling_of(pool: Pool, tests: Tests, spec: RunSpec, named: Sequence[str] = (
         kind = registry.load(method_of(spec, named))
         if reason := kind.skip(pool.store.traits):
             return Ceiling(method, dict(parameters), reason, preset, test=dict.fromkeys(tests))
-        order = drawn_order(len(pool.samples), named_seed(pool.store.digest, "order"))
-        view = View(pool.store, pool.samples.take(order), kind.reads)
-        keys = np.empty(len(order), np.int64)
-        keys[order] = equal_input_keys(kind(make_parameters(kind, parameters), classes=1).represent(view))
+        new = kind(make_parameters(kind, parameters), classes=1)
+        keys = asked_in_drawn_order(
+            pool.samples,
+            named_seed(pool.store.digest, "order"),
+            lambda some: equal_input_keys(new.represent(View(pool.store, some, kind.reads))),
+        )
     except InputError as error:  # a method of somebody's that is not here any more, a package that is not
         return Ceiling(method, dict(parameters), str(error), preset, test=dict.fromkeys(tests))
     full = pool.has_payload

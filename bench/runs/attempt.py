@@ -39,7 +39,6 @@ from bench.splits.split import Split, make_split
 
 Rows = NDArray[np.int64]
 
-SEEN: Final = "test_in_training_"  # how `Split.shared` calls the test samples of groups that training has, too
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -240,11 +239,11 @@ def _split_numbers(split: Split) -> dict[str, float]:
     """What a score cannot be read without: classes that training has, and shares of test samples that it has seen."""
     trained = sum(bool(counts["train"]) for counts in split.counts.values())
     numbers = {"classes_trained": float(trained), "classes_left_out": float(len(split.counts) - len(split.scored))}
-    shares = {name: count / len(split.test) for name, count in split.shared.items() if name.startswith(SEEN)}
-    numbers["test_in_training_captures"] = shares[f"{SEEN}capture_groups"]
-    numbers["test_in_training_conversations"] = shares[f"{SEEN}conversations"]
-    if split.spec.leaky:  # each of the counts holds the ones before it
-        same, overlapping, sessions = (shares[SEEN + kind] for kind in ("windows", "overlapping_windows", "sessions"))
+    seen = split.seen
+    numbers["test_in_training_captures"] = seen["capture_groups"]
+    numbers["test_in_training_conversations"] = seen["conversations"]
+    if split.spec.leaky:  # each of the shares holds the ones before it
+        same, overlapping, sessions = (seen[kind] for kind in ("windows", "overlapping_windows", "sessions"))
         numbers |= {"test_identical_windows": same, "test_overlapping_windows": overlapping - same}
         numbers["test_other_windows_of_training_sessions"] = sessions - overlapping
     return numbers

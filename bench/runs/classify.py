@@ -18,7 +18,7 @@ from bench.ingest.capture import inspect
 from bench.readers import View
 from bench.runs.models import fitted
 from bench.runs.tracking import Record
-from bench.schema import drawn_order
+from bench.schema import Samples, asked_in_drawn_order
 from bench.spec import named_seed
 from bench.splits.sampling import windows
 
@@ -48,9 +48,11 @@ def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device
         rows = np.flatnonzero(store.session("payload_packets") > 0)
         sampling = record.result().split.windows
         samples = windows(dataclasses.replace(sampling, per_session=1), rows, store)  # as it learned; a session's first
-        order = drawn_order(len(samples), named_seed(record.spec.digest, "order"))
-        answers = np.empty((len(samples), len(classes)), np.float32)
-        answers[order] = method.predict_proba(method.represent(View(store, samples.take(order), method.reads)))
+
+        def ask(some: Samples) -> NDArray[np.float32]:
+            return method.predict_proba(method.represent(View(store, some, method.reads)))
+
+        answers = asked_in_drawn_order(samples, named_seed(record.spec.digest, "order"), ask)
         return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
 
 

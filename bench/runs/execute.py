@@ -249,8 +249,7 @@ def code_of(spec: RunSpec) -> str:
 
 def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
     """Tags that only the split knows: one from a file may be of reduced scale, or share groups unproved."""
-    shared = split.shared["test_in_training_capture_groups"] / len(split.test)
-    marks = {"test_in_training_captures": f"{shared:.0%}"}
+    marks = {"test_in_training_captures": f"{split.seen['capture_groups']:.0%}"}
     if spec.split.max_per_class is None and split.spec.reduced:
         marks["scale"] = f"max_per_class={split.spec.max_per_class}"
     unproved = split.spec.scheme == "file" and split.shared["test_in_training_conversations"]

@@ -58,6 +58,7 @@ from bench.splits.sampling import count_shared_windows, window_keys, windows
 from bench.splits.split_file import naming, read_split_file, write_split_file
 
 SHARES: Final = (0.7, 0.1, 0.2)  # of training, validation and test part
+SEEN: Final = "test_in_training_"  # and a kind: how `Split.shared` calls test samples that training has seen
 LARGEST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 
 
@@ -127,6 +128,12 @@ class Split:
         spec = self.spec
         names = (spec.seed, self.dataset, self.task, spec.scheme, spec.fold, part, "order")
         return drawn_order(len(self.parts[part]), named_seed(*names))
+
+    @property
+    def seen(self) -> dict[str, float]:
+        """Share of test samples that training has seen, by what it has of them: ``capture_groups``, ``windows``, …"""
+        counts = {name.removeprefix(SEEN): count for name, count in self.shared.items() if name.startswith(SEEN)}
+        return {kind: count / len(self.test) for kind, count in counts.items()}
 
     @property
     def digest(self) -> str:
