@@ -73,18 +73,13 @@ def made_by(tmp_path):
 def test_tables_comparisons_and_audits_run_no_file_that_a_store_names(evil, ran, made_by):
     run = made_by(evil, registry.digest_of(evil))
     assert evil in render(results_table([run])) and f"file {run.spec.source[:8]}" in render(results_table([run]))
-    assert method_label(run.spec) == evil and not is_baseline(run.spec.method, run.family)
+    assert method_label(run.spec) == evil and not is_baseline(run.spec.method)
     assert compare([run], [run]).samples == 40
     ends = {f"{name}_{end}": 0.5 for name in ("accuracy", "macro_f1") for end in ("low", "high")}
     scored = audit.scored(dataclasses.replace(run, metrics=run.metrics | ends), None)
     assert (scored.family, scored.sees) == ("", [])
     assert "not known" in render(_scores(Audit("d", "t", "0f", scores=[scored])))
     assert not ran()
-
-
-def test_a_run_says_its_family_so_that_no_code_is_asked(evil, ran, made_by):
-    run = dataclasses.replace(made_by(evil), family="baseline")
-    assert is_baseline(run.spec.method, run.family) and not ran()
 
 
 def test_a_file_runs_only_if_the_user_names_it_and_it_is_the_one_of_the_run(evil, ran, made_by, tmp_path):

@@ -43,7 +43,7 @@ def marks(record: Record) -> list[str]:
         "reduced": record.scale != "full",
         "reconstructed": is_reconstructed(record.deviations),
         "class-missing": bool(missing_classes(record.metrics)),
-        "did-not-fit": did_not_fit(record.spec, record.metrics, record.family),
+        "did-not-fit": did_not_fit(record.spec, record.metrics),
         "transductive": record.transductive,
     }
     return [mark for mark in MARKS if holds[mark]]
@@ -57,14 +57,11 @@ def missing_classes(metrics: Mapping[str, float]) -> list[str]:
     ]
 
 
-def did_not_fit(spec: RunSpec, metrics: Mapping[str, float], family: str = "") -> bool:
-    """Whether a run's method, of a ``family`` where that is recorded, did not learn what it was trained on.
-
-    A baseline need not.
-    """
+def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
+    """Whether a run's method did not learn what it was trained on; a shipped baseline need not."""
     if "training_majority" not in metrics or is_fitted(metrics["training_accuracy"], metrics["training_majority"]):
         return False
-    return not is_baseline(spec.method, family)
+    return not is_baseline(spec.method)
 
 
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
@@ -103,10 +100,9 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def is_baseline(method: str, family: str = "") -> bool:
-    """Whether a method, of a ``family`` where that is recorded, is one that any other has to beat: it need not fit."""
-    outline = None if family else outline_of(method)
-    return (outline.family if outline else family) == "baseline"
+def is_baseline(method: str) -> bool:
+    """Whether a method is one that any other has to beat: it need not fit.  Others' methods cannot excuse themselves."""
+    return method in shipped() and describe(method).family == "baseline"
 
 
 def outline_of(method: str) -> Outline | None:

@@ -60,7 +60,6 @@ class Record:
     scale: str = "full"  # or what is reduced
     transductive: bool = False
     source: str = ""  # digest of the code that made it: `bench.runs.execute.code_of`
-    family: str = ""  # its method's; empty: made before runs recorded it
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
@@ -434,7 +433,6 @@ def _record(run: Any, folder: Path | None = None) -> Record:
         scale=tags.get("scale", "full"),
         transductive=tags.get("transductive") == "true",
         source=tags.get("source", ""),
-        family=tags.get("family", ""),
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=run.info.start_time / 1000,

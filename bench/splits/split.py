@@ -123,10 +123,11 @@ class Split:
     def order(self, part: str) -> Rows:
         """The part's samples in the order in which methods get them: int64 ``[samples]``, drawn by a named seed.
 
-        A part itself is sorted by session, which is sorted by capture: there a place would tell the class.
+        A part itself is sorted by session, which is sorted by capture: there a place would tell the class.  The store's
+        digest is among the names, as a method that only knows the command cannot draw the order again and undo it.
         """
         spec = self.spec
-        names = (spec.seed, self.dataset, self.task, spec.scheme, spec.fold, part, "order")
+        names = (self.store, spec.seed, self.dataset, self.task, spec.scheme, spec.fold, part, "order")
         return drawn_order(len(self.parts[part]), named_seed(*names))
 
     @property
