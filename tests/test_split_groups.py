@@ -108,6 +108,21 @@ def test_auto_is_by_capture_where_every_class_has_captures_enough(table_store):
     assert "class 1 of 2 classes have fewer than 3 capture groups" in why
 
 
+@pytest.mark.parametrize(
+    ("few", "words"),
+    [
+        (3, "class 0, class 1, class 2 of 5 classes"),
+        (4, "class 0, class 1, class 2 and 1 more of 5 classes"),
+        (5, "class 0, class 1, class 2 and 2 more of 5 classes"),
+    ],
+)
+def test_auto_names_three_classes_with_few_captures_and_counts_the_others(table_store, few, words):
+    row = np.arange(50)
+    capture = np.where(row // 10 < few, row // 10 * 10, row)  # one capture a class, or ten
+    store = table_store({"labels": row // 10, "conversation": row, "capture": capture, "start": row})
+    assert f"not by capture: {words} have fewer than 3 " in groups.settled(store, "task", SplitSpec())[1]
+
+
 @pytest.mark.parametrize("values", [1, 2, 3])
 def test_an_attribute_needs_as_many_values_as_folds(table_store, simple, values):
     store = table_store(simple, attributes={"person": np.unique(simple["capture"], return_inverse=True)[1] % values})
