@@ -1,18 +1,59 @@
-"""Progress on standard error: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on standard error, a live bar on a terminal and a plain line now and then elsewhere; what guards both."""
 
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TextIO
 
+from bench.render.table import one_line, printable
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:
     from bench.runs.execute import Outcome
 
 EVERY_S: Final = 10.0  # between plain lines
+RESET: Final = "\x1b[0m"  # what colorama, which numba brings, writes by itself when a process ends on a terminal
 EPOCH_NUMBERS: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
+
+
+class Guarded:
+    """A text stream that nothing reaches which a terminal would obey, see `printable`.
+
+    Names come from captures, cards, results and libraries, and all of them leave here: commands, errors, warnings and
+    traces.  The stream's bytes are not to be had, so that nobody writes around it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; what the stream's encoding does not have is written out, too."""
+        shown = printable(text) if text != RESET else ""
+        if encoding := getattr(self.stream, "encoding", None):
+            shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        self.stream.write(shown)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+
+def guard() -> None:
+    """Let all that this process writes to standard output and error from now on pass through `Guarded`."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Guarded):
+            setattr(sys, name, Guarded(stream))
+    os.environ.setdefault("PYTHON_COLORS", "0")  # the colours of a trace would be written out as well
 
 
 class Display(Protocol):
@@ -42,7 +83,7 @@ class PlainLines:
     def tell(self, text: str) -> None:
         """See `Display`."""
         self._last = time.monotonic()
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(one_line(text) + "\n")
         sys.stderr.flush()
 
     def close(self) -> None:
@@ -50,24 +91,26 @@ class PlainLines:
 
 
 class LiveBar:
-    """For a terminal: rich's bar, redrawn in place."""
+    """For a terminal: rich's bar, redrawn in place by sequences that only an unguarded stream lets through."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24))
-        self._progress: Any = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        console = Console(file=getattr(sys.stderr, "stream", sys.stderr), highlight=False)
+        self._progress: Any = Progress(*columns, console=console, transient=True, redirect_stdout=False)
         self._bar = self._progress.add_task("", total=None)
 
     def show(self, text: str, done: float = 0, total: float | None = None) -> None:
         """See `Display`."""
         self._progress.start()  # again after an end; nothing where it runs
-        self._progress.update(self._bar, description=text, completed=done, total=total)
+        guard()  # rich has put a stream of its own in the place of standard error
+        self._progress.update(self._bar, description=one_line(text), completed=done, total=total)
 
     def tell(self, text: str) -> None:
         """See `Display`."""
-        self._progress.console.print(text, markup=False, soft_wrap=True)
+        self._progress.console.print(one_line(text), markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """See `Display`."""

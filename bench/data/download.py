@@ -4,6 +4,9 @@ pooch fetches and verifies; what it lacks, going on with a download that broke o
 ``<home>/downloads/<name>``, which is then the source folder; what is not finished lies in the hidden folder beside
 it, under the checksum that it shall have, so that nothing half done is ever taken for a capture, and a card whose
 checksum changed does not go on with the file of before.
+
+Archives are unpacked by us and not by what the standard library calls extracting, which trusts names on some Pythons:
+plain files and folders alone, in their folder alone, up to a bound; the whole archive is checked before the first byte.
 """
 
 import hashlib
@@ -11,14 +14,17 @@ import json
 import lzma
 import os
 import shutil
+import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from bench.data.cards import Card, Download
 from bench.data.store import bench_home
@@ -33,8 +39,22 @@ Progress = Callable[[str, int, int, int, int], None]
 CHUNK: Final = 1 << 16  # bytes; less than one is lost where a download breaks off
 TIMEOUT_S: Final = 60  # without a connection or a byte; our choice
 _AGAIN: Final = "run the same command again"
-#: what the standard library raises for an archive that it cannot unpack (or that has a password, RuntimeError)
-_UNPACKING: Final = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+MOST_BYTES: Final = 4 << 30  # that an archive may unpack to, ...
+MOST_TIMES: Final = 200  # ... or so many times its own size, where that is more; our choice
+BLOCK: Final = 1 << 12  # bytes that a member counts for at least: an empty file takes room, too
+MOST_HEADER: Final = 1 << 20  # bytes before a member of a tar file, all of which the standard library keeps in memory
+
+
+class _Refused(Exception):
+    """Something in an archive that is not unpacked."""
+
+
+#: what an archive raises that cannot be unpacked: one that has a password RuntimeError, one in which a file has another
+#: one's folder's name FileExistsError or one of its siblings
+_UNPACKING: Final = (
+    *(_Refused, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, struct.error),
+    *(EOFError, RuntimeError, ValueError, FileExistsError, IsADirectoryError, NotADirectoryError),
+)
 
 
 def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> Path:
@@ -174,14 +194,15 @@ def _unpack(one: Download, archive: Path, target: Path, mark: Path) -> None:
     aside = mark.with_name("unpacking")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
+    limit = max(MOST_BYTES, MOST_TIMES * archive.stat().st_size)
     try:
-        if one.unpack == "zip":
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(aside)
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)  # Python 3.11.4
-                tar.extractall(aside)
+        with archive.open("rb") as file:
+            if one.unpack == "zip":
+                with zipfile.ZipFile(file) as packed:
+                    _extract(_zip_members(packed), aside, limit)
+            else:
+                with _open_tar(file, limit) as tar:
+                    _extract(_tar_members(tar), aside, limit)
     except _UNPACKING as error:  # NotImplementedError, for Deflate64, is a RuntimeError
         shutil.rmtree(aside)
         reason = " ".join(str(error).split())  # tarfile's has lines
@@ -198,6 +219,110 @@ def _unpack(one: Download, archive: Path, target: Path, mark: Path) -> None:
     aside.rename(target)
     write_text(mark, _content(one, target))
     archive.unlink()
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One entry of an archive."""
+
+    name: str  # as it stands there, '/' separates
+    kind: int  # S_IFREG, S_IFDIR, or of what is not unpacked
+    size: int  # bytes, as the archive says
+    open: Callable[[], IO[bytes]]
+
+
+def _extract(members: Iterable[_Member], folder: Path, limit: int) -> None:
+    """Write the members into an empty folder, and into no other: all are checked before the first is written."""
+    for member, place in list(_checked(members, limit)):
+        target = folder / place
+        if member.kind == stat.S_IFDIR:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        left = member.size
+        with member.open() as source, target.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                left -= len(chunk)
+                if left < 0:  # so that what is written is bounded by what was checked
+                    raise _Refused(f"{member.name!r} is larger than the archive says")
+                file.write(chunk)
+
+
+def _checked(members: Iterable[_Member], limit: int) -> Iterator[tuple[_Member, Path]]:
+    """Members with their places in the folder; refuses what is no plain file or folder, leaves it, or is too much."""
+    total = 0
+    for member in members:
+        place = Path(member.name)
+        if place.anchor or ".." in place.parts:  # absolute, or on a drive
+            raise _Refused(f"{member.name!r} would leave its folder")
+        if member.kind not in (stat.S_IFREG, stat.S_IFDIR):
+            raise _Refused(f"{member.name!r} is no plain file or folder")
+        if member.size < 0:  # of older Pythons' tarfile, which would read it again and again
+            raise _Refused(f"{member.name!r} has a size of {member.size} bytes")
+        total += max(member.size, BLOCK)
+        if total > limit:
+            raise _too_much(limit)
+        yield member, place
+
+
+def _too_much(limit: int) -> _Refused:
+    return _Refused(f"it unpacks to more than {limit} bytes, the most for an archive of its size")
+
+
+def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in packed.infolist():
+        mode = stat.S_IFMT(info.external_attr >> 16)  # of Unix; 0 where another system packed it
+        kind = stat.S_IFDIR if info.is_dir() else mode or stat.S_IFREG
+        yield _Member(info.filename, kind, info.file_size, partial(packed.open, info))
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[_Member]:
+    for info in tar:
+        kind = stat.S_IFDIR if info.isdir() else stat.S_IFREG if info.isreg() and not info.issparse() else 0
+        yield _Member(info.name, kind, info.size, partial(_content_of, tar, info))
+
+
+def _content_of(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    content = tar.extractfile(info)
+    assert content is not None, "a plain file"
+    return content
+
+
+def _open_tar(file: IO[bytes], limit: int) -> tarfile.TarFile:
+    """A tar file, compressed in any way that the standard library knows, of which not many more are decompressed."""
+
+    class Tar(tarfile.TarFile):
+        @classmethod
+        def taropen(cls, name: Any, mode: Any = "r", fileobj: Any = None, **more: Any) -> Any:
+            measured: Any = _Measured(fileobj, limit)  # all ways of opening end here
+            return super().taropen(name, mode, measured, **more)
+
+        def next(self) -> tarfile.TarInfo | None:
+            assert self.fileobj is not None
+            self.fileobj.seek(self.fileobj.tell())  # a member's headers begin
+            return super().next()
+
+    return Tar.open(fileobj=file)
+
+
+class _Measured:
+    """The bytes of a tar file: none far beyond the limit, and few without a seek between, whatever headers say."""
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit, self._left = file, limit, MOST_HEADER
+        self.tell, self.close = file.tell, file.close
+
+    def seek(self, place: int) -> int:
+        if place > self._limit:
+            raise _too_much(self._limit)
+        self._left = MOST_HEADER
+        return self._file.seek(place)
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if size < 0 or self._left < 0:
+            raise _Refused(f"it has a header of more than {MOST_HEADER} bytes")
+        return self._file.read(size)
 
 
 def _content(one: Download, folder: Path) -> str:

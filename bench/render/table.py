@@ -1,6 +1,7 @@
 """One printed table in six formats: for people as text, Markdown, LaTeX or HTML, for programs as CSV or JSON."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -54,6 +55,25 @@ class SavedTable:
         return read_json(path, cls, "a table; run `bench reproduce` again or remove the file")
 
 
+#: what a terminal obeys: control characters, but those that lay out our own text, marks that turn the order of what
+#: follows, separators of lines; and surrogates, which no stream can write (names that are not UTF-8 have them)
+_OBEYED: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""The text with all that a terminal would obey written out; line ends and tabs are layout and stay.
+
+    >>> printable("a\x1b[31mb\n")
+    'a\\x1b[31mb\n'
+    """
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """As `printable`, for what has no layout of its own, such as a name: line ends and tabs are written out, too."""
+    return printable(text).replace("\n", r"\n").replace("\t", r"\t")
+
+
 def render(table: Table, form: str = "text") -> str:
     """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:
@@ -69,7 +89,7 @@ def _cells(table: Table, escaped: Callable[[str], str] = str) -> list[list[str]]
 def _text(table: Table) -> str:
     if not table.rows:
         return "\n".join([table.empty, *table.notes])
-    cells = _cells(table)
+    cells = _cells(table, one_line)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([*_titled(table), lines[0], "-" * len(lines[0]), *lines[1:], *table.notes])
@@ -154,14 +174,29 @@ def _html(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """One line a record; lists and mappings as JSON texts; without records no line."""
+    """One line a record; lists and mappings as JSON texts, texts no formulas; without records no line."""
     import pandas
 
     lines = [
-        {key: json.dumps(v) if isinstance(v, list | dict) else v for key, v in record.items()}
+        {_plain(key): json.dumps(v) if isinstance(v, list | dict) else _plain(v) for key, v in record.items()}
         for record in table.records
     ]
     return str(pandas.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n")).rstrip("\n")
+
+
+_FORMULA: Final = tuple("=+-@\t\n＝＋－＠")  # how texts begin that a spreadsheet computes
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def _plain(cell: Any) -> Any:
+    """A text as no more than a text, all else as it is: before what a spreadsheet would compute comes an apostrophe.
+
+    A carriage return, which Python leaves without quotes and others take for the end of a line, is written out.
+    """
+    if not isinstance(cell, str):
+        return cell
+    computed = cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
+    return f"'{printable(cell)}" if computed else printable(cell)
 
 
 def _json(table: Table) -> str:
