@@ -25,11 +25,12 @@ from bench.data.manifest import (
 from bench.errors import InputError
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
-COMPRESSED: Final = (".gz", ".zst")
+COMPRESSED: Final = (".gz", ".zst", ".xz", ".bz2", ".lz4")
 #: the end of an archive's name -> the command that unpacks it; 7z also knows Deflate64, which unzip does not
 ARCHIVES: Final = {
     **dict.fromkeys((".zip", ".7z", ".rar"), "7z x"),
-    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2"), "tar xf"),
+    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst"), "tar xf"),
+    ".tar.lz4": "tar -I lz4 -xf",  # the one that tar does not know by itself
 }
 RESERVED: Final = ("file", "packets", "copy_of", "damaged", "group", "archive", "note")
 DAMAGED: Final = ("", "yes", "possible")
