@@ -27,7 +27,10 @@ Columns = Mapping[str, NDArray[Any]]
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "6": 6, "17": 17}
 NO_ROW: Final = -1
 LISTED: Final = 20  # how many of a kind a report names
-TOLERANCE: Final = 1000  # ns; label files round times to microseconds
+TOLERANCE: Final = 1000  # ns; label files round times to microseconds at least
+CONSTANT: Final = 1.0  # s; times are off by a constant where they are by more, and nearly all by so little else
+NEARLY_ALL: Final = 0.95  # of the 5-tuples: a file that leaves out some sessions shows others' times for theirs
+FAR: Final = 3600.0  # s; sessions and rows so far apart are told to people
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class LabelTable:
     row: NDArray[np.int64]
     columns: dict[str, Sequence[str]]
     report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    """What rows or sessions are matched by: int64 ``[n]`` numbers of capture and 5-tuple, and start in ns."""
+
+    key: NDArray[np.int64]
+    start: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def label_table(
     """The labels of all sessions, by the captures' paths or from the label file.
 
     ``captures`` are the paths that ``sessions["capture"]`` counts; ``check`` compares sessions with the label
-    file's own counts.
+    file's own counts.  The report is of JSON types; :func:`label_remarks` says what of it people should know.
     """
     if isinstance(labels, SessionLabels):
         assert file is not None
@@ -183,6 +194,51 @@ def _from_paths(labels: PatternLabels, captures: Sequence[str], sessions: Column
     return LabelTable(row, dict(columns), {"unlabelled": {"count": missing, "captures": _listed(unlabelled)}})
 
 
+def label_remarks(report: Mapping[str, Any]) -> list[str]:
+    """Lines for people on how a label file and the sessions met, each with what to do; none where all is well.
+
+    ``report`` is a :class:`LabelTable`'s; one of labels that come from paths or a list has no line.
+    """
+    if "rows" not in report:
+        return []
+    lines, unmatched = _time_remarks(report.get("times", {})), report["unmatched"]
+    if unmatched["count"]:
+        lines.append(
+            f"{unmatched['count']:,} of {report['rows']:,} rows have no session, first {unmatched['first'][0]}: see "
+            f"whether captures are missing ({report['missing_captures']['count']:,} are), end points are written "
+            "otherwise, or one session has several rows (sessions by TCP connection or an idle timeout part it)"
+        )
+    if report.get("unlabelled_payload"):
+        lines.append(
+            f"{report['unlabelled_payload']:,} sessions with payload have no row and so no label: the file does not "
+            "list them, or all rows of their 5-tuple start later; labels.unlabelled in the manifest names the first"
+        )
+    return [f"label file: {line}" for line in lines]
+
+
+def _time_remarks(times: Mapping[str, Any]) -> list[str]:
+    """What the distances of sessions and rows say."""
+    lines = []
+    if constant := times.get("constant_s"):
+        lines.append(
+            f"nearly all rows are {abs(constant):,.0f} s {'later' if constant > 0 else 'earlier'} than their sessions, "
+            "so that sessions may have other rows' labels: is the label file of another time zone? Put its start "
+            "column right and prepare again"
+        )
+    elif times.get("far"):
+        lines.append(
+            f"{times['far']:,} sessions start over an hour from their row (at most {times['largest_s']:,.0f} s, the "
+            f"median of all is {times['median_s']:,.0f} s): see whether the file's start column is in UTC and of these "
+            "captures, and whether a row's label still holds so much later"
+        )
+    if times.get("earlier"):
+        lines.append(
+            f"{times['earlier']:,} sessions start before the only row of their 5-tuple and keep its label: see "
+            "whether the file's start column is in UTC and of these captures, or the file leaves out their first packet"
+        )
+    return lines
+
+
 def _from_file(
     labels: SessionLabels, file: LabelFile, captures: Sequence[str], sessions: Columns, check: bool
 ) -> LabelTable:
@@ -192,47 +248,116 @@ def _from_file(
     places = np.concatenate([np.array(in_capture, ">i4"), np.asarray(sessions["capture"], ">i4")])
     tuples = np.concatenate([file.tuples, session_tuples(sessions)])
     key = numbers(np.concatenate([tuples, _bytes_of(places)], axis=1))
-    rows = len(names)
-    row, alone = _match(key[:rows], file.start, key[rows:], sessions["start"])
+    start = np.asarray(sessions["start"], np.int64)
+    rows = _Keyed(key[: len(names)], file.start)
+    ours = _Keyed(key[len(names) :], start if labels.start else np.zeros_like(start))
+    rounding = _rounding(file.start)
+    row = _match(rows, ours, rounding)
 
-    free = np.ones(rows, bool)
+    free = np.ones(len(names), bool)
     free[row[row != NO_ROW]] = False
     missing = sorted({name for name in names if name not in capture})
-    _, first = np.unique(np.stack([key[:rows], file.start]), axis=1, return_index=True)
-    double = np.setdiff1d(np.arange(rows), first)  # of one session and one time: at most one of them can be right
+    _, first = np.unique(np.stack([rows.key, rows.start]), axis=1, return_index=True)
+    double = np.setdiff1d(np.arange(len(names)), first)  # of one session and one time: at most one of them can be right
+    bare = np.flatnonzero(row == NO_ROW)
+    quiet = sessions["payload_packets"][bare] == 0
     report = {
-        "rows": rows,
+        "rows": len(names),
         "missing_captures": _listed(missing),
         "double": _listed(double, lambda i: _row_text(labels, file, i)),
         "unmatched": _listed(np.flatnonzero(free), lambda i: _row_text(labels, file, i)),
-        "unlabelled": _listed(np.flatnonzero(row == NO_ROW), lambda i: _session_text(captures, sessions, i)),
+        "unlabelled": _listed(bare[np.argsort(quiet, kind="stable")], lambda i: _session_text(captures, sessions, i)),
+        "unlabelled_payload": int((~quiet).sum()),  # the first of the listed: most tasks miss no others
     }
+    if labels.start:
+        report["times"] = _times(rows, ours, row, rounding)
     if check:
-        compared = np.flatnonzero(alone)
+        compared = np.flatnonzero((np.bincount(rows.key)[rows.key] == 1) & ~free)
         report["compared"] = len(compared)
         report["differences"] = _differences(file, row, compared, captures, sessions)
     return LabelTable(row, file.columns, report)
 
 
-def _match(
-    row_key: NDArray[np.int64], row_start: NDArray[np.int64], key: NDArray[np.int64], start: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Each session's row: of the rows with its key the last that starts no later than it, else the first.
+def _rounding(start: NDArray[np.int64]) -> int:
+    """How far at most, in ns, a file's times ``[rows]`` are rounded, by the times themselves.
 
-    So one row labels all sessions that an idle timeout makes of its 5-tuple.  Also says, bool ``[sessions]``,
-    where one row and one session have the key to themselves and their counts can be compared.
+    Less than the largest of 1 s, 0.1 s, … of which all are multiples; TOLERANCE where that is not more.
     """
-    order = np.lexsort([row_start, row_key])
-    row_key, row_start = row_key[order], row_start[order]
-    low, high = np.searchsorted(row_key, key, "left"), np.searchsorted(row_key, key, "right")
-    place = low.copy()
-    for i in np.flatnonzero(high - low > 1):
-        earlier = np.searchsorted(row_start[low[i] : high[i]], start[i] + TOLERANCE, "right")
-        place[i] += max(int(earlier) - 1, 0)
-    row = np.full(len(key), NO_ROW, np.int64)
-    has_row = high > low
-    row[has_row] = order[place[has_row]]
-    return row, (high - low == 1) & (np.bincount(key)[key] == 1) if len(key) else has_row
+    units = (10**digits for digits in range(9, 3, -1))
+    return next((unit - 1 for unit in units if not (start % unit).any()), TOLERANCE)
+
+
+def _match(rows: _Keyed, sessions: _Keyed, rounding: int) -> NDArray[np.int64]:
+    """Each session's row, int64 ``[sessions]``: of the rows with its key the last that starts no later than it.
+
+    So one row labels all sessions that a timeout or a reused port makes of its 5-tuple.  Times may be rounded:
+
+    - a row at most TOLERANCE later is no later;
+    - where that leaves no row within ``rounding`` ns before the session, one so little later is taken.  So a file of
+      whole seconds may round down, up or to the nearest, and sessions of one 5-tuple that start two seconds apart
+      are still told apart.
+
+    A row that is the only one of its key is unambiguous and taken whatever its time.  Else a session that starts
+    before all rows has NO_ROW.
+    """
+    order = np.lexsort([rows.start, rows.key])
+    ordered = _Keyed(rows.key[order], rows.start[order])
+    place = _last_until(ordered, sessions.key, sessions.start + TOLERANCE)
+    close = (place != NO_ROW) & (np.append(ordered.start, 0)[place] >= sessions.start - rounding)
+    place = np.where(close, place, _last_until(ordered, sessions.key, sessions.start + rounding))
+    low, high = (np.searchsorted(ordered.key, sessions.key, side) for side in ("left", "right"))
+    place = np.where(high - low == 1, low, place)
+    return np.append(order, NO_ROW)[place]
+
+
+def _last_until(rows: _Keyed, key: NDArray[np.int64], time: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 ``[times]``: place of the last of the sorted rows with that key that starts by that time, or NO_ROW."""
+    n = len(rows.key)
+    order = np.lexsort([np.concatenate([rows.start, time]), np.concatenate([rows.key, key])])  # stable: rows go first
+    before = np.empty(len(order), np.int64)
+    before[order] = np.cumsum(order < n)
+    place = before[n:] - 1
+    return np.where(np.append(rows.key, NO_ROW)[place] == key, place, NO_ROW)
+
+
+def _times(rows: _Keyed, sessions: _Keyed, row: NDArray[np.int64], rounding: int) -> dict[str, Any]:
+    """How far in seconds sessions and their rows ``[sessions]`` start apart, how many by much, how many earlier."""
+    found = np.flatnonzero(row != NO_ROW)
+    ours, theirs = sessions.start[found], rows.start[row[found]]
+    apart = np.abs(_later(theirs, ours))
+    return {
+        "median_s": round(float(np.median(apart)), 6) if len(found) else None,
+        "largest_s": round(float(apart.max()), 6) if len(found) else None,
+        "constant_s": _constant(rows, sessions),
+        "far": int((apart > FAR).sum()),
+        "earlier": int((theirs > ours + rounding).sum()),
+    }
+
+
+def _constant(rows: _Keyed, sessions: _Keyed) -> float | None:
+    """Seconds by which nearly all rows are later than their sessions (negative: earlier); None: by no one constant.
+
+    Of each key the first row and the first session are compared: with a clock that is off, sessions have the wrong
+    row or none, but the first is still the first.
+    """
+    (row_key, row_start), (key, start) = _firsts(rows), _firsts(sessions)
+    _, i, j = np.intersect1d(row_key, key, assume_unique=True, return_indices=True)
+    later = _later(row_start[i], start[j])
+    middle = float(np.median(later)) if len(later) else 0.0
+    constant = abs(middle) > CONSTANT and np.mean(np.abs(later - middle) <= CONSTANT) >= NEARLY_ALL
+    return round(middle, 6) if constant else None
+
+
+def _firsts(of: _Keyed) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The keys, each once, and the earliest start of each in ns: int64 ``[keys]``."""
+    order = np.lexsort([of.start, of.key])
+    key, first = np.unique(of.key[order], return_index=True)
+    return key, of.start[order][first]
+
+
+def _later(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Seconds by which times in ns ``a`` are later than ``b``, right to a microsecond."""
+    return (a.astype(np.float64) - b.astype(np.float64)) / 1e9  # as integers, a nonsense time would overflow
 
 
 def _differences(
@@ -242,18 +367,26 @@ def _differences(
     captures: Sequence[str],
     sessions: Columns,
 ) -> dict[str, Any]:
-    """Where the label file's counts are not those of the ingest, by column."""
+    """Where the label file's counts are not those of the ingest, by column.
 
-    def describe(i: int, name: str) -> dict[str, Any]:
-        text = _session_text(captures, sessions, i)
-        return {"session": text, "expected": int(file.counts[name][row[i]]), "found": int(sessions[name][i])}
+    A row of ``compared`` is the only one of its 5-tuple, so that all the sessions of this have it: it counts what
+    they do together.
+    """
+    has_row = np.flatnonzero(row != NO_ROW)
+    first = np.zeros(len(file.start), np.int64)
+    first[row[has_row[::-1]]] = has_row[::-1]
 
-    return {
-        name: _listed(
-            compared[counts[row[compared]] != sessions[name][compared]], functools.partial(describe, name=name)
-        )
-        for name, counts in file.counts.items()
-    }
+    def column(name: str, expected: NDArray[np.int64]) -> dict[str, Any]:
+        found = np.zeros_like(expected)
+        np.add.at(found, row[has_row], sessions[name][has_row])
+
+        def describe(i: int) -> dict[str, Any]:
+            text = _session_text(captures, sessions, int(first[i]))
+            return {"session": text, "expected": int(expected[i]), "found": int(found[i])}
+
+        return _listed(compared[expected[compared] != found[compared]], describe)
+
+    return {name: column(name, expected) for name, expected in file.counts.items()}
 
 
 def _session_text(captures: Sequence[str], sessions: Columns, i: int) -> str:
