@@ -78,7 +78,7 @@ def _at_ports(ports: tuple[int, ...], sessions: SessionColumns) -> Mask:
     return np.asarray((sessions["protocol"] == _UDP) & (ends[0] | ends[1]))
 
 
-def _to_all(sessions: SessionColumns) -> Mask:
+def sent_to_all(sessions: SessionColumns) -> Mask:
     """Sessions with a multicast, broadcast or no address at either end."""
     version_4 = sessions["ip_version"] == 4
     matches = np.zeros(len(version_4), bool)
@@ -105,7 +105,7 @@ RULES: Final[dict[str, dict[str, Callable[[SessionColumns], Mask]]]] = {
     "tcp": {"not TCP": lambda sessions: sessions["protocol"] != _TCP},
     "broadcast": {
         **{name: partial(_at_ports, ports) for name, ports in BROADCAST.items()},
-        "other broadcast or multicast": _to_all,
+        "other broadcast or multicast": sent_to_all,
     },
 }
 

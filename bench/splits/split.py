@@ -1,13 +1,15 @@
 """A data set's task in three parts: made from a store and a :class:`~bench.spec.SplitSpec`, or read from a file.
 
 A split is made from the store, task and specification alone, never from the method, and verifies itself when it is made
-or loaded.  What `bench.spec` says of the schemes, in detail:
+or loaded.  What it promises is of captures and 5-tuples; a session is no connection (`bench.splits.connections`), and
+what can be seen of torn ones is counted.  What `bench.spec` says of the schemes, in detail:
 
 ``capture``
     Equal conversations do not join captures: one DHCP conversation (0.0.0.0:68 to 255.255.255.255:67) would join them
     all.  What captures share is in the summary.
 ``time``
-    A session whose conversation stands in an earlier part is dropped and counted.
+    A session whose conversation stands in an earlier part is dropped and counted.  Classes more than a year apart are
+    refused: no date has them all before and after it.
 ``attribute:NAME``
     Validation is of the learned values, no conversation of it in training.  Captures without a value are dropped and
     counted.
@@ -52,6 +54,8 @@ from bench.splits.assignment import (
     limit_classes,
 )
 from bench.splits.checks import check_windows, verify_split
+from bench.splits.clocks import check_eras, other_years
+from bench.splits.connections import CapturedStore, torn
 from bench.splits.filters import COLUMNS, apply_filter
 from bench.splits.groups import GroupedStore, groups_of, scarce, settled
 from bench.splits.sampling import count_shared_windows, window_keys, windows
@@ -62,8 +66,8 @@ SEEN: Final = "test_in_training_"  # and a kind: how `Split.shared` calls test s
 LARGEST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 
 
-class LabelledStore(GroupedStore, Protocol):
-    """What a split needs of a store (see ``bench.data.store``)."""
+class LabelledStore(GroupedStore, CapturedStore, Protocol):
+    """What a split needs of a store (see ``bench.data.store``); where captures are gone it is made without them."""
 
     @property
     def digest(self) -> str:
@@ -90,6 +94,7 @@ class Split:
     verified: tuple[str, ...]  # the promise in words, as it was checked
     shared: dict[str, int]  # what parts share beyond the promise
     scored: tuple[int, ...]  # classes that the parts can hold at all; one that was emptied could only score 0
+    remarks: tuple[str, ...] = ()  # what the counts cannot be read without, in words
 
     @property
     def train(self) -> Samples:
@@ -160,6 +165,7 @@ class Split:
             "dropped": self.dropped,
             "reduced_scale": self.spec.reduced,
             "proof": list(self.verified),
+            "remarks": list(self.remarks),
             **self.shared,
         }
 
@@ -303,6 +309,9 @@ def _divided(
     if spec.leaky and spec.balancing == "undersample":
         kept = kept[balanced(labels[kept], "undersample", None, seed("balance"))]
         dropped["balance"] = len(samples) - len(kept)
+    if spec.scheme == "time":
+        start = np.asarray(store.session("start"))[samples.session[kept]]
+        check_eras(store.name, store.classes(task), labels[kept], start)
     division = Division(shares, spec.fold, spec.folds, (spec.seed, store.name, task, spec.scheme))
     part, reason = _assign(store, spec, division, samples.session[kept], labels[kept])
     if reason:
@@ -378,6 +387,8 @@ def _verified(
         shared |= {"groups_with_broadcasts": _groups_with_broadcasts(store, task)}
     shared |= count_shared_windows(parts, packets) if spec.leaky else {}
     shared |= {"repeated": _repeated(parts, packets)} if spec.balancing == "resample" else {}
+    torn_ones, unseen = _torn(store, spec, parts)
+    years = other_years(classes, labels, start, parts) if spec.scheme == "time" else ""
     return Split(
         dataset=store.name,
         store=store.digest,
@@ -389,9 +400,20 @@ def _verified(
         dropped={name: int(number) for name, number in dropped.items()},
         counts={name: {part: int(counts[part][c]) for part in PARTS} for c, name in enumerate(classes)},
         verified=verified,
-        shared=shared,
+        shared=shared | torn_ones,
         scored=tuple(np.flatnonzero(sum(counts.values())).tolist()),
+        remarks=tuple(filter(None, (unseen, years))),
     )
+
+
+def _torn(store: LabelledStore, spec: SplitSpec, parts: dict[str, Samples]) -> tuple[dict[str, int], str]:
+    """Counts of connections that may be torn, and why there are none; of a split that promises nothing neither."""
+    if spec.leaky:
+        return {}, ""
+    try:
+        return {f"{SEEN}{kind}": number for kind, number in torn(store, parts).items()}, ""
+    except InputError as error:
+        return {}, f"connections torn between training and test: not looked at, the captures cannot be read ({error})"
 
 
 def _groups_with_broadcasts(store: LabelledStore, task: str) -> int:
