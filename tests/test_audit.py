@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 from refusals import refused
+from small_captures import pcap, talk
 from split_tables import split_of
 
 from bench.analysis import audit, data_quality
 from bench.analysis.audit_record import METRICS, Audit, Ceiling, Duplicates
 from bench.analysis.audit_tables import _score_cells, _scores, audit_tables, audit_text
+from bench.analysis.setup_features import ALL, FEATURES
 from bench.cli import cli
 from bench.files import structured
 from bench.readers import Ragged
@@ -145,6 +147,54 @@ def test_a_file_name_is_safe_whatever_the_options_are(tmp_path):
     assert path == tmp_path / "audits" / "d-t-filter=a_b_c.json" and path.is_file()
 
 
+def test_the_capture_set_up_is_told_and_scored(home, capsys):
+    found = asked(home, capsys, "--split", "session,capture", "--no-runs")
+    assert [row["name"] for row in found["capture_set_up"]] == [row["class"] for row in found["classes"]]
+    assert {row["captures"] for row in found["capture_set_up"]} == {6} and found["silent_captures"] == 0
+    of = {(row["split"], row["feature"]): row for row in found["set_up_scores"]}
+    assert of.keys() == {(split, name) for split in ("session", "capture") for name in (*FEATURES, ALL)}
+    # a capture is of one class: sessions of one whose length is known are told by it, those of a new one are not
+    assert of["session", "capture length"]["macro_f1"] == 1 and of["capture", "capture length"]["macro_f1"] < 0.2
+    constant = of["capture", "snap length"]
+    assert constant["values"] == 1 and constant["accuracy"] == constant["chance_accuracy"] < 0.25
+    assert set(constant["f1"]) == {row["class"] for row in found["classes"]}
+    text = audit_text(read(found))
+    assert "capture set-up by class" in text and "of the way" in text and "100% !" in text
+    assert "split session, the same in all training samples: link type, snap length" in text
+
+
+def test_differing_set_ups_are_lines_on_standard_error(command_line, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name, cut in {"a\nb": 60, "c": 400}.items():
+        (tmp_path / "traffic" / name).mkdir(parents=True)
+        for number in range(6):
+            talks = [talk(1000 * number + port, bytes([port]) * 300, 100.0 * number + port) for port in range(1, 9)]
+            cuts = [[(time, frame[:cut]) for time, frame in one] for one in talks]
+            (tmp_path / "traffic" / name / f"{number}.pcap").write_bytes(pcap([p for one in cuts for p in one]))
+    status, out, err = command_line(
+        "audit", tmp_path / "traffic", "--split", "session,capture", "--no-runs", "--results", tmp_path / "r", "--json"
+    )
+    lines = [line for line in err.splitlines() if "capture set-up" in line]  # one each, whatever is in a name
+    differing = "the capture set-up differs by class: packets with payload that is cut: 0 % (c) to 100 % (a\\nb)"
+    assert status == 0 and lines[0] == f"WARNING: traffic: {differing}"
+    assert [line.partition(" (chance")[0] for line in lines[1:]] == [
+        f"WARNING: traffic: split {split}: the capture set-up alone tells classes: "
+        f"macro-F1 cut packets 1.000, {ALL} 1.000"
+        for split in ("session", "capture")
+    ]
+    assert len(json.loads(out)["capture_set_up"]) == 2
+
+
+def test_an_audit_of_before_says_what_it_did_not_look_at(home, capsys):
+    found = asked(home, capsys, "--split", "session", "--no-runs")
+    for name in ("capture_set_up", "silent_captures", "set_up_scores"):
+        del found[name]
+    text = audit_text(read(found))
+    assert "capture set-up: not looked at by the version that made this audit" in text
+    assert "scores of the capture set-up: none made by the version" in text
+
+
 def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):
     schemes = []
     found = asked(home, capsys, "--split", "session", "--no-runs")
@@ -168,6 +218,10 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
     for scheme in ("session", "capture"):
         scores = {row["method"]: row for row in wide["scores"] if row["split"] == scheme}
         assert scores.keys() == {"majority", "ports"}  # nobody else's: of another scale
+        best = max(scores.values(), key=lambda row: row["macro_f1"])
+        (told,) = (r for r in wide["set_up_scores"] if (r["split"], r["feature"]) == (scheme, ALL))
+        above = best["macro_f1"] > told["chance_macro_f1"]
+        assert (told["best"], told["best_method"]) == ((best["macro_f1"], best["method"]) if above else (None, ""))
         for row in scores.values():
             assert row["status"] == "done" and row["scale"] == "max_per_class=20"
             assert row["accuracy_low"] <= row["accuracy"] <= row["ceiling"]
@@ -250,7 +304,7 @@ def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):
 def test_every_sheet_prints_in_every_format(home, capsys):
     found = asked(home, capsys, "--split", "session,paper,attribute:x", "--method", "ports", "--no-runs")
     sheets = audit_tables(read(found))
-    assert len(sheets) == 5 and all(sheet.title.startswith("demo, task service: ") for sheet in sheets)
+    assert len(sheets) == 7 and all(sheet.title.startswith("demo, task service: ") for sheet in sheets)
     for sheet in sheets:
         assert all(len(row) == len(sheet.head) for row in sheet.rows)
         assert all(render(sheet, form) for form in FORMATS if sheet.records or form != "csv")

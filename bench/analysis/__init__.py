@@ -5,7 +5,8 @@ Enters: finished runs from the store of runs, and stores of sessions.  Leaves: r
 
 `tables` has the rows of results, `paired` which runs are of the same test samples, `comparison` two methods, `ranking`
 (with `ranking_entries`, who takes part) all methods of several data sets; `audit` looks for leaks and shortcuts with
-`data_quality`, `audit_record` is what it finds, `audit_tables` shows that; `latency` times networks.
+`data_quality`, `capture_setup` (how each class was captured) and `setup_features` (what that alone scores),
+`audit_record` is what it finds, `audit_tables` shows that; `latency` times networks.
 """
 
 import lazy_loader

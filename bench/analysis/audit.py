@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.audit_record import METRICS, Audit, Ceiling, ScoredRun, SplitAudit
+from bench.analysis.capture_setup import differences, set_up_by_class
 from bench.analysis.data_quality import (
     Pool,
     audit_split,
@@ -25,16 +26,18 @@ from bench.analysis.data_quality import (
     groups_of_several_classes,
     payload_kinds,
 )
+from bench.analysis.setup_features import set_up_scores, setup_features, told
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import write_json
 from bench.method import make_parameters
 from bench.readers import View
+from bench.render.table import one_line
 from bench.runs import registry
 from bench.runs.execute import run_matrix
 from bench.runs.models import method_of
 from bench.runs.plan import expand
-from bench.runs.run_labels import is_reconstructed, origin_of
+from bench.runs.run_labels import is_reconstructed, origin_of, parameter_labels
 from bench.runs.tracking import Record, Tracker
 from bench.schema import asked_in_drawn_order
 from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
@@ -83,11 +86,14 @@ def audit_dataset(
 ) -> Audit:
     """Find everything.  Raises :class:`InputError`, also where no split is possible.
 
-    A run is one of a split if it agrees in the specification and the store, and is no fold.
+    A run is one of a split if it agrees in the specification and the store, and is no fold.  ``progress`` also hears,
+    as warnings, what the capture set-up tells of the classes.
     """
     plain = request.split()
     pool = Pool.of(store, task, plain)
-    splits, tests, runs = [], {}, []
+    set_up = set_up_by_class(store, task)
+    features = setup_features(store, pool.samples.session)
+    splits, tests, runs, set_up_told = [], {}, [], []
     for scheme in request.schemes:
         progress(f"split {scheme}")
         try:
@@ -99,10 +105,15 @@ def audit_dataset(
         tests[scheme] = pool.rows(split.test)
         if request.run_baselines:
             run_baselines(store, task, split.spec, tracker, progress)
-        runs += runs_of(split, tracker)
+        found = runs_of(split, tracker)
+        set_up_told += set_up_scores(pool, split, features, best_of(found))
+        runs += found
     if splits and not tests:
         raise InputError("split-impossible", f"no split to audit: {splits[0].impossible}")
     ceilings = ceilings_of(pool, tests, request.methods, runs, progress)
+    lines = [f"the capture set-up differs by class: {line}" for line in differences(set_up)]
+    for line in (*lines, *told(set_up_told)):
+        progress(one_line(f"WARNING: {store.name}: {line}"))
     keys, labels, full = pool.payload_keys, pool.labels, pool.has_payload
     return Audit(
         dataset=store.name,
@@ -117,10 +128,13 @@ def audit_dataset(
         samples=len(pool.samples),
         classes=class_counts(pool),
         of_several_classes=groups_of_several_classes(pool),
+        capture_set_up=set_up,
+        silent_captures=sum(not capture.sessions for capture in store.manifest.captures),
         content=payload_kinds(store, np.unique(pool.samples.session)),
         duplicates=[find_duplicates(keys, labels), find_duplicates(keys[full], labels[full], "with payload")],
         ceilings=list(ceilings.values()),
         splits=splits,
+        set_up_scores=set_up_told,
         scores=[scored(run, ceilings.get(_key(run.spec)), request.methods) for run in runs],
     )
 
@@ -153,6 +167,16 @@ def runs_of(split: Split, tracker: Tracker) -> list[Record]:
         r for r in records if r.spec.store == split.store and r.spec.split == split.spec and r.status in ENDED_STATUSES
     ]
     return sorted(same, key=lambda record: -record.metrics.get("macro_f1", -1))
+
+
+def best_of(runs: Sequence[Record]) -> tuple[str, float] | None:
+    """Method, with its preset or parameters, and macro-F1 of the best of a split's runs that are done; or None."""
+    done = [run for run in runs if run.status == "done" and "macro_f1" in run.metrics]
+    best = max(done, key=lambda run: run.metrics["macro_f1"], default=None)
+    if best is None:
+        return None
+    words = parameter_labels(best.spec.method, best.spec.parameters)
+    return best.spec.method + (f" ({', '.join(words)})" if words else ""), best.metrics["macro_f1"]
 
 
 def ceilings_of(

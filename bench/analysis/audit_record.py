@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
+from bench.analysis.capture_setup import ClassSetUp
 from bench.files import plain, read_json
 from bench.runs.results import SHARED
 from bench.spec import NEW_FIELDS
@@ -114,6 +115,28 @@ class ScoredRun:
 
 
 @dataclass(frozen=True)
+class SetUpScore:
+    """What the capture set-up alone, or one feature of it, scores on a split's test part."""
+
+    split: str
+    feature: str  # a name of `bench.analysis.setup_features.FEATURES`, or its `ALL`
+    values: int  # how many it has in training
+    accuracy: float
+    macro_f1: float
+    f1: dict[str, float]  # by class
+    chance_accuracy: float  # of training's most frequent class
+    chance_macro_f1: float  # of that, or of guessing by frequency, which has 1 / classes
+    best: float | None = None  # macro-F1 of the split's best run, if that is above chance
+    best_method: str = ""
+
+    @property
+    def reach(self) -> float:
+        """Of the way from chance to the best run's macro-F1 (to 1 where none is known): the share that it goes."""
+        way = (1.0 if self.best is None else self.best) - self.chance_macro_f1
+        return (self.macro_f1 - self.chance_macro_f1) / way if way > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class Audit:
     """Everything that an audit finds."""
 
@@ -129,10 +152,13 @@ class Audit:
     samples: int = 0  # that filter and sampling leave; the next four are about these, before any split
     classes: list[ClassCount] = field(default_factory=list)
     of_several_classes: dict[str, int] = field(default_factory=dict)  # conversations and captures with several classes
+    capture_set_up: list[ClassSetUp] = field(default_factory=list)  # of all sessions of the task; none: not looked at
+    silent_captures: int = 0  # that hold no session, and so count for no class
     content: dict[str, float] = field(default_factory=dict)  # shares of sessions by their first payload bytes
     duplicates: list[Duplicates] = field(default_factory=list)
     ceilings: list[Ceiling] = field(default_factory=list)
     splits: list[SplitAudit] = field(default_factory=list)
+    set_up_scores: list[SetUpScore] = field(default_factory=list)
     scores: list[ScoredRun] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from bench.analysis.audit_record import Audit, Ceiling, ScoredRun, SplitAudit
+from bench.analysis.audit_record import Audit, Ceiling, ScoredRun, SetUpScore, SplitAudit
+from bench.analysis.capture_setup import differences, set_up_table
 from bench.analysis.data_quality import FEW_GROUPS, PAYLOAD, SEEN
+from bench.analysis.setup_features import ALL, FEATURES, REACH
 from bench.files import plain
 from bench.render.table import Table, render
 from bench.runs.run_labels import (
@@ -26,8 +28,9 @@ def audit_text(audit: Audit) -> str:
 
 
 def audit_tables(audit: Audit) -> list[Table]:
-    """An audit as tables: classes, content and duplicates, ceilings, splits, scores."""
-    return [table(audit) for table in (_classes, _content, _ceilings, _splits, _scores)]
+    """An audit as tables: classes, capture set-up, content and duplicates, ceilings, splits, scores."""
+    tables = (_classes, _set_up, _content, _ceilings, _splits, _set_up_scores, _scores)
+    return [table(audit) for table in tables]
 
 
 def _title(audit: Audit, what: str, of_split: bool = False) -> str:
@@ -47,6 +50,23 @@ def _classes(audit: Audit) -> Table:
         rows=[(row.class_, *(str(getattr(row, kind)) for kind in kinds)) for row in audit.classes],
         notes=notes,
         records=plain(audit.classes),
+    )
+
+
+def _set_up(audit: Audit) -> Table:
+    head, *rows = set_up_table(audit.capture_set_up) or [("class",)]
+    notes = [f"differs by class: {line}" for line in differences(audit.capture_set_up)]
+    notes += ["of all sessions of the task; of captures that hold several classes each counts the whole capture"]
+    notes += [f"captures without a session, which count for no class: {audit.silent_captures}"] * bool(
+        audit.silent_captures
+    )
+    return Table(
+        title=_title(audit, "capture set-up by class"),
+        head=head,
+        rows=rows,
+        notes=notes if rows else (),
+        records=plain(audit.capture_set_up),
+        empty="capture set-up: not looked at by the version that made this audit",
     )
 
 
@@ -95,7 +115,8 @@ def _splits(audit: Audit) -> Table:
     parts = ("train", "validation", "test")
     rows = []
     for row in possible:
-        shares = [f"{row.shared[f'test_in_training_{kind}'] / max(row.test, 1):.1%}" for kind in SEEN.values()]
+        known = [row.shared.get(f"test_in_training_{kind}") for kind in SEEN.values()]
+        shares = ["–" if number is None else f"{number / max(row.test, 1):.1%}" for number in known]
         repeated = ((row.repeated_train, row.train), (row.repeated_test, row.test))
         within = [f"{number / max(size, 1):.1%}" for number, size in repeated]
         rows.append((marked(row.split, _marks(row)), *(str(getattr(row, part)) for part in parts), *shares, *within))
@@ -103,6 +124,9 @@ def _splits(audit: Audit) -> Table:
         "window to capture: share of test samples whose window, one over it, one beside it, session, 5-tuple or "
         "capture group is in training",
         "payload, and class: share of test samples whose payload is in training, and under the same class",
+        "QUIC ID, QUIC on, twin: share of test samples that may be the other half of a training session's connection "
+        "under another 5-tuple (one connection ID, a session that goes on at its server, equal payload); –: not looked "
+        "at",
         "twice: share of the part's samples whose payload another one of it has",
     ]
     notes += [f"split {row.split}: {row.impossible}" for row in audit.splits if row.impossible]
@@ -128,6 +152,42 @@ def _scores(audit: Audit) -> Table:
         records=plain(audit.scores),
         empty="no runs of these splits",
     )
+
+
+def _set_up_scores(audit: Audit) -> Table:
+    """Of each split what the set-up scores, the best first; what is the same in all of training is a note."""
+    rows, notes = [], []
+    for split in dict.fromkeys(row.split for row in audit.set_up_scores):
+        here = [row for row in audit.set_up_scores if row.split == split]
+        varied = [row for row in here if row.values > 1]
+        rows += [_set_up_cells(row) for row in sorted(varied, key=lambda row: (row.feature != ALL, -row.macro_f1))]
+        rows += [(split, "chance", "–", f"{here[0].chance_macro_f1:.3f}", f"{here[0].chance_accuracy:.3f}", "–", "–")]
+        alike = [row.feature for row in here if row.values <= 1 and row.feature != ALL]
+        notes += [f"split {split}, the same in all training samples: {', '.join(alike)}"] if alike else []
+        best = "no run is known, 1 instead" if here[0].best is None else f"{here[0].best_method} {here[0].best:.3f}"
+        notes += [f"split {split}, macro-F1 of the best run: {best}"]
+    how = [
+        "each feature alone, by a decision tree; all together by a forest; fitted to training, scored on the test part",
+        "chance: training's most frequent class; macro-F1 also of guessing by frequency, 1 / classes",
+        f"of the way: from chance to the best run, in macro-F1; !: over {REACH:.0%}, it may be what methods learn",
+    ]
+    shown = {row.feature for row in audit.set_up_scores if row.values > 1} - {ALL}
+    how += [f"{name}: {meaning}" for name, meaning in FEATURES.items() if name in shown]
+    return Table(
+        title=_title(audit, "what the capture set-up alone tells, without any traffic", True),
+        head=("split", "feature", "values", "macro-F1", "accuracy", "of the way", "class told best"),
+        rows=rows,
+        notes=[*how, *notes] if rows else (),
+        records=[plain(row) | {"reach": row.reach} for row in audit.set_up_scores],
+        empty="scores of the capture set-up: none made by the version that made this audit",
+    )
+
+
+def _set_up_cells(row: SetUpScore) -> tuple[str, ...]:
+    name, f1 = max(row.f1.items(), key=lambda item: item[1])
+    way = f"{max(row.reach, 0):.0%}" + (" !" if row.reach > REACH else "")
+    best = f"{name} ({f1:.3f})" if f1 else "–"
+    return (row.split, row.feature, str(row.values), f"{row.macro_f1:.3f}", f"{row.accuracy:.3f}", way, best)
 
 
 def _notes(scores: Sequence[ScoredRun]) -> list[str]:

@@ -29,6 +29,9 @@ SEEN: Final = {  # column of the table -> what stands behind `test_in_training_`
     "capture": "capture_groups",
     "payload": "payload",
     "and class": "payload_same_class",
+    "QUIC ID": "quic_ids",
+    "QUIC on": "quic_continued",
+    "twin": "equal_payloads",
 }
 
 
@@ -173,7 +176,11 @@ def audit_split(pool: Pool, split: Split) -> SplitAudit:
         leaky=split.spec.leaky,
         reduced=split.spec.reduced,
         proof=list(split.verified),
-        shared={f"test_in_training_{kind}": counts[f"test_in_training_{kind}"] for kind in SEEN.values()},
+        shared={
+            f"test_in_training_{kind}": counts[f"test_in_training_{kind}"]
+            for kind in SEEN.values()
+            if f"test_in_training_{kind}" in counts
+        },
         repeated_train=int(is_repeated(keys[train]).sum()),
         repeated_test=int(is_repeated(keys[test]).sum()),
     )
