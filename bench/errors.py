@@ -80,6 +80,8 @@ CODES: Final[dict[str, str]] = {
     "unknown-switch": "a card has no such switch or choice",
     "unknown-task": "a data set has no such task",
     "unnamed-code": "code that only stored results name, not the user",
+    "unpack-by-hand": "an archive, or a packed file, that is not read through",
+    "unpacks-too-large": "a packed file that unpacks to more than the limit",
     "unreadable-file": "a file or folder that cannot be read",
     "unwritable-file": "a file or folder that cannot be written",
     "wrong-checksum": "a download with another checksum than its card says",

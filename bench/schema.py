@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: one row a packet; 34 bytes
+#: one row a packet; 35 bytes
 PACKET_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "time": np.dtype("int64"),  # ns since the Unix epoch, UTC
     "record": np.dtype("int64"),  # position of the record (its header) in the capture, bytes
@@ -24,9 +24,20 @@ PACKET_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "payload": np.dtype("uint16"),  # from the IP header to the payload, bytes
     "direction": np.dtype("int8"),  # +1 client to server, -1 server to client
     "flags": np.dtype("uint8"),  # TCP flags, 0 for UDP
+    "marks": np.dtype("uint8"),  # what is remarkable of it: the sum of `MARK_…`
 }
 
-#: one row a session; the client is the sender of the session's first packet
+#: bits of a packet's ``marks``
+MARK_COPY: Final = 1  # repeats a packet of its session within milliseconds, but for TTL and checksums
+MARK_RETRANSMISSION: Final = 2  # TCP bytes that its side has sent before
+MARK_KEEPALIVE: Final = 4  # the last byte once more, or none: only to hear an answer
+MARK_FRAGMENT: Final = 8  # the first fragment of an IP packet, whose later ones are not read
+MARK_TUNNELLED: Final = 16  # its outermost IP header carries a tunnel
+
+#: how a session's client is known, by the number in ``client_by``
+CLIENT_BY: Final = ("", "SYN", "SYN-ACK", "first packet", "port")
+
+#: one row a session; see `CLIENT_BY` for who the client is
 SESSION_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "capture": np.dtype("int32"),  # row of the manifest's list of captures
     "conversation": np.dtype("int32"),  # same unordered 5-tuple, over all captures of the store
@@ -42,6 +53,7 @@ SESSION_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
     "payload_packets": np.dtype("int64"),  # packets with at least one byte of declared payload
     "payload_bytes": np.dtype("int64"),
     "first_packet": np.dtype("int64"),  # row of the session's first packet
+    "client_by": np.dtype("uint8"),  # place in `CLIENT_BY`
 }
 
 #: first four bytes of a file that ingest reads -> its format; here, so that files can be told apart without numba

@@ -142,7 +142,11 @@ def parse_filter(text: str) -> str:
     """
     names = {name.strip() for name in text.split(",")}
     if unknown := sorted(names - set(FILTERS)):
-        raise InputError("unknown-filter", f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)}")
+        raise InputError(
+            "unknown-filter",
+            f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)} (packets are left out by `bench prepare "
+            "--filter`)",
+        )
     return ",".join(name for name in FILTERS if name in names and name != "none") or "none"
 
 

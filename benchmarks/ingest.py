@@ -1,13 +1,13 @@
 """Ingest against dpkt and scapy on one large capture made here: packets a second, memory a packet.
 
-    python benchmarks/ingest.py [--packets N] [--dpkt N] [--scapy N] [--folder DIR]
+    python benchmarks/ingest.py [--packets N] [--alone N] [--dpkt N] [--scapy N] [--folder DIR]
 
 All three do the same job: read records, decode Ethernet/IP/TCP/UDP, group packets into sessions (unordered end
 points and protocol), count each session's packets and sum its payload bytes.  dpkt and scapy do it on the first N
 packets (the rate does not depend on N); there the sessions that all three find must be equal.  The capture is in the
 page cache for all.  Memory is the peak of RssAnon (/proc/self/status: anonymous memory alone, so the mapped capture
 does not count), sampled each 2 ms by a thread of a fresh process that has read a small capture before, less its value
-at the start.
+at the start.  Memory is measured once more on a capture of which every packet is a session of its own.
 """
 
 import argparse
@@ -67,9 +67,25 @@ def write_capture(path: Path, packets: int, seed: int = 0) -> None:
             file.write(padding[:size])
 
 
+def write_lone_packets(path: Path, packets: int) -> None:
+    """A pcap of UDP packets without payload, each of end points of its own."""
+    frames = np.zeros((packets, 16 + 42), np.uint8)
+    number = np.arange(packets, dtype=np.int64)
+    frames[:, 0:4] = (1_700_000_000 + number // 10_000).astype("<u4").view(np.uint8).reshape(-1, 4)
+    frames[:, 4:8] = (number % 10_000 * 100).astype("<u4").view(np.uint8).reshape(-1, 4)
+    frames[:, 8] = frames[:, 12] = 42
+    frames[:, 28], frames[:, 30], frames[:, 33], frames[:, 38], frames[:, 39] = 8, 0x45, 28, 64, 17
+    frames[:, 42], frames[:, 46] = 10, 192
+    frames[:, 47:50] = number.astype(">u4").view(np.uint8).reshape(-1, 4)[:, 1:]
+    frames[:, 51], frames[:, 53], frames[:, 55] = 80, 53, 8
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+        frames.tofile(file)
+
+
 def with_bench(index: CaptureIndex) -> Sessions:
     """The sessions of an index in the common form."""
-    columns = index.sessions
+    columns = dict(index.sessions)
     found: Sessions = {}
     for row in range(len(columns["packets"])):
         size = 4 if columns["ip_version"][row] == 4 else 16
@@ -176,12 +192,17 @@ def first_run(path: Path, answer: "multiprocessing.Queue[float]") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packets", type=int, default=1_050_000, help="packets of the capture")
+    parser.add_argument("--alone", type=int, default=2_000_000, help="packets of the capture of lone packets")
     parser.add_argument("--dpkt", type=int, default=100_000, help="packets that dpkt reads")
     parser.add_argument("--scapy", type=int, default=10_000, help="packets that scapy reads")
     parser.add_argument("--folder", type=Path, default=None, help="where the capture is made (default: temporary)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         measure(Path(folder) / "large.pcap", options.packets, {"dpkt": options.dpkt, "scapy": options.scapy})
+        lone = Path(folder) / "lone.pcap"
+        write_lone_packets(lone, options.alone)
+        peak = in_new_process(peak_memory, lone, head(lone, 10))
+        print(f"{options.alone:,} packets, each a session of its own: {peak / options.alone:.1f} bytes a packet")
 
 
 def measure(path: Path, packets: int, subsets: dict[str, int]) -> None:

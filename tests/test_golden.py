@@ -44,12 +44,6 @@ def runs(tmp_path_factory):
     return unpacked("runs.tar.xz", tmp_path_factory.mktemp("kept"))
 
 
-@pytest.fixture(scope="module")
-def drawn_runs(tmp_path_factory):
-    """The same twenty, made since samples come in drawn orders."""
-    return unpacked("runs-drawn-order.tar.xz", tmp_path_factory.mktemp("drawn"))
-
-
 def sha(array):
     array = np.ascontiguousarray(array)
     return hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()).hexdigest()[:16]
@@ -119,18 +113,11 @@ def test_twenty_runs_of_then_are_found_done(demo, runs):
         assert outcome.metrics == record.metrics
 
 
-def test_twenty_runs_of_then_have_the_digests_of_today_s(runs, drawn_runs):
-    """Nothing that is asked has another name, though methods answer otherwise since samples come in drawn orders."""
-    old, new = ({record.digest: record for record in then(folder).search()} for folder in (runs, drawn_runs))
-    same = {record.digest for record in old.values() if not record.spec.split.file}
-    assert same <= new.keys() and len(new) == 20
-
-
-def test_twenty_runs_are_the_same_today(demo, drawn_runs, tmp_path):
+def test_twenty_runs_are_the_same_today(demo, runs, tmp_path):
     """Computed again: the same samples, and the same probabilities but for the last digits of other processors."""
-    old, new = then(drawn_runs), Tracker(tmp_path)
+    old, new = then(runs), Tracker(tmp_path)
     for record in old.search():
-        spec = spec_of(record, split_file=drawn_runs / "split.json")
+        spec = spec_of(record, split_file=runs / "split.json")
         outcome = execute(spec, new)
         assert outcome.status == "done", outcome.reason
         before, now = (tracker.load(run_id) for tracker, run_id in ((old, record.run_id), (new, outcome.run_id)))

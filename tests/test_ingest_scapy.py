@@ -68,6 +68,7 @@ PACKETS = st.fixed_dictionaries(
         "options": st.integers(0, 2),
         "fragment": st.sampled_from([(False, 0)] * 8 + [(True, 0), (True, 3), (False, 5)]),
         "flags": st.integers(0, 255),
+        "sequence": st.sampled_from([0, 2**31]),
         "step": st.integers(-2, 50),  # µs
         "cut": st.none() | st.integers(0, 120),
     }
@@ -79,7 +80,8 @@ def build(want):
     version, (a, b), (sport, dport) = want["version"], want["hosts"], want["ports"]
     data, nops = Raw(bytes(range(want["size"]))), 4 * want["options"]
     upper = {
-        "tcp": TCP(sport=sport, dport=dport, flags=want["flags"], options=[("NOP", None)] * nops) / data,
+        "tcp": TCP(sport=sport, dport=dport, flags=want["flags"], seq=want["sequence"], options=[("NOP", None)] * nops)
+        / data,
         "udp": UDP(sport=sport, dport=dport) / data,
         "icmp": ICMP() / data,
         "gre": GRE() / IP(src="1.1.1.1", dst="2.2.2.2") / UDP() / data,
@@ -142,6 +144,7 @@ def dissect(frame, link, cut):
         "captured": min(cut - start, total),
         "payload": at + header - start,
         "flags": int(segment.flags) if protocol == 6 else 0,
+        "sequence": segment.seq if protocol == 6 else 0,
         "bytes": frame[start : min(cut, start + total)],
     }
     return row, (packed[0], segment.sport), (packed[1], segment.dport), protocol, version
@@ -157,13 +160,46 @@ def expect(packets):
             key = (*sorted([sender, receiver]), protocol, version)
             found.setdefault(key, []).append({**row, "time": time, "sender": sender, "receiver": receiver})
     sessions = []
-    for (_, _, protocol, version), rows in found.items():
-        rows.sort(key=lambda row: row["time"])
-        client, server = rows[0]["sender"], rows[0]["receiver"]
-        for row in rows:
-            row["direction"] = 1 if row["sender"] == client else -1
-        sessions.append((client, server, protocol, version, rows))
+    for (_, _, protocol, version), packets in found.items():
+        for rows in connections(packets):
+            rows.sort(key=lambda row: row["time"])
+            client, server = client_of(rows)
+            for row in rows:
+                row["direction"] = 1 if row["sender"] == client else -1
+            sessions.append((client, server, protocol, version, rows))
     return sessions
+
+
+def connections(packets):
+    """The packets of one 5-tuple, parted where a SYN with another number comes after FIN or RST."""
+    parts, number, closed = [[]], None, False
+    for place, packet in enumerate(packets):
+        if is_copy(packet, packets[:place]):
+            parts[-1].append(packet)
+            continue
+        if packet["flags"] & 0x12 == 2:
+            if closed and packet["sequence"] != number:
+                parts.append([])
+                closed = False
+            number = packet["sequence"]
+        closed = closed or packet["flags"] & 5 > 0
+        parts[-1].append(packet)
+    return parts
+
+
+def is_copy(packet, before):
+    """Whether a packet was captured already within 5 ms; scapy gives all the same TTL, and checksums by content."""
+    same = [one for one in before if (one["bytes"], one["sender"]) == (packet["bytes"], packet["sender"])]
+    return bool(same) and abs(packet["time"] - same[-1]["time"]) <= 5_000_000
+
+
+def client_of(rows):
+    """Client and server: who sends a SYN, else who gets a SYN-ACK, else who sends first."""
+    for kind, ends in ((2, ("sender", "receiver")), (0x12, ("receiver", "sender"))):
+        for row in rows:
+            if row["flags"] & 0x12 == kind:
+                return tuple(row[end] for end in ends)
+    return rows[0]["sender"], rows[0]["receiver"]
 
 
 def write(path, packets, form):

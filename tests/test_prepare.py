@@ -18,7 +18,9 @@ from bench.data.cards import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store
+from bench.ingest import IngestOptions
 
+RULES = ("idle_timeout", "sessions", "client", "decap", "drop_copies", "filter", "by_vlan")
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared captures, which are not in the project")
 
@@ -44,8 +46,10 @@ def home(tmp_path):
 
 def made(source, home, **options):
     """Prepare; options of `PrepareOptions` and others by their names."""
-    own = {name: options.pop(name) for name in ("idle_timeout", "strict", "jobs", "rebuild") if name in options}
-    return prepare_dataset(find_card(source), options=PrepareOptions(**own), home=home, **options)
+    own = {name: options.pop(name) for name in ("switches", "strict", "jobs", "rebuild") if name in options}
+    rules = {name: options.pop(name) for name in list(options) if name in RULES}
+    asked = PrepareOptions(ingest=IngestOptions(**rules), **own)
+    return prepare_dataset(find_card(source), options=asked, home=home, **options)
 
 
 def content(path):
@@ -277,7 +281,7 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
 def test_iot_sentinel_agrees_with_its_labels(home):
     report = prepare_dataset(find_card("iot-sentinel"), SHARED / "iot_sentinel", home=home).report
     assert report["unexpected"] == []
-    assert (report["captures"], report["sessions"]) == (550, 15_065)
+    assert (report["captures"], report["sessions"]) == (550, 15_074)
     assert report["labels"]["compared"] == report["labels"]["rows"] == 14_081
     assert {d["count"] for d in report["labels"]["differences"].values()} == {0}
     assert report["labels"]["unmatched"]["count"] == 0
@@ -293,7 +297,7 @@ def test_iot_sentinel_agrees_with_its_labels(home):
 def test_ustc_sessions_agree_with_their_labels(home):
     report = prepare_dataset(find_card("ustc-sessions"), SHARED / "ustc_tfc2016" / "sessions784", home=home).report
     assert report["unexpected"] == []
-    assert (report["captures"], report["sessions"]) == (20, 14_267)
+    assert (report["captures"], report["sessions"]) == (20, 14_480)
     assert report["tasks"]["paper"]["class_captures"] == [1] * 20
 
 
@@ -308,7 +312,7 @@ def test_a_damaged_store_is_made_anew(source, home):
 
 
 def test_a_full_disk_ends_the_preparation(source, home, monkeypatch):
-    def full(path, **options):
+    def full(path, *given, **options):
         raise OSError(28, "No space left on device", "work")
 
     monkeypatch.setattr(bench.ingest.capture, "read_capture", full)

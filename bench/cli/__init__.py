@@ -47,5 +47,5 @@ def main() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo("bench: " + " ".join(message.split()), err=True)
+    click.echo("bench: " + " ".join(message.split()), err=True, color=True)
     sys.exit(status)

@@ -5,15 +5,17 @@ import functools
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from bench import __version__
+from bench.cli.progress import guard
 from bench.errors import InputError
-from bench.render.table import FORMATS
+from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
+from bench.render.table import FORMATS, one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ format_option = click.option(  # checked before anything is read or computed
 def emit(as_json: bool, data: Any, text: str) -> None:
     """Print the text, or with ``--json`` the data."""
     click.echo(json.dumps(data, indent=1) if as_json else text)
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error: one line, whatever names are in it."""
+    click.echo(one_line(line), err=True)
 
 
 def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
@@ -67,7 +74,43 @@ def list_option(*words: str, **more: Any) -> Command:
     return click.option(*words, multiple=True, callback=listed, **more)
 
 
+@dataclass(frozen=True)
+class IngestArguments:
+    """How captures are read, as it was typed."""
+
+    idle_timeout: float | None = None
+    sessions: str = "tcp"
+    client: str = "handshake"
+    decap: list[str] = field(default_factory=list)
+    drop_copies: float | None = None
+    filter: list[str] = field(default_factory=list)
+    by_vlan: bool = False
+
+    @property
+    def options(self) -> IngestOptions:
+        """The rules.  Raises :class:`InputError` for what is none."""
+        return IngestOptions(**{**vars(self), "decap": tuple(self.decap), "filter": tuple(self.filter)})
+
+
+_ingest_options: tuple[Command, ...] = (
+    click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                 help="Cut a session where no packet comes for so long; none by default."),
+    click.option("--sessions", type=click.Choice(SESSION_RULES), default="tcp", show_default=True,
+                 help="tcp: a new connection on the same ports is a new session; 5tuple: it is not."),
+    click.option("--client", type=click.Choice(CLIENT_RULES), default="handshake", show_default=True,
+                 help="Without a handshake the client sent the first packet; ports: or has no port below 1024."),
+    list_option("--decap", metavar="KIND,...",
+                help=f"Take what is in tunnels instead of what is around: {', '.join(TUNNELS)}."),
+    click.option("--drop-copies", type=click.FloatRange(min=0), metavar="MS",
+                 help="Leave out packets that repeat another of their session within so many milliseconds."),
+    list_option("--filter", metavar="KIND,...",
+                help=f"Leave out packets of a kind: {', '.join(PACKET_FILTERS)}."),
+    click.option("--by-vlan", is_flag=True, help="The same end points in two VLANs are two sessions."),
+)  # fmt: skip
+
+
 RESULTS: Final = Path("results")  # where they are kept unless told otherwise
+ingest_options = grouped("ingest", IngestArguments, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
     help="Folder of the MLflow and Optuna databases.",
@@ -148,7 +191,21 @@ settings_options = grouped(
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Guarding(click.Group):
+    """The group of all commands; what they print, and what is said of their errors later, is guarded."""
+
+    def main(self, *given: Any, **more: Any) -> Any:
+        """See click."""
+        guard()
+        return super().main(*given, **more)
+
+
+#: with ``color`` click lets colours through also to what is no terminal: the guard writes them out, they are no text
+#: that may vanish from a name
+_SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "color": True}
+
+
+@click.group(cls=Guarding, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="bench")
 def cli() -> None:
     """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""
@@ -161,11 +218,11 @@ def opened(dataset: str) -> "Store":
     from bench.data.prepare import code_of_stores, open_dataset
 
     with PrepareProgress() as progress:
-        store = open_dataset(dataset, progress=progress, tell=lambda line: click.echo(line, err=True))
+        store = open_dataset(dataset, progress=progress, tell=tell)
     if problems := shortcomings(store.manifest):
-        click.echo(f"{store.name}: {problems}; `bench prepare {dataset}` lists them", err=True)
+        tell(f"{store.name}: {problems}; `bench prepare {dataset}` lists them")
     if (code := code_of_stores()) != store.manifest.code:
-        click.echo(other_code(dataset, store, code), err=True)
+        tell(other_code(dataset, store, code))
     return store
 
 
@@ -198,7 +255,7 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
         remedy = "take other options, or leave --strict out and the task loses them"
         raise InputError("emptied-class", f"{store.name}, task {task}: {what}; {remedy}")
     of = len(store.classes(task))
-    click.echo(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes", err=True)
+    tell(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes")
 
 
 def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
@@ -211,7 +268,7 @@ def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
     spec, why = settled(store, task, split)
     check_request(store, task, spec)  # what cannot be needs no advice
     if why:
-        click.echo(why, err=True)
+        tell(why)
     return spec
 
 

@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.base import (
+    IngestArguments,
     SplitOptions,
     check_classes,
     cli,
     emit,
+    format_option,
     grouped,
+    ingest_options,
     json_option,
     opened,
     other_code,
     pairs,
     settle,
     split_options,
+    tell,
 )
-from bench.cli.text import brief, columns, outline, without_classes
+from bench.cli.text import agreement, brief, captures_table, columns, outline, remarked, without_classes
 from bench.errors import InputError
+from bench.files import plain
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -47,14 +52,34 @@ def datasets(name: str | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@ingest_options
+@click.option("--full", is_flag=True, help="All that is known of each capture; as for a single one.")
+@format_option
 @json_option
-def inspect(captures: Sequence[Path], as_json: bool) -> None:
-    """What the ingest sees in each capture."""
-    from bench.ingest.capture import inspect as inspect_capture
+def inspect(captures: Sequence[Path], ingest: IngestArguments, full: bool, form: str, as_json: bool) -> None:
+    """What the ingest sees in captures, and in all captures of a folder: one row each, or everything of one.
 
-    seen = [inspect_capture(path) for path in captures]
-    text = "\n\n".join(outline(capture) for capture in seen)
-    emit(as_json, {"captures": seen}, text)
+    Ends with status 1 where one of several is no capture.
+    """
+    from bench.cli.progress import PrepareProgress
+    from bench.data.sources import captures_below
+    from bench.data.store import bench_home
+    from bench.ingest.inspection import inspected
+    from bench.render.table import render
+
+    files = [file for path in captures for file in (captures_below(path) if path.is_dir() else [path])]
+    alone, work = len(captures) == len(files) == 1 and not captures[0].is_dir(), bench_home()
+    work.mkdir(parents=True, exist_ok=True)
+    with PrepareProgress() as progress:
+        seen = inspected(files, ingest.options, alone=alone, work=work, progress=progress)
+    if as_json:
+        emit(True, {"captures": seen}, "")
+    elif full or alone:
+        click.echo("\n\n".join(outline(capture) for capture in seen))
+    else:
+        click.echo(render(captures_table(seen), form))
+    if any("error" in capture for capture in seen):
+        raise click.exceptions.Exit(1)
 
 
 @dataclass(frozen=True)
@@ -63,11 +88,11 @@ class PrepareArguments:
 
     source: Path | None = None
     download: bool = False
-    idle_timeout: float | None = None
     switch: dict[str, str] = field(default_factory=dict)
     strict: bool = False
     rebuild: bool = False
     verify: bool = False
+    join_captures: bool = False
     jobs: int | None = None
 
 
@@ -77,19 +102,21 @@ class PrepareArguments:
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
                       help="Fetch the captures that the card names, as far as they are not there."),
-         click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                      help="Cut a session where no packet comes for so long; none by default."),
          click.option("--switch", multiple=True, callback=pairs, metavar="NAME=CHOICE",
                       help="Answer one of the card's questions otherwise than by default."),
          click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
          click.option("--rebuild", is_flag=True, help="Make the store anew, also where nothing has changed."),
          click.option("--verify", is_flag=True,
                       help="Make nothing: read the store and its captures in full, against their checksums."),
+         click.option("--join-captures", is_flag=True,
+                      help="Join the captures of one group, into which a long one was rotated, before they are read."),
          click.option("--jobs", type=click.IntRange(min=1),
                       help="Captures read at once; one a core by default."))  # fmt: skip
+@ingest_options
 @json_option
-def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
+def prepare(dataset: str, asked: PrepareArguments, ingest: IngestArguments, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
+    from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
     from bench.data.cards import find_card
     from bench.data.prepare import PrepareOptions, code_of_stores, prepare_dataset
@@ -97,28 +124,40 @@ def prepare(dataset: str, asked: PrepareArguments, as_json: bool) -> None:
 
     card = find_card(dataset)
     if asked.verify:
-        _verify(card, asked, as_json)
+        _verify(card, asked, ingest, as_json)
         return
     source = _downloaded(card, asked.source) if asked.download else asked.source
-    options = PrepareOptions(asked.idle_timeout, asked.switch, asked.strict, asked.rebuild, asked.jobs)
+    options = PrepareOptions(
+        ingest=ingest.options,
+        switches=asked.switch,
+        strict=asked.strict,
+        join_captures=asked.join_captures,
+        rebuild=asked.rebuild,
+        jobs=asked.jobs,
+    )
     with PrepareProgress() as progress:
         prepared = prepare_dataset(card, source, options, progress=progress)
     state = "unchanged, nothing done" if prepared.unchanged else "written"
+    store, manifest = Store.open(prepared.store_path), prepared.manifest
+    rows = set_up_by_class(store, store.default_task)
     data = {"store": str(prepared.store_path), "unchanged": prepared.unchanged, **prepared.report}
-    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(prepared.manifest))}")
-    for line in without_classes(prepared.manifest):
-        click.echo(line, err=True)
-    if prepared.damage:
-        click.echo(prepared.damage, err=True)
+    data |= {"capture_set_up": [plain(row) for row in rows]}
+    table = columns(set_up_table(rows))
+    agrees = agreement(card, manifest)
+    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}capture set-up by class "
+         f"of task {store.default_task}:\n{table}")  # fmt: skip
+    for line in (*without_classes(manifest), *remarked(manifest, differences(rows)), prepared.damage):
+        if line:
+            tell(line)
     if prepared.other_code:
-        click.echo(other_code(dataset, Store.open(prepared.store_path), code_of_stores()), err=True)
+        tell(other_code(dataset, store, code_of_stores()))
 
 
-def _verify(card: "Card", asked: PrepareArguments, as_json: bool) -> None:
+def _verify(card: "Card", asked: PrepareArguments, ingest: IngestArguments, as_json: bool) -> None:
     """Hold a data set's store and captures against their checksums."""
     from bench.data.store import Store
 
-    if dataclasses.replace(asked, verify=False) != PrepareArguments():
+    if (dataclasses.replace(asked, verify=False), ingest) != (PrepareArguments(), IngestArguments()):
         raise InputError("bad-options", "--verify makes nothing; leave the other options out")
     store = Store.find(card.name)
     store.verify()
@@ -161,4 +200,6 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
     if save is not None:
         division.save(save)
     summary = division.summary()
+    for line in division.remarks:
+        tell(line)
     emit(as_json, summary, outline(summary))

@@ -19,6 +19,7 @@ from bench.cli.base import (
     opened,
     results_option,
     sample_options,
+    tell,
 )
 from bench.cli.text import columns
 from bench.errors import InputError
@@ -157,10 +158,13 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
     from bench.runs.tracking import Tracker
 
     record = Tracker(results).load(run)
-    rows = classify(capture, record, named)
+    done = classify(capture, record, named)
     for note in provenance([record]):
         click.echo(note, err=True)
-    emit(as_json, {"capture": str(capture), "run": run, "sessions": rows}, columns(lines(rows)))
+    for reason, number in done.left_out.items():
+        tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
+    data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}
+    emit(as_json, data, columns(lines(done.rows)))
 
 
 def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:

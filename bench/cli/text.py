@@ -1,25 +1,30 @@
 """What the command line prints for people: plain aligned text."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.files import plain
+from bench.render.table import Table, one_line
 
 if TYPE_CHECKING:
+    from bench.data.cards import Card
     from bench.data.manifest import Manifest
     from bench.runs.execute import Outcome
+
+LOUD: Final = 5  # lines of a kind before the rest is counted
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Cells as aligned columns, one line a row."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 
 
 def outline(value: Mapping[str, Any], indent: str = "") -> str:
     """Nested mappings and lists as indented lines; what is empty is left out."""
     lines = []
-    for key, item in value.items():
+    for key, item in ((one_line(str(key)), item) for key, item in value.items()):
         if isinstance(item, dict) and item:
             lines += [f"{indent}{key}:", outline(item, indent + "  ")]
         elif isinstance(item, list | tuple) and item:
@@ -32,6 +37,7 @@ def outline(value: Mapping[str, Any], indent: str = "") -> str:
 def _listing(head: str, items: list[Any], indent: str) -> list[str]:
     """Short words behind the head, sentences and mappings on lines of their own."""
     texts = [", ".join(f"{k} {v}" for k, v in i.items()) if isinstance(i, dict) else str(i) for i in items]
+    texts = [one_line(text) for text in texts]
     if isinstance(items[0], dict) or any(" " in text for text in texts):
         return [head, *(f"{indent}  - {text}" for text in texts)]
     return [f"{head} {', '.join(texts)}"]
@@ -60,8 +66,28 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
     }
     if manifest.files:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
-    names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "ignored")
+    shown |= manifest.options.unusual
+    names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "empty_classes", "empty", "ignored")
     return shown | {name: plain(getattr(manifest, name)) for name in names}
+
+
+def captures_table(seen: Sequence[Mapping[str, Any]]) -> Table:
+    """Captures that were inspected, a row each and their sum below."""
+    from bench.ingest.inspection import TABLED, remarks_of
+
+    records = [
+        {"capture": one["capture"], "link types": ", ".join(one.get("link_types", []))}
+        | {name.replace("_", " "): one.get(name) for name in TABLED}
+        | {"remarks": remarks_of(one)}
+        for one in seen
+    ]
+    bad = sum("error" in one for one in seen)
+    unread = f"{bad} could not be read" if bad else ""
+    total: dict[str, Any] = {"capture": f"{len(seen)} captures", "link types": "", "remarks": unread}
+    total |= {name.replace("_", " "): sum(one.get(name) or 0 for one in seen) for name in TABLED}
+    head = list(records[0])
+    rows = [["" if one[name] is None else str(one[name]) for name in head] for one in [*records, total]]
+    return Table("", head, rows, records=records)
 
 
 def without_classes(manifest: "Manifest") -> list[str]:
@@ -72,8 +98,25 @@ def without_classes(manifest: "Manifest") -> list[str]:
         named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
         needs = [f"missing: {named}" + (f" ({archives})" if archives else "")] if files else []
         reason = "; ".join([*needs, *one.notes]) or "no capture of theirs has a session that the task uses"
-        lines.append(f"{manifest.name}: task {one.task} lacks {', '.join(one.classes)}: {reason}")
+        lines.append(one_line(f"{manifest.name}: task {one.task} lacks {', '.join(one.classes)}: {reason}"))
     return lines
+
+
+def agreement(card: "Card", manifest: "Manifest") -> str:
+    """A line that says so where the counts that the card expects were found; `brief` lists differences."""
+    expected = card.expected.captures is not None or card.expected.sessions is not None
+    return "counts agree with the card\n" if expected and not manifest.unexpected else ""
+
+
+def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
+    """Loud lines on a preparation: what gave no session, what labels say of times, where set-ups differ by class."""
+    from bench.data.labels import label_remarks
+
+    vanished = [*manifest.vanished, *(f"{one.path}: could not be read: {one.reason}" for one in manifest.unreadable)]
+    more = [f"{len(vanished) - LOUD} more captures without a session; --json lists all"] if len(vanished) > LOUD else []
+    lines = [*vanished[:LOUD], *more, *label_remarks(manifest.labels)]
+    lines += [f"the capture set-up differs by class: {line}" for line in set_up]
+    return [f"WARNING: {manifest.name}: {line}" for line in lines]
 
 
 def shortcomings(manifest: "Manifest") -> str:
@@ -81,6 +124,7 @@ def shortcomings(manifest: "Manifest") -> str:
     files = manifest.files
     counted = {
         "captures could not be read": len(manifest.unreadable),
+        "captures or classes have no session": len(manifest.vanished),
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
         "listed captures are missing": len(files.missing) if files else 0,
@@ -130,4 +174,4 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
 
 def _said_of(line: str, names: Sequence[str]) -> str:
     """A line with the first of the runs that it holds for, and how many more there are."""
-    return f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}"
+    return one_line(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}")

@@ -14,24 +14,34 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.files import plain, structured
+from bench.ingest.options import IngestOptions
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
-FORMAT: Final = 2
+FORMAT: Final = 3
 #: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself;
-#: checksums follow from the rest, and stores of before have none
-REPORTED: Final = ("unexpected", "ignored", "unreadable", "files", "code", "columns")
+#: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
+REPORTED: Final = (
+    *("unexpected", "ignored", "unreadable", "empty", "empty_classes", "labels", "files", "code", "columns"),
+)
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a store was prepared."""
+class Options(IngestOptions):
+    """How a store was prepared: how its captures were read, and what the card was told."""
 
-    idle_timeout: float | None = None  # seconds
     switches: dict[str, str] = field(default_factory=dict)  # of the card: the choices that were made
+    join_captures: bool = False  # captures of one group were joined to one
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON types; cards without switches have none."""
-        return {"idle_timeout": self.idle_timeout} | ({"switches": self.switches} if self.switches else {})
+        """JSON types; rules of the default and switches of cards without any are left out."""
+        head = {"idle_timeout": self.idle_timeout} | self.unusual
+        head |= {"join_captures": True} if self.join_captures else {}
+        return head | ({"switches": self.switches} if self.switches else {})
+
+    @property
+    def ingest(self) -> IngestOptions:
+        """The rules by which captures were read."""
+        return IngestOptions(**{one.name: getattr(self, one.name) for one in fields(IngestOptions)})
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,7 @@ class CaptureEntry:
     sessions: int = 0
     damage: list[DamageEntry] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, Any] = field(default_factory=dict)  # see `bench.ingest.inspection.details`
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,23 @@ class UnreadableEntry:
     path: str
     size: int
     sha256: str  # empty where it could not even be opened
+    reason: str
+
+
+@dataclass(frozen=True)
+class EmptyCapture:
+    """A capture that can be read and holds no session."""
+
+    path: str
+    reason: str  # what stands there instead
+
+
+@dataclass(frozen=True)
+class EmptyClass:
+    """A class that the folder names and that has no session."""
+
+    name: str
+    files: list[str]  # its captures, and files that should be some
     reason: str
 
 
@@ -200,6 +228,8 @@ class Manifest:
     damaged: list[DamagedCapture] = field(default_factory=list)
     copies: list[list[str]] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)  # files that are no captures, by suffix
+    empty: list[EmptyCapture] = field(default_factory=list)  # captures without a session
+    empty_classes: list[EmptyClass] = field(default_factory=list)
     files: FilesReport | None = None  # of a card with a list of captures
     code: str = ""  # digest of the code that made the store; empty: earlier code, which did not say
     columns: dict[str, ColumnFile] = field(default_factory=dict)  # by file; empty: earlier code, which kept none
@@ -210,9 +240,17 @@ class Manifest:
         content |= {"options": self.options.to_dict(), "label_file": self.label_file}
         rest = ("packets", "sessions", "default_task", "tasks", "labels", "unexpected", "skipped", "damaged", "copies")
         content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
+        content |= {"empty": plain(self.empty), "empty_classes": plain(self.empty_classes)}
         content |= {"files": plain(self.files)} if self.files else {}
         content |= {"code": self.code} if self.code else {}
         return content | ({"columns": plain(self.columns)} if self.columns else {})
+
+    @property
+    def vanished(self) -> list[str]:
+        """What is there and gives no session, a line each: classes, and captures of classes that are there."""
+        of_classes = [f"class {one.name}: no session: {one.reason}" for one in self.empty_classes]
+        lost = {path for one in self.empty_classes for path in one.files}
+        return of_classes + [f"{one.path}: no session: {one.reason}" for one in self.empty if one.path not in lost]
 
     @property
     def problems(self) -> list[str]:
@@ -220,6 +258,7 @@ class Manifest:
         return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
             *(self.files.problems if self.files else ()),
             *(f"{one.path}: {one.reason}" for one in self.unreadable),
+            *self.vanished,
             *(f"{one.what}: expected {one.expected}, found {one.found}" for one in self.unexpected),
         ]
 
@@ -252,4 +291,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except InputError as error:
         raise error.with_remedy("run `bench prepare` again") from error
     decisive = {name: value for name, value in content.items() if name not in REPORTED}
+    decisive["captures"] = [
+        {name: value for name, value in capture.items() if name != "remarks"} for capture in decisive["captures"]
+    ]
     return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

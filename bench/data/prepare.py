@@ -34,6 +34,7 @@ from bench.data.manifest import (
     CaptureEntry,
     DamagedCapture,
     DamageEntry,
+    EmptyCapture,
     FilesReport,
     Manifest,
     Options,
@@ -42,7 +43,16 @@ from bench.data.manifest import (
     UnexpectedCount,
     UnreadableEntry,
 )
-from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, find_captures, source_folder
+from bench.data.sources import (
+    CaptureFile,
+    Source,
+    capture_attributes,
+    capture_group,
+    empty_classes,
+    find_captures,
+    joined_folder,
+    source_folder,
+)
 from bench.data.store import (
     COLUMN_FILES,
     TASK_COLUMN,
@@ -56,6 +66,7 @@ from bench.data.store import (
 from bench.environment import code_digest
 from bench.errors import InputError
 from bench.files import file_sha256, locked, plain, write_json, written_folder
+from bench.ingest.options import IngestOptions
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 if TYPE_CHECKING:
@@ -86,9 +97,10 @@ class Prepared:
 class PrepareOptions:
     """How a data set is prepared."""
 
-    idle_timeout: float | None = None  # seconds after which a silent session ends; None: never
+    ingest: IngestOptions = field(default_factory=IngestOptions)  # how captures are read
     switches: Mapping[str, str] = field(default_factory=dict)  # choices of the card's; the others have their defaults
     strict: bool = False  # refuse captures that are not exactly what the card describes
+    join_captures: bool = False  # captures of one group, into which one was rotated, are one
     rebuild: bool = False  # also where the store is there already
     jobs: int | None = None  # threads; None: one a core
 
@@ -112,11 +124,14 @@ def prepare_dataset(
     """
     home = home or bench_home()
     path, work = store_path(card.name, home), unpacked_path(card.name, home)
-    chosen = Options(options.idle_timeout, card.choose(options.switches))
+    choices = card.choose(options.switches)
+    chosen = Options(**vars(options.ingest), switches=choices, join_captures=options.join_captures)
     with locked(path):
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
+        if options.join_captures:
+            folder = joined_folder(card, folder, home)
         captures = find_captures(card, folder, chosen.switches)
         if options.strict and captures.files_report:  # before hours of reading
             _refuse(folder, captures.files_report.problems)
@@ -192,7 +207,7 @@ def _kept_options(card: Card, path: Path) -> PrepareOptions:
         for name, choice in options.switches.items()
         if name in card.switches and choice in card.switches[name].choices
     }
-    return PrepareOptions(idle_timeout=options.idle_timeout, switches=known)
+    return PrepareOptions(ingest=options.ingest, switches=known, join_captures=options.join_captures)
 
 
 class _Build:
@@ -205,6 +220,7 @@ class _Build:
             self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
         self.captures: list[CaptureEntry] = []
         self.unreadable: list[UnreadableEntry] = []
+        self.empty: list[EmptyCapture] = []
         self.unpacked: dict[str, str] = {}
         self.sessions: list[Columns] = []
         self.packets = 0
@@ -234,9 +250,11 @@ class _Build:
                 "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}"
             )
         if not self.packets:
+            first = self.empty[0]
             raise InputError(
                 "no-packets",
-                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name}; check --source",
+                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name} ({first.path}: "
+                f"{first.reason}); `bench inspect` says more, check --source",
             )
         self._write_packets()
         self._write_sessions()
@@ -247,7 +265,7 @@ class _Build:
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
-        from bench.ingest.capture import read_capture  # numba; not needed where the store is there already
+        from bench.ingest.capture import read_capture  # numba: not needed where the store is there already
 
         path = file.root / file.path
         try:
@@ -255,13 +273,15 @@ class _Build:
         except OSError as error:
             return file, "", str(error.strerror)
         try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
-            index = read_capture(path, idle_timeout=self.options.idle_timeout, work=self.work)
+            index = read_capture(path, self.options.ingest, work=self.work)
         except InputError as error:
             return file, digest, str(error).removeprefix(f"{path}: ")
         return file, digest, index
 
     def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: dict[str, Any]) -> None:
         """Append a capture's packets to the column files; keep its sessions."""
+        from bench.ingest.inspection import details, why_empty
+
         for name, dtype in PACKET_COLUMNS.items():
             sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
         count, sessions = len(index.packets["time"]), len(index.sessions["start"])
@@ -269,6 +289,8 @@ class _Build:
         columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
         columns["first_packet"] = columns["first_packet"] + self.packets
         columns["capture"] = np.full(sessions, len(self.captures), np.int32)
+        if not sessions:
+            self.empty.append(EmptyCapture(file.path, why_empty(index)))
         self.sessions.append(columns)
         self.packets += count
         if index.bytes_path != index.path:
@@ -288,6 +310,7 @@ class _Build:
                 sessions=sessions,
                 damage=[DamageEntry(d.offset, d.reason, d.bytes_lost) for d in index.damage],
                 skipped={name: int(n) for name, n in index.skipped.items() if n},
+                remarks=details(index),
             )
         )
 
@@ -310,8 +333,7 @@ class _Build:
         if isinstance(self.card.labels, FileLabels):
             table = list_table([self.source.rows[path].labels for path in paths], columns)
         else:
-            whole = self.options.idle_timeout is None
-            table = label_table(self.card.labels, self.label_file, paths, columns, check=whole)
+            table = label_table(self.card.labels, self.label_file, paths, columns, check=self.options.decap == ())
         tasks = {}
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
@@ -325,6 +347,10 @@ class _Build:
         for capture in self.captures:
             skipped.update(capture.skipped)
             by_content[capture.sha256].append(capture.path)
+        held = {capture.path: capture.sessions for capture in self.captures}
+        silent: list[EmptyCapture | UnreadableEntry] = [*self.empty, *self.unreadable]
+        reasons = {one.path: one.reason for one in silent}
+        as_expected = self.card.expected.sessions == sessions  # what is published so has nothing to say
         return Manifest(
             format=FORMAT,
             name=self.card.name,
@@ -343,6 +369,8 @@ class _Build:
             unreadable=self.unreadable,
             ignored=self.source.ignored,
             captures=self.captures,
+            empty=[] if as_expected else self.empty,
+            empty_classes=empty_classes(self.card, self.source, held, reasons),
             files=self._files(self.source.files_report, tasks) if self.source.files_report else None,
             code=code_of_stores(),
             columns={name: column_file(self.folder / name) for name in COLUMN_FILES},
@@ -368,8 +396,8 @@ def _refuse(folder: Path, problems: Sequence[str]) -> None:
 def _unexpected(
     card: Card, options: Options, captures: int, sessions: int, tasks: Mapping[str, TaskEntry]
 ) -> list[UnexpectedCount]:
-    """Where the counts are not those that the card expects; timeouts and switches change them on purpose."""
-    if options.switches != card.choose({}):
+    """Where the counts are not those that the card expects; switches and other rules change them on purpose."""
+    if options.switches != card.choose({}) or set(options.unusual) - {"idle_timeout"}:
         return []
     expected = card.expected
     pairs = [("captures", expected.captures, captures)]

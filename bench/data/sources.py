@@ -2,15 +2,17 @@
 
 import collections
 import dataclasses
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from bench.data.cards import Card, FileLabels, SessionLabels
-from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures
-from bench.data.manifest import FilesReport
+from bench.data.cards import Card, FileLabels, PatternLabels, SessionLabels
+from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, unpacking
+from bench.data.manifest import EmptyClass, FilesReport
 from bench.data.store import path_value
 from bench.environment import code_digest
 from bench.errors import InputError
@@ -39,6 +41,8 @@ class Source:
     label_digest: str | None  # SHA-256 (hex) of the label file
     rows: dict[str, Listed] = field(default_factory=dict)  # path -> row of the card's list of captures
     files_report: FilesReport | None = None  # how the folder matches that list; None: the card has none
+    others: tuple[str, ...] = ()  # paths of files that the card's globs name and that are no captures
+    bare: tuple[str, ...] = ()  # folders without a file
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
@@ -81,13 +85,49 @@ def _generated(home: Path) -> Path:
     return folder
 
 
+def joined_folder(card: Card, root: Path, home: Path) -> Path:
+    """A folder with the captures of another, those of one group joined; made where it is not there yet.
+
+    The other captures are links.  Raises :class:`InputError` for a card whose labels are not told by paths alone, and
+    where no two captures are of one group.
+    """
+    from bench.ingest.capture import join_captures  # numba
+
+    if not isinstance(card.labels, PatternLabels):
+        raise InputError("bad-options", f"{card.name}: its labels name single captures; leave out --join-captures")
+    files = find_captures(card, root, {}).files
+    groups: dict[str, list[CaptureFile]] = {}
+    for file in files:
+        groups.setdefault(capture_group(card, file.path, None), []).append(file)
+    if len(groups) == len(files):
+        raise InputError(
+            "bad-options",
+            f"{root}: no two captures of {card.name} are of one group; name a group pattern in its card "
+            '(captures.group = "…"), or leave out --join-captures',
+        )
+    state = hashlib.sha256(repr([dataclasses.astuple(file) for file in files]).encode()).hexdigest()
+    folder = home / "joined" / f"{card.name}-{state[:12]}"
+    if not folder.is_dir():
+        with written_folder(folder) as aside:
+            for parts in groups.values():
+                target = aside / parts[0].path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if len(parts) == 1:
+                    target.symlink_to(root / parts[0].path)
+                else:
+                    join_captures([root / part.path for part in parts], target)
+    return folder
+
+
 def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source:
     """All files of the card's globs that are captures by suffix or by their first bytes; and the label file.
 
-    Of a card with a list of captures only those that it lists, as ``switches`` (name -> choice, of all) have it.
+    Archives are among them: the ingest reads them through or says what unpacks them.  Of a card with a list of captures
+    only those that it lists, as ``switches`` (name -> choice, of all) have it; archives are left to the list's report.
     Raises :class:`InputError` where there is none, or no label file.
     """
     patterns = [pattern.split("/") for pattern in card.captures.include]
+    listed = isinstance(card.labels, FileLabels)
     files, others, ignored = [], [], collections.Counter[str]()
     for full in _walk(root, frozenset()):
         path = full.relative_to(root).as_posix()
@@ -95,7 +135,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
             continue
         if full.name.startswith("."):
             ignored["hidden"] += 1
-        elif _is_capture(full):
+        elif _is_capture(full) or (not listed and unpacking(full.name)):
             stat = full.stat()
             files.append(CaptureFile(root, path, stat.st_size, stat.st_mtime_ns))
         else:
@@ -104,12 +144,55 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
     labels = root / card.labels.file if isinstance(card.labels, SessionLabels) else None
     if labels and not labels.is_file():
         raise InputError("missing-file", f"{labels}: label file of {card.name} is missing; check --source")
-    source = Source(root, tuple(files), dict(sorted(ignored.items())), labels, file_sha256(labels) if labels else None)
-    if not isinstance(card.labels, FileLabels):
+    source = Source(
+        root=root,
+        files=tuple(files),
+        ignored=dict(sorted(ignored.items())),
+        label_file=labels,
+        label_digest=file_sha256(labels) if labels else None,
+        others=tuple(others),
+        bare=tuple(_bare_folders(root)),
+    )
+    if not listed:
         return source
     match = match_captures(*card.listed(switches), root, [file.path for file in files], others)
     kept = tuple(file for file in files if file.path in match.rows)
     return dataclasses.replace(source, files=kept, rows=match.rows, files_report=match.report)
+
+
+def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: Mapping[str, str]) -> list[EmptyClass]:
+    """The classes that paths of the folder name and of which no session is there.
+
+    ``held`` are the sessions of each capture, ``reasons`` why a file gives none, both by path.  Of cards whose labels
+    come from paths alone; others say by their lists and label files what is missing.
+    """
+    if not isinstance(card.labels, PatternLabels):
+        return []
+    pattern = re.compile(card.labels.pattern)
+    whys = dict.fromkeys(source.others, "is no capture") | dict.fromkeys(source.bare, "an empty folder") | dict(reasons)
+    classes: dict[str, list[str]] = {}
+    for path in [*held, *whys]:
+        match = pattern.search(f"{path}/" if path in source.bare else path)
+        if match and any(match.groups("")):
+            classes.setdefault("/".join(match.groups("")), []).append(path)
+    return [
+        EmptyClass(name, [path for path in paths if path not in source.bare], _first_reason(paths, whys))
+        for name, paths in sorted(classes.items())
+        if not any(held.get(path) for path in paths)
+    ]
+
+
+def _first_reason(paths: Sequence[str], whys: Mapping[str, str]) -> str:
+    more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+    return f"{paths[0]}: {whys.get(paths[0], 'no session')}{more}"
+
+
+def _bare_folders(root: Path) -> Iterator[str]:
+    """Folders below the root, relative to it, in which there is nothing at all."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        if not folders and not files and Path(folder) != root:
+            yield Path(folder).relative_to(root).as_posix()
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
@@ -131,6 +214,15 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
             yield entry
 
 
+def captures_below(folder: Path) -> list[Path]:
+    """All captures and archives in a folder and below, by name.  Raises :class:`InputError` where there is none."""
+    found = [path for path in _walk(folder, frozenset()) if not path.name.startswith(".")]
+    found = [path for path in found if _is_capture(path) or unpacking(path.name)]
+    if not found:
+        raise InputError("no-capture", f"{folder}: there is no capture in it; name a folder of captures")
+    return found
+
+
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Whether a path's parts match a glob's; ``**`` stands for any number of folders."""
     if not pattern:
@@ -144,7 +236,7 @@ def _is_capture(path: Path) -> bool:
     """A capture has a capture's suffix (before that of a compression) or a capture's first four bytes."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
-        return len(suffixes) > 1 and suffixes[-2] in SUFFIXES
+        suffixes.pop()
     if suffixes and suffixes[-1] in SUFFIXES:
         return True
     try:

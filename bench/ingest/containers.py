@@ -8,7 +8,7 @@ believed only as far as the file goes: nothing is ever allocated from one.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ _PCAP: Final = {
     for magic, tick, header in ((0xA1B2C3D4, 1000, 16), (0xA1B23C4D, 1, 16), (0xA1B2CD34, 1000, 24))
 }
 
+_ZEROS_AT_ONCE: Final = 1 << 20  # bytes looked at for a hole's end
+
 #: bytes of an interface block that are looked at; the clock stands among the first options, comments may be long
 _INTERFACE_BYTES: Final = 1 << 16
 
@@ -48,12 +50,12 @@ _SECTION_BLOCK: Final = 0x0A0D0D0A
 _ERA: Final = 2**62 // 10**9
 
 #: where a walk stands: position, byte order; for pcapng interfaces of the section, time of the last packet; how far
-#: the file was touched, and a sum that keeps the compiler from leaving that out
-_POSITION, _LITTLE, _KNOWN, _LAST, _AHEAD, _TOUCHED = range(6)
+#: the file was touched, and a sum that keeps the compiler from leaving that out; fractions of a second beyond one
+_POSITION, _LITTLE, _KNOWN, _LAST, _AHEAD, _TOUCHED, _ODD = range(7)
 _DISTANCE: Final = 4096  # bytes touched ahead of the position
 
 # why a walker returned
-_FULL, _END, _INTERFACE, _CUT, _TOO_LONG, _BAD_LENGTH, _UNEQUAL, _NO_INTERFACE, _BEYOND, _NO_ORDER = range(10)
+_FULL, _END, _INTERFACE, _CUT, _TOO_LONG, _BAD_LENGTH, _UNEQUAL, _NO_INTERFACE, _BEYOND, _NO_ORDER, _ZEROS = range(11)
 _REASONS: Final = {
     _CUT: "the file ends inside a record",
     _TOO_LONG: f"a record claims more than {_LONGEST} bytes",
@@ -80,19 +82,45 @@ class Damage:
 
 @dataclass
 class Walk:
-    """What a walk has met so far: link types (numbers, as found) and damage."""
+    """What a walk has met so far: the capture's own set-up, and damage."""
 
-    links: list[int] = field(default_factory=list)
+    links: list[int] = field(default_factory=list)  # link types, as found
+    snap_lengths: list[int] = field(default_factory=list)  # bytes, by interface; 0: none named
+    resolutions: list[str] = field(default_factory=list)  # of the clocks, by interface
+    tools: list[str] = field(default_factory=list)  # what says that it wrote the file (pcapng)
+    odd_fractions: int = 0  # times whose fraction is a second or more
+    zeros: int = 0  # records of zeros, which are stepped over
     damage: list[Damage] = field(default_factory=list)
 
     def stop(self, data: NDArray[np.uint8], offset: int, reason: str) -> None:
         """Note that reading of ``data [bytes]`` ended at ``offset``."""
+        if offset and reason != _REASONS[_NO_ORDER] and data[offset : offset + 4].tobytes() in CAPTURE_MAGICS:
+            reason = "another capture begins here: files were joined by `cat`; join them by `mergecap` instead"
         self.damage.append(Damage(offset, reason, len(data) - offset))
 
 
 def capture_format(data: NDArray[np.uint8]) -> str | None:
     """``"pcap"``, ``"pcapng"`` or None, by the first four of ``data [bytes]`` alone."""
     return CAPTURE_MAGICS.get(data[:4].tobytes())
+
+
+def joined(parts: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of one capture that holds the records of all, each part uint8 ``[bytes]``, in their order.
+
+    Raises ValueError where they are not of one format, and of pcap files where their clocks or link types differ.
+    """
+    heads = {bytes(part[:4]) + bytes(part[20:24]) if capture_format(part) == "pcap" else b"" for part in parts}
+    if len(heads) > 1:
+        raise ValueError("their formats, clocks or link types differ")
+    yield parts[0]
+    for part in parts[1:]:
+        yield part[24:] if capture_format(part) == "pcap" else part
+
+
+def first_time(data: NDArray[np.uint8]) -> int:
+    """Time of a capture's first record, ns since the Unix epoch, 0 where it has none; ``data`` uint8 ``[bytes]``."""
+    batch = next(walk(data, Walk()), None)
+    return 0 if batch is None else int(batch[0, TIME])
 
 
 def walk(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
@@ -108,24 +136,51 @@ def _pcap(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
     if len(data) < 24:
         return notes.stop(data, 0, "the file ends inside its header")
     order, tick, header = _PCAP[data[:4].tobytes()]
-    link = struct.unpack(order + "I", data[20:24].tobytes())[0] & 0xFFFF  # the upper half tells of frame check sums
+    snap, link = struct.unpack(order + "II", data[16:24].tobytes())
+    link &= 0xFFFF  # the upper half tells of frame check sums
     notes.links.append(link)
+    notes.snap_lengths.append(snap)
+    notes.resolutions.append("1 ns" if tick == 1 else "1 µs")
     batch = np.empty((BATCH, 6), np.int64)
-    state = np.array([24, order == "<", 0, 0, 0, 0])
+    state = np.array([24, order == "<", 0, 0, 0, 0, 0])
     stop = _FULL
-    while stop == _FULL:
+    while stop in (_FULL, _ZEROS):
         count, stop = _walk_pcap(data, state, header, tick, link, batch)
         if count:
             yield batch[:count]
+        if stop == _ZEROS and not _behind_zeros(data, state, header, notes):
+            stop = _END
+    notes.odd_fractions = int(state[_ODD])
     if stop != _END:
         notes.stop(data, int(state[_POSITION]), _REASONS[stop])
 
 
+def _behind_zeros(data: NDArray[np.uint8], state: NDArray[np.int64], header: int, notes: Walk) -> bool:
+    """Go on behind records that are nothing but zeros; False where the file ends with them.
+
+    A file made in advance and never filled ends so; a hole in one is stepped over and told.
+    """
+    position = at = int(state[_POSITION])
+    while at < len(data) and not data[at : at + _ZEROS_AT_ONCE].any():
+        at += _ZEROS_AT_ONCE
+    if at >= len(data):
+        notes.stop(data, position, "nothing but zeros from here on: the file was made in advance and not filled")
+        return False
+    first = at + int(np.flatnonzero(data[at : at + _ZEROS_AT_ONCE])[0])
+    records = max((first - position) // header, 1)
+    notes.zeros += records
+    if records > 1:
+        notes.damage.append(Damage(position, "a hole of zeros between records", records * header))
+    state[_POSITION] += records * header
+    return True
+
+
 def _pcapng(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:
     """`walk` over a pcapng file: the compiled walker hands interfaces back to be read here."""
+    notes.tools += _tools(data)
     batch = np.empty((BATCH, 6), np.int64)
     interfaces = np.zeros((16, 7), np.int64)
-    state = np.zeros(6, np.int64)
+    state = np.zeros(7, np.int64)
     while True:
         count, stop = _walk_pcapng(data, state, interfaces, batch)
         if count:
@@ -136,12 +191,34 @@ def _pcapng(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]
                 interfaces = np.concatenate([interfaces, np.zeros_like(interfaces)])
             interfaces[known], length = _read_interface(data, int(state[_POSITION]), order)
             notes.links.append(int(interfaces[known, _TYPE]))
+            notes.snap_lengths.append(int(interfaces[known, _SNAP]))
+            notes.resolutions.append(_resolution(interfaces[known]))
             state[_KNOWN] += 1
             state[_POSITION] += length
         elif stop != _FULL:
             break
     if stop != _END:
         notes.stop(data, int(state[_POSITION]), _REASONS[stop])
+
+
+def _tools(data: NDArray[np.uint8]) -> list[str]:
+    """The application that the first section's header says wrote it; nothing where it does not say."""
+    head = data[: 24 + _INTERFACE_BYTES].tobytes()
+    if len(head) < 28:
+        return []
+    order = "<" if head[8:12] == b"\x4d\x3c\x2b\x1a" else ">"
+    end = min(struct.unpack_from(order + "I", head, 4)[0] - 4, len(head))
+    return [value.decode("utf-8", "replace") for code, value in _options(head[:end], 24, order) if code == 4]
+
+
+def _options(block: bytes, at: int, order: str) -> Iterator[tuple[int, bytes]]:
+    """Code and value of a block's options from ``at`` on; one that runs over the end ends them."""
+    while at + 4 <= len(block):
+        code, size = struct.unpack_from(order + "HH", block, at)
+        if code == 0:
+            return
+        yield code, block[at + 4 : at + 4 + size]
+        at += 4 + -(-size // 4) * 4
 
 
 def _read_interface(data: NDArray[np.uint8], position: int, order: str) -> tuple[list[int], int]:
@@ -152,18 +229,20 @@ def _read_interface(data: NDArray[np.uint8], position: int, order: str) -> tuple
     length = -(-struct.unpack(order + "I", data[position + 4 : position + 8].tobytes())[0] // 4) * 4
     block = data[position : position + min(length - 4, _INTERFACE_BYTES)].tobytes()
     link, _, snap = struct.unpack_from(order + "HHI", block, 8)
-    resolution, offset, at = 6, 0, 16
-    while at + 4 <= len(block):  # options; one that runs over the end ends them
-        code, size = struct.unpack_from(order + "HH", block, at)
-        value = block[at + 4 : at + 4 + size]
-        if code == 0:
-            break
+    resolution, offset = 6, 0
+    for code, value in _options(block, 16, order):
         if code == 9 and len(value) == 1:
             resolution = value[0]
         elif code == 14 and len(value) == 8:
             offset = struct.unpack(order + "q", value)[0]
-        at += 4 + -(-size // 4) * 4
     return [link, snap, *_clock(resolution), max(-_ERA, min(_ERA, offset))], length
+
+
+def _resolution(interface: NDArray[np.int64]) -> str:
+    """The unit of an interface's clock, for people."""
+    units = int(interface[_UNITS])
+    known = {1: "1 s", 10**3: "1 ms", 10**6: "1 µs", 10**9: "1 ns", 10**12: "1 ps"}
+    return known.get(units, f"1/{units} s") if interface[_COARSE] == 1 else "finer than 1 as"
 
 
 def _clock(resolution: int) -> tuple[int, int, int, int]:
@@ -188,13 +267,23 @@ def _walk_pcap(data: Any, state: Any, header: int, tick: int, link: int, batch: 
         _touch(data, state)
         if left < header:
             return row, _END if left == 0 else _CUT
-        captured = _u32(data, position + 8, big)
+        captured, seconds, fraction = (
+            _u32(data, position + 8, big),
+            _u32(data, position, big),
+            _u32(data, position + 4, big) * tick,
+        )
+        if captured == 0:
+            if seconds == 0 and fraction == 0 and _u32(data, position + 12, big) == 0:
+                return row, _ZEROS
+            if seconds == 0xA1B2C3D4 or seconds == 0xA1B23C4D:  # a file header: its time zone stands there
+                return row, _TOO_LONG
         if captured > _LONGEST:
             return row, _TOO_LONG
         if captured > left - header:
             return row, _CUT
         batch[row, AT] = position
-        batch[row, TIME] = _u32(data, position, big) * 1_000_000_000 + _u32(data, position + 4, big) * tick
+        batch[row, TIME] = seconds * 1_000_000_000 + fraction
+        state[_ODD] += fraction >= 1_000_000_000
         batch[row, FRAME] = position + header
         batch[row, END] = position + header + captured
         batch[row, WIRE] = max(captured, _u32(data, position + 12, big))

@@ -1,77 +1,156 @@
 """Headers from the link layer to TCP and UDP, in compiled code: one record in, one packet row or a reason out.
 
-Link types and their numbers: https://www.tcpdump.org/linktypes.html.  VLAN tags, MPLS labels, PPPoE and LLC/SNAP
-are looked through; what starts a second IP layer (GRE, IP in IP, VXLAN, GTP, Teredo) is not: a packet belongs to
-its outermost IP header.
+`links` finds the outermost IP header, `tunnels` what it carries inside: a packet belongs to its outermost IP header
+unless its kind of tunnel is asked for.
 """
 
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from bench.ingest.containers import AT, END, FRAME, LINK, TIME, WIRE
+from bench.ingest.links import (
+    BAD_HEADER,
+    CARRIED_NAMES,
+    LATER_FRAGMENT,
+    NON_IP,
+    OTHER_PROTOCOL,
+    REASONS,
+    TRUNCATED,
+    network,
+    outer_end,
+    ppp,
+    reason,
+    u16,
+    u32,
+    u64,
+    vlan,
+)
+from bench.ingest.tunnels import INNER_ETHERNET, INNER_PPP, NO_TUNNEL, TUNNEL_NAMES, may_be_tunnel, tunnel
+from bench.schema import MARK_FRAGMENT, MARK_TUNNELLED
 
-#: why a record gives no packet; `skipped` is int64 ``[6]`` in this order
-REASONS: Final = ("unknown_link", "non_ip", "other_protocol", "later_fragment", "truncated_header", "bad_header")
-_UNKNOWN_LINK, _NON_IP, _OTHER_PROTOCOL, _LATER_FRAGMENT, _TRUNCATED, _BAD_HEADER = range(-1, -7, -1)
+#: SHA-256 of links.py and tunnels.py, 16 hex digits: numba compiles a file again when that file changes, and knows
+#: nothing of the files whose functions it takes in (a test compares)
+COMPILED_IN: Final = "6aeec0205bbff381"
 
-LINK_NAMES: Final = {
-    0: "null",
-    1: "Ethernet",
-    9: "PPP",
-    12: "raw IP",
-    14: "raw IP",
-    50: "PPP in HDLC framing",
-    101: "raw IP",
-    105: "802.11",
-    108: "loop",
-    113: "Linux cooked",
-    127: "802.11 with radiotap",
-    228: "IPv4",
-    229: "IPv6",
-    276: "Linux cooked 2",
-}
-
-#: words of a session key: lower end point's address, higher end point's, then ports, protocol, IP version
+#: words of a session key: lower end point's address, higher end point's, then ports, protocol, IP version, VLAN
 KEY_WORDS: Final = 5
+VLAN_SHIFT: Final = 48
 
 _TCP, _UDP = 6, 17
-_TYPED: Final = (1, 113, 276)  # link types whose header names an EtherType
-_KNOWN: Final = tuple(LINK_NAMES)
-_RAW: Final = (12, 14, 101, 228, 229)
-_VLAN: Final = (0x8100, 0x88A8, 0x9100)
-_FAMILIES: Final = (2, 10, 24, 28, 30)  # AF_INET and what systems call AF_INET6
 _int: Any = np.int64
 _MOST_EXTENSIONS: Final = 16  # IPv6 extension headers looked through; more are an attack or noise (our choice)
+_MOST_TUNNELS: Final = 4  # in each other (our choice)
+_WHOLE, _FIRST, _LATER = range(3)  # which fragment a packet is
+
+#: IP protocols that are no TCP or UDP, by number, for people
+PROTOCOL_NAMES: Final = {
+    1: "ICMP",
+    2: "IGMP",
+    4: "IP in IP",
+    41: "6in4",
+    46: "RSVP",
+    47: "GRE",
+    50: "ESP",
+    51: "AH",
+    58: "ICMPv6",
+    88: "EIGRP",
+    89: "OSPF",
+    97: "EtherIP",
+    103: "PIM",
+    112: "VRRP",
+    115: "L2TP",
+    132: "SCTP",
+    136: "UDP-Lite",
+}
+
+# times from record to record, in ns: the last, steps back and the largest of them, jumps forward likewise
+_LAST, _BACK, _MOST_BACK, _AHEAD, _MOST_AHEAD, _STARTED = range(6)
+JUMP: Final = 3600 * 10**9  # ns: more than so much from one record to the next is a jump (our choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What is counted while records are decoded, int64 arrays filled in place."""
+
+    skipped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(REASONS), np.int64))
+    protocols: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))  # that are not read
+    carried: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1 << 16, np.int64))  # EtherTypes without IP
+    tunnels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(TUNNEL_NAMES), np.int64))
+    clock: NDArray[np.int64] = field(default_factory=lambda: np.zeros(6, np.int64))
+    lost: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))  # bytes in later fragments
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.int64], ...]:
+        """As `decode` takes them: int64 ``[6]``, ``[256]``, ``[65536]``, ``[tunnels]``, ``[6]`` and ``[1]``."""
+        return self.skipped, self.protocols, self.carried, self.tunnels, self.clock, self.lost
+
+    def named(self) -> dict[str, dict[str, int]]:
+        """Records that gave no packet by reason, protocol and EtherType, packets by tunnel; no zeros."""
+        return {
+            "skipped": {name: int(n) for name, n in zip(REASONS, self.skipped, strict=True) if n},
+            "other_protocols": {
+                f"{PROTOCOL_NAMES[number]} {number}" if number in PROTOCOL_NAMES else f"protocol {number}": int(
+                    self.protocols[number]
+                )
+                for number in np.flatnonzero(self.protocols).tolist()
+            },
+            "non_ip": {
+                CARRIED_NAMES.get(number, f"EtherType 0x{number:04x}"): int(self.carried[number])
+                for number in np.flatnonzero(self.carried).tolist()
+            },
+            "tunnelled": {name: int(n) for name, n in zip(TUNNEL_NAMES, self.tunnels, strict=True) if n},
+        }
+
+    def times(self) -> dict[str, float]:
+        """How often the clock of the records, in file order, steps back and jumps ahead, and the most, in seconds."""
+        clock = self.clock.tolist()
+        return {
+            "steps_back": clock[_BACK],
+            "largest_step_back_s": clock[_MOST_BACK] / 1e9,
+            "jumps_ahead": clock[_AHEAD],
+            "largest_jump_ahead_s": clock[_MOST_AHEAD] / 1e9,
+        }
 
 
 @njit(cache=True, nogil=True)
-def decode(data: Any, batch: Any, columns: Any, keys: Any, skipped: Any) -> int:
+def decode(data: Any, batch: Any, columns: Any, keys: Any, tally: Any, wanted: int, by_vlan: bool) -> int:
     """Decode a batch of records; returns the packets found.
 
     ``data`` uint8 ``[bytes]``; ``batch`` int64 ``[records, 6]`` of `containers.walk`.  Packets are written from row
-    0 on into ``columns`` (arrays ``[>= records]`` of schema.PACKET_COLUMNS, in that order; ``direction`` is +1 where
-    the sender is the lower end point) and ``keys`` int64 ``[>= records, 5]``; other records are counted in
-    ``skipped``.
+    0 on into ``columns`` (arrays ``[>= records]`` of schema.PACKET_COLUMNS in that order, ``direction`` +1 where the
+    sender is the lower end point; then uint32 and uint16 by which a packet is known again: sequence number and what is
+    acknowledged of TCP, first payload bytes and IP id of UDP) and ``keys`` int64 ``[>= records, 5]``; all else is
+    counted in ``tally`` (`Tally.arrays`).  ``wanted`` are the bits of tunnels to unwrap (`tunnels.wanted_tunnels`).
     """
-    time, record, length, payload_length, captured, ip_at, payload_at, direction, flags = columns
-    row = 0
+    time, record, length, payload_length, captured, ip_at, payload_at, direction, flags, marks, sequence, answer = (
+        columns
+    )
+    skipped, protocols, carried, tunnels, clock, lost = tally
+    row, last = 0, clock[_LAST] if clock[_STARTED] else batch[0, TIME]
     for i in range(len(batch)):
         at, frame, end = batch[i, AT], batch[i, FRAME], batch[i, END]
-        ip = _network(data, frame, end, batch[i, LINK])
-        if ip < 0:
-            skipped[-1 - ip] += 1
-            continue
-        protocol, segment, total, fragment = _internet(data, ip, end, frame + batch[i, WIRE])
+        if not last <= batch[i, TIME] <= last + JUMP:
+            _step(batch[i, TIME] - last, clock)
+        last = batch[i, TIME]
+        ip, mark = network(data, frame, end, batch[i, LINK]), 0
+        protocol, segment, total, part = ip, _int(0), _int(0), _WHOLE
+        if ip >= 0:
+            protocol, segment, total, part = _internet(data, ip, end, frame, frame + batch[i, WIRE])
+            if protocol != _TCP or part != _WHOLE:
+                layer = (ip, protocol, segment, total, _int(part))
+                ip, protocol, segment, total, part, mark = _unusual(data, layer, end, tunnels, wanted)
+        if protocol >= 0:
+            payload, size, bits = _transport(data, segment, end, ip + total, protocol, part == _FIRST)
+            if payload < 0 or ip - at > 0xFFFF or payload - ip > 0xFFFF:
+                protocol = min(payload, _int(BAD_HEADER)) if payload >= 0 else payload
         if protocol < 0:
-            skipped[-1 - protocol] += 1
+            _skip(-protocol, skipped, protocols, carried, lost)
             continue
-        payload, size, bits = _transport(data, segment, end, ip + total, protocol, fragment)
-        if payload < 0 or ip - at > 0xFFFF or payload - ip > 0xFFFF:
-            skipped[-1 - (payload if payload < 0 else _BAD_HEADER)] += 1
-            continue
-        time[row] = batch[i, TIME]
+        time[row] = last
         record[row] = at
         length[row] = total
         payload_length[row] = size
@@ -79,9 +158,54 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, skipped: Any) -> int:
         ip_at[row] = ip - at
         payload_at[row] = payload - ip
         flags[row] = bits
+        marks[row] = mark
+        sequence[row], answer[row] = _known_by(data, ip, segment, payload, end, protocol)
         direction[row] = _end_points(data, ip, segment, protocol, keys[row])
+        if by_vlan:
+            keys[row, 4] |= vlan(data, frame, end, batch[i, LINK]) << VLAN_SHIFT
         row += 1
+    clock[_LAST], clock[_STARTED] = last, 1
     return row
+
+
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _unusual(
+    data: Any, layer: tuple[int, int, int, int, int], end: int, tunnels: Any, wanted: int
+) -> tuple[int, int, int, int, int, int]:
+    """What counts of a packet that is no whole TCP packet, and its marks: `_unwrapped`, and no later fragment."""
+    mark = 0
+    ip, protocol, segment, total, part = layer
+    if part != _LATER and may_be_tunnel(data, segment, end, protocol):
+        ip, protocol, segment, total, part, mark = _unwrapped(data, layer, end, tunnels, wanted)
+    if protocol == _TCP or protocol == _UDP:
+        if part == _LATER:
+            protocol = reason(LATER_FRAGMENT, max(ip + total - segment, 0))
+        elif part == _FIRST:
+            mark |= MARK_FRAGMENT
+    elif protocol >= 0:
+        protocol = reason(OTHER_PROTOCOL, protocol)
+    return ip, protocol, segment, total, part, mark
+
+
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _skip(why: int, skipped: Any, protocols: Any, carried: Any, lost: Any) -> None:
+    """Count a record that gives no packet, for a reason ``-why``, and what explains it."""
+    number, why = why >> 8, why & 0xFF
+    skipped[why - 1] += 1
+    if why == -NON_IP:
+        carried[number & 0xFFFF] += 1
+    elif why == -OTHER_PROTOCOL:
+        protocols[number & 0xFF] += 1
+    elif why == -LATER_FRAGMENT:
+        lost[0] += number
+
+
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _known_by(data: Any, ip: int, segment: int, payload: int, end: int, protocol: int) -> tuple[int, int]:
+    """Numbers of 32 and of 16 bits that are equal in equal packets and rarely in others."""
+    if protocol == _TCP:
+        return u32(data, segment + 4), u16(data, segment + 8) ^ u16(data, segment + 10)
+    return u32(data, payload) if payload + 4 <= end else _int(0), u16(data, ip + 4)
 
 
 @njit(cache=True, nogil=True)
@@ -92,179 +216,115 @@ def transport_offsets(data: Any, begin: Any, size: Any, out: Any) -> None:
     captured; written to ``out`` int64.  Of what is no such packet it is the size: no byte of it is a transport header.
     """
     for i in range(len(begin)):
-        ip, out[i] = begin[i], size[i]
-        if size[i] < 20:
-            continue
-        version_4 = data[ip] >> 4 == 4
-        header, protocol = (_int(data[ip] & 15) * 4, data[ip + 9]) if version_4 else (_int(40), data[ip + 6])
-        protocol, at, _, _ = _upper(data, ip + header, ip + size[i], _int(protocol), 0, 0, not version_4)
-        if protocol >= 0:
-            out[i] = at - ip
+        out[i] = transport_offset(data, begin[i], size[i])
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _network(data: Any, at: int, end: int, link: int) -> int:
-    """Position of the IP header in the frame at ``at``, or a negative reason."""
-    if link in _TYPED:
-        header = 14 if link == 1 else 16 if link == 113 else 20
-        if at + header > end:
-            return _TRUNCATED
-        return _ethertype(data, at + header, end, _u16(data, at if link == 276 else at + header - 2))
-    if link in _RAW:
-        return at
-    if link not in _KNOWN:
-        return _UNKNOWN_LINK
-    if at + 4 > end:
-        return _TRUNCATED
-    if link == 0 or link == 108:
-        family = _u16(data, at) | _u16(data, at + 2)  # four bytes in either order hold one small number
-        family = family if family & 0xFF else family >> 8
-        return at + 4 if family in _FAMILIES else _NON_IP
-    if link == 9 or link == 50:
-        if data[at] & 0x7F == 0x0F and data[at + 1] == 0:  # Cisco HDLC
-            return _ethertype(data, at + 4, end, _u16(data, at + 2))
-        return _ppp(data, at, end)
-    if link == 105:
-        return _wireless(data, at, end)
-    return _wireless(data, at + (_int(data[at + 2]) | _int(data[at + 3]) << 8), end)
+def transport_offset(data: Any, ip: int, size: int) -> int:
+    """`transport_offsets` of one packet."""
+    if size < 20:
+        return size
+    version_4 = data[ip] >> 4 == 4
+    header, protocol = (_int(data[ip] & 15) * 4, data[ip + 9]) if version_4 else (_int(40), data[ip + 6])
+    protocol, at, _, _ = _upper(data, ip + header, ip + size, _int(protocol), 0, 0, not version_4)
+    return at - ip if protocol == _TCP or protocol == _UDP else size
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _ethertype(data: Any, at: int, end: int, kind: int) -> int:
-    """Position of the IP header behind an EtherType (or 802.3 length) ``kind`` that ends at ``at``, or a reason."""
-    while kind in _VLAN:
-        if at + 4 > end:
-            return _TRUNCATED
-        kind = _u16(data, at + 2)
-        at += 4
-    return _llc(data, at, end) if kind <= 1500 else _carried(data, at, end, kind)
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _llc(data: Any, at: int, end: int) -> int:
-    """Position of the IP header behind an 802.2 header, or a reason."""
-    if at + 8 > end:
-        return _TRUNCATED
-    if _u16(data, at) == 0x0606 and data[at + 2] == 3:
-        return at + 3
-    if _u16(data, at) != 0xAAAA or _u16(data, at + 2) != 0x0300 or _u16(data, at + 4) != 0:
-        return _NON_IP
-    return _carried(data, at + 8, end, _u16(data, at + 6))
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _carried(data: Any, at: int, end: int, kind: int) -> int:
-    """Position of the IP header in what EtherType ``kind`` carries, or a reason."""
-    if kind == 0x0800 or kind == 0x86DD:
-        return at
-    if kind == 0x8847 or kind == 0x8848:
-        return _mpls(data, at, end)
-    return _ppp(data, at + 6, end) if kind == 0x8864 else _NON_IP  # PPPoE session
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _mpls(data: Any, at: int, end: int) -> int:
-    """Position of the IP header below a stack of MPLS labels, or a reason; the nibble tells IP (RFC 4928)."""
-    while at + 4 < end:
-        at += 4
-        if data[at - 2] & 1:
-            nibble = data[at] >> 4
-            return at if nibble == 4 or nibble == 6 else _NON_IP
-    return _TRUNCATED
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _ppp(data: Any, at: int, end: int) -> int:
-    """Position of the IP header in a PPP frame (RFC 1661, RFC 1662), or a reason."""
-    if at + 4 > end:
-        return _TRUNCATED
-    if data[at] == 0xFF and data[at + 1] == 3:
-        at += 2
-    if data[at] & 1:  # compressed protocol field
-        kind, at = _int(data[at]), at + 1
-    elif at + 2 > end:
-        return _TRUNCATED
+def _step(passed: int, clock: Any) -> None:
+    """Count a step of the clock by ``passed`` ns, back or ahead."""
+    if passed < 0:
+        clock[_BACK] += 1
+        clock[_MOST_BACK] = max(clock[_MOST_BACK], -passed)
     else:
-        kind, at = _u16(data, at), at + 2
-    if kind == 0x21 or kind == 0x57:
-        return at
-    return _mpls(data, at, end) if kind == 0x281 else _NON_IP
+        clock[_AHEAD] += 1
+        clock[_MOST_AHEAD] = max(clock[_MOST_AHEAD], passed)
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _wireless(data: Any, at: int, end: int) -> int:
-    """Position of the IP header in an 802.11 data frame, or a reason; encrypted and aggregated frames are non-IP."""
-    if at + 2 > end:
-        return _TRUNCATED
-    control, bits = _int(data[at]), _int(data[at + 1])
-    if control & 0x0F != 0x08 or control & 0x40 or bits & 0x40:  # not data, without data, or encrypted
-        return _NON_IP
-    header = 30 if bits & 3 == 3 else 24
-    if at + header + 2 > end:
-        return _TRUNCATED
-    if control & 0x80:  # quality of service
-        if data[at + header] & 0x80:
-            return _NON_IP
-        header += 6 if bits & 0x80 else 2
-    body = at + header
-    if header & 3 and body + 8 <= end and data[body] == 0 and _u16(data, body + 2) == 0xAAAA:
-        body += 2  # some drivers pad the header to four bytes
-    return _llc(data, body, end)
+def _unwrapped(
+    data: Any, layer: tuple[int, int, int, int, int], end: int, tunnels: Any, wanted: int
+) -> tuple[int, int, int, int, int, int]:
+    """The packet that counts, of one that is no plain TCP packet: itself, or what is in tunnels that are ``wanted``.
+
+    Position of its IP header (or a reason), protocol, position of that header, length, which fragment (such is
+    ``layer``, too), and marks.
+    """
+    mark = 0
+    ip, protocol, segment, total, part = layer
+    for depth in range(_MOST_TUNNELS):
+        kind, bit, place, what = tunnel(data, segment, end, protocol)
+        if kind == NO_TUNNEL:
+            break
+        if depth == 0:
+            tunnels[kind] += 1
+            mark = MARK_TUNNELLED
+        if not bit & wanted:
+            break
+        stop = min(end, ip + total)
+        if what == INNER_ETHERNET:
+            ip = network(data, place, stop, 1)
+        else:
+            ip = ppp(data, place, stop) if what == INNER_PPP else _int(place)
+        if ip < 0:
+            return ip, ip, segment, total, part, mark
+        protocol, segment, total, part = _internet(data, ip, stop, place, ip + total)
+        if protocol < 0 or part == _LATER or protocol == _TCP:
+            break
+    return ip, protocol, segment, total, part, mark
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _internet(data: Any, ip: int, end: int, wire: int) -> tuple[int, int, int, bool]:
-    """Protocol (or a reason), position of its header, declared length of the IP packet, whether a first fragment.
+def _internet(data: Any, ip: int, end: int, frame: int, wire: int) -> tuple[int, int, int, int]:
+    """Protocol (or a reason), position of its header, declared length of the IP packet, which fragment it is.
 
-    ``wire`` is where the frame ended on the wire: where the length field is 0 (segmentation offload, jumbograms)
-    the packet goes on to there.
+    ``wire`` is where the frame that began at ``frame`` ended on the wire: where the length field is 0 (segmentation
+    offload, jumbograms) the packet goes on to there, or to where the layer between ends.
     """
     version = _int(data[ip] >> 4) if ip < end else _int(0)
     header, place = 40, _int(0)
     if version == 4:
         header = _int(data[ip] & 15) * 4
     if ip + max(header, 20) > end:
-        return _TRUNCATED, 0, 0, False
+        return TRUNCATED, 0, 0, _WHOLE
     if version == 4:
-        protocol, total, place = _int(data[ip + 9]), _u16(data, ip + 2), _u16(data, ip + 6)
+        protocol, total, place = _int(data[ip + 9]), u16(data, ip + 2), u16(data, ip + 6)
     elif version == 6:
-        protocol, total = _int(data[ip + 6]), _u16(data, ip + 4)
+        protocol, total = _int(data[ip + 6]), u16(data, ip + 4)
         total = total + 40 if total else total
     else:
-        return _BAD_HEADER, 0, 0, False
+        return BAD_HEADER, 0, 0, _WHOLE
     if total == 0:
-        total = wire - ip
+        total = outer_end(data, ip, frame, wire) - ip
     if header < 20 or total < header:
-        return _BAD_HEADER, 0, 0, False
+        return BAD_HEADER, 0, 0, _WHOLE
     return _upper(data, ip + header, end, protocol, total, place, version == 6)
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _upper(
     data: Any, at: int, end: int, protocol: int, total: int, place: int, extensions: bool
-) -> tuple[int, int, int, bool]:
+) -> tuple[int, int, int, int]:
     """`_internet`, from the end of the IP header on: steps over AH and, in IPv6, the extension headers.
 
     ``place`` is IPv4's field of fragment offset and flags, 0 in IPv6.
     """
     offset, more = place & 0x1FFF, place & 0x2000 != 0
     for _ in range(_MOST_EXTENSIONS):
-        if protocol == _TCP or protocol == _UDP:
-            return (_LATER_FRAGMENT if offset else protocol), at, total, more
         options = extensions and (protocol == 0 or protocol == 43 or protocol == 60)
         fragment = extensions and protocol == 44
         if not options and not fragment and protocol != 51:
-            return _OTHER_PROTOCOL, at, total, more
+            return protocol, at, total, _LATER if offset else _FIRST if more else _WHOLE
         if offset:  # what follows is the middle of something
-            return _LATER_FRAGMENT, at, total, more
+            return _UDP, at, total, _LATER
         if at + 8 > end:
-            return _TRUNCATED, at, total, more
+            return TRUNCATED, at, total, _WHOLE
         if fragment:
-            offset, more = _u16(data, at + 2) & 0xFFF8, data[at + 3] & 1 != 0
+            offset, more = u16(data, at + 2) & 0xFFF8, data[at + 3] & 1 != 0
         length = _int(data[at + 1])
         protocol = _int(data[at])
         at += 8 if fragment else length * 8 + 8 if options else length * 4 + 8
-    return _BAD_HEADER, at, total, more
+    return BAD_HEADER, at, total, _WHOLE
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -275,15 +335,15 @@ def _transport(data: Any, at: int, end: int, stop: int, protocol: int, fragment:
     later ones carry.  The payload may start beyond what was captured.
     """
     if at + (14 if protocol == _TCP else 6) > end:
-        return _TRUNCATED, 0, 0
+        return TRUNCATED, 0, 0
     if protocol == _TCP:
         header = (data[at + 12] >> 4) * _int(4)
         if header < 20 or at + header > stop:
-            return _BAD_HEADER, 0, 0
+            return BAD_HEADER, 0, 0
         return at + header, stop - at - header, _int(data[at + 13])
-    room, size = stop - at - 8, _u16(data, at + 4) - 8
+    room, size = stop - at - 8, u16(data, at + 4) - 8
     if room < 0:
-        return _BAD_HEADER, 0, 0
+        return BAD_HEADER, 0, 0
     return at + 8, size if 0 <= size <= room and not fragment else room, 0
 
 
@@ -292,12 +352,12 @@ def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> in
     """Write the session key of a packet; +1 where its sender is the lower end point, else -1."""
     version = data[ip] >> _int(4)
     if version == 4:
-        source, source_low = _u32(data, ip + 12) << 32, _int(0)
-        target, target_low = _u32(data, ip + 16) << 32, _int(0)
+        source, source_low = u32(data, ip + 12) << 32, _int(0)
+        target, target_low = u32(data, ip + 16) << 32, _int(0)
     else:
-        source, source_low = _u64(data, ip + 8), _u64(data, ip + 16)
-        target, target_low = _u64(data, ip + 24), _u64(data, ip + 32)
-    sender, receiver = _u16(data, segment), _u16(data, segment + 2)
+        source, source_low = u64(data, ip + 8), u64(data, ip + 16)
+        target, target_low = u64(data, ip + 24), u64(data, ip + 32)
+    sender, receiver = u16(data, segment), u16(data, segment + 2)
     forward = source < target or (
         source == target and (source_low < target_low or (source_low == target_low and sender <= receiver))
     )
@@ -308,21 +368,3 @@ def _end_points(data: Any, ip: int, segment: int, protocol: int, key: Any) -> in
     key[0], key[1], key[2], key[3] = source, source_low, target, target_low
     key[4] = sender << 32 | receiver << 16 | protocol << 8 | version
     return 1 if forward else -1
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _u16(data: Any, at: int) -> int:
-    """The big-endian number in two bytes, as int64."""
-    return _int(data[at]) << 8 | _int(data[at + 1])
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _u32(data: Any, at: int) -> int:
-    """The big-endian number in four bytes, as int64."""
-    return _u16(data, at) << 16 | _u16(data, at + 2)
-
-
-@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _u64(data: Any, at: int) -> int:
-    """The eight bytes at ``at`` as one big-endian word, int64."""
-    return _u32(data, at) << 32 | _u32(data, at + 4)

@@ -4,6 +4,8 @@ A session is an unordered pair of (address, port) with protocol and IP version. 
 place on columns, so that a capture of any size costs the index itself and at most 30 bytes a packet beside it.
 """
 
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -11,20 +13,26 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bench.ingest.containers import BATCH
-from bench.ingest.headers import KEY_WORDS
+from bench.ingest.headers import KEY_WORDS, VLAN_SHIFT
+from bench.schema import SESSION_COLUMNS
 
 _int: Any = np.int64
 Columns = dict[str, NDArray[Any]]
 
 #: rows moved at once where a column is put in order; bounds what numpy's own index copies take
 _CHUNK: Final = 1 << 16
+_LATE: Final = 2
 
 
 class SessionTable:
-    """Sessions met so far, numbered in order of first appearance."""
+    """Sessions met so far, numbered in order of first appearance.
+
+    Keys are hashed under a number that each table draws: captures made so that their keys collide are read no slower.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._salt = int.from_bytes(os.urandom(8), "little", signed=True)
         self._keys = np.empty((BATCH, KEY_WORDS), np.int64)
         self._slots = np.zeros(4 * BATCH, np.int32)  # 0 empty, else session + 1; a power of two, at most half full
 
@@ -35,8 +43,8 @@ class SessionTable:
             self._keys.resize((most + most // 4, KEY_WORDS), refcheck=False)
         if 2 * most > len(self._slots):
             self._slots = np.zeros(2 * len(self._slots), np.int32)
-            _refill(self._keys[: self.count], self._slots)
-        self.count = _number(keys, self._keys, self._slots, self.count, sessions)
+            _refill(self._keys[: self.count], self._slots, self._salt)
+        self.count = _number(keys, self._keys, self._slots, self.count, sessions, self._salt)
 
     def close(self) -> NDArray[np.int64]:
         """The sessions' keys as `headers.decode` writes them, int64 ``[sessions, 5]``; the table takes no more."""
@@ -46,9 +54,9 @@ class SessionTable:
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _hash(key: Any) -> int:
+def _hash(key: Any, salt: int) -> int:
     """A well-mixed 63-bit number of a session key (multiply and fold, our choice)."""
-    mixed = _int(0)
+    mixed = _int(salt)
     for word in range(len(key)):
         mixed = (mixed ^ key[word]) * _int(-7046029254386353131)  # 2**64 / golden ratio, odd
         mixed ^= mixed >> 32
@@ -56,12 +64,12 @@ def _hash(key: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _number(keys: Any, known: Any, slots: Any, count: int, sessions: Any) -> int:
+def _number(keys: Any, known: Any, slots: Any, count: int, sessions: Any, salt: int) -> int:
     """`SessionTable.number` with room for all; returns the sessions now known."""
     mask = len(slots) - 1
     for i in range(len(keys)):
         key = keys[i]
-        slot = _hash(key) & mask
+        slot = _hash(key, salt) & mask
         while True:
             session = slots[slot] - 1
             if session < 0:
@@ -86,37 +94,110 @@ def _number(keys: Any, known: Any, slots: Any, count: int, sessions: Any) -> int
 
 
 @njit(cache=True, nogil=True)
-def _refill(keys: Any, slots: Any) -> None:
+def _refill(keys: Any, slots: Any, salt: int) -> None:
     """Enter all sessions into empty slots."""
     mask = len(slots) - 1
     for session in range(len(keys)):
-        slot = _hash(keys[session]) & mask
+        slot = _hash(keys[session], salt) & mask
         while slots[slot]:
             slot = (slot + 1) & mask
         slots[slot] = session + 1
 
 
-def sort_packets(packets: Columns, session: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """Sort ``packets`` by session and time, in place; equal times keep their order.
+def joined_vlans(keys: NDArray[np.int64], session: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Sessions by VLAN without those whose other direction has a tag: one session, as the tagged one.
 
-    ``session`` int32 ``[packets]`` is consumed (resized to nothing).  Returns the sessions' first rows and the number
-    of packets, int64 ``[sessions + 1]``.
+    ``keys`` int64 ``[sessions, 5]`` with the VLAN above the ports; an untagged 5-tuple joins the tagged one where there
+    is one VLAN alone.  Returns the keys that are left and changes ``session`` int32 ``[packets]`` in place.
+    """
+    bare = keys.copy()
+    bare[:, 4] &= (1 << VLAN_SHIFT) - 1
+    _, tuples = np.unique(bare, axis=0, return_inverse=True)
+    tuples = tuples.ravel()
+    tagged = keys[:, 4] != bare[:, 4]
+    into = np.arange(len(keys))
+    first = np.full(len(keys), -1, np.int64)  # the tagged session of a 5-tuple
+    first[tuples[tagged]] = np.flatnonzero(tagged)
+    alone = np.bincount(tuples[tagged], minlength=len(keys)) == 1
+    joins = ~tagged & alone[tuples]
+    into[joins] = first[tuples[joins]]
+    kept, number = np.unique(np.minimum(into, _earliest(into)), return_inverse=True)
+    session[:] = number.astype(np.int32)[session]
+    return keys[kept]
+
+
+def _earliest(into: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of sessions that become one, the number of the earliest, so that sessions stay in order of appearance."""
+    first = np.full(len(into), len(into), np.int64)
+    np.minimum.at(first, into, np.arange(len(into)))
+    return first[into]
+
+
+def group(session: NDArray[np.int32], count: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Where each of ``count`` sessions begins among rows put by session, int64 ``[sessions + 1]``, and these rows.
+
+    ``session`` int32 ``[packets]`` is consumed (resized to nothing).  Rows are uint32 ``[packets]``, of a session in
+    the order they have.
     """
     starts = np.zeros(count + 1, np.int64)
     order = np.empty(len(session), np.uint32)
     _group(session, starts, order)
     session.resize(0, refcheck=False)
-    late = np.zeros(count, np.bool_)
-    _settle(packets["time"], starts, order, late)
-    for one in np.flatnonzero(late):
+    return starts, order
+
+
+def gather(packets: Columns, order: NDArray[np.uint32]) -> None:
+    """Put the columns of ``packets`` in the order of their rows ``order`` uint32 ``[packets]``."""
+    for name in packets:
+        column = packets[name]
+        packets[name] = np.empty(len(order), column.dtype)
+        for at in range(0, len(order), _CHUNK):
+            np.take(column, order[at : at + _CHUNK], out=packets[name][at : at + _CHUNK], mode="clip")
+
+
+def without(packets: Columns, starts: NDArray[np.int64], marks: int) -> NDArray[np.int64]:
+    """Take packets that have one of the ``marks`` (bits) out of ``packets [packets]``.
+
+    ``starts`` int64 ``[sessions + 1]`` is where sessions begin; returns the same for what is left.
+    A session's first packet repeats nothing, so that no session is lost.
+    """
+    kept = packets["marks"] & marks == 0
+    for name in packets:
+        packets[name] = packets[name][kept]
+    begins = np.zeros(len(starts), np.int64)
+    begins[1:] = np.cumsum(kept)[starts[1:] - 1]
+    return begins
+
+
+def sort_by_time(packets: Columns, starts: NDArray[np.int64]) -> int:
+    """Sort the packets of each session by time; equal times keep the file's order.
+
+    ``starts`` int64 ``[sessions + 1]`` is where sessions begin.  Returns how many were not in that order.
+    """
+    moved = np.zeros(len(starts) - 1, np.uint8)
+    if not _out_of_order(packets["time"], starts, moved):
+        return 0
+    order = np.arange(len(packets["time"]), dtype=np.uint32)
+    _settle(packets["time"], starts, order, moved)
+    for one in np.flatnonzero(moved == _LATE):
         rows = order[starts[one] : starts[one + 1]]
         rank = np.argsort(packets["time"][rows], kind="stable")
         rows[:] = rows[rank]
-    for name in packets:
-        column, packets[name] = packets[name], np.empty_like(packets[name])
-        for at in range(0, len(order), _CHUNK):
-            np.take(column, order[at : at + _CHUNK], out=packets[name][at : at + _CHUNK], mode="clip")
-    return starts
+    gather(packets, order)
+    return int(np.count_nonzero(moved))
+
+
+@njit(cache=True, nogil=True)
+def _out_of_order(time: Any, starts: Any, moved: Any) -> bool:
+    """Mark in ``moved`` the sessions in which times go back; whether there is one."""
+    found = False
+    for one in range(len(moved)):
+        for row in range(starts[one] + 1, starts[one + 1]):
+            if time[row] < time[row - 1]:
+                moved[one] = 1
+                found = True
+                break
+    return found
 
 
 @njit(cache=True, nogil=True)
@@ -135,12 +216,14 @@ def _group(session: Any, starts: Any, order: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _settle(time: Any, starts: Any, order: Any, late: Any) -> None:
-    """Insertion sort of each session by time, which costs nothing where times never go back.
+def _settle(time: Any, starts: Any, order: Any, moved: Any) -> None:
+    """Insertion sort by time of each session that is marked in ``moved``.
 
-    A session that would take more than some moves a packet is left to a better sort and marked in ``late``.
+    One that would take more than some moves a packet is left to a better sort and marked `_LATE`.
     """
-    for one in range(len(late)):
+    for one in range(len(moved)):
+        if not moved[one]:
+            continue
         moves = 16 * (starts[one + 1] - starts[one] + 16)
         for at in range(starts[one] + 1, starts[one + 1]):
             row, to = order[at], at
@@ -150,45 +233,64 @@ def _settle(time: Any, starts: Any, order: Any, late: Any) -> None:
             order[to] = row
             moves -= at - to
             if moves < 0:
-                late[one] = True
+                moved[one] = _LATE
                 break
 
 
-def describe_sessions(
-    packets: Columns, keys: NDArray[np.int64], starts: NDArray[np.int64], idle_timeout: float | None
-) -> Columns:
-    """The session columns (schema.SESSION_COLUMNS but ``capture`` and ``conversation``), ``[sessions]``, of packets.
+class SessionColumns(Mapping[str, NDArray[Any]]):
+    """The session columns (schema.SESSION_COLUMNS but ``capture`` and ``conversation``), ``[sessions]``.
 
-    ``packets [packets]`` are sorted by session and time; ``keys [sessions, 5]`` are `headers.KEY_WORDS` of each,
-    ``starts [sessions + 1]`` where its packets begin.
-    Where a session is silent for more than ``idle_timeout`` seconds a new one begins; the parts of one conversation
-    stand together.  Turns ``direction`` (+1 from the lower end point) into +1 from the client, in place.
+    A column is made when it is asked for: all of them take more than all that they are made from.
     """
-    if idle_timeout is not None:
-        gaps = np.diff(packets["time"]) > round(idle_timeout * 1e9)
-        firsts = np.union1d(starts[:-1], np.flatnonzero(gaps) + 1)
-        # a gap between two sessions is no cut: their first rows are in `starts` already
-        keys = keys[np.searchsorted(starts, firsts, side="right") - 1]
-        starts = np.append(firsts, starts[-1])
-    first, last = starts[:-1], starts[1:] - 1
-    forward = packets["direction"][first] > 0
-    packets["direction"] *= np.repeat(np.where(forward, np.int8(1), np.int8(-1)), np.diff(starts))
-    lower, higher = _addresses(keys[:, 0:2]), _addresses(keys[:, 2:4])
-    lower_port, higher_port = (keys[:, 4] >> 32).astype(np.uint16), (keys[:, 4] >> 16).astype(np.uint16)
-    return {
-        "client_ip": np.where(forward, lower, higher),
-        "server_ip": np.where(forward, higher, lower),
-        "client_port": np.where(forward, lower_port, higher_port),
-        "server_port": np.where(forward, higher_port, lower_port),
-        "protocol": (keys[:, 4] >> 8).astype(np.uint8),
-        "ip_version": keys[:, 4].astype(np.uint8),
-        "start": packets["time"][first],
-        "duration": packets["time"][last] - packets["time"][first],
-        "packets": np.diff(starts),
-        "payload_packets": _total(packets["payload_length"] > 0, first),
-        "payload_bytes": _total(packets["payload_length"], first),
-        "first_packet": first.copy(),
-    }
+
+    def __init__(
+        self,
+        packets: Columns,
+        keys: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        forward: NDArray[np.bool_],
+        client_by: NDArray[np.uint8],
+    ) -> None:
+        """Keep what columns are made from.
+
+        ``packets [packets]`` are sorted by session and time, ``keys [sessions, 5]`` are `headers.KEY_WORDS` of each,
+        ``starts [sessions + 1]`` where its packets begin, ``forward [sessions]`` whether the client is the lower end
+        point, ``client_by [sessions]`` how that is known.
+        """
+        self._packets, self._keys, self._starts = packets, keys, starts
+        self._forward, self._client_by = forward, client_by
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """A column."""
+        dtype = SESSION_COLUMNS[name]
+        return np.ascontiguousarray(self._column(name), dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the columns."""
+        return (name for name in SESSION_COLUMNS if name not in ("capture", "conversation"))
+
+    def __len__(self) -> int:
+        """How many columns there are."""
+        return len(SESSION_COLUMNS) - 2
+
+    def _column(self, name: str) -> NDArray[Any]:
+        first, last, ends = self._starts[:-1], self._starts[1:] - 1, self._keys[:, 4]
+        if name in ("client_ip", "server_ip"):
+            lower, higher = _addresses(self._keys[:, 0:2]), _addresses(self._keys[:, 2:4])
+            return np.where(self._forward == (name == "client_ip"), lower, higher)
+        if name in ("client_port", "server_port"):
+            return np.where(self._forward == (name == "client_port"), ends >> 32 & 0xFFFF, ends >> 16 & 0xFFFF)
+        if name in ("payload_packets", "payload_bytes"):
+            lengths = self._packets["payload_length"]
+            return _total(lengths > 0 if name == "payload_packets" else lengths, first)
+        time = self._packets["time"]
+        if name == "duration":
+            return time[last] - time[first]
+        columns: dict[str, NDArray[Any]] = {"first_packet": first, "client_by": self._client_by}
+        columns |= {"protocol": ends >> 8 & 0xFF, "ip_version": ends & 0xFF}
+        if name in columns:
+            return columns[name]
+        return time[first] if name == "start" else np.diff(self._starts)
 
 
 def _total(column: NDArray[Any], first: NDArray[np.int64]) -> NDArray[np.int64]:

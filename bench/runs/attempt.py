@@ -31,7 +31,7 @@ from bench.runs.guards import (
     unchanged,
 )
 from bench.runs.results import Predictions
-from bench.schema import drawn_order
+from bench.schema import Samples, drawn_order
 from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.spec import RunSpec, named_seed
@@ -39,6 +39,8 @@ from bench.splits.split import Split, make_split
 
 Rows = NDArray[np.int64]
 
+BYTES: Final = frozenset({"payload", "ip_bytes"})  # reads that end early where a capture cuts packets
+HALVES: Final = ("quic_ids", "quic_continued", "equal_payloads")  # of `bench.splits.connections`
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -126,7 +128,22 @@ def attempt(
         metrics |= _split_numbers(split) | _interval_ends(predictions)
     metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
     metrics |= clock.metrics | _size(method)
-    return Attempt(method, split, predictions, scores, metrics, frozenset(training_view.used | test_view.used))
+    used = frozenset(training_view.used | test_view.used)
+    metrics |= _cut(store, split.test) if used & BYTES else {}
+    return Attempt(method, split, predictions, scores, metrics, used)
+
+
+def _cut(store: Store, test: Samples) -> dict[str, float]:
+    """The share of packets with payload that the capture cut: what a method that reads bytes finds zeros in."""
+    sessions = np.unique(test.session)
+    sizes = np.asarray(store.session("packets"))[sessions]
+    rows = np.arange(sizes.sum()) + np.repeat(
+        np.asarray(store.session("first_packet"))[sessions] - np.cumsum(sizes) + sizes, sizes
+    )
+    payload = np.asarray(store.packet("payload_length"))[rows].astype(np.int64)
+    held = np.asarray(store.packet("captured"))[rows].astype(np.int64) - np.asarray(store.packet("payload"))[rows]
+    cut = np.count_nonzero(held < payload)
+    return {"test_cut_packets": cut / np.count_nonzero(payload)} if cut else {}
 
 
 def _check(
@@ -242,6 +259,7 @@ def _split_numbers(split: Split) -> dict[str, float]:
     seen = split.seen
     numbers["test_in_training_captures"] = seen["capture_groups"]
     numbers["test_in_training_conversations"] = seen["conversations"]
+    numbers |= {f"test_in_training_{kind}": seen[kind] for kind in HALVES if seen.get(kind)}
     if split.spec.leaky:  # each of the shares holds the ones before it
         same, overlapping, sessions = (seen[kind] for kind in ("windows", "overlapping_windows", "sessions"))
         numbers |= {"test_identical_windows": same, "test_overlapping_windows": overlapping - same}

@@ -4,6 +4,7 @@ import dataclasses
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.cards import Card, Task
-from bench.data.prepare import prepare_dataset
+from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.ingest.capture import inspect
+from bench.ingest.inspection import inspect
+from bench.ingest.options import IngestOptions
 from bench.readers import View
 from bench.runs.models import fitted
 from bench.runs.tracking import Record
 from bench.schema import Samples, asked_in_drawn_order
 from bench.spec import named_seed
+from bench.splits.filters import COLUMNS, apply_filter
 from bench.splits.sampling import windows
 
 _SESSIONS = "sessions"  # the only task of the passing store
 
 
-def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device: str = "cpu") -> list[dict[str, Any]]:
-    """One row a session with payload, in the capture's order: end points, packets, class and probability.
+@dataclass(frozen=True)
+class Classified:
+    """The sessions of a capture and what a model says of them."""
 
-    ``class`` is None where the method abstains.  The session rules are those of the run's store without an
-    idle timeout.  ``named`` are methods in files that the user allows to run.  Raises :class:`InputError` for a run
-    without a model, and as `bench.runs.models.fitted` does.
+    rows: list[dict[str, Any]]  # a session each: end points, packets, class and probability
+    left_out: dict[str, int]  # sessions that the run's filter leaves out, by reason
+
+
+def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device: str = "cpu") -> Classified:
+    """Label the sessions with payload of a capture, in its order; ``class`` is None where the method abstains.
+
+    The capture is read by the very rules of the run's store, and filter and sampling are the run's.  ``named`` are
+    methods in files that the user allows to run.  Raises :class:`InputError` for a run without a model, and as
+    `bench.runs.models.fitted` does.
     """
-    seen = inspect(capture)  # says it better than a preparation does where this is no capture
+    result = record.result()
+    rules = IngestOptions.from_dict(result.ingest)
+    seen = inspect(capture, rules)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
         raise InputError(
             "no-packets", f"{capture}: no TCP or UDP session with payload, so nothing to classify; give another capture"
@@ -44,16 +57,24 @@ def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device
         source = Path(home) / "source"  # of this capture alone, whatever lies beside it; its bytes tell what it is
         source.mkdir()
         (source / "capture.pcap").symlink_to(capture.absolute())
-        store = Store.open(prepare_dataset(card, source, home=Path(home)).store_path)
+        store = Store.open(prepare_dataset(card, source, PrepareOptions(ingest=rules), home=Path(home)).store_path)
         rows = np.flatnonzero(store.session("payload_packets") > 0)
-        sampling = record.result().split.windows
-        samples = windows(dataclasses.replace(sampling, per_session=1), rows, store)  # as it learned; a session's first
+        filtering = record.spec.split.filtering
+        stay, left_out = apply_filter(filtering, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
+        rows = rows[stay]
+        sampling = dataclasses.replace(result.split.windows, per_session=1)  # as it learned; a session's first window
+        samples = windows(sampling, rows, store)
+        rows = samples.session
 
         def ask(some: Samples) -> NDArray[np.float32]:
             return method.predict_proba(method.represent(View(store, some, method.reads)))
 
-        answers = asked_in_drawn_order(samples, named_seed(record.spec.digest, "order"), ask)
-        return [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
+        seed = named_seed(record.spec.digest, "order")
+        answers: Any = asked_in_drawn_order(samples, seed, ask) if len(samples) else []
+        labelled = [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
+        short = int(stay.sum()) - len(rows)
+        left_out |= {"no window": short} if short else {}
+        return Classified(labelled, {reason: number for reason, number in left_out.items() if number})
 
 
 def _row(store: Store, session: int, answer: NDArray[np.float32], classes: list[str]) -> dict[str, Any]:

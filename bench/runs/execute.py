@@ -113,7 +113,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
             run.parameters(parameters_of(spec, kind))
             monitor = RunMonitor(spec, run, options.progress)
             result = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, spec, result, monitor, options.device)
+            _keep(run, result, monitor, result_of(spec, store, result, options.device))
             metrics = result.metrics
     except Exception as error:
         status, reason = "failed", _reason(error)
@@ -186,12 +186,15 @@ class RunMonitor(AttemptMonitor):
         self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
 
 
-def _keep(run: Run, spec: RunSpec, result: Attempt, monitor: RunMonitor, device: str) -> None:
+def _keep(run: Run, attempted: Attempt, monitor: RunMonitor, result: RunResult) -> None:
     """Write all of an attempt into the store of runs."""
-    run.metrics(result.metrics | _f1_by_class(result.scores))
+    run.metrics(attempted.metrics | _f1_by_class(attempted.scores))
     with run.artefacts() as folder:
-        _write(folder, result, spec, device)
-        draw_confusion(result.scores, folder / "confusion.png")
+        (folder / "model").mkdir()
+        attempted.method.save(folder / "model")
+        result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
+        attempted.predictions.save(folder / "predictions.npz")
+        draw_confusion(attempted.scores, folder / "confusion.png")
         draw_curves(monitor.epochs, folder / "curves.png")
 
 
@@ -199,23 +202,19 @@ def _f1_by_class(scores: Scores) -> dict[str, float]:
     return {f"f1/{name}": row["f1"] for name, row in scores.per_class.items()}
 
 
-def _write(folder: Path, attempted: Attempt, spec: RunSpec, device: str) -> None:
-    """The result, the answers and the model."""
-    method = attempted.method
-    result = RunResult(
+def result_of(spec: RunSpec, store: Store, attempted: Attempt, device: str) -> RunResult:
+    """What is written of an attempt in words and numbers."""
+    return RunResult(
         spec=spec,
         metrics=attempted.metrics,
         scores=attempted.scores,
-        parameters=dataclasses.asdict(method.parameters),
-        deviations=list(method.deviations),
+        parameters=dataclasses.asdict(attempted.method.parameters),
+        deviations=list(attempted.method.deviations),
         environment=environment(device),
         split=SplitSummary.from_dict(attempted.split.summary()),
         reads=sorted(attempted.reads),
+        ingest=store.manifest.options.unusual,
     )
-    (folder / "model").mkdir()
-    method.save(folder / "model")
-    result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
-    attempted.predictions.save(folder / "predictions.npz")
 
 
 def tags_of(spec: RunSpec) -> dict[str, str]:

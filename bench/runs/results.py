@@ -92,11 +92,16 @@ class RunResult:
     environment: dict[str, Any]  # see `bench.environment`
     split: SplitSummary
     reads: list[str] = field(default_factory=list)  # what the method read, of what it declares
+    #: how the store's captures were read, where not by default (`IngestOptions.unusual`); earlier runs do not say, and
+    #: knew sessions by 5-tuple alone
+    ingest: dict[str, Any] = field(default_factory=lambda: {"sessions": "5tuple"})
 
     def save(self, path: Path) -> None:
         """Write JSON."""
         content = {"spec": self.spec.to_dict(), "metrics": self.metrics, "scores": self.scores.to_dict()}
-        content |= {name: getattr(self, name) for name in ("parameters", "reads", "deviations", "environment")}
+        content |= {
+            name: getattr(self, name) for name in ("parameters", "reads", "deviations", "environment", "ingest")
+        }
         write_json(path, content | {"split": dict(self.split.fields)}, allow_nan=True)
 
     @classmethod

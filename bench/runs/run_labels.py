@@ -67,6 +67,9 @@ def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
     "test_in_training_captures": "of captures that are in training, too",
     "test_in_training_conversations": "of 5-tuples that are in training, too",
+    "test_in_training_quic_ids": "with a QUIC connection ID that another 5-tuple has in training",
+    "test_in_training_quic_continued": "that may go on with a QUIC connection in training",
+    "test_in_training_equal_payloads": "with the payload of another 5-tuple in training",
     "test_identical_windows": "windows that are in training, too",
     "test_overlapping_windows": "windows that overlap one in training",
     "test_other_windows_of_training_sessions": "other windows of a training session",
@@ -95,13 +98,15 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     lines = [seen] if seen else []
     lines += left_out([metrics])
     lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
+    if cut := metrics.get("test_cut_packets"):
+        lines.append(f"{100 * cut:.0f} % of the packets with payload are cut in the capture: their bytes end early")
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
     return lines
 
 
 def is_baseline(method: str) -> bool:
-    """Whether a method is one that any other has to beat: it need not fit.  Others' methods cannot excuse themselves."""
+    """Whether a method is a shipped one that any other has to beat, and need not fit; others cannot say so."""
     return method in shipped() and describe(method).family == "baseline"
 
 
