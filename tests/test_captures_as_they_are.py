@@ -171,6 +171,15 @@ def test_alike_captures_bring_no_warning(bench, tmp_path):
     assert "set-up differs" not in bench("prepare", "traffic")[2]
 
 
+def test_one_capture_under_two_names_is_one_group_however_it_is_packed(bench, folder, tmp_path):
+    held = sorted(folder.glob("*/*.pcap"))[0]
+    held.with_name("again.pcap.gz").write_bytes(gzip.compress(held.read_bytes()))
+    err = bench("prepare", "traffic")[2]
+    assert f"hold what {held.parent.name}/" in err and "one capture group" in err
+    store = Store.find("traffic", tmp_path / "home")
+    assert len(store.manifest.captures) == 5 and len(set(store.capture_group())) == 4
+
+
 # --- rules of sessions --------------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,8 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(source, home):
     assert [entry["path"] for entry in report["unreadable"]] == ["x/empty.pcap", "x/text.pcap"]
     assert report["ignored"] == {".txt": 1}
     assert report["copies"] == [["y/copy.pcapng", "y/odd-suffix.dat"]]
+    groups = {capture.path: capture.group for capture in Store.find("apps", home).manifest.captures}
+    assert groups["y/copy.pcapng"] == groups["y/odd-suffix.dat"]
     [damaged] = report["damaged"]
     assert damaged["path"] == "y/cut.pcap"
     assert damaged["damage"][0]["bytes_lost"] > 0

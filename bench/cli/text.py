@@ -115,6 +115,10 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     vanished = [*manifest.vanished, *(f"{one.path}: could not be read: {one.reason}" for one in manifest.unreadable)]
     more = [f"{len(vanished) - LOUD} more captures without a session; --json lists all"] if len(vanished) > LOUD else []
     lines = [*vanished[:LOUD], *more, *label_remarks(manifest.labels)]
+    lines += [
+        f"{', '.join(paths[1:LOUD])} hold what {paths[0]} holds: they are one capture group, remove all but one"
+        for paths in manifest.copies[:LOUD]
+    ]
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
     return [f"WARNING: {manifest.name}: {line}" for line in lines]
 

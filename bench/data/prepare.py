@@ -219,6 +219,7 @@ class _Build:
         if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
             self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
         self.captures: list[CaptureEntry] = []
+        self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture, unpacked -> rows of captures
         self.unreadable: list[UnreadableEntry] = []
         self.empty: list[EmptyCapture] = []
         self.unpacked: dict[str, str] = {}
@@ -293,15 +294,20 @@ class _Build:
             self.empty.append(EmptyCapture(file.path, why_empty(index)))
         self.sessions.append(columns)
         self.packets += count
+        content = digest
         if index.bytes_path != index.path:
             self.unpacked[file.path] = index.bytes_path.name
+            content = file_sha256(index.bytes_path)
+        same = self.of_content.setdefault(content, [])
+        group = self.captures[same[0]].group if same else capture_group(self.card, file.path, row)  # one for equal ones
+        same.append(len(self.captures))
         self.captures.append(
             CaptureEntry(
                 path=file.path,
                 size=file.size,
                 sha256=digest,
                 bytes=index.size,
-                group=capture_group(self.card, file.path, row),
+                group=group,
                 attributes=capture_attributes(self.card, file.path, row),
                 format=index.format,
                 link_types=list(index.link_types),
@@ -343,10 +349,8 @@ class _Build:
 
     def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, TaskEntry]) -> Manifest:
         skipped: collections.Counter[str] = collections.Counter()
-        by_content: dict[str, list[str]] = collections.defaultdict(list)
         for capture in self.captures:
             skipped.update(capture.skipped)
-            by_content[capture.sha256].append(capture.path)
         held = {capture.path: capture.sessions for capture in self.captures}
         silent: list[EmptyCapture | UnreadableEntry] = [*self.empty, *self.unreadable]
         reasons = {one.path: one.reason for one in silent}
@@ -365,7 +369,7 @@ class _Build:
             unexpected=_unexpected(self.card, self.options, len(self.captures), sessions, tasks),
             skipped=dict(sorted(skipped.items())),
             damaged=[DamagedCapture(c.path, c.damage) for c in self.captures if c.damage],
-            copies=[paths for paths in by_content.values() if len(paths) > 1],
+            copies=[[self.captures[row].path for row in rows] for rows in self.of_content.values() if len(rows) > 1],
             unreadable=self.unreadable,
             ignored=self.source.ignored,
             captures=self.captures,
