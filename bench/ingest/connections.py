@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from bench.ingest.headers import transport_offset
+from bench.ingest.links import u32
 from bench.schema import MARK_COPY, MARK_KEEPALIVE, MARK_RETRANSMISSION
 
 #: SHA-256 of headers.py, 16 hex digits: see `headers.COMPILED_IN`
@@ -41,15 +42,16 @@ def follow(data: Any, packets: Any, ends: Any, starts: Any, cut: bool, window: i
     """
     recent = np.full((_RECENT, _WAYS), -1, np.int64)  # the last packets with numbers like these, the latest first
     ahead, last, known = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.bool_)
-    acked, heard = np.zeros(2, np.int64), np.zeros(2, np.bool_)
+    heard = np.zeros(2, np.int64)
     more = 0
     for one in range(len(ends)):
         begin, end = starts[one], starts[one + 1]
         if end - begin > 1:
             _copies(data, packets, begin, end, recent, window)
             if ends[one] >> 8 & 0xFF == _TCP:
-                known[:] = heard[:] = False
-                more += _connections(packets, begin, end, cut, (ahead, last, known, acked, heard))
+                known[:] = False
+                heard[:] = -1
+                more += _connections(data, packets, begin, end, cut, (ahead, last, known, heard))
     return more
 
 
@@ -101,15 +103,15 @@ def _equal(data: Any, packets: Any, one: int, other: int) -> bool:
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _connections(packets: Any, begin: int, end: int, cut: bool, sides: Any) -> int:
+def _connections(data: Any, packets: Any, begin: int, end: int, cut: bool, sides: Any) -> int:
     """Mark retransmissions and keep-alives of one 5-tuple of TCP, and with ``cut`` where connections begin; how many.
 
-    ``sides`` is what is known of both: the bytes of a side are ``known`` up to ``ahead``, since the row ``last``, and
-    the other side has ``heard`` those up to ``acked``, all ``[2]``; what begins below was sent before.  Copies
-    are none.
+    ``sides`` is what is known of both, all ``[2]``: the bytes of a side are ``known`` up to ``ahead``, since the row
+    ``last``, and the row ``heard``, or -1, is the last that acknowledges some; what begins below ``ahead`` was sent
+    before.  Copies are none.
     """
-    time, _, _, payload_length, _, direction, flags, sequence, answer, marks = packets
-    ahead, last, known, acked, heard = sides
+    time, record, ip_at, payload_length, captured, direction, flags, sequence, _, marks = packets
+    ahead, last, known, heard = sides
     first, opened, closed, more = _int(0), False, False, 0
     for row in range(begin, end):
         if marks[row] & MARK_COPY:
@@ -119,21 +121,24 @@ def _connections(packets: Any, begin: int, end: int, cut: bool, sides: Any) -> i
             if cut and closed and not (opened and number == first):
                 marks[row] |= _BEGINS
                 more += 1
-                known[:] = heard[:] = False
+                known[:] = False
+                heard[:] = -1
                 closed = False
             first, opened = number, True
         span = _int(payload_length[row]) + (1 if bits & _SYN else 0) + (1 if bits & _FIN else 0)
         if known[side]:
-            late = abs(time[row] - time[last[side]]) >= REORDERED
-            silent = late and not flags[last[side]] & _FIN
-            arrived = heard[side] and _distance(acked[side], number + span) >= 0
             behind = _distance(ahead[side], number)
-            marks[row] |= _sent_before(behind, span, bits, late or arrived, silent)
+            again = late = abs(time[row] - time[last[side]]) >= REORDERED
+            if behind > 0 and not late and heard[side] >= 0:
+                ip = record[heard[side]] + ip_at[heard[side]]
+                acked = u32(data, ip + transport_offset(data, ip, _int(captured[heard[side]])) + 8)
+                again = _distance(acked, number + span) >= 0
+            marks[row] |= _sent_before(behind, span, bits, again, late and not flags[last[side]] & _FIN)
         if not bits & _RST and (not known[side] or _distance(number + span, ahead[side]) > 0):
             ahead[side], known[side] = (number + span) & 0xFFFFFFFF, True
             last[side] = row
-        if bits & _ACK and (not heard[1 - side] or _distance(answer[row], acked[1 - side]) > 0):
-            acked[1 - side], heard[1 - side] = _int(answer[row]), True
+        if bits & _ACK:
+            heard[1 - side] = row
         closed = closed or bits & (_FIN | _RST) != 0
     return more
 
