@@ -70,6 +70,12 @@ CAPTURE_MAGICS: Final[dict[bytes, str]] = {
 NO_CLASS: Final = -1  # a session that a task does not use
 
 
+def is_cut(captured: NDArray[Any], payload: NDArray[Any], payload_length: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which packets lack payload that their headers declare, by these packet columns, uint: bool ``[packets]``."""
+    result: NDArray[np.bool_] = captured.astype(np.int64) - payload < payload_length
+    return result & (payload_length > 0)
+
+
 @dataclass(frozen=True)
 class Samples:
     """Windows of sessions: what a method classifies.  All arrays int64 ``[samples]``.

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.data import demo
 from bench.data.store import Store
 from bench.ingest import IngestOptions, inspect, read_capture
 from bench.ingest.capture import join_captures
+from bench.schema import MARK_FRAGMENT, MARK_TUNNELLED
 
 GRE = ipv4(protocol=47)
 
@@ -47,7 +49,8 @@ LOST = {
     "an archive": ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), "7z x"),
     "a lz4 file": ("a.pcap.lz4", b"\x04\x22\x4d\x18" + bytes(40), "lz4"),
     "no capture": ("notes.txt", b"hello", "is no capture"),
-    "an empty folder": (None, b"", "an empty folder"),
+    "an empty folder": (None, b"", "no capture in the folder"),
+    "a hidden capture": (".a.pcap", pcap([ether(ipv4())]), "no capture in the folder"),
 }
 
 
@@ -85,7 +88,41 @@ def test_many_lost_captures_are_counted(bench, folder):
     for number in range(9):
         (folder / held / f"lost{number}.pcap").write_bytes(pcap([]))
     err = bench("prepare", "traffic")[2]
-    assert err.count(": no session") == 5 and "4 more captures without a session" in err
+    assert err.count(": no session") == 5 and "4 more classes and captures without a session" in err
+
+
+def test_what_is_no_file_is_told_like_one_that_cannot_be_read(bench, folder):
+    held = sorted(path.name for path in folder.iterdir())[0]
+    (folder / held / "gone.pcap").symlink_to("/nowhere/annex.pcap")
+    os.mkfifo(folder / held / "pipe.pcap")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "x.pcap").symlink_to("/nowhere")
+    (folder / "loop").mkdir()
+    (folder / "loop" / "up").symlink_to("..")
+    err = bench("prepare", "traffic")[2]
+    for words in (
+        f"{held}/gone.pcap: could not be read: No such file",
+        f"{held}/pipe.pcap: could not be read: is no regular file",
+        "class broken: no session: broken/x.pcap: No such file",
+        "class loop: no session: loop: no capture in the folder",
+    ):
+        assert words in err
+    assert "(and 1 more)" not in err and bench("prepare", "traffic", "--strict")[0] == 2
+    status, out, _ = bench("inspect", "traffic")
+    assert status == 1 and "3 could not be read" in out
+
+
+def test_a_refused_preparation_leaves_nothing_unpacked_or_joined(bench, tmp_path):
+    for n in range(3):
+        path = tmp_path / "set" / "a" / f"x_{n}.pcap.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(capture_of(session(n))))
+    (tmp_path / "set" / "b").mkdir()
+    (tmp_path / "rotated.toml").write_text(CARD)
+    words = ("prepare", "rotated.toml", "--source", "set", "--strict")
+    assert bench(*words)[0] == bench(*words, "--join-captures")[0] == 2
+    home = tmp_path / "home"
+    assert not [path for name in ("unpacked", "joined") for path in (home / name).glob("*/*")]
 
 
 # --- looking at a folder ------------------------------------------------------------------------------------------
@@ -103,6 +140,7 @@ def test_inspect_walks_a_folder_with_bad_captures_as_rows(bench, folder):
     status, out, _ = bench("inspect", "traffic", "--format", "csv")
     rows = out.strip().splitlines()
     assert len(rows) == 6 and rows[0].startswith("capture,link types,bytes,packets,sessions")
+    assert bench("inspect", str(folder / "packed.pcap.gz"), "--format", "csv")[1].count("\n") == 2
     assert bench("inspect", "traffic", "--full")[1].count("\nclocks:") == 5
     assert bench("inspect", str(folder / "packed.pcap.gz"))[1].count("capture: ") == 1
     assert not list((folder.parent / "home").glob("inspect-*"))  # nothing unpacked stays
@@ -230,9 +268,72 @@ def test_a_session_that_goes_on_in_the_next_file_is_one_on_request(bench, tmp_pa
     assert store.session("packets").tolist() == [5, 5, 5] and len(store.manifest.captures) == 2
     assert set(store.session("client_by").tolist()) == {1}
     assert bench("prepare", "rotated.toml", "--verify")[0] == 0
+    (tmp_path / "rotated.toml").write_text(CARD.replace("title", 'source = "set"\ntitle'))
+    assert bench(*words[:2], "--join-captures")[0] == 0
+    assert bench("run", "--method", "majority", "--dataset", "rotated.toml", "--split", "session")[0] in (0, 1, 2)
+    status, _, err = bench("split", "rotated.toml")
+    assert "same-name" not in err  # the folder that was named owns the store, not the one of joined captures
     (tmp_path / "rotated.toml").write_text(CARD.replace("group = '^([^/]+/[a-z]+)'", ""))
     status, _, err = bench(*words, "--join-captures")
     assert status == 2 and "no two captures of rotated are of one group" in err
+
+
+def rotated(tmp_path, captures, group):
+    for name, content in captures.items():
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    (tmp_path / "rotated.toml").write_text(CARD.replace("^([^/]+/[a-z]+)", group))
+    return ("prepare", "rotated.toml", "--source", "set", "--join-captures")
+
+
+def sizes(tmp_path):
+    store = Store.find("rotated", tmp_path / "home")
+    names = [capture.path for capture in store.manifest.captures]
+    return {names[n]: int((store.session("capture") == n).sum()) for n in range(len(names))}
+
+
+def test_captures_of_two_classes_are_never_joined(bench, tmp_path):
+    captures = {f"{name}.pcap": capture_of(session(n)) for n, name in enumerate(("a/day1", "b/day1", "b/day1b"))}
+    words = rotated(tmp_path, captures, "/(day[0-9])")
+    assert bench(*words)[0] == 0
+    assert sizes(tmp_path) == {"a/day1.pcap": 1, "b/day1.pcap": 2}
+
+
+def test_a_damaged_part_is_not_joined_and_nothing_of_the_others_is_lost(bench, tmp_path):
+    whole = {f"a/x_{n}.pcap": capture_of([one for k in range(4) for one in session(10 * n + k)]) for n in range(3)}
+    whole["a/x_0.pcap"] = whole["a/x_0.pcap"][:-10]
+    words = rotated(tmp_path, whole | {"a/x_3.pcap": b"<html>", "c/notes.txt": b"hello"}, "^([^/]+/[a-z]+)")
+    status, out, err = bench(*words)
+    assert status == 0 and "damaged" in out and "a/x_3.pcap: could not be read" in err and "class c: no session" in err
+    assert sizes(tmp_path) == {"a/x_0.pcap": 4, "a/x_1.pcap": 8}
+
+
+def test_another_grouping_joins_anew(bench, tmp_path):
+    captures = {f"a/{name}.pcap": capture_of(session(n)) for n, name in enumerate(("x_1", "x_2", "y_2"))}
+    assert bench(*rotated(tmp_path, captures, "^([^/]+/[a-z])_"))[0] == 0
+    assert sizes(tmp_path) == {"a/x_1.pcap": 2, "a/y_2.pcap": 1}
+    assert bench(*rotated(tmp_path, captures, "^([^/]+/)[xy]_"))[0] == 0
+    assert sizes(tmp_path) == {"a/x_1.pcap": 3}
+
+
+def test_equal_captures_join_groups_and_tear_none(bench, tmp_path):
+    same = capture_of(session(1))
+    captures = {"a/aa_1.pcap": same, "a/x_1.pcap": same, "a/x_2.pcap": capture_of(session(2))}
+    assert bench(*rotated(tmp_path, captures, "^([^/]+/[a-z]+)")[:-1])[0] == 0
+    assert len(set(Store.find("rotated", tmp_path / "home").capture_group())) == 1
+
+
+def test_a_class_that_comes_later_without_a_session_is_told_too(bench, folder):
+    assert "class late" not in bench("prepare", "traffic")[2]
+    (folder / "late").mkdir()
+    assert "class late: no session" in bench("prepare", "traffic")[2]
+    assert bench("prepare", "traffic", "--strict")[0] == 2
+
+
+def test_the_order_of_words_makes_no_other_store(bench, folder):
+    assert "written" in bench("prepare", "traffic", "--decap", "vxlan,gre")[1]
+    assert "unchanged" in bench("prepare", "traffic", "--decap", "gre,vxlan,gre")[1]
 
 
 def test_files_of_two_kinds_are_not_joined(tmp_path):
@@ -240,6 +341,41 @@ def test_files_of_two_kinds_are_not_joined(tmp_path):
     (tmp_path / "b.pcap").write_bytes(pcap([ipv4()], link=101))
     with refused("bad-options", "a.pcap, b.pcap cannot be joined", "mergecap"):
         join_captures([tmp_path / "a.pcap", tmp_path / "b.pcap"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("rule", ["tcp", "5tuple"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_another_connection_sends_nothing_again(tmp_path, rule, closed):
+    """Its numbers are below those of the one before, and have nothing to do with them."""
+    frames = session(1)
+    high = [(frame[:38] + b"\0\x0f\x42\x40" + frame[42:], wire) for frame, wire in frames]
+    path = tmp_path / "a.pcap"
+    path.write_bytes(capture_of((high if closed else high[:4]) + frames))
+    seen = inspect(path, IngestOptions(sessions=rule))
+    # the made frames of one side all carry one number: what repeats it within a connection does so in both
+    alone = tmp_path / "b.pcap"
+    alone.write_bytes(capture_of(high if closed else high[:4]))
+    once = inspect(alone)["retransmissions"]
+    alone.write_bytes(capture_of(frames))
+    assert seen["retransmissions"] == once + inspect(alone)["retransmissions"]
+
+
+def test_later_fragments_of_a_tunnel_are_lost_bytes(tmp_path):
+    inner = ipv4(payload=b"x" * 1000)
+    whole = ipv4(protocol=47)[:20]
+    gre = struct.pack(">HH", 0, 0x0800) + inner
+
+    def fragment(offset, more, part):
+        head = bytearray(whole)
+        head[2:4] = struct.pack(">H", 20 + len(part))
+        head[6:8] = struct.pack(">H", (0x2000 if more else 0) | offset // 8)
+        return ether(bytes(head) + part)
+
+    path = tmp_path / "a.pcap"
+    path.write_bytes(pcap([fragment(0, True, gre[:800]), fragment(800, False, gre[800:])]))
+    index = read_capture(path, IngestOptions(decap=("gre",)))
+    assert index.skipped == {"later_fragment": 1} and index.remarks.lost_fragment_bytes == len(gre) - 800
+    assert index.packets["marks"].tolist() == [MARK_FRAGMENT | MARK_TUNNELLED]
 
 
 def tagged(packet, number):
@@ -302,11 +438,15 @@ def test_a_model_cuts_new_captures_by_the_rules_of_its_own_store(bench, tmp_path
     bench("prepare", "traffic", "--idle-timeout", "0.05", "--drop-copies", "3")
     words = ("--dataset", "traffic", "--split", "session", "--filter", "tcp")
     run = json.loads(bench("run", "--method", "forest", "--set", "trees=5", *words, "--json")[1])["runs"][0]
-    capture = next(folder.glob("*/*.pcap"))
+    capture = folder / "new.pcap"
+    talk = pcap([ether(ipv4(CLIENT, SERVER, protocol=17, payload=b"hello"))], times=[(1_600_000_000, 0)])
+    capture.write_bytes(next(folder.glob("*/*.pcap")).read_bytes() + talk[24:])
     status, out, err = bench("classify", capture, "--run", run["run_id"], "--json")
     assert status == 0
     rows = json.loads(out)["sessions"]
     index = read_capture(capture, IngestOptions(idle_timeout=0.05, drop_copies=3))
     kept = (index.sessions["payload_packets"] > 0) & (index.sessions["protocol"] == 6)
     assert [row["packets"] for row in rows] == index.sessions["packets"][kept].tolist()
-    assert "sessions are not classified" in err or not json.loads(out)["left_out"]
+    left_out = int(((index.sessions["payload_packets"] > 0) & (index.sessions["protocol"] == 17)).sum())
+    assert json.loads(out)["left_out"] == {"filter: not TCP": left_out} and left_out
+    assert f"{left_out} sessions are not classified" in err

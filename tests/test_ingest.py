@@ -17,7 +17,19 @@ import pytest
 from capture_bytes import CLIENT, SECOND, SERVER, block, enhanced, ether, interface, ipv4, pcap, section
 from refusals import refused
 
-from bench.ingest import Damage, IngestOptions, connections, headers, inspect, links, read_capture, tunnels
+from bench import schema
+from bench.ingest import (
+    Damage,
+    IngestOptions,
+    connections,
+    containers,
+    headers,
+    inspect,
+    links,
+    options,
+    read_capture,
+    tunnels,
+)
 from bench.ingest.sessions import SessionTable, gather, group, sort_by_time
 from bench.schema import CAPTURE_MAGICS, PACKET_COLUMNS, SESSION_COLUMNS
 
@@ -26,10 +38,10 @@ CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 
 @pytest.fixture
 def read(tmp_path):
-    def write_and_read(data, **options):
+    def write_and_read(data, **rules):
         path = tmp_path / "capture"
         path.write_bytes(data)
-        return read_capture(path, IngestOptions(**options))
+        return read_capture(path, IngestOptions(**rules))
 
     return write_and_read
 
@@ -112,7 +124,7 @@ def test_pcapng_sections_interfaces_and_blocks(read, order):
         (0x80 | 10, 1536, 1_500_000_000),
         (0x80 | 63, 2**62, SECOND // 2),
         (0x80 | 127, 2**63, 0),
-        (0, 2**63, (2**62 // 10**9) * SECOND),
+        (0, 2**63, (2**62 // 10**9 - 1) * SECOND),
     ],
 )
 def test_clock_resolutions(read, resolution, ticks, expected):
@@ -213,7 +225,7 @@ def test_link_types(read, name):
 
 def test_no_compiled_code_is_older_than_what_it_takes_in():
     """numba compiles a file again when that file changes; of what it imports it knows nothing."""
-    for module, parts in ((headers, (links, tunnels)), (connections, (headers,))):
+    for module, parts in ((headers, (links, tunnels, containers, options, schema)), (connections, (headers, schema))):
         text = "".join(Path(part.__file__).read_text() for part in parts)
         digest = hashlib.sha256(re.sub('COMPILED_IN: Final = "[0-9a-f]*"', "", text).encode()).hexdigest()[:16]
         assert module.COMPILED_IN == digest, f"set COMPILED_IN in {module.__file__} to {digest}"
@@ -413,8 +425,8 @@ def test_what_is_no_capture_is_refused(tmp_path, read):
 
 
 def test_a_capture_without_packets_has_empty_columns(read):
-    for options in ({}, {"idle_timeout": 1.0}):
-        index = read(section("<"), **options)
+    for rules in ({}, {"idle_timeout": 1.0}):
+        index = read(section("<"), **rules)
         assert index.records == 0 and index.link_types == ()
         assert {len(column) for column in (*index.packets.values(), *index.sessions.values())} == {0}
 

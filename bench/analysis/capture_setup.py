@@ -24,6 +24,7 @@ from bench.schema import (
     MARK_RETRANSMISSION,
     MARK_TUNNELLED,
     NO_CLASS,
+    is_cut,
 )
 
 #: shares of which a line tells where classes differ by more -> words (our choice)
@@ -81,7 +82,7 @@ def _sums(store: Store, labels: NDArray[np.int64], rows: NDArray[np.int64], clas
     of_packets = {
         "packets": np.ones(len(marks), bool),
         "with payload": payload,
-        "cut": is_cut(store),
+        "cut": cut_packets(store),
         "large": length > ETHERNET_PACKET,
         "copies": marks & MARK_COPY > 0,
         "tunnelled": marks & MARK_TUNNELLED > 0,
@@ -100,11 +101,9 @@ def _sums(store: Store, labels: NDArray[np.int64], rows: NDArray[np.int64], clas
     return sums | {"mid_stream": np.bincount(labels[rows][late], minlength=classes)}
 
 
-def is_cut(store: Store) -> NDArray[np.bool_]:
-    """Whether the capture holds less of a packet's payload than its headers declare: bool ``[packets]``."""
-    payload = np.asarray(store.packet("payload_length"), np.int64)
-    held = np.asarray(store.packet("captured"), np.int64) - store.packet("payload")
-    return np.asarray((payload > 0) & (held < payload))
+def cut_packets(store: Store) -> NDArray[np.bool_]:
+    """Which packets lack payload that their headers declare: bool ``[packets]``."""
+    return is_cut(*(np.asarray(store.packet(name)) for name in ("captured", "payload", "payload_length")))
 
 
 def said(capture: CaptureEntry, remark: str) -> tuple[str, ...]:

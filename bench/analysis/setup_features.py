@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.audit_record import SetUpScore
-from bench.analysis.capture_setup import is_cut, said
+from bench.analysis.capture_setup import cut_packets, said
 from bench.analysis.data_quality import Pool
 from bench.data.store import Store
 from bench.schema import CAPTURE_MAGICS, MARK_COPY
@@ -95,7 +95,7 @@ def _of_columns(store: Store, session: Ints) -> Features:
         "time of day": np.asarray(store.session("start"))[session] / 1e9 % 86_400 / 3600,
         "client known by": np.asarray(store.session("client_by"), np.int64)[session],
         "copies": share(np.asarray(store.packet("marks")) & MARK_COPY > 0),
-        "cut packets": share(is_cut(store)),
+        "cut packets": share(cut_packets(store)),
     }
 
 

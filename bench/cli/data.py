@@ -74,7 +74,7 @@ def inspect(captures: Sequence[Path], ingest: IngestArguments, full: bool, form:
         seen = inspected(files, ingest.options, alone=alone, work=work, progress=progress)
     if as_json:
         emit(True, {"captures": seen}, "")
-    elif full or alone:
+    elif full or (alone and form == "text"):
         click.echo("\n\n".join(outline(capture) for capture in seen))
     else:
         click.echo(render(captures_table(seen), form))

@@ -161,6 +161,8 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
     done = classify(capture, record, named)
     for note in provenance([record]):
         click.echo(note, err=True)
+    for note in done.notes:
+        tell(note)
     for reason, number in done.left_out.items():
         tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
     data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 LOUD: Final = 5  # lines of a kind before the rest is counted
 
 
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - LOUD} more" if len(names) > LOUD else ""
+    return ", ".join(names[:LOUD]) + more
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Cells as aligned columns, one line a row."""
     cells = [[one_line(cell) for cell in row] for row in rows]
@@ -30,7 +36,7 @@ def outline(value: Mapping[str, Any], indent: str = "") -> str:
         elif isinstance(item, list | tuple) and item:
             lines += _listing(f"{indent}{key}:", list(item), indent)
         elif item not in (None, "", [], {}, ()):
-            lines.append(f"{indent}{key}: {item}")
+            lines.append(f"{indent}{key}: {one_line(str(item))}")
     return "\n".join(lines)
 
 
@@ -76,7 +82,7 @@ def captures_table(seen: Sequence[Mapping[str, Any]]) -> Table:
     from bench.ingest.inspection import TABLED, remarks_of
 
     records = [
-        {"capture": one["capture"], "link types": ", ".join(one.get("link_types", []))}
+        {"capture": one["capture"], "link types": some(one.get("link_types", []))}
         | {name.replace("_", " "): one.get(name) for name in TABLED}
         | {"remarks": remarks_of(one)}
         for one in seen
@@ -112,13 +118,17 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     """Loud lines on a preparation: what gave no session, what labels say of times, where set-ups differ by class."""
     from bench.data.labels import label_remarks
 
-    vanished = [*manifest.vanished, *(f"{one.path}: could not be read: {one.reason}" for one in manifest.unreadable)]
-    more = [f"{len(vanished) - LOUD} more captures without a session; --json lists all"] if len(vanished) > LOUD else []
-    lines = [*vanished[:LOUD], *more, *label_remarks(manifest.labels)]
+    vanished, copies = manifest.vanished, manifest.copies
+    lines = vanished[:LOUD]
+    if len(vanished) > LOUD:
+        lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
+    lines += label_remarks(manifest.labels)
     lines += [
-        f"{', '.join(paths[1:LOUD])} hold what {paths[0]} holds: they are one capture group, remove all but one"
-        for paths in manifest.copies[:LOUD]
+        f"{some(paths[1:])} hold what {paths[0]} holds: they are one capture group, remove all but one"
+        for paths in copies[:LOUD]
     ]
+    if len(copies) > LOUD:
+        lines.append(f"{len(copies) - LOUD} more captures are there several times; --json lists all")
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
     return [f"WARNING: {manifest.name}: {line}" for line in lines]
 
@@ -127,8 +137,7 @@ def shortcomings(manifest: "Manifest") -> str:
     """What of a store is not as it should be, counted; empty where all is well."""
     files = manifest.files
     counted = {
-        "captures could not be read": len(manifest.unreadable),
-        "captures or classes have no session": len(manifest.vanished),
+        "captures or classes cannot be read or have no session": len(manifest.vanished),
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
         "listed captures are missing": len(files.missing) if files else 0,

@@ -411,9 +411,12 @@ def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> d
     """All columns of the label file as texts."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            head, *rows = (row for row in csv.reader(file) if row)
+            table = [row for row in csv.reader(file) if row]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError("bad-label-file", f"{path}: cannot be read as a label file: {error}") from error
+    if not table:
+        raise InputError("bad-label-file", f"{path}: is empty; give a CSV file with a head and a row a session")
+    head, *rows = table
     for line, row in enumerate(rows, 2):
         if len(row) != len(head):
             raise InputError("bad-label-file", f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
@@ -433,11 +436,19 @@ def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: P
     if not labels.start:
         return np.zeros(len(columns[labels.capture]), np.int64)
     try:
-        return np.array([int(Decimal(text).scaleb(9)) for text in columns[labels.start]], np.int64)
+        return np.array([_nanoseconds(text) for text in columns[labels.start]], np.int64)
     except (DecimalException, OverflowError, ValueError) as error:
         raise InputError(
             "bad-label-file", f"{path}: column {labels.start} has a value that is no time in seconds"
         ) from error
+
+
+def _nanoseconds(text: str) -> int:
+    """Seconds as ns.  Raises ValueError for what is no time: a huge exponent would take minutes to be seen as such."""
+    seconds = Decimal(text)
+    if not seconds.is_finite() or seconds.adjusted() > 11:
+        raise ValueError(text)
+    return int(seconds.scaleb(9))
 
 
 def _integers(texts: Sequence[str], column: str, path: Path, most: int = 2**63 - 1) -> NDArray[np.int64]:

@@ -39,6 +39,16 @@ class Options(IngestOptions):
         return head | ({"switches": self.switches} if self.switches else {})
 
     @property
+    def as_published(self) -> bool:
+        """Whether sessions are to be counted as a card counts them; an idle timeout changes no capture."""
+        return not (set(self.unusual) - {"idle_timeout"} or self.join_captures)
+
+    @property
+    def keeps_packets(self) -> bool:
+        """Whether every packet that can be read counts, and where it was captured."""
+        return not self.decap and self.drop_copies is None and not self.filter
+
+    @property
     def ingest(self) -> IngestOptions:
         """The rules by which captures were read."""
         return IngestOptions(**{one.name: getattr(self, one.name) for one in fields(IngestOptions)})
@@ -250,14 +260,15 @@ class Manifest:
         """What is there and gives no session, a line each: classes, and captures of classes that are there."""
         of_classes = [f"class {one.name}: no session: {one.reason}" for one in self.empty_classes]
         lost = {path for one in self.empty_classes for path in one.files}
-        return of_classes + [f"{one.path}: no session: {one.reason}" for one in self.empty if one.path not in lost]
+        alone = [f"{one.path}: no session: {one.reason}" for one in self.empty if one.path not in lost]
+        unread = [f"{one.path}: could not be read: {one.reason}" for one in self.unreadable if one.path not in lost]
+        return of_classes + alone + unread
 
     @property
     def problems(self) -> list[str]:
         """Why the captures are not what the card describes, a line each."""
         return [  # damage alone is none where no list says what to expect: the counts tell whether it matters
             *(self.files.problems if self.files else ()),
-            *(f"{one.path}: {one.reason}" for one in self.unreadable),
             *self.vanished,
             *(f"{one.what}: expected {one.expected}, found {one.found}" for one in self.unexpected),
         ]
@@ -271,6 +282,7 @@ class Sources:
     mtime_ns: dict[str, int]  # by path
     unpacked: dict[str, str]  # path of a compressed capture -> name of the unpacked file
     columns_mtime_ns: dict[str, int] = field(default_factory=dict)  # by file of columns
+    origin: str = ""  # the folder that was named, where captures were joined; empty: the root
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

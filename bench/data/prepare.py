@@ -6,6 +6,8 @@ keeps two preparations of one name apart.  The same captures, card and options g
 
 import collections
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -50,8 +52,8 @@ from bench.data.sources import (
     capture_group,
     empty_classes,
     find_captures,
-    joined_folder,
     source_folder,
+    with_joined,
 )
 from bench.data.store import (
     COLUMN_FILES,
@@ -130,9 +132,9 @@ def prepare_dataset(
         folder = source_folder(card, source, home)
         if card.source:
             _check_owner(path, folder)
-        if options.join_captures:
-            folder = joined_folder(card, folder, home)
         captures = find_captures(card, folder, chosen.switches)
+        if options.join_captures:
+            captures = with_joined(card, captures, home)
         if options.strict and captures.files_report:  # before hours of reading
             _refuse(folder, captures.files_report.problems)
         if not options.rebuild and (store := _same_input(path, card, chosen, captures)):
@@ -140,15 +142,29 @@ def prepare_dataset(
                 _refuse(folder, store.manifest.problems)
             return Prepared(path, True, store.manifest, other_code=store.manifest.code != code_of_stores())
         damage = _damage_of(path)
-        with written_folder(path) as aside:
-            build = _Build(card, captures, chosen, work, aside)
-            build.run(options.jobs, progress)
-            if options.strict:
-                _refuse(folder, Store.open(aside).manifest.problems)
-        for file in work.glob("*"):  # unpacked for the store that was there before
-            if file.name not in build.unpacked.values():
-                file.unlink()
+        try:
+            with written_folder(path) as aside:
+                _Build(card, captures, chosen, work, aside).run(options.jobs, progress)
+                if options.strict:
+                    _refuse(folder, Store.open(aside).manifest.problems)
+        finally:
+            _tidy(path, work, home / "joined")
     return Prepared(path, False, Store.open(path).manifest, damage=damage)
+
+
+def _tidy(path: Path, work: Path, joined: Path) -> None:
+    """Remove what was unpacked or joined for another store than the one that is there, or for one that was refused."""
+    try:
+        sources = Store.open(path).sources
+        used = {*sources.unpacked.values(), Path(sources.root).name}
+    except InputError:
+        used = set()
+    for file in work.glob("*"):
+        if file.name not in used:
+            file.unlink()
+    for folder in joined.glob(f"{path.name}-*"):
+        if re.fullmatch(r"[0-9a-f]{12}", folder.name.removeprefix(f"{path.name}-")) and folder.name not in used:
+            shutil.rmtree(folder)
 
 
 def _damage_of(path: Path) -> str:
@@ -257,11 +273,13 @@ class _Build:
                 f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name} ({first.path}: "
                 f"{first.reason}); `bench inspect` says more, check --source",
             )
+        self._join_groups()
         self._write_packets()
         self._write_sessions()
         mtimes = {file.path: file.mtime_ns for file in files}
         written = {name: (self.folder / name).stat().st_mtime_ns for name in COLUMN_FILES}
-        sources = Sources(str(self.source.root), mtimes, self.unpacked, written)
+        origin = str(self.source.origin or "")
+        sources = Sources(str(self.source.root), mtimes, self.unpacked, written, origin)
         write_json(self.folder / "sources.json", plain(sources))
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
@@ -269,6 +287,8 @@ class _Build:
         from bench.ingest.capture import read_capture  # numba: not needed where the store is there already
 
         path = file.root / file.path
+        if path.exists() and not path.is_file():
+            return file, "", "is no regular file"
         try:
             digest = file_sha256(path)
         except OSError as error:
@@ -298,16 +318,14 @@ class _Build:
         if index.bytes_path != index.path:
             self.unpacked[file.path] = index.bytes_path.name
             content = file_sha256(index.bytes_path)
-        same = self.of_content.setdefault(content, [])
-        group = self.captures[same[0]].group if same else capture_group(self.card, file.path, row)  # one for equal ones
-        same.append(len(self.captures))
+        self.of_content.setdefault(content, []).append(len(self.captures))
         self.captures.append(
             CaptureEntry(
                 path=file.path,
                 size=file.size,
                 sha256=digest,
                 bytes=index.size,
-                group=group,
+                group=capture_group(self.card, file.path, row),
                 attributes=capture_attributes(self.card, file.path, row),
                 format=index.format,
                 link_types=list(index.link_types),
@@ -319,6 +337,14 @@ class _Build:
                 remarks=details(index),
             )
         )
+
+    def _join_groups(self) -> None:
+        """Make the groups of captures that hold the same one group: no split by capture may part them."""
+        for rows in self.of_content.values():
+            same = {self.captures[row].group for row in rows}
+            if len(same) > 1:
+                first = min(same)
+                self.captures = [replace(one, group=first if one.group in same else one.group) for one in self.captures]
 
     def _column_file(self, name: str) -> Path:
         return self.folder / f"{name}.column"
@@ -339,7 +365,7 @@ class _Build:
         if isinstance(self.card.labels, FileLabels):
             table = list_table([self.source.rows[path].labels for path in paths], columns)
         else:
-            table = label_table(self.card.labels, self.label_file, paths, columns, check=self.options.decap == ())
+            table = label_table(self.card.labels, self.label_file, paths, columns, check=self.options.keeps_packets)
         tasks = {}
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
@@ -401,7 +427,7 @@ def _unexpected(
     card: Card, options: Options, captures: int, sessions: int, tasks: Mapping[str, TaskEntry]
 ) -> list[UnexpectedCount]:
     """Where the counts are not those that the card expects; switches and other rules change them on purpose."""
-    if options.switches != card.choose({}) or set(options.unusual) - {"idle_timeout"}:
+    if options.switches != card.choose({}) or not options.as_published:
         return []
     expected = card.expected
     pairs = [("captures", expected.captures, captures)]
@@ -426,14 +452,7 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
     manifest = store.manifest
     entries: list[CaptureEntry | UnreadableEntry] = [*manifest.captures, *manifest.unreadable]
     known = {entry.path: entry for entry in entries}
-    if (manifest.card, manifest.options) != (card.digest, options):
-        return None
-    matched = [report.met if report else None for report in (source.files_report, manifest.files)]
-    if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
-        return None
-    if {file.path: file.size for file in source.files} != {path: entry.size for path, entry in known.items()}:
-        return None
-    if not all(entry.sha256 for entry in manifest.unreadable):  # could not even be opened: perhaps it can now
+    if (manifest.card, manifest.options) != (card.digest, options) or not _same_folder(manifest, card, source):
         return None
     sizes = {capture.path: capture.bytes for capture in manifest.captures}
     if not all(_has_size(store.unpacked / name, sizes[p]) for p, name in sources.unpacked.items()):
@@ -445,17 +464,35 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
             return None
     except OSError:
         return None
-    if (sources.root, sources.mtime_ns) != (str(source.root), mtimes):
-        write_json(path / "sources.json", plain(replace(store.sources, root=str(source.root), mtime_ns=mtimes)))
+    here = replace(sources, root=str(source.root), mtime_ns=mtimes, origin=str(source.origin or ""))
+    if sources != here:
+        write_json(path / "sources.json", plain(here))
     return store
+
+
+def _same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
+    """Whether a store was made of files of these names and sizes, and the same were no captures or gave no class."""
+    matched = [report.met if report else None for report in (source.files_report, manifest.files)]
+    if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
+        return False
+    sizes = {one.path: one.size for one in manifest.captures} | {one.path: one.size for one in manifest.unreadable}
+    if {file.path: file.size for file in source.files} != sizes:
+        return False
+    silent = {one.path: "" for one in manifest.empty} | {one.path: "" for one in manifest.unreadable}
+    held = {capture.path: capture.sessions for capture in manifest.captures}
+    lost = [one.name for one in empty_classes(card, source, held, silent)]
+    if lost != [one.name for one in manifest.empty_classes]:
+        return False
+    return all(entry.sha256 for entry in manifest.unreadable)  # one could not even be opened: perhaps it can now
 
 
 def _check_owner(path: Path, folder: Path) -> None:
     """Refuse a store that another folder of the same name still uses: each would overwrite the other's."""
     try:
-        owner = Path(Store.open(path).sources.root)
+        sources = Store.open(path).sources
     except InputError:
         return
+    owner = Path(sources.origin or sources.root)
     if owner != folder and owner.is_dir():
         raise InputError("same-name", f"{path}: is the store of {owner}; rename {folder} or remove that store")
 

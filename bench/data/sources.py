@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bench.data.cards import Card, FileLabels, PatternLabels, SessionLabels
 from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, unpacking
@@ -43,6 +43,7 @@ class Source:
     files_report: FilesReport | None = None  # how the folder matches that list; None: the card has none
     others: tuple[str, ...] = ()  # paths of files that the card's globs name and that are no captures
     bare: tuple[str, ...] = ()  # folders without a file
+    origin: Path | None = None  # the folder that was named, where captures were joined; None: the root
 
 
 def source_folder(card: Card, source: Path | None, home: Path) -> Path:
@@ -85,38 +86,50 @@ def _generated(home: Path) -> Path:
     return folder
 
 
-def joined_folder(card: Card, root: Path, home: Path) -> Path:
-    """A folder with the captures of another, those of one group joined; made where it is not there yet.
+def with_joined(card: Card, source: Source, home: Path) -> Source:
+    """The source with the captures of one group and class joined, in a folder that is made where it is not there yet.
 
-    The other captures are links.  Raises :class:`InputError` for a card whose labels are not told by paths alone, and
-    where no two captures are of one group.
+    Other captures are links, and so are damaged ones, which are joined to none.  Raises :class:`InputError` for a card
+    whose labels are not told by paths alone, and where no two captures are of one group and class.
     """
     from bench.ingest.capture import join_captures  # numba
 
     if not isinstance(card.labels, PatternLabels):
         raise InputError("bad-options", f"{card.name}: its labels name single captures; leave out --join-captures")
-    files = find_captures(card, root, {}).files
-    groups: dict[str, list[CaptureFile]] = {}
-    for file in files:
-        groups.setdefault(capture_group(card, file.path, None), []).append(file)
-    if len(groups) == len(files):
+    root, pattern, groups = source.root, re.compile(card.labels.pattern), dict[str, list[CaptureFile]]()
+    for file in source.files:
+        match = pattern.search(file.path)
+        told = (
+            capture_group(card, file.path, None),
+            match and match.groups(),
+            capture_attributes(card, file.path, None),
+        )
+        groups.setdefault(repr(told), []).append(file)
+    if len(groups) == len(source.files):
         raise InputError(
             "bad-options",
-            f"{root}: no two captures of {card.name} are of one group; name a group pattern in its card "
+            f"{root}: no two captures of {card.name} are of one group and class; name a group pattern in its card "
             '(captures.group = "…"), or leave out --join-captures',
         )
-    state = hashlib.sha256(repr([dataclasses.astuple(file) for file in files]).encode()).hexdigest()
-    folder = home / "joined" / f"{card.name}-{state[:12]}"
+    state = repr({told: [dataclasses.astuple(file) for file in files] for told, files in groups.items()})
+    state += code_digest("bench.ingest.capture")
+    folder = home / "joined" / f"{card.name}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
     if not folder.is_dir():
         with written_folder(folder) as aside:
-            for parts in groups.values():
-                target = aside / parts[0].path
+            for files in groups.values():
+                paths = [root / file.path for file in files]
+                target = aside / files[0].path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if len(parts) == 1:
-                    target.symlink_to(root / parts[0].path)
-                else:
-                    join_captures([root / part.path for part in parts], target)
-    return folder
+                joined = aside / ".joined"
+                alone = join_captures(paths, joined) if len(paths) > 1 else paths
+                if joined.exists():
+                    first = next(path for path in paths if path not in alone)
+                    joined.rename(aside / first.relative_to(root))
+                for path in alone:
+                    (aside / path.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+                    (aside / path.relative_to(root)).symlink_to(path)
+    found = find_captures(card, folder, {})
+    return dataclasses.replace(found, origin=root, others=source.others, bare=source.bare, ignored=source.ignored)
 
 
 def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source:
@@ -136,8 +149,8 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
         if full.name.startswith("."):
             ignored["hidden"] += 1
         elif _is_capture(full) or (not listed and unpacking(full.name)):
-            stat = full.stat()
-            files.append(CaptureFile(root, path, stat.st_size, stat.st_mtime_ns))
+            stat = full.stat() if full.exists() else None  # of a broken link nothing is known
+            files.append(CaptureFile(root, path, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0))
         else:
             others.append(path)
             ignored[full.suffix.lower() or "no suffix"] += 1
@@ -151,7 +164,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
         label_file=labels,
         label_digest=file_sha256(labels) if labels else None,
         others=tuple(others),
-        bare=tuple(_bare_folders(root)),
+        bare=tuple(_bare_folders(root, [*(file.path for file in files), *others])),
     )
     if not listed:
         return source
@@ -169,9 +182,13 @@ def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: 
     if not isinstance(card.labels, PatternLabels):
         return []
     pattern = re.compile(card.labels.pattern)
-    whys = dict.fromkeys(source.others, "is no capture") | dict.fromkeys(source.bare, "an empty folder") | dict(reasons)
+    whys = (
+        dict.fromkeys(source.others, "is no capture")
+        | dict.fromkeys(source.bare, "no capture in the folder")
+        | dict(reasons)
+    )
     classes: dict[str, list[str]] = {}
-    for path in [*held, *whys]:
+    for path in dict.fromkeys([*held, *whys]):
         match = pattern.search(f"{path}/" if path in source.bare else path)
         if match and any(match.groups("")):
             classes.setdefault("/".join(match.groups("")), []).append(path)
@@ -187,16 +204,21 @@ def _first_reason(paths: Sequence[str], whys: Mapping[str, str]) -> str:
     return f"{paths[0]}: {whys.get(paths[0], 'no session')}{more}"
 
 
-def _bare_folders(root: Path) -> Iterator[str]:
-    """Folders below the root, relative to it, in which there is nothing at all."""
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        if not folders and not files and Path(folder) != root:
-            yield Path(folder).relative_to(root).as_posix()
+def _bare_folders(root: Path, paths: Sequence[str]) -> Iterator[str]:
+    """Folders below the root, relative to it, that hold none of the paths: empty ones, and links that lead nowhere."""
+    held = {parent.as_posix() for path in paths for parent in PurePosixPath(path).parents}
+    for folder, folders, _ in os.walk(root):
+        place = Path(folder).relative_to(root)
+        bare = [name for name in sorted(folders) if (place / name).as_posix() not in held and not name.startswith(".")]
+        yield from ((place / name).as_posix() for name in bare)
+        folders[:] = sorted(set(folders) - set(bare))  # what is below is bare, too
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """All files below a folder, by name; links to folders are followed, unless they lead to a folder above."""
+    """All files below a folder, by name, and what cannot be read as one: broken links, pipes.
+
+    Links to folders are followed, unless they lead to a folder above.
+    """
     stat = folder.stat()
     here = (stat.st_dev, stat.st_ino)
     if here in above:
@@ -210,7 +232,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for entry in entries:
         if entry.is_dir():
             yield from _walk(entry, above | {here})
-        elif entry.is_file():
+        else:
             yield entry
 
 
@@ -240,6 +262,8 @@ def _is_capture(path: Path) -> bool:
     if suffixes and suffixes[-1] in SUFFIXES:
         return True
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(4) in CAPTURE_MAGICS
     except OSError:

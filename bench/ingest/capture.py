@@ -157,29 +157,35 @@ def read_capture(path: str | Path, options: IngestOptions = _DEFAULT, *, work: P
     )
 
 
-def join_captures(paths: Sequence[Path], target: Path) -> None:
+def join_captures(paths: Sequence[Path], target: Path) -> tuple[Path, ...]:
     """Write the captures that one file was rotated into as one, by the times of their first records.
 
-    Raises :class:`InputError` where one is no capture, or they are not of one kind.
+    Returns those that were left out, as they are damaged or no captures: what comes after a damaged record would be
+    lost.  Nothing is written where less than two are left.  Raises :class:`InputError` where these are not of one kind.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         parts = []
         for path in paths:
-            data = _load(path, Path(work))[1]
-            if capture_format(data) is None:
-                why, remedy = what_it_is(data[:4096].tobytes())
-                raise InputError("not-a-capture", f"{path}: is no pcap or pcapng capture ({why}); {remedy}")
-            parts.append(data)
-        parts.sort(key=first_time)
-        try:
-            with target.open("wb") as file:
-                for piece in joined(parts):
-                    file.write(piece.data)
-        except ValueError as error:
-            names = ", ".join(path.name for path in paths)
-            raise InputError(
-                "bad-options", f"{paths[0].parent}: {names} cannot be joined ({error}); join them by mergecap"
-            ) from error
+            try:
+                _, data, damage, _ = _load(path, Path(work))
+            except InputError:
+                continue
+            notes = Walk()
+            if not damage and capture_format(data) and (time := first_time(data, notes)) is not None:
+                parts.append((time, path, data))
+        parts.sort(key=lambda part: part[0])
+        if len(parts) > 1:
+            try:
+                with target.open("wb") as file:
+                    for piece in joined([data for _, _, data in parts]):
+                        file.write(piece.data)
+            except ValueError as error:
+                names = ", ".join(path.name for path in paths)
+                raise InputError(
+                    "bad-options", f"{paths[0].parent}: {names} cannot be joined ({error}); join them by mergecap"
+                ) from error
+    kept = {path for _, path, _ in parts} if len(parts) > 1 else set()
+    return tuple(path for path in paths if path not in kept)
 
 
 def link_name(link: int) -> str:

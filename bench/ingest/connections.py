@@ -13,8 +13,8 @@ from bench.ingest.headers import transport_offset
 from bench.ingest.links import u32
 from bench.schema import MARK_COPY, MARK_KEEPALIVE, MARK_RETRANSMISSION
 
-#: SHA-256 of headers.py, 16 hex digits: see `headers.COMPILED_IN`
-COMPILED_IN: Final = "bbdfa21f0a8f6e1a"
+#: SHA-256 of headers and schema, 16 hex digits: see `headers.COMPILED_IN`
+COMPILED_IN: Final = "dd8573f1927721b4"
 
 COPY_WINDOW: Final = 5_000_000  # ns: an equal packet so soon is a second capture of it (our choice)
 REORDERED: Final = 3_000_000  # ns: bytes out of order so soon are a packet that was overtaken (tshark's threshold)
@@ -118,12 +118,13 @@ def _connections(data: Any, packets: Any, begin: int, end: int, cut: bool, sides
             continue
         side, bits, number = (1 if direction[row] > 0 else 0), flags[row], _int(sequence[row])
         if bits & (_SYN | _ACK) == _SYN:
-            if cut and closed and not (opened and number == first):
-                marks[row] |= _BEGINS
-                more += 1
+            if number != first or not opened:  # another connection: its numbers have nothing to do with those before
                 known[:] = False
                 heard[:] = -1
-                closed = False
+                if cut and closed:
+                    marks[row] |= _BEGINS
+                    more += 1
+                    closed = False
             first, opened = number, True
         span = _int(payload_length[row]) + (1 if bits & _SYN else 0) + (1 if bits & _FIN else 0)
         if known[side]:

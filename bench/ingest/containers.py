@@ -47,7 +47,7 @@ _int: Any = np.int64
 _SECTION_BLOCK: Final = 0x0A0D0D0A
 
 #: seconds from the epoch at which times are held, so that a difference of two times fits int64
-_ERA: Final = 2**62 // 10**9
+_ERA: Final = 2**62 // 10**9 - 1
 
 #: where a walk stands: position, byte order; for pcapng interfaces of the section, time of the last packet; how far
 #: the file was touched, and a sum that keeps the compiler from leaving that out; fractions of a second beyond one
@@ -117,10 +117,15 @@ def joined(parts: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
         yield part[24:] if capture_format(part) == "pcap" else part
 
 
-def first_time(data: NDArray[np.uint8]) -> int:
-    """Time of a capture's first record, ns since the Unix epoch, 0 where it has none; ``data`` uint8 ``[bytes]``."""
-    batch = next(walk(data, Walk()), None)
-    return 0 if batch is None else int(batch[0, TIME])
+def first_time(data: NDArray[np.uint8], notes: Walk) -> int | None:
+    """Time of a sound capture's first record, ns since the Unix epoch, 0 where it has none; None where it is damaged.
+
+    ``data`` uint8 ``[bytes]`` is walked to its end.
+    """
+    first = None
+    for batch in walk(data, notes):
+        first = int(batch[0, TIME]) if first is None else first
+    return None if notes.damage else first or 0
 
 
 def walk(data: NDArray[np.uint8], notes: Walk) -> Iterator[NDArray[np.int64]]:

@@ -32,9 +32,9 @@ from bench.ingest.links import (
 from bench.ingest.tunnels import INNER_ETHERNET, INNER_PPP, NO_TUNNEL, TUNNEL_NAMES, may_be_tunnel, tunnel
 from bench.schema import MARK_FRAGMENT, MARK_TUNNELLED
 
-#: SHA-256 of links.py and tunnels.py, 16 hex digits: numba compiles a file again when that file changes, and knows
-#: nothing of the files whose functions it takes in (a test compares)
-COMPILED_IN: Final = "6aeec0205bbff381"
+#: SHA-256 of links, tunnels, containers, options and schema, 16 hex digits: numba compiles a file again when that file
+#: changes, and knows nothing of the files whose functions and constants it takes in (a test compares)
+COMPILED_IN: Final = "284eaa6bab6db00f"
 
 #: words of a session key: lower end point's address, higher end point's, then ports, protocol, IP version, VLAN
 KEY_WORDS: Final = 5
@@ -173,15 +173,18 @@ def _unusual(
     data: Any, layer: tuple[int, int, int, int, int], end: int, tunnels: Any, wanted: int
 ) -> tuple[int, int, int, int, int, int]:
     """What counts of a packet that is no whole TCP packet, and its marks: `_unwrapped`, and no later fragment."""
-    mark = 0
     ip, protocol, segment, total, part = layer
+    mark = MARK_FRAGMENT if part == _FIRST else 0
     if part != _LATER and may_be_tunnel(data, segment, end, protocol):
-        ip, protocol, segment, total, part, mark = _unwrapped(data, layer, end, tunnels, wanted)
+        ip, protocol, segment, total, part, tunnelled = _unwrapped(data, layer, end, tunnels, wanted)
+        mark |= tunnelled
     if protocol == _TCP or protocol == _UDP:
         if part == _LATER:
             protocol = reason(LATER_FRAGMENT, max(ip + total - segment, 0))
         elif part == _FIRST:
             mark |= MARK_FRAGMENT
+    elif part == _LATER and wanted and (protocol == 47 or protocol == 4 or protocol == 41):
+        protocol = reason(LATER_FRAGMENT, max(ip + total - segment, 0))  # of a tunnel: it would have been unwrapped
     elif protocol >= 0:
         protocol = reason(OTHER_PROTOCOL, protocol)
     return ip, protocol, segment, total, part, mark

@@ -12,7 +12,7 @@ from bench.ingest.capture import CaptureIndex, read_capture
 from bench.ingest.links import LINK_NAMES
 from bench.ingest.options import IngestOptions
 from bench.ingest.sessions import Columns
-from bench.schema import CLIENT_BY
+from bench.schema import CLIENT_BY, is_cut
 
 _DEFAULT: Final = IngestOptions()
 ETHERNET_PACKET: Final = 1500  # bytes: what a packet of Ethernet has at most without jumbo frames
@@ -119,7 +119,7 @@ def details(index: CaptureIndex) -> dict[str, Any]:
         "lost_fragment_bytes": remarks.lost_fragment_bytes,
         "snaplen": max(remarks.snap_lengths, default=0),
         "captured_payload_bytes": captured_payload(packets),
-        "cut_packets": int(np.count_nonzero(packets["captured"] < packets["length"])),
+        "cut_packets": int(is_cut(packets["captured"], packets["payload"], packets["payload_length"]).sum()),
         "large_packets": int(np.count_nonzero(packets["length"] > ETHERNET_PACKET)),
         "copies": remarks.copies,
         "retransmissions": remarks.retransmissions,

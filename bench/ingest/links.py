@@ -68,7 +68,7 @@ CARRIED_NAMES: Final = {
     0: "unknown",
     _WIRELESS: "802.11 without data or encrypted",
     _LLC_NUMBER: "802.2 LLC",
-    _PPP_NUMBER: "PPP control",
+    _PPP_NUMBER: "PPP without plain IP",
     _MPLS_NUMBER: "MPLS without IP",
     0x0806: "ARP",
     0x0842: "wake on LAN",
@@ -235,6 +235,11 @@ def ethertype(data: Any, at: int, end: int, kind: int) -> int:
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def vlan(data: Any, frame: int, end: int, link: int) -> int:
     """The VLAN of the outermost tag of an Ethernet or cooked frame, 0 where it has none."""
+    for _ in range(_MOST_WRAPS):
+        if link not in _WRAPPING:
+            break
+        skip, link = _wrapped(data, frame, end, link)
+        frame += max(skip, 0)
     if link not in _TYPED:
         return 0
     header = 14 if link == 1 else 16 if link == 113 else 20

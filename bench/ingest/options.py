@@ -33,7 +33,9 @@ class IngestOptions:
     by_vlan: bool = False  # one 5-tuple in two VLANs is two sessions
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check the values; the order of words tells nothing."""
+        for name in ("decap", "filter"):
+            object.__setattr__(self, name, tuple(sorted(set(getattr(self, name)))))
         if self.idle_timeout is not None and not 0 < self.idle_timeout <= LONGEST_TIMEOUT:  # nor is nan
             raise InputError(
                 "bad-timeout",
@@ -59,7 +61,7 @@ class IngestOptions:
         """The rules that are not the default's, JSON types."""
         fields = {f.name: f.default for f in dataclasses.fields(IngestOptions)}
         values = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
-        return values | {name: sorted(values[name]) for name in ("decap", "filter") if name in values}
+        return values | {name: list(values[name]) for name in ("decap", "filter") if name in values}
 
     @classmethod
     def from_dict(cls, rules: Mapping[str, Any]) -> "IngestOptions":

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from bench.ingest.links import u16, u32
+from bench.ingest.links import u16
 from bench.ingest.options import TUNNELS
 
 #: kinds that are counted, by the number that `tunnel` gives; ERSPAN is a kind of GRE and asked for by its own word
@@ -90,7 +90,7 @@ def _in_udp(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
     if target == 2152 and data[body] & 0xF0 == 0x30 and data[body + 1] == 255:
         return _GTP, _BIT_OF_GTP, _behind_gtp(data, body, end), INNER_IP
     if target == _TEREDO_PORT or source == _TEREDO_PORT:
-        inner = _behind_teredo(data, body, end)
+        inner = _behind_teredo(data, body, end, at + u16(data, at + 4))
         return (_TEREDO, _BIT_OF_TEREDO, inner, INNER_IP) if inner >= 0 else none
     return none
 
@@ -98,10 +98,12 @@ def _in_udp(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _behind_gtp(data: Any, at: int, end: int) -> int:
     """Where the packet behind a GTP-U header begins; ``end`` where that is cut."""
-    more, at = data[at] & 0x07, at + 8
-    if not more:
+    flags, at = data[at], at + 8
+    if not flags & 0x07:
         return at
     at += 4
+    if not flags & 0x04:  # the last of the four bytes names an extension only then (3GPP TS 29.281, 5.1)
+        return min(at, end)
     for _ in range(_MOST_EXTENSIONS):
         if at > end or data[at - 1] == 0:
             break
@@ -112,13 +114,15 @@ def _behind_gtp(data: Any, at: int, end: int) -> int:
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _behind_teredo(data: Any, at: int, end: int) -> int:
-    """Where the IPv6 packet behind Teredo's indications begins, or -1 where there is none (RFC 4380)."""
+def _behind_teredo(data: Any, at: int, end: int, stop: int) -> int:
+    """Where the IPv6 packet behind Teredo's indications begins, or -1 where none fits before ``stop`` (RFC 4380)."""
     if at + 4 <= end and u16(data, at) == 1:  # authentication: lengths of identifier and value, then 9 bytes
         at += 13 + _int(data[at + 2]) + _int(data[at + 3])
     if at + 8 <= end and u16(data, at) == 0:  # origin
         at += 8
-    return at if at < end and data[at] >> 4 == 6 else -1
+    if at + 40 > end or data[at] >> 4 != 6 or at + 40 + u16(data, at + 4) > stop:
+        return -1
+    return at
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -127,7 +131,9 @@ def _in_gre(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
     if at + 4 > end:
         return _GRE, _BIT_OF_GRE, end, INNER_IP
     flags, kind = u16(data, at), u16(data, at + 2)
-    header = 4 + 4 * (_int(flags >> 15) + _int(flags >> 13 & 1) + _int(flags >> 12 & 1))
+    header = 4 + 4 * (_int((flags >> 15 | flags >> 14) & 1) + _int(flags >> 13 & 1) + _int(flags >> 12 & 1))
+    if flags & 0x4000:  # a route stands before the packet (RFC 1701), which nobody sends
+        return _GRE, 0, end, INNER_IP
     if flags & 7 == 1:
         header += 4 * _int(flags >> 7 & 1)  # an acknowledgement
     inner = min(at + header, end)
@@ -140,6 +146,8 @@ def _in_gre(data: Any, at: int, end: int) -> tuple[int, int, int, int]:
     if kind == 0x88BE:  # type I has no header of its own, type II comes with sequence numbers
         return _GRE, _BIT_OF_ERSPAN, min(inner + (8 if flags & 0x1000 else 0), end), INNER_ETHERNET
     if kind == 0x22EB:  # type III; the last bit tells of eight bytes more
-        more = inner + 12 <= end and u32(data, inner + 8) & 1
-        return _GRE, _BIT_OF_ERSPAN, min(inner + (20 if more else 12), end), INNER_ETHERNET
+        whole = inner + 12 <= end
+        more = whole and data[inner + 11] & 1
+        frame = INNER_IP if whole and u16(data, inner + 10) >> 10 & 31 == 2 else INNER_ETHERNET
+        return _GRE, _BIT_OF_ERSPAN, min(inner + (20 if more else 12), end), frame
     return _GRE, 0, inner, INNER_IP

@@ -31,7 +31,7 @@ from bench.runs.guards import (
     unchanged,
 )
 from bench.runs.results import Predictions
-from bench.schema import Samples, drawn_order
+from bench.schema import Samples, drawn_order, is_cut
 from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.spec import RunSpec, named_seed
@@ -140,10 +140,11 @@ def _cut(store: Store, test: Samples) -> dict[str, float]:
     rows = np.arange(sizes.sum()) + np.repeat(
         np.asarray(store.session("first_packet"))[sessions] - np.cumsum(sizes) + sizes, sizes
     )
-    payload = np.asarray(store.packet("payload_length"))[rows].astype(np.int64)
-    held = np.asarray(store.packet("captured"))[rows].astype(np.int64) - np.asarray(store.packet("payload"))[rows]
-    cut = np.count_nonzero(held < payload)
-    return {"test_cut_packets": cut / np.count_nonzero(payload)} if cut else {}
+    captured, payload, length = (
+        np.asarray(store.packet(name))[rows] for name in ("captured", "payload", "payload_length")
+    )
+    cut = np.count_nonzero(is_cut(captured, payload, length))
+    return {"test_cut_packets": cut / np.count_nonzero(length)} if cut else {}
 
 
 def _check(

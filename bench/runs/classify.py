@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,20 @@ from bench.splits.sampling import windows
 _SESSIONS = "sessions"  # the only task of the passing store
 
 
+EARLIER: Final = {"sessions": "5tuple"}  # how captures were read by the code of runs that do not tell
+UNTOLD: Final = (
+    "the run does not tell how its captures were read: sessions are cut by 5-tuple, and their client is told by the "
+    "handshake, where it was the first sender; train anew for one rule on both sides"
+)
+
+
 @dataclass(frozen=True)
 class Classified:
     """The sessions of a capture and what a model says of them."""
 
     rows: list[dict[str, Any]]  # a session each: end points, packets, class and probability
     left_out: dict[str, int]  # sessions that the run's filter leaves out, by reason
+    notes: tuple[str, ...] = ()  # what its answers cannot be read without
 
 
 def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device: str = "cpu") -> Classified:
@@ -44,7 +52,8 @@ def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device
     `bench.runs.models.fitted` does.
     """
     result = record.result()
-    rules = IngestOptions.from_dict(result.ingest)
+    told = result.ingest is not None
+    rules = IngestOptions.from_dict(result.ingest if result.ingest is not None else EARLIER)
     seen = inspect(capture, rules)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
         raise InputError(
@@ -74,7 +83,12 @@ def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device
         labelled = [_row(store, int(s), answer, classes) for s, answer in zip(rows, answers, strict=True)]
         short = int(stay.sum()) - len(rows)
         left_out |= {"no window": short} if short else {}
-        return Classified(labelled, {reason: number for reason, number in left_out.items() if number})
+        notes = [] if told else [UNTOLD]
+        notes += [
+            f"{capture}: damaged at byte {one['offset']}: {one['reason']}; what comes after is not classified"
+            for one in seen["damage"]
+        ]
+        return Classified(labelled, {reason: n for reason, n in left_out.items() if n}, tuple(notes))
 
 
 def _row(store: Store, session: int, answer: NDArray[np.float32], classes: list[str]) -> dict[str, Any]:

@@ -92,9 +92,7 @@ class RunResult:
     environment: dict[str, Any]  # see `bench.environment`
     split: SplitSummary
     reads: list[str] = field(default_factory=list)  # what the method read, of what it declares
-    #: how the store's captures were read, where not by default (`IngestOptions.unusual`); earlier runs do not say, and
-    #: knew sessions by 5-tuple alone
-    ingest: dict[str, Any] = field(default_factory=lambda: {"sessions": "5tuple"})
+    ingest: dict[str, Any] | None = None  # how the store's captures were read (`IngestOptions.unusual`); None: not told
 
     def save(self, path: Path) -> None:
         """Write JSON."""
