@@ -149,6 +149,15 @@ def test_inspect_walks_a_folder_with_bad_captures_as_rows(bench, folder):
     assert status == 2 and "no capture" in err
 
 
+def test_processes_of_a_pktap_capture_are_counted(tmp_path):
+    frames = []
+    for number, name in enumerate((b"Safari", b"Mail", b"Safari")):
+        head = struct.pack("<III", 108, 1, 1) + bytes(44) + name.ljust(17, b"\0") + bytes(35)
+        frames.append(head + ether(ipv4((CLIENT[0], 40000 + number), SERVER, payload=b"x")))
+    (tmp_path / "a.pcap").write_bytes(pcap(frames, link=258))
+    assert inspect(tmp_path / "a.pcap")["processes"] == {"Safari": 2, "Mail": 1}
+
+
 # --- how captures were made ---------------------------------------------------------------------------------------
 
 

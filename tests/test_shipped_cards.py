@@ -36,7 +36,8 @@ def test_iot_sentinel_labels_sessions_and_joins_devices_of_one_type(tmp_path, ho
     for device, number in devices.items():
         for n in range(number):
             name = f"captures/{device}/Setup-{'AC'[n % 2]}-{n}-STA.pcap"
-            captures[name] = talk(5000, b"abc") + talk(5001, b"abc", 1001.0) + talk(5002, b"", 1002.0)
+            captures[name] = talk(5000, b"abc") + talk(5001, b"abc", 1001.0)
+            captures[name] += talk(5002, b"", 1002.0 + len(captures))  # equal captures would be one group
             rows += [row(name, device, 5000, tls=1), row(name, device, 5001, start=1001.0)]
     write(tmp_path / "set", captures, rows)
     report = prepare_dataset(find_card("iot-sentinel"), tmp_path / "set", home=home).report

@@ -1,5 +1,6 @@
 """What the ingest sees in a capture, for people: counts, how it was made, what is remarkable."""
 
+import collections
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from bench.ingest.sessions import Columns
 from bench.schema import CLIENT_BY, is_cut
 
 _DEFAULT: Final = IngestOptions()
+_COMMAND, _COMMAND_BYTES = 56, 17  # where a PKTAP header has the process's name
 ETHERNET_PACKET: Final = 1500  # bytes: what a packet of Ethernet has at most without jumbo frames
 
 #: counts of `inspect` that a row of the table of several captures has, and that are summed
@@ -132,7 +134,19 @@ def details(index: CaptureIndex) -> dict[str, Any]:
         "sorted_sessions": remarks.sorted_sessions,
         "clocks": list(remarks.resolutions),
         "tools": list(remarks.tools),
+        **({"processes": _processes(index)} if "PKTAP" in index.link_types else {}),
     }
+
+
+def _processes(index: CaptureIndex) -> dict[str, int]:
+    """Of a PKTAP capture: the sessions of each process (as the system calls it), by their first packets."""
+    names: collections.Counter[str] = collections.Counter()
+    header = 28 if index.format == "pcapng" else 16
+    with index.bytes_path.open("rb") as file:
+        for row in index.sessions["first_packet"].tolist():
+            file.seek(int(index.packets["record"][row]) + header + _COMMAND)
+            names[file.read(_COMMAND_BYTES).split(b"\0")[0].decode("utf-8", "replace")] += 1
+    return dict(names.most_common())
 
 
 def captured_payload(packets: Columns) -> int:
