@@ -113,6 +113,18 @@ def test_twenty_runs_of_then_are_found_done(demo, runs):
         assert outcome.metrics == record.metrics
 
 
+@pytest.fixture
+def one_thread():
+    """Sums of several threads differ in their last digits, and training carries that on."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_twenty_runs_are_the_same_today(demo, runs, tmp_path):
     """Computed again: the same samples, and the same probabilities but for the last digits of other processors."""
     old, new = then(runs), Tracker(tmp_path)

@@ -52,6 +52,7 @@ from bench.data.sources import (
     capture_group,
     empty_classes,
     find_captures,
+    same_folder,
     source_folder,
     with_joined,
 )
@@ -452,7 +453,7 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
     manifest = store.manifest
     entries: list[CaptureEntry | UnreadableEntry] = [*manifest.captures, *manifest.unreadable]
     known = {entry.path: entry for entry in entries}
-    if (manifest.card, manifest.options) != (card.digest, options) or not _same_folder(manifest, card, source):
+    if (manifest.card, manifest.options) != (card.digest, options) or not same_folder(manifest, card, source):
         return None
     sizes = {capture.path: capture.bytes for capture in manifest.captures}
     if not all(_has_size(store.unpacked / name, sizes[p]) for p, name in sources.unpacked.items()):
@@ -468,22 +469,6 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
     if sources != here:
         write_json(path / "sources.json", plain(here))
     return store
-
-
-def _same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
-    """Whether a store was made of files of these names and sizes, and the same were no captures or gave no class."""
-    matched = [report.met if report else None for report in (source.files_report, manifest.files)]
-    if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
-        return False
-    sizes = {one.path: one.size for one in manifest.captures} | {one.path: one.size for one in manifest.unreadable}
-    if {file.path: file.size for file in source.files} != sizes:
-        return False
-    silent = {one.path: "" for one in manifest.empty} | {one.path: "" for one in manifest.unreadable}
-    held = {capture.path: capture.sessions for capture in manifest.captures}
-    lost = [one.name for one in empty_classes(card, source, held, silent)]
-    if lost != [one.name for one in manifest.empty_classes]:
-        return False
-    return all(entry.sha256 for entry in manifest.unreadable)  # one could not even be opened: perhaps it can now
 
 
 def _check_owner(path: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.data.cards import Card, FileLabels, PatternLabels, SessionLabels
 from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, unpacking
-from bench.data.manifest import EmptyClass, FilesReport
+from bench.data.manifest import EmptyClass, FilesReport, Manifest
 from bench.data.store import path_value
 from bench.environment import code_digest
 from bench.errors import InputError
@@ -197,6 +197,22 @@ def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: 
         for name, paths in sorted(classes.items())
         if not any(held.get(path) for path in paths)
     ]
+
+
+def same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
+    """Whether a store was made of files of these names and sizes, and the same were no captures or gave no class."""
+    matched = [report.met if report else None for report in (source.files_report, manifest.files)]
+    if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
+        return False
+    sizes = {one.path: one.size for one in manifest.captures} | {one.path: one.size for one in manifest.unreadable}
+    if {file.path: file.size for file in source.files} != sizes:
+        return False
+    silent = {one.path: "" for one in manifest.empty} | {one.path: "" for one in manifest.unreadable}
+    held = {capture.path: capture.sessions for capture in manifest.captures}
+    lost = [one.name for one in empty_classes(card, source, held, silent)]
+    if lost != [one.name for one in manifest.empty_classes]:
+        return False
+    return all(entry.sha256 for entry in manifest.unreadable)  # one could not even be opened: perhaps it can now
 
 
 def _first_reason(paths: Sequence[str], whys: Mapping[str, str]) -> str:
