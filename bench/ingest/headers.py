@@ -140,7 +140,7 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, tally: Any, wanted: i
         protocol, segment, total, part = ip, _int(0), _int(0), _WHOLE
         if ip >= 0:
             protocol, segment, total, part = _internet(data, ip, end, frame, frame + batch[i, WIRE])
-            if protocol != _TCP or part != _WHOLE:
+            if part != _WHOLE or (protocol != _TCP and not _plain_udp(data, segment, end, protocol)):
                 layer = (ip, protocol, segment, total, _int(part))
                 ip, protocol, segment, total, part, mark = _unusual(data, layer, end, tunnels, wanted)
         if protocol >= 0:
@@ -166,6 +166,12 @@ def decode(data: Any, batch: Any, columns: Any, keys: Any, tally: Any, wanted: i
         row += 1
     clock[_LAST], clock[_STARTED] = last, 1
     return row
+
+
+@njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _plain_udp(data: Any, segment: int, end: int, protocol: int) -> bool:
+    """Whether a whole packet is UDP in which no tunnel can be."""
+    return protocol == _UDP and not may_be_tunnel(data, segment, end, protocol)
 
 
 @njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -207,7 +213,7 @@ def _skip(why: int, skipped: Any, protocols: Any, carried: Any, lost: Any) -> No
 def _known_by(data: Any, ip: int, segment: int, payload: int, end: int, protocol: int) -> tuple[int, int]:
     """Numbers of 32 and of 16 bits that are equal in equal packets and rarely in others."""
     if protocol == _TCP:
-        return u32(data, segment + 4), u16(data, segment + 8) ^ u16(data, segment + 10)
+        return u32(data, segment + 4), u16(data, segment + 10)
     return u32(data, payload) if payload + 4 <= end else _int(0), u16(data, ip + 4)
 
 
