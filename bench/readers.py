@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bench.errors import InputError
-from bench.schema import Samples, SessionStore
+from bench.schema import Samples, SessionStore, by_capture
 
 if TYPE_CHECKING:
     from bench.ingest import packet_bytes
@@ -357,11 +357,9 @@ class _Packets:
         One after the other: memory decides the speed, and threads gained nothing in measurements (two cores).
         """
         capture = self.of_session("capture")
-        order = np.lexsort((self._begin, capture))  # forwards through the file, whatever the samples' order
-        numbers, begins = np.unique(capture[order], return_index=True)
-        for number, samples in zip(numbers, np.split(order, begins[1:]), strict=False):  # no capture: one empty part
+        for number, samples in by_capture(capture, self._begin):  # forwards through the file, whatever their order
             places = (samples[:, None] * each + np.arange(each)).reshape(-1)
-            yield _constant(self._store.capture_bytes(int(number))), places
+            yield _constant(self._store.capture_bytes(number)), places
 
 
 #: what reads the store, by view

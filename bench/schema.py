@@ -6,7 +6,7 @@ Everything an experiment needs from the capture itself is addressed by the packe
 holds no traffic bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -70,10 +70,41 @@ CAPTURE_MAGICS: Final[dict[bytes, str]] = {
 NO_CLASS: Final = -1  # a session that a task does not use
 
 
+def held_payload(captured: NDArray[Any], payload: NDArray[Any], payload_length: NDArray[Any]) -> NDArray[np.int64]:
+    """How much payload of packets was captured, bytes, by these packet columns, int or uint: int64 ``[packets]``."""
+    held: NDArray[np.int64] = np.clip(captured.astype(np.int64) - payload, 0, payload_length)
+    return held
+
+
 def is_cut(captured: NDArray[Any], payload: NDArray[Any], payload_length: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which packets lack payload that their headers declare, by these packet columns, uint: bool ``[packets]``."""
-    result: NDArray[np.bool_] = captured.astype(np.int64) - payload < payload_length
-    return result & (payload_length > 0)
+    """Which packets lack payload that their headers declare, by these packet columns, int or uint: ``[packets]``."""
+    cut: NDArray[np.bool_] = held_payload(captured, payload, payload_length) < payload_length
+    return cut
+
+
+def by_capture(capture: NDArray[Any], *then: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each capture's number, and the positions of what is of it: int64 ``[some]``, in the order of ``then``.
+
+    ``capture`` and ``then`` are int ``[all]``; where ``then`` tells nothing positions stay in order.
+    """
+    order = np.lexsort((*then, capture))
+    numbers, begins = np.unique(capture[order], return_index=True)
+    yield from zip(numbers.tolist(), np.split(order, begins[1:]), strict=False)  # without a capture: one empty part
+
+
+def numbered(table: NDArray[Any]) -> NDArray[np.int64]:
+    """int64 ``[rows]``: equal rows of an int or uint ``[rows, columns]`` get equal numbers, from 0 on.
+
+    Numbers follow the order of the rows' bytes.
+
+    >>> numbered(np.array([[1, 2], [0, 2], [1, 2]], np.uint8)).tolist()
+    [1, 0, 1]
+    """
+    if not len(table):
+        return np.zeros(0, np.int64)
+    # equally long byte strings compare like the rows: NumPy's stripped trailing zeros change nothing
+    text = np.ascontiguousarray(table).view(f"S{table.itemsize * table.shape[1]}").ravel()
+    return np.unique(text, return_inverse=True)[1].astype(np.int64)
 
 
 @dataclass(frozen=True)

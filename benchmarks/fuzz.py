@@ -456,7 +456,7 @@ def kept_cases() -> Iterator[tuple[str, bytes, IngestOptions]]:
     """Name, capture and options of the findings that are kept."""
     for path in sorted(KEPT.glob("*.json")):
         described = json.loads(path.read_text())
-        yield path.stem, path.with_suffix(".bin").read_bytes(), IngestOptions.from_dict(described["options"])
+        yield path.stem, path.with_suffix(".bin").read_bytes(), IngestOptions(**described["options"])
 
 
 # --- the run ---
@@ -566,7 +566,7 @@ def main() -> int:
         number, name, rules = json.loads(described.read_text())
         data, trace = (Path(folder) / "capture").read_bytes(), (Path(folder) / "trace.txt").read_text()
         what = f"ended by signal {-status}" if status < 0 else f"took too long, or ended with {status}"
-        keep(options.keep, Case(number, name, data, IngestOptions.from_dict(rules)), options.seed, what, trace)
+        keep(options.keep, Case(number, name, data, IngestOptions(**rules)), options.seed, what, trace)
     return 1
 
 

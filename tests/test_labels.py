@@ -18,12 +18,12 @@ from bench.data.labels import (
     five_tuples,
     label_remarks,
     label_table,
-    numbers,
     read_label_file,
 )
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.ingest import IngestOptions
+from bench.schema import numbered
 
 
 @pytest.fixture
@@ -368,7 +368,7 @@ tuples = st.lists(st.tuples(st.sampled_from([6, 17]), st.sampled_from([4, 6]), e
 def test_five_tuples_are_equal_where_they_should_be(rows):
     protocol, version, a, b = zip(*rows, strict=True)
     columns = [(np.array([ip for ip, _ in end], "S16"), np.array([port for _, port in end])) for end in (a, b)]
-    number = numbers(five_tuples(np.array(protocol), np.array(version), columns))
+    number = numbered(five_tuples(np.array(protocol), np.array(version), columns))
     known = [(p, v, *sorted(two)) for p, v, *two in rows]
     for i, one in enumerate(known):
         for j, other in enumerate(known):

@@ -38,7 +38,7 @@ SHARES: Final = {
     "clock_back": "captures whose clock steps back",
 }
 #: counts of `bench.ingest.inspection.details` that captures are asked for
-_OF_CAPTURES: Final = ("lost_fragment_bytes", "steps_back", "odd_fractions", "contradictions")
+_OF_CAPTURES: Final = ("lost_fragment_bytes", "steps_back", "odd_fractions", "contradictions", "turned")
 
 _BY_HANDSHAKE: Final = 2  # `schema.CLIENT_BY`: SYN or SYN-ACK
 

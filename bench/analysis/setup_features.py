@@ -15,7 +15,10 @@ from bench.analysis.audit_record import SetUpScore
 from bench.analysis.capture_setup import cut_packets, said
 from bench.analysis.data_quality import Pool
 from bench.data.store import Store
-from bench.schema import CAPTURE_MAGICS, MARK_COPY
+from bench.ingest.containers import frames
+from bench.ingest.links import VLAN_TAGS
+from bench.render.table import some
+from bench.schema import MARK_COPY, by_capture
 from bench.scores.metrics import counts, precision_recall_f1
 from bench.splits.split import Split
 
@@ -46,9 +49,6 @@ REACH: Final = 0.5  # of the way to the best run: who goes further is marked (ou
 NONE: Final = -1
 _DEPTH: Final = 20  # of a tree on one feature (our choice): one of 10 does not tell 36 captures by their lengths
 _TREES: Final = 100  # of the forest on all (our choice)
-_VLAN_TAGS: Final = (0x8100, 0x88A8, 0x9100)
-_LONG_RECORDS: Final = (bytes.fromhex("a1b2cd34"), bytes.fromhex("34cdb2a1"))  # pcap's "modified" layout
-_SIMPLE_BLOCK: Final = 3  # of pcapng
 
 
 def setup_features(store: Store, session: Ints) -> Features:
@@ -106,9 +106,7 @@ def _of_headers(store: Store, session: Ints) -> Features:
     capture = np.asarray(store.session("capture"))[session]
     names = ("VLAN", "MAC vendor", "client TTL", "server TTL", "IP id")
     found = {name: np.full(len(session), NONE, np.int64) for name in names}
-    order = np.argsort(capture, kind="stable")
-    numbers, begins = np.unique(capture[order], return_index=True)
-    for number, here in zip(numbers.tolist(), np.split(order, begins[1:]), strict=True):
+    for number, here in by_capture(capture):
         packets = _Packets(store, number)
         for name, side in zip(("client TTL", "server TTL"), sides, strict=True):
             found[name][here] = packets.hops(side[here])
@@ -131,8 +129,6 @@ class _Packets:
 
     def __init__(self, store: Store, capture: int) -> None:
         self.store, self.data = store, store.capture_bytes(capture)
-        self.is_pcapng = CAPTURE_MAGICS.get(self.data[:4].tobytes()) == "pcapng"
-        self.header = 24 if self.data[:4].tobytes() in _LONG_RECORDS else 16
 
     def number(self, at: Ints, size: int) -> Ints:
         """The big-endian number in so many bytes; NONE where these are not in the file."""
@@ -150,11 +146,7 @@ class _Packets:
 
     def frame(self, row: Ints) -> Ints:
         """Where the frame begins, behind the record's header."""
-        record = np.asarray(self.store.packet("record"))[row]
-        if not self.is_pcapng:
-            return record + self.header
-        kind = self.number(record, 1) | self.number(record + 3, 1)  # a small number in either byte order
-        return record + np.where(kind == _SIMPLE_BLOCK, 12, 28)
+        return frames(self.data, np.asarray(self.store.packet("record"))[row])
 
     def hops(self, row: Ints) -> Ints:
         """TTL or hop limit."""
@@ -169,7 +161,7 @@ class _Packets:
     def vlan(self, row: Ints) -> Ints:
         """VLAN of an Ethernet frame's outermost tag, 0 without one."""
         frame = self.frame(row)
-        tagged = np.isin(self.number(frame + 12, 2), _VLAN_TAGS)
+        tagged = np.isin(self.number(frame + 12, 2), VLAN_TAGS)
         return np.where(tagged, self.number(frame + 14, 2) & 0xFFF, 0)
 
     def vendor(self, row: Ints) -> Ints:
@@ -250,11 +242,10 @@ def told(scores: Sequence[SetUpScore]) -> list[str]:
         marked = sorted((row for row in scores if row.split == split and row.reach > REACH), key=lambda r: -r.macro_f1)
         if marked:
             first = marked[0]
-            found = ", ".join(f"{row.feature} {row.macro_f1:.3f}" for row in marked[:4])
-            more = f" and {len(marked) - 4} more" if len(marked) > 4 else ""
+            found = some([f"{row.feature} {row.macro_f1:.3f}" for row in marked], 4)
             top = "no run is known" if first.best is None else f"best run, {first.best_method}: {first.best:.3f}"
             lines.append(
-                f"split {split}: the capture set-up alone tells classes: macro-F1 {found}{more} "
+                f"split {split}: the capture set-up alone tells classes: macro-F1 {found} "
                 f"(chance {first.chance_macro_f1:.3f}; {top})"
             )
     return lines

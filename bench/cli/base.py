@@ -5,7 +5,7 @@ import functools
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,24 +74,6 @@ def list_option(*words: str, **more: Any) -> Command:
     return click.option(*words, multiple=True, callback=listed, **more)
 
 
-@dataclass(frozen=True)
-class IngestArguments:
-    """How captures are read, as it was typed."""
-
-    idle_timeout: float | None = None
-    sessions: str = "tcp"
-    client: str = "handshake"
-    decap: list[str] = field(default_factory=list)
-    drop_copies: float | None = None
-    filter: list[str] = field(default_factory=list)
-    by_vlan: bool = False
-
-    @property
-    def options(self) -> IngestOptions:
-        """The rules.  Raises :class:`InputError` for what is none."""
-        return IngestOptions(**{**vars(self), "decap": tuple(self.decap), "filter": tuple(self.filter)})
-
-
 _ingest_options: tuple[Command, ...] = (
     click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                  help="Cut a session where no packet comes for so long; none by default."),
@@ -110,7 +92,7 @@ _ingest_options: tuple[Command, ...] = (
 
 
 RESULTS: Final = Path("results")  # where they are kept unless told otherwise
-ingest_options = grouped("ingest", IngestArguments, *_ingest_options)
+ingest_options = grouped("ingest", IngestOptions, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
     help="Folder of the MLflow and Optuna databases.",

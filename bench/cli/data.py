@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.cli.base import (
-    IngestArguments,
     SplitOptions,
     check_classes,
     cli,
@@ -28,6 +27,7 @@ from bench.cli.base import (
 from bench.cli.text import agreement, brief, captures_table, columns, outline, remarked, without_classes
 from bench.errors import InputError
 from bench.files import plain
+from bench.ingest.options import IngestOptions
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -56,7 +56,7 @@ def datasets(name: str | None, as_json: bool) -> None:
 @click.option("--full", is_flag=True, help="All that is known of each capture; as for a single one.")
 @format_option
 @json_option
-def inspect(captures: Sequence[Path], ingest: IngestArguments, full: bool, form: str, as_json: bool) -> None:
+def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str, as_json: bool) -> None:
     """What the ingest sees in captures, and in all captures of a folder: one row each, or everything of one.
 
     Ends with status 1 where one of several is no capture.
@@ -71,13 +71,10 @@ def inspect(captures: Sequence[Path], ingest: IngestArguments, full: bool, form:
     alone, work = len(captures) == len(files) == 1 and not captures[0].is_dir(), bench_home()
     work.mkdir(parents=True, exist_ok=True)
     with PrepareProgress() as progress:
-        seen = inspected(files, ingest.options, alone=alone, work=work, progress=progress)
-    if as_json:
-        emit(True, {"captures": seen}, "")
-    elif full or (alone and form == "text"):
-        click.echo("\n\n".join(outline(capture) for capture in seen))
-    else:
-        click.echo(render(captures_table(seen), form))
+        seen = inspected(files, ingest, alone=alone, work=work, progress=progress)
+    in_full = full or (alone and form == "text")
+    text = "\n\n".join(map(outline, seen)) if in_full else render(captures_table(seen), form)
+    emit(as_json, {"captures": seen}, text)
     if any("error" in capture for capture in seen):
         raise click.exceptions.Exit(1)
 
@@ -114,7 +111,7 @@ class PrepareArguments:
                       help="Captures read at once; one a core by default."))  # fmt: skip
 @ingest_options
 @json_option
-def prepare(dataset: str, asked: PrepareArguments, ingest: IngestArguments, as_json: bool) -> None:
+def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
@@ -128,7 +125,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestArguments, as_j
         return
     source = _downloaded(card, asked.source) if asked.download else asked.source
     options = PrepareOptions(
-        ingest=ingest.options,
+        ingest=ingest,
         switches=asked.switch,
         strict=asked.strict,
         join_captures=asked.join_captures,
@@ -153,11 +150,11 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestArguments, as_j
         tell(other_code(dataset, store, code_of_stores()))
 
 
-def _verify(card: "Card", asked: PrepareArguments, ingest: IngestArguments, as_json: bool) -> None:
+def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
     """Hold a data set's store and captures against their checksums."""
     from bench.data.store import Store
 
-    if (dataclasses.replace(asked, verify=False), ingest) != (PrepareArguments(), IngestArguments()):
+    if (dataclasses.replace(asked, verify=False), ingest) != (PrepareArguments(), IngestOptions()):
         raise InputError("bad-options", "--verify makes nothing; leave the other options out")
     store = Store.find(card.name)
     store.verify()

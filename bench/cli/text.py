@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.files import plain
-from bench.render.table import Table, one_line
+from bench.render.table import Table, one_line, some
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -12,12 +12,6 @@ if TYPE_CHECKING:
     from bench.runs.execute import Outcome
 
 LOUD: Final = 5  # lines of a kind before the rest is counted
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    more = f" and {len(names) - LOUD} more" if len(names) > LOUD else ""
-    return ", ".join(names[:LOUD]) + more
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -82,7 +76,7 @@ def captures_table(seen: Sequence[Mapping[str, Any]]) -> Table:
     from bench.ingest.inspection import TABLED, remarks_of
 
     records = [
-        {"capture": one["capture"], "link types": some(one.get("link_types", []))}
+        {"capture": one["capture"], "link types": some(one.get("link_types", []), LOUD)}
         | {name.replace("_", " "): one.get(name) for name in TABLED}
         | {"remarks": remarks_of(one)}
         for one in seen
@@ -101,8 +95,7 @@ def without_classes(manifest: "Manifest") -> list[str]:
     lines = []
     for one in manifest.files.lacking if manifest.files else ():
         files, archives = one.files, ", ".join(one.archives)
-        named = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
-        needs = [f"missing: {named}" + (f" ({archives})" if archives else "")] if files else []
+        needs = [f"missing: {some(files, 3)}" + (f" ({archives})" if archives else "")] if files else []
         reason = "; ".join([*needs, *one.notes]) or "no capture of theirs has a session that the task uses"
         lines.append(one_line(f"{manifest.name}: task {one.task} lacks {', '.join(one.classes)}: {reason}"))
     return lines
@@ -124,7 +117,7 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
         lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
     lines += label_remarks(manifest.labels)
     lines += [
-        f"{some(paths[1:])} hold what {paths[0]} holds: they are one capture group, remove all but one"
+        f"{some(paths[1:], LOUD)} hold what {paths[0]} holds: they are one capture group, remove all but one"
         for paths in copies[:LOUD]
     ]
     if len(copies) > LOUD:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench.data.cards import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError
-from bench.schema import NO_CLASS
+from bench.schema import NO_CLASS, numbered
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -120,15 +120,6 @@ def session_tuples(sessions: Columns) -> NDArray[np.uint8]:
     """The :func:`five_tuples` of session columns, ``[sessions, bytes]``."""
     ends = [(sessions[f"{side}_ip"], sessions[f"{side}_port"]) for side in ("client", "server")]
     return five_tuples(sessions["protocol"], sessions["ip_version"], ends)
-
-
-def numbers(keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """int64 ``[rows]``: equal rows of bytes get equal numbers, counted from 0 in the order of the bytes."""
-    if not len(keys):
-        return np.zeros(0, np.int64)
-    # equally long byte strings compare like the rows: NumPy's stripped trailing zeros change nothing
-    text = np.ascontiguousarray(keys).view(f"S{keys.shape[1]}").ravel()
-    return np.unique(text, return_inverse=True)[1].astype(np.int64)
 
 
 def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], TaskEntry]:
@@ -247,7 +238,7 @@ def _from_file(
     in_capture = [capture.get(name, -1) for name in names]
     places = np.concatenate([np.array(in_capture, ">i4"), np.asarray(sessions["capture"], ">i4")])
     tuples = np.concatenate([file.tuples, session_tuples(sessions)])
-    key = numbers(np.concatenate([tuples, _bytes_of(places)], axis=1))
+    key = numbered(np.concatenate([tuples, _bytes_of(places)], axis=1))
     start = np.asarray(sessions["start"], np.int64)
     rows = _Keyed(key[: len(names)], file.start)
     ours = _Keyed(key[len(names) :], start if labels.start else np.zeros_like(start))

@@ -25,7 +25,6 @@ from bench.data.labels import (
     LabelFile,
     label_table,
     list_table,
-    numbers,
     read_label_file,
     row_classes,
     session_tuples,
@@ -70,7 +69,7 @@ from bench.environment import code_digest
 from bench.errors import InputError
 from bench.files import file_sha256, locked, plain, write_json, written_folder
 from bench.ingest.options import IngestOptions
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
 
 if TYPE_CHECKING:
     from bench.ingest.capture import CaptureIndex
@@ -360,7 +359,7 @@ class _Build:
     def _write_sessions(self) -> None:
         """Label the sessions; write them and the manifest."""
         joined = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
-        joined["conversation"] = numbers(session_tuples(joined)).astype(np.int32)
+        joined["conversation"] = numbered(session_tuples(joined)).astype(np.int32)
         columns = {name: joined[name] for name in SESSION_COLUMNS}
         paths = [capture.path for capture in self.captures]
         if isinstance(self.card.labels, FileLabels):

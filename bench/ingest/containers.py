@@ -45,6 +45,7 @@ _INTERFACE_BYTES: Final = 1 << 16
 
 _int: Any = np.int64
 _SECTION_BLOCK: Final = 0x0A0D0D0A
+_SIMPLE_BLOCK: Final = 3  # a packet without a time
 
 #: seconds from the epoch at which times are held, so that a difference of two times fits int64
 _ERA: Final = 2**62 // 10**9 - 1
@@ -102,6 +103,17 @@ class Walk:
 def capture_format(data: NDArray[np.uint8]) -> str | None:
     """``"pcap"``, ``"pcapng"`` or None, by the first four of ``data [bytes]`` alone."""
     return CAPTURE_MAGICS.get(data[:4].tobytes())
+
+
+def frames(data: NDArray[np.uint8], record: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the frames of records begin, behind the records' headers: int64 ``[records]``.
+
+    ``data`` is the whole capture, uint8 ``[bytes]``, ``record`` int64 ``[records]`` where its records begin.
+    """
+    if capture_format(data) == "pcap":
+        return record + _PCAP[data[:4].tobytes()][2]
+    kind = data[record] | data[record + 3]  # a small number in either byte order
+    return record + np.where(kind == _SIMPLE_BLOCK, 12, 28)
 
 
 def joined(parts: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

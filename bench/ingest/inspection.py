@@ -10,10 +10,11 @@ import numpy as np
 
 from bench.errors import InputError
 from bench.ingest.capture import CaptureIndex, read_capture
+from bench.ingest.containers import frames
 from bench.ingest.links import LINK_NAMES
 from bench.ingest.options import IngestOptions
 from bench.ingest.sessions import Columns
-from bench.schema import CLIENT_BY, is_cut
+from bench.schema import CLIENT_BY, held_payload, is_cut
 
 _DEFAULT: Final = IngestOptions()
 _COMMAND, _COMMAND_BYTES = 56, 17  # where a PKTAP header has the process's name
@@ -23,7 +24,7 @@ ETHERNET_PACKET: Final = 1500  # bytes: what a packet of Ethernet has at most wi
 TABLED: Final = ("bytes", "packets", "sessions", "tcp_conversations", "udp_conversations", "payload_bytes")
 #: counts that are named in such a row where they are not 0
 REMARKED: Final = (
-    *("cut_packets", "large_packets", "copies", "retransmissions", "keepalives", "contradictions"),
+    *("cut_packets", "large_packets", "copies", "retransmissions", "keepalives", "contradictions", "turned"),
     *("odd_fractions", "steps_back", "jumps_ahead", "lost_fragment_bytes"),
 )
 #: called after each capture: bytes done, bytes in all, captures done, captures in all, packets so far
@@ -129,6 +130,7 @@ def details(index: CaptureIndex) -> dict[str, Any]:
         "dropped": remarks.dropped,
         "clients": {name: number for name, number in zip(CLIENT_BY, by, strict=True) if number},
         "contradictions": remarks.contradictions,
+        "turned": int(np.count_nonzero(packets["direction"][index.sessions["first_packet"]] < 0)),
         "odd_fractions": remarks.odd_fractions,
         **remarks.times,
         "sorted_sessions": remarks.sorted_sessions,
@@ -141,18 +143,16 @@ def details(index: CaptureIndex) -> dict[str, Any]:
 def _processes(index: CaptureIndex) -> dict[str, int]:
     """Of a PKTAP capture: the sessions of each process (as the system calls it), by their first packets."""
     names: collections.Counter[str] = collections.Counter()
-    header = 28 if index.format == "pcapng" else 16
-    with index.bytes_path.open("rb") as file:
-        for row in index.sessions["first_packet"].tolist():
-            file.seek(int(index.packets["record"][row]) + header + _COMMAND)
-            names[file.read(_COMMAND_BYTES).split(b"\0")[0].decode("utf-8", "replace")] += 1
+    data = np.memmap(index.bytes_path, np.uint8, mode="r") if len(index.packets["record"]) else np.zeros(4, np.uint8)
+    for frame in frames(data, index.packets["record"][index.sessions["first_packet"]]).tolist():
+        command = data[frame + _COMMAND : frame + _COMMAND + _COMMAND_BYTES].tobytes()
+        names[command.split(b"\0")[0].decode("utf-8", "replace")] += 1
     return dict(names.most_common())
 
 
 def captured_payload(packets: Columns) -> int:
     """How many bytes of payload the packets hold that were captured."""
-    held = np.asarray(packets["captured"], np.int64) - packets["payload"]
-    return int(np.clip(held, 0, packets["payload_length"]).sum())
+    return int(held_payload(packets["captured"], packets["payload"], packets["payload_length"]).sum())
 
 
 def why_empty(index: CaptureIndex) -> str:

@@ -98,7 +98,7 @@ _TYPED: Final = (1, 113, 276)  # link types whose header names an EtherType
 _RAW: Final = (12, 14, 101, 228, 229)
 _SHORT: Final = (0, 9, 50, 104, 105, 108, 117, 127, 239)  # link types that have four bytes at least
 _WRAPPING: Final = (192, 258, 119, 163)
-_VLAN: Final = (0x8100, 0x88A8, 0x9100)
+VLAN_TAGS: Final = (0x8100, 0x88A8, 0x9100)
 _FAMILIES: Final = (2, 10, 24, 28, 30)  # AF_INET and what systems call AF_INET6
 _AVS: Final = (0x80211001, 0x80211002)  # the first word of an AVS header
 _NFLOG_PAYLOAD: Final = 9
@@ -215,7 +215,7 @@ def _nflog(data: Any, at: int, end: int) -> int:
 def ethertype(data: Any, at: int, end: int, kind: int) -> int:
     """Position of the IP header behind an EtherType (or 802.3 length) ``kind`` that ends at ``at``, or a reason."""
     while True:
-        if kind in _VLAN:
+        if kind in VLAN_TAGS:
             skip = 4
         elif kind == 0x8926:  # VN-tag
             skip = 6
@@ -244,7 +244,7 @@ def vlan(data: Any, frame: int, end: int, link: int) -> int:
         return 0
     header = 14 if link == 1 else 16 if link == 113 else 20
     at = frame + header
-    if at + 2 > end or u16(data, frame if link == 276 else at - 2) not in _VLAN:
+    if at + 2 > end or u16(data, frame if link == 276 else at - 2) not in VLAN_TAGS:
         return 0
     return u16(data, at) & 0xFFF
 

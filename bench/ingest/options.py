@@ -3,7 +3,6 @@ asks for its words.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +18,10 @@ LONGEST_TIMEOUT: Final = 9e9  # seconds; more does not fit int64 as ns
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """The rules of one reading.  Raises :class:`InputError` for a value that is none of its kind."""
+    """The rules of one reading.  Raises :class:`InputError` for a value that is none of its kind.
+
+    Words of ``decap`` and ``filter`` may be any sequence, in any order.
+    """
 
     idle_timeout: float | None = None  # seconds after which a silent session ends; None: never
     #: ``tcp``: a SYN with another initial sequence number after FIN or RST begins a session; ``5tuple``: it does not
@@ -62,9 +64,3 @@ class IngestOptions:
         fields = {f.name: f.default for f in dataclasses.fields(IngestOptions)}
         values = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
         return values | {name: list(values[name]) for name in ("decap", "filter") if name in values}
-
-    @classmethod
-    def from_dict(cls, rules: Mapping[str, Any]) -> "IngestOptions":
-        """Read what `rules` gave."""
-        listed = {name: tuple(value) for name, value in rules.items() if isinstance(value, list)}
-        return cls(**{**rules, **listed})

@@ -53,7 +53,7 @@ def classify(capture: Path, record: Record, named: Sequence[str] = (), *, device
     """
     result = record.result()
     told = result.ingest is not None
-    rules = IngestOptions.from_dict(result.ingest if result.ingest is not None else EARLIER)
+    rules = IngestOptions(**(result.ingest if result.ingest is not None else EARLIER))
     seen = inspect(capture, rules)  # says it better than a preparation does where this is no capture
     if not seen["conversations_with_payload"]:
         raise InputError(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
+from bench.render.table import some
 from bench.schema import Samples
 
 YEAR: Final = 365 * 24 * 3600 * 10**9  # ns
@@ -42,10 +43,10 @@ class Times:
         until = np.maximum.accumulate(self.last[order])
         return np.split(order, np.flatnonzero(self.first[order][1:] - until[:-1] > YEAR) + 1)
 
-    def told(self, some: Rows, names: Sequence[str]) -> str:
-        """Classes at positions ``some``, int64 ``[some]``, by name and days; `NAMED` at most."""
-        texts = [f"{names[self.classes[i]]} ({days(self.first[i], self.last[i])})" for i in some[:NAMED].tolist()]
-        return ", ".join(texts) + (f" and {len(some) - NAMED} more" if len(some) > NAMED else "")
+    def told(self, chosen: Rows, names: Sequence[str]) -> str:
+        """Classes at positions ``chosen``, int64 ``[chosen]``, by name and days; `NAMED` at most."""
+        texts = [f"{names[self.classes[i]]} ({days(self.first[i], self.last[i])})" for i in chosen.tolist()]
+        return some(texts, NAMED)
 
 
 def days(first: int, last: int) -> str:

@@ -18,7 +18,16 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.schema import MARK_COPY, MARK_KEEPALIVE, MARK_RETRANSMISSION, Samples, SessionStore
+from bench.schema import (
+    MARK_COPY,
+    MARK_KEEPALIVE,
+    MARK_RETRANSMISSION,
+    Samples,
+    SessionStore,
+    by_capture,
+    held_payload,
+    numbered,
+)
 from bench.splits.filters import sent_to_all
 
 PACKETS: Final = 8  # with payload, that are looked at of a session, among its first `WITHIN` (our choice, both)
@@ -156,9 +165,7 @@ class _Sessions:
     def _by_capture(self, some: Rows) -> Iterator[tuple[Bytes, Rows]]:
         """The bytes of each capture, and the places in ``some`` of its sessions, `_AT_ONCE` at most."""
         capture = self.column("capture")[some]
-        order = np.argsort(capture, kind="stable")
-        numbers, begins = np.unique(capture[order], return_index=True)
-        for number, of_capture in zip(numbers.tolist(), np.split(order, begins[1:]), strict=False):  # none: one part
+        for number, of_capture in by_capture(capture):
             data = np.asarray(self.store.capture_bytes(number))
             for i in range(0, len(of_capture), _AT_ONCE):
                 yield data, of_capture[i : i + _AT_ONCE]
@@ -176,7 +183,7 @@ def _first_payloads(store: CapturedStore, rows: Rows) -> tuple[Rows, Rows]:
     new = inside & (column("payload_length") > 0) & (column("marks") & _SEEN_BEFORE == 0)
     chosen = np.argsort(~new, axis=1, kind="stable")[:, :PACKETS]  # packets that count, in their order, then others
     packet, new = np.take_along_axis(packet, chosen, axis=1), np.take_along_axis(new, chosen, axis=1)
-    held = np.clip(column("captured") - column("payload"), 0, column("payload_length"))
+    held = held_payload(column("captured"), column("payload"), column("payload_length"))
     return column("record") + column("ip") + column("payload"), np.where(new, held, 0)
 
 
@@ -195,18 +202,6 @@ def _sharing(session: Rows, number: Rows, conversation: Rows, train: Mask) -> Ma
     result = np.zeros(len(train), bool)
     result[session[others]] = True
     return result
-
-
-def _numbered(table: NDArray[Any]) -> Rows:
-    """A number for each row of ``table``, int or uint ``[rows, columns]``, equal where the rows are: int64 ``[rows]``.
-
-    >>> _numbered(np.array([[1, 2], [0, 2], [1, 2]])).tolist()
-    [1, 0, 1]
-    """
-    order = np.lexsort(table.T)
-    numbers = np.zeros(len(table), np.int64)
-    numbers[order[1:]] = np.cumsum((table[order[1:]] != table[order[:-1]]).any(axis=1))
-    return numbers
 
 
 # --- connection IDs -------------------------------------------------------------------------------------------
@@ -231,7 +226,7 @@ class _Quic:
         told = ids[:, 0] >= SHORTEST_ID
         bare, possible = _bare_ids(packets, size, np.unique(ids[told, 0]))
         session = of_packet[np.concatenate([long[told], bare])]
-        number = _numbered(np.concatenate([ids[told], possible]))
+        number = numbered(np.concatenate([ids[told], possible]))
         known = np.isin(number, number[: told.sum()])  # of what short headers may have only what a long one has
         shook, amid = np.zeros((2, len(looked.rows)), bool)
         shook[of_packet[long]] = True
@@ -294,7 +289,7 @@ def _of_equal_payload(looked: _Sessions, train: Mask) -> Mask:
     some = np.flatnonzero(enough)
     number = np.zeros_like(some)
     for keys in (looked.sizes, looked.tails, looked.digests):
-        number = _numbered(keys(some))
+        number = numbered(keys(some))
         shared = _sharing(np.arange(len(some)), number, looked.conversation[some], np.ones(len(some), bool))
         some, number = some[shared], number[shared]
     return _sharing(some, number, looked.conversation, train)
@@ -313,7 +308,7 @@ def _continued(looked: _Sessions, quic: _Quic, train: Mask) -> Mask:
     end = start + looked.column("duration")
     before, after = np.flatnonzero(quic.shook), np.flatnonzero(quic.amid)
     ends = [("server", before), ("client", after), ("server", after)]  # a half may begin with a packet of its server
-    number = _numbered(np.concatenate([looked.end_points(name, some) for name, some in ends]))
+    number = numbered(np.concatenate([looked.end_points(name, some) for name, some in ends]))
     of_before, of_after, after = number[: len(before)], number[len(before) :], np.tile(after, 2)
     result = np.zeros(len(train), bool)
     for server in np.intersect1d(of_before, of_after):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
+from bench.render.table import some
 from bench.schema import NO_CLASS, SessionStore
 from bench.spec import BY_CAPTURE, SplitSpec
 from bench.splits.assignment import PARTS, Rows
@@ -83,9 +84,8 @@ def settled(store: GroupedStore, task: str, spec: SplitSpec) -> tuple[SplitSpec,
     few = [name for name, number in zip(store.classes(task), numbers, strict=True) if 0 < number < needed]
     if not few:
         return dataclasses.replace(spec, scheme="capture"), ""
-    more = f" and {len(few) - 3} more" if len(few) > 3 else ""
     why = (
-        f"{store.name}: split by session, not by capture: {', '.join(few[:3])}{more} of {int((numbers > 0).sum())} "
+        f"{store.name}: split by session, not by capture: {some(few, 3)} of {int((numbers > 0).sum())} "
         f"classes have fewer than {needed} capture groups; scores do not show how a method does on captures that it "
         "has not seen"
     )
