@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import sys
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,3 +142,31 @@ def torch_seeded():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on the loopback address that stops with the test."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    from loopback import Server
+
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def bench_in(monkeypatch, command_line):
+    """Call `bench` with words in a folder, with stores of its own there; gives what `command_line` does."""
+
+    def within(folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("BENCH_HOME", str(folder / "home"))
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return command_line
+
+    return within

@@ -20,11 +20,8 @@ GRE = ipv4(protocol=47)
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch, command_line):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return command_line
+def bench(tmp_path, bench_in):
+    return bench_in(tmp_path)
 
 
 @pytest.fixture

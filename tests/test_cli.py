@@ -32,12 +32,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(place, monkeypatch, command_line):
-    """Call `bench` with words; gives exit status, standard output and standard error."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("BENCH_HOME", str(place / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return command_line
+def bench(place, bench_in):
+    return bench_in(place)
 
 
 def run_forest(bench, *more):

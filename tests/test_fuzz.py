@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[1]
 def fuzz():
     spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # its corpus stands there
     sys.modules["fuzz"] = module  # its data classes look there
     spec.loader.exec_module(module)
     yield module
+    sys.path.remove(str(ROOT / "benchmarks"))
     del sys.modules["fuzz"]
 
 

@@ -80,11 +80,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(place, monkeypatch, command_line):
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("BENCH_HOME", str(place / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return command_line
+def bench(place, bench_in):
+    return bench_in(place)
 
 
 def prepared(bench):
