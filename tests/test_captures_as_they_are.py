@@ -80,6 +80,15 @@ def test_captures_without_any_packet_are_named_with_what_is_in_them(bench, tmp_p
     assert status == 2 and "2 of link type 147 (not read)" in err
 
 
+def test_a_damaged_capture_is_told_where_it_is_prepared(bench, folder):
+    held = sorted(folder.glob("*/*.pcap"))[0]
+    size = held.stat().st_size
+    held.write_bytes(held.read_bytes()[:-3])
+    err = bench("prepare", "traffic")[2]
+    assert f"{held.parent.name}/{held.name}: damaged at byte " in err and "the file ends inside a record" in err
+    assert held.stat().st_size == size - 3
+
+
 def test_many_lost_captures_are_counted(bench, folder):
     held = sorted(path.name for path in folder.iterdir())[0]
     for number in range(9):

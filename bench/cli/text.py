@@ -115,7 +115,7 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     lines = vanished[:LOUD]
     if len(vanished) > LOUD:
         lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
-    lines += label_remarks(manifest.labels)
+    lines += _damage(manifest) + label_remarks(manifest.labels)
     lines += [
         f"{some(paths[1:], LOUD)} hold what {paths[0]} holds: they are one capture group, remove all but one"
         for paths in copies[:LOUD]
@@ -124,6 +124,19 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
         lines.append(f"{len(copies) - LOUD} more captures are there several times; --json lists all")
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
     return [f"WARNING: {manifest.name}: {line}" for line in lines]
+
+
+def _damage(manifest: "Manifest") -> list[str]:
+    """A line for each capture that is damaged and not known to be; the first, and how many more there are."""
+    known = {*manifest.files.damage_expected} if manifest.files else set()
+    lines = [
+        f"{one.path}: damaged at byte {hit.offset}: {hit.reason}; {hit.bytes_lost} bytes are lost"
+        for one in manifest.damaged
+        if one.path not in known
+        for hit in one.damage
+    ]
+    more = [f"{len(lines) - LOUD} more damages; --json lists all"] if len(lines) > LOUD else []
+    return lines[:LOUD] + more
 
 
 def shortcomings(manifest: "Manifest") -> str:
