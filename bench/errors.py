@@ -1,5 +1,6 @@
-"""The one error that users read, with the code that programs and tests hold it by."""
+"""The one error that users read, with the code that programs and tests hold it by, and how its words name many."""
 
+from collections.abc import Sequence
 from typing import Final, Self
 
 #: code -> what it says; docs/errors.md has them with their remedies
@@ -116,3 +117,13 @@ class InputError(Exception):
     def with_remedy(self, remedy: str) -> "InputError":
         """The same with what to do behind its line."""
         return InputError(self.code, f"{self}; {remedy}")
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first names of a list, ``most`` of them, and how many more there are.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -81,7 +81,8 @@ NO_RESULTS = [
     "report/page",
     "paper/plan",
 ]
-STORES = [*(f"ingest/{n}" for n in ("capture", "compressed", "containers", "headers", "sessions")), "schema"]
+INGEST = ("capture", "compressed", "connections", "containers", "headers", "links", "options", "sessions", "tunnels")
+STORES = [*(f"ingest/{name}" for name in INGEST), "schema"]
 STORES += [
     f"data/{name}" for name in ("prepare", "cards", "file_list", "labels", "manifest", "sources", "store", "demo")
 ]

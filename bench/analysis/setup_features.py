@@ -15,9 +15,9 @@ from bench.analysis.audit_record import SetUpScore
 from bench.analysis.capture_setup import cut_packets, said
 from bench.analysis.data_quality import Pool
 from bench.data.store import Store
+from bench.errors import some
 from bench.ingest.containers import frames
 from bench.ingest.links import VLAN_TAGS
-from bench.render.table import some
 from bench.schema import MARK_COPY, by_capture
 from bench.scores.metrics import counts, precision_recall_f1
 from bench.splits.split import Split

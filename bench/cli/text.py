@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from bench.errors import some
 from bench.files import plain
-from bench.render.table import Table, one_line, some
+from bench.render.table import Table, one_line
 
 if TYPE_CHECKING:
     from bench.data.cards import Card

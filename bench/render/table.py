@@ -74,16 +74,6 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
-def some(names: Sequence[str], most: int) -> str:
-    """The first names of a list, ``most`` of them, and how many more there are.
-
-    >>> some(["a", "b", "c"], 2)
-    'a, b and 1 more'
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def render(table: Table, form: str = "text") -> str:
     """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:

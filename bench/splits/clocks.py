@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
-from bench.render.table import some
+from bench.errors import InputError, some
 from bench.schema import Samples
 
 YEAR: Final = 365 * 24 * 3600 * 10**9  # ns

@@ -6,8 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
-from bench.render.table import some
+from bench.errors import InputError, some
 from bench.schema import NO_CLASS, SessionStore
 from bench.spec import BY_CAPTURE, SplitSpec
 from bench.splits.assignment import PARTS, Rows
