@@ -12,7 +12,8 @@ What stands flat in this package is what the author of a method imports, and the
   locked, read into records), `environment` (the machine, and the digest of code), `errors`
 
 Everything else has a room, whose docstring says what enters, what leaves and what it may import: `ingest` (captures to
-packets and sessions), `data` (cards to stores), `splits` (who is in which part), `scores` (metrics and tests), `runs`
+packets and sessions), `records` (tables of flow records to the same), `generators` (captures of our own), `data` (cards
+to stores), `splits` (who is in which part), `scores` (metrics and tests), `runs`
 (one method on one split, remembered), `analysis` (tables, comparisons, audits), `render` (tables and plots), `report`
 (the page), `paper` (a published paper made again), `cli` (the command line).
 """

@@ -1,7 +1,7 @@
 """Does a method keep the contract?  The same questions for a method of ours and of anybody else.
 
 Each check is a function of a :class:`Case` that returns nothing or raises; its docstring says what it asks.  The
-traffic is written by ``bench.data.demo``: three services, each on a port and a subnet of its own and seen through
+traffic is written by ``bench.generators.demo``: three services, each on a port and a subnet of its own and seen through
 windows of another place in its sessions, so that any method that reads anything can tell them apart; and the same
 talks once more with other addresses, ports, checksums and another date, which a method must not notice unless it
 declares them.

@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import cards, demo, prepare
+from bench.data import cards, prepare
 from bench.data.store import Store
+from bench.generators import demo
 from bench.schema import NO_CLASS, Samples
 
 CLASSES: Final = 3
@@ -34,7 +35,7 @@ def windows_of_services(store: Store) -> Samples:
 def three_services(folder: Path, **salted: Any) -> Store:
     """The store of three services in a folder; written once.
 
-    ``salted`` are fields of `bench.data.demo.Salt`, ``start`` in seconds after the demo's.
+    ``salted`` are fields of `bench.generators.demo.Salt`, ``start`` in seconds after the demo's.
     """
     salt = demo.Salt(**{"start": 0.0, **salted})
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.readers import View
-from bench.schema import StoreTraits
+from bench.readers import NotHeld, PacketStore, View
+from bench.schema import Samples, StoreTraits
 
 Inputs = dict[str, Any]  # NumPy arrays or `Ragged`s, whose first axis counts the samples
 
@@ -213,6 +213,24 @@ class Method(ABC):
     @abstractmethod
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
+
+
+def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> str:
+    """Why a method with these parameters cannot run on a store; empty where it can.
+
+    It says so itself, or reads what the store does not hold: one session is represented to see.
+    """
+    if reason := kind.skip(store.traits):
+        return reason
+    if not store.lacks:
+        return ""
+    one = np.zeros(1, np.int64)
+    samples = Samples(one, one, np.asarray(store.session("packets"), np.int64)[:1])
+    try:
+        kind(parameters, classes=2).represent(View(store, samples, kind.reads))
+    except NotHeld as error:
+        return str(error)
+    return ""
 
 
 def refuse_old_hooks(method: type[Method]) -> None:

@@ -97,6 +97,10 @@ class UndeclaredRead(Exception):
     """A method asked its view for something that its ``reads`` do not name: an error in the method."""
 
 
+class NotHeld(InputError):
+    """A method asked for something that the store does not hold: it cannot run there, which is no fault of its own."""
+
+
 class View:
     """The samples' packets, as far as ``reads`` allows; ``used`` collects the names that were read.
 
@@ -220,11 +224,13 @@ class View:
         return _BEHIND[self].series(name, packets, payload_only)
 
     def _declare(self, *names: str) -> None:
+        behind = _BEHIND[self]
         for name in names:
             if name not in self.reads:
                 declared = ", ".join(sorted(self.reads)) or "nothing"
                 raise UndeclaredRead(f"{name!r} is read but not declared: add it to reads (declared: {declared})")
-        _BEHIND[self].used.update(names)
+            behind.check_held(name)
+        behind.used.update(names)
 
     def _masked(self, mask: Iterable[str]) -> tuple[bool, bool, bool]:
         """Which of `MASKS` to hide; the others count as read, as do the bytes."""
@@ -245,6 +251,7 @@ class _Packets:
         if samples.stride < 1 or (len(samples) and (samples.first.min() < 0 or samples.count.min() < 0)):
             raise IndexError("a sample's window begins before its session or has a negative count or no stride")
         self._store = store
+        self._lacks = store.lacks
         self._session = samples.session
         self._begin = np.asarray(store.session("first_packet"))[samples.session] + samples.first
         self._stride = samples.stride
@@ -256,6 +263,11 @@ class _Packets:
 
     def __len__(self) -> int:
         return len(self._session)
+
+    def check_held(self, name: str) -> None:
+        """Raises NotHeld where the store cannot tell what is read."""
+        if name in self._lacks:
+            raise NotHeld("not-held", f"needs {name}, which the data set does not hold: {self._lacks[name]}")
 
     def stream(self, bytes: int, packets: int | None, payload_only: bool) -> Ragged:
         """Packet rows of each sample, for one place a sample."""
@@ -311,6 +323,7 @@ class _Packets:
     def kept(self, payload_only: bool) -> NDArray[np.int64]:
         if not payload_only:
             return self._count
+        self.check_held("payload_lengths")
         from bench.ingest import packet_bytes as kernels
 
         out = np.empty(len(self), np.int64)
@@ -325,6 +338,8 @@ class _Packets:
     def select(self, offsets: NDArray[np.int64], payload_only: bool) -> NDArray[np.int64]:
         from bench.ingest import packet_bytes as kernels
 
+        if payload_only:
+            self.check_held("payload_lengths")
         rows = _zeros((int(offsets[-1]),), np.int64)
         lengths = self.packet("payload_length")
         kernels.select(self._begin, self._count, self._stride, lengths, payload_only, offsets, rows)

@@ -6,8 +6,8 @@ Everything an experiment needs from the capture itself is addressed by the packe
 holds no traffic bytes.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -33,9 +33,10 @@ MARK_RETRANSMISSION: Final = 2  # TCP bytes that its side has sent before
 MARK_KEEPALIVE: Final = 4  # the last byte once more, or none: only to hear an answer
 MARK_FRAGMENT: Final = 8  # the first fragment of an IP packet, whose later ones are not read
 MARK_TUNNELLED: Final = 16  # its outermost IP header carries a tunnel
+MARK_BOUNDED: Final = 32  # of a flow record: its IP length or payload length is a bound, as no record tells headers
 
 #: how a session's client is known, by the number in ``client_by``
-CLIENT_BY: Final = ("", "SYN", "SYN-ACK", "first packet", "port")
+CLIENT_BY: Final = ("", "SYN", "SYN-ACK", "first packet", "port", "record")
 
 #: one row a session; see `CLIENT_BY` for who the client is
 SESSION_COLUMNS: Final[dict[str, np.dtype[Any]]] = {
@@ -154,10 +155,19 @@ class StoreTraits:
     packets: int
     sessions: int
     link_types: tuple[str, ...]  # of the captures, each once, sorted
+    lacks: Mapping[str, str] = field(default_factory=dict)  # of `bench.readers.READS`, what cannot be read -> why
 
 
 class SessionStore(Protocol):
     """What samples and arrays need of a store at least (see ``bench.data.store``)."""
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """What of `bench.readers.READS` it does not hold -> why."""
+
+    @property
+    def traits(self) -> "StoreTraits":
+        """What methods may know of it."""
 
     def session(self, column: str) -> NDArray[Any]:
         """A column of `SESSION_COLUMNS`, int or uint ``[sessions]``."""

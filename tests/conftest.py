@@ -28,6 +28,8 @@ class FakeStore:
     name: str
     digest: str
     tasks = ("task",)
+    lacks = {}
+    traits = None
     default_task = "task"
 
     def session(self, column):

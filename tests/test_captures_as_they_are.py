@@ -10,7 +10,7 @@ import pytest
 from capture_bytes import CLIENT, SERVER, ether, ipv4, pcap
 from refusals import refused
 
-from bench.data import demo
+from bench.generators import demo
 from bench.data.store import Store
 from bench.ingest import IngestOptions, inspect, read_capture
 from bench.ingest.capture import join_captures

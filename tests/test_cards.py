@@ -42,7 +42,7 @@ def test_shipped_cards_are_right_and_say_what_they_are(name):
     assert card.title and card.licence
     assert card.generator or (card.citation and card.home.startswith("https://"))
     assert card.default_task in card.tasks
-    assert describe_card(card)["labels"]["kind"] in ("pattern", "sessions", "files")
+    assert describe_card(card)["labels"]["kind"] in ("pattern", "sessions", "files", "columns")
 
 
 def test_the_shipped_cards_are_all_there():

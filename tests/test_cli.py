@@ -11,7 +11,7 @@ import pytest
 from capture_bytes import CLIENT, SERVER, enhanced, ether, interface, ipv4, section
 
 from bench.cli.text import outcome_table
-from bench.data import demo
+from bench.generators import demo
 from bench.runs.execute import Outcome
 from bench.spec import RunSpec
 

@@ -10,7 +10,7 @@ from refusals import refused
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.utils import rdpcap
 
-from bench.data import demo
+from bench.generators import demo
 
 SMALL = {"sessions": 8, "captures": 2, "classes": 3}
 

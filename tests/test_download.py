@@ -9,7 +9,7 @@ from archives import zipped
 from loopback import DATA, card_of, left_over, sha256
 from refusals import refused
 
-from bench.data import demo
+from bench.generators import demo
 from bench.data.cards import find_card
 from bench.data.download import CHUNK, fetch
 

@@ -19,7 +19,7 @@ from records import record
 from bench.analysis.tables import results_table
 from bench.cli.progress import DownloadProgress, Guarded, guard
 from bench.cli.text import columns, outline
-from bench.data import demo
+from bench.generators import demo
 from bench.render.table import Table, one_line, printable, render
 
 ROOT = Path(__file__).parents[1]

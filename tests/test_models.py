@@ -16,7 +16,7 @@ from bench.analysis.audit_record import Audit
 from bench.analysis.audit_tables import _scores
 from bench.analysis.comparison import compare
 from bench.analysis.tables import results_table
-from bench.data import demo
+from bench.generators import demo
 from bench.paper.declaration import find_paper, read_paper
 from bench.render.table import render
 from bench.runs import registry

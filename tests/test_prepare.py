@@ -101,7 +101,8 @@ def test_a_store_of_other_code_is_told_and_made_anew_on_demand(source, home, mon
     first = made(source, home)
     assert not first.other_code and first.manifest.code
     before = content(first.store_path)
-    monkeypatch.setattr("bench.data.prepare.code_of_stores", lambda: "0123456789abcdef")
+    for module in ("build", "prepare"):
+        monkeypatch.setattr(f"bench.data.{module}.code_of_stores", lambda: "0123456789abcdef")
     again = made(source, home)
     assert again.unchanged and again.other_code and content(again.store_path) == before
     rebuilt = made(source, home, rebuild=True)
@@ -113,7 +114,8 @@ def test_a_store_of_other_code_is_told_and_made_anew_on_demand(source, home, mon
 def test_the_command_line_tells_of_other_code(source, home, monkeypatch, command_line):
     monkeypatch.setenv("BENCH_HOME", str(home))
     made(source, home)
-    monkeypatch.setattr("bench.data.prepare.code_of_stores", lambda: "0123456789abcdef")
+    for module in ("build", "prepare"):
+        monkeypatch.setattr(f"bench.data.{module}.code_of_stores", lambda: "0123456789abcdef")
     for words in (("prepare", source), ("split", source)):
         status, _, err = command_line(*words)
         assert status == 0 and "made by other code" in err and f"bench prepare {source} --rebuild" in err

@@ -14,7 +14,7 @@ from scipy import stats
 from bench.analysis.ranking import draw, rank, ranking_table
 from bench.analysis.ranking_entries import ranking_entries
 from bench.cli import cli
-from bench.data import demo
+from bench.generators import demo
 from bench.render.table import render
 from bench.scores.jackknife import difference, interval
 from bench.scores.metrics import evaluate

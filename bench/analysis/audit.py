@@ -30,7 +30,7 @@ from bench.analysis.setup_features import set_up_scores, setup_features, told
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import write_json
-from bench.method import make_parameters
+from bench.method import make_parameters, reason_to_skip
 from bench.readers import View
 from bench.render.table import one_line
 from bench.runs import registry
@@ -215,9 +215,10 @@ def ceiling_of(pool: Pool, tests: Tests, spec: RunSpec, named: Sequence[str] = (
     preset = seen_by(spec, named)["preset"]
     try:
         kind = registry.load(method_of(spec, named))
-        if reason := kind.skip(pool.store.traits):
+        made = make_parameters(kind, parameters)
+        if reason := reason_to_skip(kind, made, pool.store):
             return Ceiling(method, dict(parameters), reason, preset, test=dict.fromkeys(tests))
-        new = kind(make_parameters(kind, parameters), classes=1)
+        new = kind(made, classes=1)
         keys = asked_in_drawn_order(
             pool.samples,
             named_seed(pool.store.digest, "order"),

@@ -40,7 +40,7 @@ SHARES: Final = {
 #: counts of `bench.ingest.inspection.details` that captures are asked for
 _OF_CAPTURES: Final = ("lost_fragment_bytes", "steps_back", "odd_fractions", "contradictions", "turned")
 
-_BY_HANDSHAKE: Final = 2  # `schema.CLIENT_BY`: SYN or SYN-ACK
+_GUESSED: Final = (3, 4)  # `schema.CLIENT_BY`: neither SYN nor SYN-ACK
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,14 @@ def _sums(store: Store, labels: NDArray[np.int64], rows: NDArray[np.int64], clas
     sums["bytes"] = np.bincount(of_packet[used], length[used], minlength=classes).astype(np.int64)
     sums["sessions"] = np.bincount(labels[rows], minlength=classes)
     sums["tcp"] = np.bincount(labels[rows][tcp[rows]], minlength=classes)
-    late = tcp[rows] & (np.asarray(store.session("client_by"))[rows] > _BY_HANDSHAKE)
+    late = tcp[rows] & (np.isin(np.asarray(store.session("client_by"))[rows], _GUESSED))
     return sums | {"mid_stream": np.bincount(labels[rows][late], minlength=classes)}
 
 
 def cut_packets(store: Store) -> NDArray[np.bool_]:
-    """Which packets lack payload that their headers declare: bool ``[packets]``."""
+    """Which packets lack payload that their headers declare: bool ``[packets]``; none of records, which hold none."""
+    if store.manifest.tables:
+        return np.zeros(store.manifest.packets, bool)
     return is_cut(*(np.asarray(store.packet(name)) for name in ("captured", "payload", "payload_length")))
 
 
@@ -163,10 +165,11 @@ def _sets_apart(rows: Sequence[ClassSetUp]) -> list[str]:
         "link types": lambda row: row.link_types,
         "snap lengths": lambda row: row.snap_lengths,
         "clocks": lambda row: row.clocks,
-        "capture tools": lambda row: row.tools or ("none named",),
+        "capture tools": lambda row: row.tools or (("none named",) if row.clocks else ()),
     }
     for words, of in properties.items():
-        apart = [pair for pair in combinations(rows, 2) if not set(of(pair[0])) & set(of(pair[1]))]
+        told = [row for row in rows if of(row)]  # records tell none of them
+        apart = [pair for pair in combinations(told, 2) if not set(of(pair[0])) & set(of(pair[1]))]
         if apart:
             texts = [f"{', '.join(map(str, of(one)))} ({one.name})" for one in apart[0]]
             lines.append(f"{words}: {' and '.join(texts)}")
@@ -182,7 +185,7 @@ def set_up_table(rows: Sequence[ClassSetUp]) -> list[tuple[str, ...]]:
         "packets": [str(row.packets) for row in rows],
         "bytes": [str(row.bytes) for row in rows],
         "link types": [", ".join(row.link_types) for row in rows],
-        "snap length": [", ".join(map(str, row.snap_lengths)) for row in rows],
+        "snap length": [", ".join(map(str, row.snap_lengths)) if row.clocks else "" for row in rows],
         "clock": [", ".join(row.clocks) for row in rows],
         "tool": [", ".join(row.tools) for row in rows],
     }

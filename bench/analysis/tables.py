@@ -21,6 +21,7 @@ from bench.runs.run_labels import (
     marks,
     meanings,
     method_label,
+    of_records,
     origin_of,
     provenance,
     seen_in_training,
@@ -279,8 +280,8 @@ def seen_notes(rows: Sequence[Row]) -> list[str]:
     runs: dict[str, list[Mapping[str, float]]] = {}
     for row in rows:
         runs.setdefault(row.split, []).extend(record.metrics for record in row.done)
-    lines = [(split, line) for split, known in runs.items() for line in (seen_in_training(known), *left_out(known))]
-    return [f"{split}: {line}" for split, line in lines if line]
+    told = {split: (seen_in_training(known), *left_out(known), *of_records(known)) for split, known in runs.items()}
+    return [f"{split}: {line}" for split, lines in told.items() for line in lines if line]
 
 
 def interval_notes(rows: Sequence[Row]) -> list[str]:

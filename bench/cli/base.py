@@ -196,13 +196,16 @@ def cli() -> None:
 def opened(dataset: str) -> "Store":
     """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
     from bench.cli.progress import PrepareProgress
-    from bench.cli.text import shortcomings
-    from bench.data.prepare import code_of_stores, open_dataset
+    from bench.cli.text import made_of_records, shortcomings
+    from bench.data.build import code_of_stores
+    from bench.data.prepare import open_dataset
 
     with PrepareProgress() as progress:
         store = open_dataset(dataset, progress=progress, tell=tell)
     if problems := shortcomings(store.manifest):
         tell(f"{store.name}: {problems}; `bench prepare {dataset}` lists them")
+    if told := made_of_records(store.manifest):
+        tell(told)
     if (code := code_of_stores()) != store.manifest.code:
         tell(other_code(dataset, store, code))
     return store

@@ -24,7 +24,14 @@ from bench.cli.base import (
     split_options,
     tell,
 )
-from bench.cli.text import agreement, brief, captures_table, columns, outline, remarked, without_classes
+from bench.cli.text import (
+    agreement,
+    brief,
+    captures_table,
+    columns,
+    outline,
+    remarked,
+)
 from bench.errors import InputError
 from bench.files import plain
 from bench.ingest.options import IngestOptions
@@ -90,6 +97,7 @@ class PrepareArguments:
     rebuild: bool = False
     verify: bool = False
     join_captures: bool = False
+    join_records: bool | None = None
     jobs: int | None = None
 
 
@@ -107,6 +115,9 @@ class PrepareArguments:
                       help="Make nothing: read the store and its captures in full, against their checksums."),
          click.option("--join-captures", is_flag=True,
                       help="Join the captures of one group, into which a long one was rotated, before they are read."),
+         click.option("--join-records/--no-join-records", default=None,
+                      help="Of flow records: those of one 5-tuple of a capture are one session, or each is its own; by "
+                           "default as the card says."),
          click.option("--jobs", type=click.IntRange(min=1),
                       help="Captures read at once; one a core by default."))  # fmt: skip
 @ingest_options
@@ -115,8 +126,9 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
     """Check captures against the card, read them once, write the session store."""
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
+    from bench.data.build import code_of_stores
     from bench.data.cards import find_card
-    from bench.data.prepare import PrepareOptions, code_of_stores, prepare_dataset
+    from bench.data.prepare import PrepareOptions, prepare_dataset
     from bench.data.store import Store
 
     card = find_card(dataset)
@@ -129,6 +141,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
         switches=asked.switch,
         strict=asked.strict,
         join_captures=asked.join_captures,
+        join_records=asked.join_records,
         rebuild=asked.rebuild,
         jobs=asked.jobs,
     )
@@ -143,7 +156,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
     agrees = agreement(card, manifest)
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}capture set-up by class "
          f"of task {store.default_task}:\n{table}")  # fmt: skip
-    for line in (*without_classes(manifest), *remarked(manifest, differences(rows)), prepared.damage):
+    for line in (*remarked(manifest, differences(rows)), prepared.damage):
         if line:
             tell(line)
     if prepared.other_code:

@@ -67,7 +67,9 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
     }
     if manifest.files:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
-    shown |= manifest.options.unusual
+    shown |= manifest.options.unusual | ({"join_records": manifest.options.join_records} if manifest.tables else {})
+    shown |= {"tables": plain(manifest.tables)} if manifest.tables else {}
+    shown |= {name: plain(value) for name in ("lacks", "limits") if (value := getattr(manifest, name))}
     names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "empty_classes", "empty", "ignored")
     return shown | {name: plain(getattr(manifest, name)) for name in names}
 
@@ -108,6 +110,16 @@ def agreement(card: "Card", manifest: "Manifest") -> str:
     return "counts agree with the card\n" if expected and not manifest.unexpected else ""
 
 
+#: `bench.ingest.inspection.bare_payload` in words
+_BARE: Final = {"cut": "all was cut when it was captured", "zeros": "all is zeros"}
+
+
+def made_of_records(manifest: "Manifest") -> str:
+    """A line on a store that is made of records; empty for one of captures."""
+    told = "; ".join(manifest.limits)
+    return f"{manifest.name}: made of flow records, which hold no bytes: {told}" if manifest.tables and told else ""
+
+
 def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     """Loud lines on a preparation: what gave no session, what labels say of times, where set-ups differ by class."""
     from bench.data.labels import label_remarks
@@ -117,6 +129,9 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     if len(vanished) > LOUD:
         lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
     lines += _damage(manifest) + label_remarks(manifest.labels)
+    bare = [one for one in manifest.captures if one.remarks.get("payload")]
+    lines += [f"{one.path}: no byte of payload can be read, {_BARE[one.remarks['payload']]}" for one in bare[:LOUD]]
+    lines += [f"{len(bare) - LOUD} more such captures; --json lists all"] if len(bare) > LOUD else []
     lines += [
         f"{some(paths[1:], LOUD)} hold what {paths[0]} holds: they are one capture group, remove all but one"
         for paths in copies[:LOUD]
@@ -124,7 +139,8 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     if len(copies) > LOUD:
         lines.append(f"{len(copies) - LOUD} more captures are there several times; --json lists all")
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
-    return [f"WARNING: {manifest.name}: {line}" for line in lines]
+    told = [line for line in (made_of_records(manifest), *without_classes(manifest)) if line]
+    return told + [f"WARNING: {manifest.name}: {line}" for line in lines]
 
 
 def _damage(manifest: "Manifest") -> list[str]:

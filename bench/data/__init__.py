@@ -1,12 +1,13 @@
 """Data sets: from a card and a folder of captures to a store of labelled sessions.
 
-Enters: a card (who published what, and which file or session is of which class) and the captures.  Leaves: a
-:class:`Store`, memory-mapped Arrow tables of sessions and packets with a manifest that says how they were made.  May
-import ingest and the ground below it; it knows neither splits nor methods.
+Enters: a card (who published what, and which file or session is of which class) and the captures, or tables of flow
+records.  Leaves: a :class:`Store`, memory-mapped Arrow tables of sessions and packets with a manifest that says how
+they were made.  May import ingest, records and the ground below them; it knows neither splits nor methods.
 
 `cards` reads a card, `file_list` its list of captures, `labels` its labels of sessions; `download` fetches, `sources`
-finds the captures; `prepare` makes the store, `store` opens it, `manifest` is what it says of itself, `bounds` sees to
-it that its rows point inside.  `demo` and `synthetic_captures` write captures of their own, through `packet_writer`.
+finds the captures; `prepare` decides whether there is something to do, `build` makes the store of captures and
+`record_build` of records; `store` opens it, `manifest` is what it says of itself, `bounds` sees to it that its rows
+point inside.  `synthetic_captures` writes stand-ins for the captures of a card's list.
 """
 
 import lazy_loader

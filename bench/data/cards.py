@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Final
 from bench.data.file_list import FileList, Listed, read_file_list
 from bench.errors import InputError
 from bench.files import FieldError, plain, shipped_folder, structured
+from bench.records.layout import PATH, Layout
 
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
@@ -97,6 +98,30 @@ class FileLabels:
     def columns(self) -> frozenset[str]:
         """Names that a task can use."""
         return self.table.columns
+
+
+@dataclass(frozen=True)
+class ColumnLabels:
+    """Label columns from the columns of records themselves, and from the names of their captures."""
+
+    kind: ClassVar[str] = "columns"
+    paths: dict[str, str] = field(default_factory=dict)  # label column -> column of the table (`bench.records.layout`)
+    pattern: str = ""  # regular expression over a capture's name; its named groups are label columns, too
+
+    def __post_init__(self) -> None:
+        _check_pattern("pattern", self.pattern)
+        for name, path in self.paths.items():
+            if not PATH.fullmatch(path):
+                raise FieldError(f"paths.{name}", f"column {path!r}: write NAME, NAME.KEY or NAME[N]")
+        if not self.columns:
+            raise FieldError("paths", 'names no column; write paths = { label = "COLUMN" }')
+        if double := set(self.paths) & set(re.compile(self.pattern).groupindex):
+            raise FieldError("pattern", f"names {sorted(double)[0]!r}, which paths names, too")
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names that a task can use."""
+        return frozenset(self.paths) | frozenset(re.compile(self.pattern).groupindex)
 
 
 @dataclass(frozen=True)
@@ -203,8 +228,10 @@ class Card:
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
     downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
+    kind: str = "captures"  # or "records": tables of flow records in place of captures
     captures: Captures = Captures()
-    labels: PatternLabels | SessionLabels | FileLabels = PatternLabels()
+    records: Layout | None = None  # which column of the tables is what
+    labels: PatternLabels | SessionLabels | FileLabels | ColumnLabels = PatternLabels()
     switches: dict[str, Switch] = field(default_factory=dict)  # of a list of captures
     attributes: dict[str, str] = field(default_factory=dict)  # name -> regular expression over a capture's path
     expected: Expected = Expected()
@@ -218,6 +245,7 @@ class Card:
             raise FieldError("tasks", "at least one task is needed")
         if len(self.tasks) > 1 and sum(task.default for task in self.tasks.values()) != 1:
             raise FieldError("tasks", "exactly one task must have default = true")
+        self._check_kind()
         self._check_columns()
         self._check_switches()
         self._check_downloads()
@@ -226,6 +254,24 @@ class Card:
         for name in self.expected.tasks:
             if name not in self.tasks:
                 raise FieldError(f"expected.tasks.{name}", f"no such task; tasks: {', '.join(self.tasks)}")
+
+    def _check_kind(self) -> None:
+        """Refuse a card of records without their columns, and whatever only captures or only records have."""
+        if self.kind not in ("captures", "records"):
+            raise FieldError("kind", "there are: captures, records")
+        if (self.kind == "records") != (self.records is not None):
+            raise FieldError("kind", 'kind = "records" and the table [records] need each other')
+        of_records = isinstance(self.labels, ColumnLabels)
+        if self.records is None:
+            if of_records:
+                raise FieldError("labels", 'kind = "columns" is for records only')
+            return
+        if self.generator or isinstance(self.labels, SessionLabels):
+            raise FieldError("kind", "records have neither a generator nor a label file; name their columns in labels")
+        if "payload_lengths" in self.records.lacks:
+            for name, task in self.tasks.items():
+                if task.payload:
+                    raise FieldError(f"tasks.{name}.payload", "must be false: these records do not tell payload")
 
     def _check_columns(self) -> None:
         """Refuse a task that uses a label column which the labels do not have."""
@@ -303,6 +349,8 @@ class Card:
         content["labels"]["kind"] = self.labels.kind
         if not self.switches:  # cards without have the digest that they had before there were any
             del content["switches"]
+        if self.records is None:  # likewise
+            del content["kind"], content["records"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -346,6 +394,19 @@ def find_card(name_or_path: str | Path) -> Card:
 
 def read_card(path: Path) -> Card:
     """Read and check a card.  Raises :class:`InputError` naming the card, the field, the value and the reason."""
+    raw = _raw(path)
+    card = structured(raw, Card, str(path), code="bad-card")
+    if card.name != path.stem:
+        raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
+    return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
+
+
+#: what a card takes over from the one that it is ``like``, where it does not say it itself
+TAKEN: Final = ("labels", "switches", "tasks", "attributes")
+
+
+def _raw(path: Path) -> dict[str, Any]:
+    """The content of a card's file, with its list of files, and what it takes over from a shipped card."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -357,10 +418,12 @@ def read_card(path: Path) -> Card:
                 "bad-card", f"{path}: labels.table = {table!r:.80}: must be str, the name of a list of files"
             )
         raw["labels"] = labels | {"table": plain(read_file_list(path.parent / table))}
-    card = structured(raw, Card, str(path), code="bad-card")
-    if card.name != path.stem:
-        raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
-    return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
+    if (like := raw.pop("like", None)) is not None:
+        if like not in card_names() or like == path.stem:
+            raise InputError("bad-card", f"{path}: like = {like!r:.80}: must be a shipped card; see `bench datasets`")
+        base = _raw(card_folder() / f"{like}.toml")
+        raw = {name: base[name] for name in TAKEN if name in base} | raw
+    return raw
 
 
 def _check_free(card: Card, path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cards import PatternLabels, SessionLabels, Task
+from bench.data.cards import ColumnLabels, PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError
 from bench.schema import NO_CLASS, numbered
@@ -93,6 +93,32 @@ def label_table(
         assert file is not None
         return _from_file(labels, file, captures, sessions, check)
     return _from_paths(labels, captures, sessions)
+
+
+def column_table(
+    labels: ColumnLabels,
+    captures: Sequence[str],
+    sessions: Columns,
+    codes: NDArray[np.int64],
+    texts: Sequence[Sequence[str]],
+) -> LabelTable:
+    """The labels of all sessions by columns of their records, and by the captures' names.
+
+    ``codes`` int64 ``[sessions, columns]`` are places in the ``texts`` of each of ``labels.paths``.
+    """
+    keys = np.column_stack([codes, np.asarray(sessions["capture"], np.int64)]) if labels.pattern else codes
+    distinct, row = np.unique(keys, axis=0, return_inverse=True)
+    columns: dict[str, Sequence[str]] = {
+        name: [texts[place][code] for code in distinct[:, place].tolist()] for place, name in enumerate(labels.paths)
+    }
+    if labels.pattern:
+        pattern = compile_pattern(labels.pattern)
+        found = [match.groupdict("") if (match := pattern.search(name)) else {} for name in captures]
+        columns |= {
+            name: [found[capture].get(name, "") for capture in distinct[:, -1].tolist()]
+            for name in sorted(pattern.groupindex)
+        }
+    return LabelTable(row.ravel().astype(np.int64), columns, {})
 
 
 def list_table(rows: Sequence[Mapping[str, str]], sessions: Columns) -> LabelTable:

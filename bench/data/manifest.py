@@ -22,6 +22,7 @@ FORMAT: Final = 3
 #: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
 REPORTED: Final = (
     *("unexpected", "ignored", "unreadable", "empty", "empty_classes", "labels", "files", "code", "columns"),
+    *("lacks", "limits"),
 )
 
 
@@ -31,11 +32,13 @@ class Options(IngestOptions):
 
     switches: dict[str, str] = field(default_factory=dict)  # of the card: the choices that were made
     join_captures: bool = False  # captures of one group were joined to one
+    join_records: bool | None = None  # records of one 5-tuple were joined to one session; None: there are no records
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; rules of the default and switches of cards without any are left out."""
         head = {"idle_timeout": self.idle_timeout} | self.unusual
         head |= {"join_captures": True} if self.join_captures else {}
+        head |= {"join_records": self.join_records} if self.join_records is not None else {}
         return head | ({"switches": self.switches} if self.switches else {})
 
     @property
@@ -93,6 +96,16 @@ class CaptureEntry:
     damage: list[DamageEntry] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     remarks: dict[str, Any] = field(default_factory=dict)  # see `bench.ingest.inspection.details`
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """A table of records."""
+
+    path: str  # relative to the source folder
+    size: int
+    sha256: str
+    records: int
 
 
 @dataclass(frozen=True)
@@ -243,6 +256,9 @@ class Manifest:
     files: FilesReport | None = None  # of a card with a list of captures
     code: str = ""  # digest of the code that made the store; empty: earlier code, which did not say
     columns: dict[str, ColumnFile] = field(default_factory=dict)  # by file; empty: earlier code, which kept none
+    tables: list[TableEntry] = field(default_factory=list)  # of a store made of records
+    lacks: dict[str, str] = field(default_factory=dict)  # of `bench.readers.READS`, what no method can read -> why
+    limits: list[str] = field(default_factory=list)  # what its sessions do not show, for people
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, in the one order."""
@@ -252,6 +268,7 @@ class Manifest:
         content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
         content |= {"empty": plain(self.empty), "empty_classes": plain(self.empty_classes)}
         content |= {"files": plain(self.files)} if self.files else {}
+        content |= {name: plain(value) for name in ("tables", "lacks", "limits") if (value := getattr(self, name))}
         content |= {"code": self.code} if self.code else {}
         return content | ({"columns": plain(self.columns)} if self.columns else {})
 

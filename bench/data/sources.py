@@ -17,6 +17,7 @@ from bench.data.store import path_value
 from bench.environment import code_digest
 from bench.errors import InputError
 from bench.files import file_sha256, written_folder
+from bench.records.tables import table_format
 from bench.schema import CAPTURE_MAGICS
 
 
@@ -77,9 +78,9 @@ def _straight(folder: Path) -> Path:
 
 def _generated(home: Path) -> Path:
     """The demo's captures; the folder's name carries the generator's digest, so a changed one writes anew."""
-    folder = home / "captures" / f"demo-{code_digest('bench.data.demo')[:12]}"
+    folder = home / "captures" / f"demo-{code_digest('bench.generators.demo')[:12]}"
     if not folder.is_dir():
-        from bench.data import demo  # scapy takes a second to import
+        from bench.generators import demo  # scapy takes a second to import
 
         with written_folder(folder) as aside:
             demo.write(aside)
@@ -135,20 +136,23 @@ def with_joined(card: Card, source: Source, home: Path) -> Source:
 def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source:
     """All files of the card's globs that are captures by suffix or by their first bytes; and the label file.
 
+    Of a card of records: all that are tables by suffix.
+
     Archives are among them: the ingest reads them through or says what unpacks them.  Of a card with a list of captures
     only those that it lists, as ``switches`` (name -> choice, of all) have it; archives are left to the list's report.
     Raises :class:`InputError` where there is none, or no label file.
     """
     patterns = [pattern.split("/") for pattern in card.captures.include]
-    listed = isinstance(card.labels, FileLabels)
+    listed = isinstance(card.labels, FileLabels) and card.records is None
     files, others, ignored = [], [], collections.Counter[str]()
+    wanted = (lambda full: bool(table_format(full.name))) if card.records else _is_capture
     for full in _walk(root, frozenset()):
         path = full.relative_to(root).as_posix()
         if not any(_matches(path.split("/"), pattern) for pattern in patterns):
             continue
         if full.name.startswith("."):
             ignored["hidden"] += 1
-        elif _is_capture(full) or (not listed and unpacking(full.name)):
+        elif wanted(full) or (not listed and not card.records and unpacking(full.name)):
             stat = full.stat() if full.exists() else None  # of a broken link nothing is known
             files.append(CaptureFile(root, path, stat.st_size if stat else 0, stat.st_mtime_ns if stat else 0))
         else:
@@ -179,7 +183,7 @@ def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: 
     ``held`` are the sessions of each capture, ``reasons`` why a file gives none, both by path.  Of cards whose labels
     come from paths alone; others say by their lists and label files what is missing.
     """
-    if not isinstance(card.labels, PatternLabels):
+    if not isinstance(card.labels, PatternLabels) or card.records:
         return []
     pattern = re.compile(card.labels.pattern)
     whys = (
@@ -201,6 +205,9 @@ def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: 
 
 def same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
     """Whether a store was made of files of these names and sizes, and the same were no captures or gave no class."""
+    if card.records:
+        sizes = {table.path: table.size for table in manifest.tables}
+        return {file.path: file.size for file in source.files} == sizes and manifest.ignored == source.ignored
     matched = [report.met if report else None for report in (source.files_report, manifest.files)]
     if matched[0] != matched[1] or (manifest.label_file, manifest.ignored) != (source.label_digest, source.ignored):
         return False

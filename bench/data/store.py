@@ -93,7 +93,12 @@ class Store:
     def traits(self) -> StoreTraits:
         """What methods may know of it."""
         kinds = sorted({kind for capture in self.manifest.captures for kind in capture.link_types})
-        return StoreTraits(self.manifest.packets, self.manifest.sessions, tuple(kinds))
+        return StoreTraits(self.manifest.packets, self.manifest.sessions, tuple(kinds), self.lacks)
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """What of `bench.readers.READS` no method can read of it -> why."""
+        return self.manifest.lacks
 
     @property
     def unpacked(self) -> Path:
@@ -164,8 +169,10 @@ class Store:
 
         The first call for a capture checks its size, and its time of change or else its SHA-256, and that the packets
         of its sessions lie in it.  A capture that moved or changed, or a packet elsewhere, is an :class:`InputError`
-        with the remedy.
+        with the remedy.  Raises :class:`InputError`, too, of a store that is made of records.
         """
+        if self.manifest.tables:
+            raise InputError("not-held", f"{self.name}: is made of records, which hold no bytes; take its captures")
         if capture not in self._maps:
             path = self.capture_path(capture)
             self._check(capture, path)
@@ -218,7 +225,11 @@ class Store:
         for name in COLUMN_FILES:
             self._check_file(name, in_full=True)
         self.check_columns()
-        for number, capture in enumerate(self.manifest.captures):
+        for table in self.manifest.tables:
+            path = Path(self.sources.root) / table.path
+            if not path.is_file() or file_sha256(path) != table.sha256:
+                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
+        for number, capture in enumerate(() if self.manifest.tables else self.manifest.captures):
             path = Path(self.sources.root) / capture.path
             self._check(number, self.capture_path(number))
             if not path.is_file() or file_sha256(path) != capture.sha256:

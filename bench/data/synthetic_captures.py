@@ -17,9 +17,9 @@ import numpy as np
 
 from bench.data.cards import FileLabels, card_file, find_card
 from bench.data.file_list import RESERVED, Listed, capture_key
-from bench.data.packet_writer import ETHERNET, RAW_IP, heading, write_capture
 from bench.errors import InputError
 from bench.files import write_text, written
+from bench.generators.packet_writer import ETHERNET, RAW_IP, heading, write_capture
 
 PREFIX: Final = "synthetic-"  # of the copied card's name
 SESSIONS: Final = 3  # of a capture's own, over TCP and UDP in turn

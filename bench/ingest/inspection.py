@@ -13,6 +13,8 @@ from bench.ingest.capture import CaptureIndex, read_capture
 from bench.ingest.containers import frames
 from bench.ingest.links import LINK_NAMES
 from bench.ingest.options import IngestOptions
+from bench.ingest.packet_bytes import Columns as PacketColumns
+from bench.ingest.packet_bytes import any_payload
 from bench.ingest.sessions import Columns
 from bench.schema import CLIENT_BY, held_payload, is_cut
 
@@ -136,8 +138,24 @@ def details(index: CaptureIndex) -> dict[str, Any]:
         "sorted_sessions": remarks.sorted_sessions,
         "clocks": list(remarks.resolutions),
         "tools": list(remarks.tools),
+        **({"payload": bare} if (bare := bare_payload(index)) else {}),
         **({"processes": _processes(index)} if "PKTAP" in index.link_types else {}),
     }
+
+
+def bare_payload(index: CaptureIndex) -> str:
+    """What is wrong with all payload of a capture: ``cut`` or ``zeros``; empty where some can be read or is none.
+
+    Captures are published so, or written from tables of lengths.
+    """
+    packets = index.packets
+    if not packets["payload_length"].any():
+        return ""
+    if not captured_payload(packets):
+        return "cut"
+    data = np.memmap(index.bytes_path, np.uint8, mode="r")
+    columns = PacketColumns(*(packets[name] for name in PacketColumns._fields))
+    return "" if any_payload(data, columns) else "zeros"
 
 
 def _processes(index: CaptureIndex) -> dict[str, int]:

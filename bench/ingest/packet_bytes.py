@@ -105,6 +105,19 @@ def copy_payload(
 
 
 @numba.njit(nogil=True, cache=True)
+def any_payload(data: NDArray[np.uint8], columns: Columns) -> bool:
+    """Whether a payload byte of some packet ``[packets]`` is not zero in the capture's bytes."""
+    for row in range(len(columns.record)):
+        payload = np.int64(columns.payload[row])
+        size = _payload_size(columns.captured[row], payload, columns.payload_length[row])
+        begin = columns.record[row] + np.int64(columns.ip[row]) + payload
+        for at in range(begin, min(begin + size, len(data))):
+            if data[at]:
+                return True
+    return False
+
+
+@numba.njit(nogil=True, cache=True)
 def _payload_size(captured: int, payload: int, payload_length: int) -> int:
     """Captured payload bytes; a packet cut inside its headers has fewer bytes than its payload's offset."""
     rest = np.int64(captured) - np.int64(payload)

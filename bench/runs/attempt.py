@@ -31,7 +31,7 @@ from bench.runs.guards import (
     unchanged,
 )
 from bench.runs.results import Predictions
-from bench.schema import Samples, drawn_order, is_cut
+from bench.schema import MARK_BOUNDED, Samples, drawn_order, is_cut
 from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.spec import RunSpec, named_seed
@@ -130,16 +130,27 @@ def attempt(
     metrics |= clock.metrics | _size(method)
     used = frozenset(training_view.used | test_view.used)
     metrics |= _cut(store, split.test) if used & BYTES else {}
+    metrics |= _bounded(store, split.test) if store.manifest.tables else {}
     return Attempt(method, split, predictions, scores, metrics, used)
+
+
+def _packets_of(store: Store, samples: Samples) -> Rows:
+    """Packet rows of the samples' whole sessions, int64 ``[packets]``."""
+    sessions = np.unique(samples.session)
+    sizes = np.asarray(store.session("packets"))[sessions]
+    first = np.asarray(store.session("first_packet"))[sessions]
+    return np.asarray(np.arange(sizes.sum()) + np.repeat(first - np.cumsum(sizes) + sizes, sizes), np.int64)
+
+
+def _bounded(store: Store, test: Samples) -> dict[str, float]:
+    """The share of packets whose IP or payload length is a bound, of a store made of records."""
+    marks = np.asarray(store.packet("marks"))[_packets_of(store, test)]
+    return {"test_bounded_lengths": float(np.count_nonzero(marks & MARK_BOUNDED) / max(1, len(marks)))}
 
 
 def _cut(store: Store, test: Samples) -> dict[str, float]:
     """The share of packets with payload that the capture cut: what a method that reads bytes finds zeros in."""
-    sessions = np.unique(test.session)
-    sizes = np.asarray(store.session("packets"))[sessions]
-    rows = np.arange(sizes.sum()) + np.repeat(
-        np.asarray(store.session("first_packet"))[sessions] - np.cumsum(sizes) + sizes, sizes
-    )
+    rows = _packets_of(store, test)
     captured, payload, length = (
         np.asarray(store.packet(name))[rows] for name in ("captured", "payload", "payload_length")
     )

@@ -15,6 +15,7 @@ from typing import Any, Final
 from bench.data.store import Store
 from bench.environment import code_digest, cores, environment
 from bench.errors import InputError
+from bench.method import reason_to_skip
 from bench.render.plots import draw_confusion, draw_curves
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
@@ -107,7 +108,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     status, reason, metrics = "done", "", {}
     try:
         kind, store = registry.load(spec.method), store_of(spec)
-        if reason := kind.skip(store.traits) or "":
+        if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store):
             status = "skipped"
         else:
             run.parameters(parameters_of(spec, kind))

@@ -92,11 +92,20 @@ def left_out(runs: Iterable[Mapping[str, float]]) -> list[str]:
     return [f"{most} class{'es' * (most > 1)} of the task left out: no sample in any part"] if most else []
 
 
+def of_records(runs: Iterable[Mapping[str, float]]) -> list[str]:
+    """A line where the data set is made of flow records, over runs of one split."""
+    shares = [metrics["test_bounded_lengths"] for metrics in runs if "test_bounded_lengths" in metrics]
+    if not shares:
+        return []
+    bounded = f"; lengths of {100 * max(shares):.0f} % of their packets are bounds" if max(shares) else ""
+    return [f"made of flow records, which hold no bytes{bounded}; `bench prepare` says what else they do not show"]
+
+
 def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     """What the scores of a run cannot be read without, a line each."""
     seen = seen_in_training([metrics])
     lines = [seen] if seen else []
-    lines += left_out([metrics])
+    lines += left_out([metrics]) + of_records([metrics])
     lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
     if cut := metrics.get("test_cut_packets"):
         lines.append(f"{100 * cut:.0f} % of the packets with payload are cut in the capture: their bytes end early")

@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from bench.data.packet_writer import Heading, heading, write_capture
 from bench.errors import InputError
+from bench.generators.packet_writer import Heading, heading, write_capture
 
 START: Final = 1_700_000_000.0  # seconds since the Unix epoch
 SERVER_PORT: Final = 443

@@ -1,0 +1,355 @@
+"""One preparation: what is common to captures and records, and how captures become a store.
+
+Packets go to a file a column as they come, sessions stay in memory; then the columns become tables, sessions get their
+labels and the manifest is written.
+"""
+
+import collections
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.cards import Card, ColumnLabels, FileLabels, SessionLabels
+from bench.data.file_list import lacking_classes, with_captures
+from bench.data.labels import (
+    LabelFile,
+    LabelTable,
+    label_table,
+    list_table,
+    read_label_file,
+    row_classes,
+    session_tuples,
+    task_labels,
+)
+from bench.data.manifest import (
+    FORMAT,
+    CaptureEntry,
+    DamagedCapture,
+    DamageEntry,
+    EmptyCapture,
+    FilesReport,
+    Manifest,
+    Options,
+    Sources,
+    TaskEntry,
+    UnexpectedCount,
+    UnreadableEntry,
+)
+from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, empty_classes
+from bench.data.store import COLUMN_FILES, TASK_COLUMN, column_file, write_columns
+from bench.environment import code_digest
+from bench.errors import InputError
+from bench.files import file_sha256, plain, write_json
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
+
+if TYPE_CHECKING:
+    from bench.ingest.capture import CaptureIndex
+
+#: called after each file: bytes done, bytes in all, files done, files in all, packets so far
+Progress = Callable[[int, int, int, int, int], None]
+Columns = dict[str, NDArray[Any]]
+
+
+@cache
+def code_of_stores() -> str:
+    """Digest of the code that decides what a store holds."""
+    return code_digest("bench.data.prepare")
+
+
+class Build(ABC):
+    """One preparation into a folder; what it reads is the business of its kinds."""
+
+    def __init__(self, card: Card, source: Source, options: Options, work: Path, folder: Path) -> None:
+        self.card, self.source, self.options, self.work, self.folder = card, source, options, work, folder
+        self.label_file: LabelFile | None = None
+        if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
+            self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
+        self.captures: list[CaptureEntry] = []
+        self.unreadable: list[UnreadableEntry] = []
+        self.empty: list[EmptyCapture] = []
+        self.unpacked: dict[str, str] = {}
+        self.sessions: list[Columns] = []
+        self.packets = 0
+
+    @abstractmethod
+    def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
+        """Read all files: append packets to the open column files, keep sessions and captures."""
+
+    @abstractmethod
+    def arrange(self) -> None:
+        """Whatever takes all files to be known.  Raises :class:`InputError` where there is nothing to write."""
+
+    @abstractmethod
+    def labelled(self, columns: Columns) -> LabelTable:
+        """Label columns of the sessions, of which ``columns`` are all there are."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Fields of the manifest that tell of the files and how they met the card's list."""
+
+    def conversations(self, columns: Columns) -> NDArray[np.int32]:
+        """The conversation of each session: int32 ``[sessions]``."""
+        return numbered(session_tuples(columns)).astype(np.int32)
+
+    def run(self, jobs: int | None, progress: Progress | None) -> None:
+        """Write the whole store into the folder.  Raises :class:`InputError` where there is nothing to write."""
+        with ExitStack() as stack:
+            sinks = {name: stack.enter_context(self.column_file(name).open("wb")) for name in PACKET_COLUMNS}
+            self.read(sinks, jobs or os.cpu_count() or 1, progress)
+        self.arrange()
+        self._write_packets()
+        self._write_sessions()
+        mtimes = {file.path: file.mtime_ns for file in self.source.files}
+        written = {name: (self.folder / name).stat().st_mtime_ns for name in COLUMN_FILES}
+        origin = str(self.source.origin or "")
+        sources = Sources(str(self.source.root), mtimes, self.unpacked, written, origin)
+        write_json(self.folder / "sources.json", plain(sources))
+
+    def column_file(self, name: str) -> Path:
+        """Where a packet column is spooled."""
+        return self.folder / f"{name}.column"
+
+    def spooled(self) -> Columns:
+        """The packet columns that were written so far, as memory maps ``[packets]``."""
+        if not self.packets:
+            return {name: np.zeros(0, kind) for name, kind in PACKET_COLUMNS.items()}
+        return {name: np.memmap(self.column_file(name), kind, mode="r") for name, kind in PACKET_COLUMNS.items()}
+
+    def _write_packets(self) -> None:
+        """One Arrow batch of the column files, copied through memory maps."""
+        write_columns(self.folder / "packets.arrow", self.spooled())
+        for name in PACKET_COLUMNS:
+            self.column_file(name).unlink()
+
+    def _write_sessions(self) -> None:
+        """Label the sessions; write them and the manifest."""
+        joined = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
+        joined["conversation"] = self.conversations(joined)
+        columns = {name: joined[name] for name in SESSION_COLUMNS}
+        table = self.labelled(columns)
+        tasks = {}
+        for name, task in self.card.tasks.items():
+            columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
+        write_columns(self.folder / "sessions.arrow", columns)
+        manifest = self._manifest(len(joined["start"]), table.report, tasks)
+        write_json(self.folder / "manifest.json", manifest.to_dict())
+
+    def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, TaskEntry]) -> Manifest:
+        held = {capture.path: capture.sessions for capture in self.captures}
+        silent: list[EmptyCapture | UnreadableEntry] = [*self.empty, *self.unreadable]
+        reasons = {one.path: one.reason for one in silent}
+        as_expected = self.card.expected.sessions == sessions  # what is published so has nothing to say
+        return Manifest(
+            format=FORMAT,
+            name=self.card.name,
+            card=self.card.digest,
+            options=self.options,
+            label_file=self.source.label_digest,
+            packets=self.packets,
+            sessions=sessions,
+            default_task=self.card.default_task,
+            tasks=tasks,
+            labels=labels,
+            unexpected=_unexpected(self.card, self.options, len(self.captures), sessions, tasks),
+            damaged=[DamagedCapture(c.path, c.damage) for c in self.captures if c.damage],
+            unreadable=self.unreadable,
+            ignored=self.source.ignored,
+            captures=self.captures,
+            empty=[] if as_expected else self.empty,
+            empty_classes=empty_classes(self.card, self.source, held, reasons),
+            files=self._files(tasks),
+            code=code_of_stores(),
+            columns={name: column_file(self.folder / name) for name in COLUMN_FILES},
+            **self.facts(),
+        )
+
+    def files_report(self) -> FilesReport | None:
+        """How what was found meets the card's list, but for the classes; None of a card without a list."""
+        return None
+
+    def _files(self, tasks: dict[str, TaskEntry]) -> FilesReport | None:
+        """The same with the classes that the list has and the store has not."""
+        report = self.files_report()
+        if report is None:
+            return None
+        listed, _ = self.card.listed(self.options.switches)
+        columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
+        classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
+        return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
+
+
+class CaptureBuild(Build):
+    """Captures are read in parallel and written one after another."""
+
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
+        self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture, unpacked -> rows of captures
+
+    def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
+        """Read the captures."""
+        files = self.source.files
+        size, done = sum(file.size for file in files), 0
+        with ExitStack() as stack:
+            pool = ThreadPoolExecutor(jobs)
+            stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for the queue
+            for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files, 2 * jobs), 1):
+                if isinstance(index, str):
+                    self.unreadable.append(UnreadableEntry(file.path, file.size, digest, index))
+                else:
+                    self._add(file, digest, index, sinks)
+                done += file.size
+                if progress:
+                    progress(done, size, number, len(files), self.packets)
+
+    def arrange(self) -> None:
+        """Join the groups of equal captures.  Raises :class:`InputError` where none can be read, or holds a packet."""
+        files = self.source.files
+        if not self.captures:
+            reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else "there is none"
+            archives = self.source.files_report.archives if self.source.files_report else []
+            remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
+            raise InputError(
+                "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}"
+            )
+        if not self.packets:
+            first = self.empty[0]
+            raise InputError(
+                "no-packets",
+                f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name} ({first.path}: "
+                f"{first.reason}); `bench inspect` says more, check --source",
+            )
+        self._join_groups()
+
+    def labelled(self, columns: Columns) -> LabelTable:
+        """By paths, the card's list or its label file."""
+        paths = [capture.path for capture in self.captures]
+        if isinstance(self.card.labels, FileLabels):
+            return list_table([self.source.rows[path].labels for path in paths], columns)
+        assert not isinstance(self.card.labels, ColumnLabels)  # of records alone
+        return label_table(self.card.labels, self.label_file, paths, columns, check=self.options.keeps_packets)
+
+    def facts(self) -> dict[str, Any]:
+        """What was skipped, and which captures are the same."""
+        skipped: collections.Counter[str] = collections.Counter()
+        for capture in self.captures:
+            skipped.update(capture.skipped)
+        copies = [[self.captures[row].path for row in rows] for rows in self.of_content.values() if len(rows) > 1]
+        return {"skipped": dict(sorted(skipped.items())), "copies": copies, "lacks": self._lacks()}
+
+    def _lacks(self) -> dict[str, str]:
+        """Payload, where all that there is was cut or is zeros: no method that reads bytes finds any."""
+        held = [capture for capture in self.captures if capture.remarks.get("captured_payload_bytes")]
+        bare = {capture.remarks.get("payload", "") for capture in (held or self.captures) if capture.packets}
+        if not bare <= {"zeros", "cut"} or not bare:
+            return {}
+        reason = "all payload in its captures is zeros" if held else "its captures hold no byte of payload: all was cut"
+        return dict.fromkeys(("payload", "ip_bytes"), reason)
+
+    def files_report(self) -> FilesReport | None:
+        """The folder, then what is in the captures."""
+        report = self.source.files_report
+        return with_captures(report, self.source.rows, self.captures) if report else None
+
+    def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
+        """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
+        from bench.ingest.capture import read_capture  # numba: not needed where the store is there already
+
+        path = file.root / file.path
+        if path.exists() and not path.is_file():
+            return file, "", "is no regular file"
+        try:
+            digest = file_sha256(path)
+        except OSError as error:
+            return file, "", str(error.strerror)
+        try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
+            index = read_capture(path, self.options.ingest, work=self.work)
+        except InputError as error:
+            return file, digest, str(error).removeprefix(f"{path}: ")
+        return file, digest, index
+
+    def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: Mapping[str, Any]) -> None:
+        """Append a capture's packets to the column files; keep its sessions."""
+        from bench.ingest.inspection import details, why_empty
+
+        for name, dtype in PACKET_COLUMNS.items():
+            sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
+        count, sessions = len(index.packets["time"]), len(index.sessions["start"])
+        row = self.source.rows.get(file.path)
+        columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
+        columns["first_packet"] = columns["first_packet"] + self.packets
+        columns["capture"] = np.full(sessions, len(self.captures), np.int32)
+        if not sessions:
+            self.empty.append(EmptyCapture(file.path, why_empty(index)))
+        self.sessions.append(columns)
+        self.packets += count
+        content = digest
+        if index.bytes_path != index.path:
+            self.unpacked[file.path] = index.bytes_path.name
+            content = file_sha256(index.bytes_path)
+        self.of_content.setdefault(content, []).append(len(self.captures))
+        self.captures.append(
+            CaptureEntry(
+                path=file.path,
+                size=file.size,
+                sha256=digest,
+                bytes=index.size,
+                group=capture_group(self.card, file.path, row),
+                attributes=capture_attributes(self.card, file.path, row),
+                format=index.format,
+                link_types=list(index.link_types),
+                records=int(index.records),
+                packets=count,
+                sessions=sessions,
+                damage=[DamageEntry(d.offset, d.reason, d.bytes_lost) for d in index.damage],
+                skipped={name: int(n) for name, n in index.skipped.items() if n},
+                remarks=details(index),
+            )
+        )
+
+    def _join_groups(self) -> None:
+        """Make the groups of captures that hold the same one group: no split by capture may part them."""
+        for rows in self.of_content.values():
+            same = {self.captures[row].group for row in rows}
+            if len(same) > 1:
+                first = min(same)
+                self.captures = [replace(one, group=first if one.group in same else one.group) for one in self.captures]
+
+
+def _unexpected(
+    card: Card, options: Options, captures: int, sessions: int, tasks: Mapping[str, TaskEntry]
+) -> list[UnexpectedCount]:
+    """Where the counts are not those that the card expects; switches and other rules change them on purpose."""
+    if options.switches != card.choose({}) or not options.as_published:
+        return []
+    expected = card.expected
+    pairs = [("captures", expected.captures, captures)]
+    if options.idle_timeout is None:
+        pairs.append(("sessions", expected.sessions, sessions))
+        for name, task in expected.tasks.items():
+            pairs.append((f"sessions of task {name}", task.sessions, tasks[name].sessions))
+            pairs.append((f"classes of task {name}", task.classes, len(tasks[name].classes)))
+    return [
+        UnexpectedCount(what, wanted, count) for what, wanted, count in pairs if wanted is not None and wanted != count
+    ]
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[CaptureFile], Any], files: Sequence[CaptureFile], most: int
+) -> Iterator[Any]:
+    """Results in the files' order, at most so many waiting, so that memory does not grow with the files' number."""
+    waiting: collections.deque[Future[Any]] = collections.deque()
+    for file in files:
+        waiting.append(pool.submit(work, file))
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,273 @@
+"""A batch of records as packets and sessions: what a capture of the same traffic would give, as far as they tell."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.records.cells import BadCell, Lists, lists, numbers, or_zero, single, texts
+from bench.records.joining import sort_by_time, sums
+from bench.records.layout import PROTOCOLS, UNITS, Layout
+from bench.schema import CLIENT_BY, MARK_BOUNDED, PACKET_COLUMNS, SESSION_COLUMNS
+
+Columns = dict[str, NDArray[Any]]
+Ints = NDArray[np.int64]
+
+TCP: Final = 6
+_ETHERNET: Final = 14  # bytes of header
+_SHORTEST_FRAME: Final = 60  # without its checksum; shorter ones are padded to it
+_MOST: Final = 1 << 24  # bytes; a greater length of one packet is a slip
+_LATEST: Final = float(1 << 62)  # ns
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The records of a batch that are sessions, and what became of the others."""
+
+    packets: Columns  # `schema.PACKET_COLUMNS`, [packets], by session and time
+    sessions: Columns  # `schema.SESSION_COLUMNS`, [sessions]; capture, conversation and first_packet are yet to be told
+    row: Ints  # of the batch, [sessions]
+    capture: list[str]  # by session; empty: the file
+    labels: dict[str, list[str]]  # label column -> text of each session
+    listed: Ints  # packets that the record has, listed or not, [sessions]; -1: not known
+    late: int  # sessions whose packets were not listed by time
+    skipped: dict[str, int] = field(default_factory=dict)  # records that are no session, by reason
+
+
+def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> Converted:
+    """The sessions of an Arrow record batch.  Raises BadCell, with the row in the batch, for what cannot be read."""
+    length = lists(batch, layout.lengths)
+    sizes, rows = length.sizes, np.arange(batch.num_rows)
+    protocol = _protocol(batch, layout)
+    kept = sizes > 0
+    skipped = {"no packet listed": int((~kept).sum())}
+    if layout.protocol:
+        other = ~np.isin(protocol, (6, 17))
+        skipped["not TCP or UDP"] = int((kept & other).sum())
+        kept &= ~other
+    of_packet = np.repeat(kept, sizes)
+    bytes_, direction = _directed(batch, layout, length)
+    time = _start(batch, layout)[rows.repeat(sizes)] + _since_start(batch, layout, length)
+    ends = _ends(batch, layout, kept)
+    of_session = np.repeat(np.arange(int(kept.sum())), sizes[kept])
+    packets: Columns = {name: np.zeros(len(of_session), kind) for name, kind in PACKET_COLUMNS.items()}
+    packets |= {"time": time[of_packet], "direction": direction[of_packet]}
+    headers = _headers(protocol[kept], ends["ip_version"])[of_session]
+    packets |= _lengths(bytes_[of_packet], layout, headers, protocol[kept][of_session])
+    packets = {name: np.asarray(packets[name], kind) for name, kind in PACKET_COLUMNS.items()}
+    late = sort_by_time(packets, sizes[kept])
+    sessions: Columns = {name: np.zeros(int(kept.sum()), kind) for name, kind in SESSION_COLUMNS.items()}
+    sessions |= ends | {"protocol": protocol[kept], "packets": sizes[kept]} | sums(packets, sizes[kept])
+    sessions["client_by"][:] = CLIENT_BY.index("record")
+    return Converted(
+        packets=packets,
+        sessions={name: np.asarray(sessions[name], kind) for name, kind in SESSION_COLUMNS.items()},
+        row=np.flatnonzero(kept),
+        capture=_captures(batch, layout, kept),
+        labels={name: _kept(texts(single(batch, name)), kept) for name in label_columns},
+        listed=_totals(batch, layout, sizes)[kept],
+        late=late,
+        skipped={reason: count for reason, count in skipped.items() if count},
+    )
+
+
+def _kept(values: Sequence[str], kept: NDArray[np.bool_]) -> list[str]:
+    return [value for value, keep in zip(values, kept.tolist(), strict=True) if keep]
+
+
+def _protocol(batch: Any, layout: Layout) -> Ints:
+    """6, 17 or another number of each record, 0 where none is known: int64 ``[rows]``."""
+    if layout.one_protocol or not layout.protocol:
+        return np.full(batch.num_rows, layout.one_protocol or 0, np.int64)
+    words = texts(single(batch, layout.protocol))
+    known = {word: PROTOCOLS.get(word.lower(), -1) for word in set(words)}
+    return np.array([known[word] for word in words], np.int64)
+
+
+def _directed(batch: Any, layout: Layout, length: Lists) -> tuple[Ints, NDArray[np.int8]]:
+    """Bytes of each packet, int64, and its direction, int8, +1 from the source or where none is known."""
+    values = length.numbers(layout.lengths)
+    if not layout.signed and len(values) and values.min() < 0:
+        place = int(values.argmin())
+        raise BadCell(length.row(place), f"{layout.lengths} has {values[place]}; are lengths signed = true?")
+    direction = np.ones(len(values), np.int8)
+    if layout.signed:
+        direction[values < 0] = -1
+        values = np.abs(values)
+    elif layout.directions:
+        found = _equally_long(lists(batch, layout.directions), length, layout.directions, layout.lengths)
+        direction[~_is_forward(found, layout)] = -1
+    if len(values) and values.max() > _MOST:
+        place = int(values.argmax())
+        raise BadCell(length.row(place), f"{layout.lengths} has {values[place]}, more than a packet holds")
+    return np.rint(values).astype(np.int64), direction
+
+
+def _is_forward(found: Lists, layout: Layout) -> NDArray[np.bool_]:
+    """Whether packets come from the source, by the card's word; numbers are compared as numbers."""
+    try:
+        wanted = float(layout.forward)
+    except ValueError:
+        return np.array([word == layout.forward for word in texts(found.values)], np.bool_)
+    forward: NDArray[np.bool_] = found.numbers(layout.directions) == wanted
+    return forward
+
+
+def _equally_long(one: Lists, other: Lists, name: str, of: str) -> Lists:
+    if (differs := np.flatnonzero(one.sizes != other.sizes)).size:
+        row = int(differs[0])
+        raise BadCell(row, f"{of} lists {other.sizes[row]} packets, {name} {one.sizes[row]}")
+    return one
+
+
+def _start(batch: Any, layout: Layout) -> Ints:
+    """Ns since the epoch of each record, 0 where the card names no column: int64 ``[rows]``."""
+    import pyarrow as pa
+
+    if not layout.start:
+        return np.zeros(batch.num_rows, np.int64)
+    cells = single(batch, layout.start)
+    if pa.types.is_timestamp(cells.type):
+        return np.asarray(cells.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())).astype(np.int64)
+    try:
+        return _nanoseconds(numbers(cells, layout.start), layout.start_unit)
+    except BadCell:
+        if not pa.types.is_string(cells.type) or cells.null_count:
+            raise
+    for place, text in enumerate(cells.to_pylist()):
+        try:
+            np.datetime64(text.strip().rstrip("Z"), "ns")
+        except ValueError:
+            raise BadCell(place, f"{layout.start} is {text!r:.40}, neither a number nor a time") from None
+    times = [text.strip().rstrip("Z") for text in cells.to_pylist()]
+    return np.asarray(np.array(times, "datetime64[ns]").view(np.int64))
+
+
+def _nanoseconds(values: NDArray[Any], unit: str) -> Ints:
+    """Times as whole ns; of a fraction of a second as a double holds it, microseconds are kept."""
+    scale = UNITS[unit]
+    if len(values) and np.abs(values).max() * float(scale) > _LATEST:
+        place = int(np.abs(values).argmax())
+        raise BadCell(place, f"{values[place]} {unit} is no time; is it in another unit?")
+    if values.dtype == np.int64:
+        return np.asarray(values * scale, np.int64)
+    whole = np.floor(values)
+    fraction = np.rint((values - whole) * scale / 1000) * 1000 if scale >= 1000 else (values - whole) * scale
+    return np.asarray(whole.astype(np.int64) * scale + fraction.astype(np.int64), np.int64)
+
+
+def _since_start(batch: Any, layout: Layout, length: Lists) -> Ints:
+    """Ns from each record's start to each of its packets: int64 ``[packets]``."""
+    name = layout.times or layout.gaps
+    if not name:
+        return np.zeros(int(length.sizes.sum()), np.int64)
+    found = _equally_long(lists(batch, name), length, name, layout.lengths)
+    values = _nanoseconds(found.numbers(name), layout.time_unit)
+    first = (np.cumsum(found.sizes) - found.sizes)[found.sizes > 0]
+    sizes = found.sizes[found.sizes > 0]
+    if layout.gaps:
+        total = np.cumsum(values)
+        return np.asarray(total - np.repeat(total[first] - values[first], sizes), np.int64)
+    return np.asarray(values - np.repeat(values[first] * bool(layout.start), sizes), np.int64)
+
+
+def _ends(batch: Any, layout: Layout, kept: NDArray[np.bool_]) -> Columns:
+    """The session columns of end points of the records that are kept, the source as the client."""
+    count = int(kept.sum())
+    if not layout.endpoints:
+        return {"ip_version": np.full(count, 4, np.uint8)}
+    found: Columns = {}
+    for side, ip, port in (("client", *layout.endpoints[:2]), ("server", *layout.endpoints[2:])):
+        words = np.array(_kept(texts(single(batch, ip)), kept), object)
+        known = {word: _address(word) for word in set(words.tolist())}
+        if wrong := next((word for word, packed in known.items() if packed is None), None):
+            raise BadCell(int(np.flatnonzero(kept)[words == wrong][0]), f"{ip} is {wrong!r:.40}, not an IP address")
+        if "" in known:
+            raise BadCell(int(np.flatnonzero(kept)[words == ""][0]), f"{ip} is empty")
+        found[f"{side}_ip"] = np.array([known[word] for word in words.tolist()], "S16")
+        numbers_ = np.zeros(batch.num_rows, np.int64)
+        numbers_[kept] = numbers(single(batch, port).filter(_mask(kept)), port)
+        if len(numbers_) and not (0 <= numbers_.min() and numbers_.max() <= 65535):
+            row = int(((numbers_ < 0) | (numbers_ > 65535)).argmax())
+            raise BadCell(row, f"{port} is {numbers_[row]}, not a port")
+        found[f"{side}_port"] = numbers_[kept].astype(np.uint16)
+        found["ip_version"] = np.array([6 if ":" in word else 4 for word in words.tolist()], np.uint8)
+    return found
+
+
+def _mask(kept: NDArray[np.bool_]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(kept)
+
+
+def _address(word: str) -> bytes | None:
+    """An IP address in network order; None for what is none, empty for nothing."""
+    try:
+        return ipaddress.ip_address(word).packed if word else b""
+    except ValueError:
+        return None
+
+
+def _captures(batch: Any, layout: Layout, kept: NDArray[np.bool_]) -> list[str]:
+    """The name of each kept record's capture; empty where each file is one."""
+    if not layout.capture:
+        return [""] * int(kept.sum())
+    columns = {name: _kept(texts(single(batch, name)), kept) for name in layout.capture_columns}
+    if layout.capture in columns:
+        return columns[layout.capture]
+    names = []
+    for cells in zip(*columns.values(), strict=True):
+        name = layout.capture
+        for column, cell in zip(columns, cells, strict=True):
+            name = name.replace(f"{{{column}}}", cell)
+        names.append(name)
+    return names
+
+
+def _totals(batch: Any, layout: Layout, sizes: Ints) -> Ints:
+    """How many packets each record has, listed or not; -1 where nobody knows: int64 ``[rows]``."""
+    if layout.totals:
+        parts = [numbers(or_zero(single(batch, name)), name) for name in layout.totals]
+        return np.asarray(np.sum(parts, axis=0), np.int64)
+    if layout.limit:
+        return np.where(sizes >= layout.limit, -1, sizes)
+    return np.full(len(sizes), -1, np.int64)
+
+
+@dataclass(frozen=True)
+class _Headers:
+    """Bytes of the headers of packets, int64 ``[packets]`` each."""
+
+    ip: Ints
+    transport: Ints  # the least that it can have
+
+    def __getitem__(self, some: Ints) -> "_Headers":
+        return _Headers(self.ip[some], self.transport[some])
+
+
+def _headers(protocol: Ints, version: NDArray[np.uint8]) -> _Headers:
+    """Headers without options, by session."""
+    return _Headers(np.where(version == 6, 40, 20), np.where(protocol == TCP, 20, 8) * (protocol > 0))
+
+
+def _lengths(bytes_: Ints, layout: Layout, headers: _Headers, protocol: Ints) -> Columns:
+    """IP and payload lengths, and a mark on packets of which one of these is a bound.
+
+    A TCP header has 20 to 60 bytes, which no record tells: of a payload the IP length is a lower bound, of an IP or
+    TCP length the payload is an upper bound.  A frame of the least size may be padding.
+    """
+    tcp, both = protocol == TCP, headers.ip + headers.transport
+    if layout.layer == "payload":
+        length, payload, bounded = bytes_ + both, bytes_, tcp
+    else:
+        length = {"frame": bytes_ - _ETHERNET, "ip": bytes_, "transport": bytes_ + headers.ip}[layout.layer]
+        payload = np.maximum(length - both, 0) * (protocol > 0)
+        bounded = tcp & (payload > 0)
+        if layout.layer == "frame":
+            bounded |= bytes_ <= _SHORTEST_FRAME
+    marks = np.where(bounded, MARK_BOUNDED, 0)
+    return {"length": np.maximum(length, 0), "payload_length": payload, "marks": marks}

@@ -1,0 +1,189 @@
+"""Tables of records by batches, so that a file of any size takes the memory of a few thousand rows.
+
+Parquet, Arrow (file or stream), CSV and JSON (a row a line, or one list or object of rows), plain or compressed.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from bench.errors import InputError
+
+#: how a table's name ends -> its format
+FORMATS: Final = {
+    **dict.fromkeys((".parquet", ".pq"), "Parquet"),
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), "Arrow"),
+    **dict.fromkeys((".csv", ".tsv"), "CSV"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON"),
+}
+#: how a compressed one's ends (CSV and JSON alone: the others compress themselves)
+OPENERS: Final[dict[str, Callable[[Path], Any]]] = {
+    ".gz": lambda path: gzip.open(path, "rb"),
+    ".bz2": lambda path: bz2.open(path, "rb"),
+    ".xz": lambda path: lzma.open(path, "rb"),
+    ".zst": lambda path: _zstandard(path),
+}
+ROWS: Final = 8192  # a batch
+BLOCK: Final = 1 << 23  # bytes of text read at once
+KEY: Final = "_key"  # the column of the keys, where a JSON file is one object of rows
+
+
+def table_format(name: str) -> str:
+    """The format of a table by its file's name; empty where it is none."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    packed = bool(suffixes) and suffixes[-1] in OPENERS
+    kind = FORMATS.get("".join(suffixes[-2:-1] if packed else suffixes[-1:]), "")
+    return "" if packed and kind not in ("CSV", "JSON") else kind
+
+
+def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of a table, `ROWS` or less at once, as Arrow record batches of the named columns (None: of all).
+
+    Cells of CSV are text.  Raises :class:`InputError` for what is no such table and for a column that it does not have.
+    """
+    kind = table_format(path.name)
+    if not kind:
+        raise InputError("bad-table", f"{path}: is no table of records; give {', '.join(FORMATS)}")
+    with _refusing(path, kind):
+        for batch in _READERS[kind](path, columns):
+            if columns is not None:
+                _check_columns(path, batch.schema.names, columns)
+                batch = batch.select(list(dict.fromkeys(columns)))
+            for begin in range(0, batch.num_rows, ROWS):
+                yield batch.slice(begin, ROWS)
+
+
+@contextmanager
+def _refusing(path: Path, kind: str) -> Iterator[None]:
+    """Whatever a reader says of a damaged file becomes a line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, EOFError, UnicodeDecodeError, ValueError, pa.ArrowException, lzma.LZMAError) as error:
+        why = " ".join((getattr(error, "strerror", None) or str(error) or "it ends early").split())[:200]
+        raise InputError("bad-table", f"{path}: cannot be read as {kind} ({why}); give a whole file") from error
+
+
+def _check_columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in there:
+            raise InputError(
+                "bad-table", f"{path}: has no column {name!r}, which the card names; it has: {', '.join(there)}"
+            )
+
+
+def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        there = file.schema_arrow.names
+        if columns is not None:
+            _check_columns(path, there, columns)
+        yield from file.iter_batches(ROWS, columns=None if columns is None else list(dict.fromkeys(columns)))
+
+
+def _arrow(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        if source.size() >= 6 and source.read(6) == b"ARROW1":
+            reader = pa.ipc.open_file(source)
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            source.seek(0)
+            yield from pa.ipc.open_stream(source)
+
+
+def _csv(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    separator = b"\t" if ".tsv" in path.name.lower() else b","
+    with _opened(path) as file:
+        head = file.readline()
+    names = next(csv.open_csv(io.BytesIO(head), parse_options=_parsing(separator))).schema.names if head.strip() else []
+    if columns is not None:
+        _check_columns(path, names, columns)
+    with _opened(path) as file:
+        reader = csv.open_csv(
+            file,
+            read_options=csv.ReadOptions(block_size=BLOCK),
+            parse_options=_parsing(separator),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                include_columns=list(dict.fromkeys(columns)) if columns is not None else None,
+                strings_can_be_null=False,
+            ),
+        )
+        yield from reader
+
+
+def _parsing(separator: bytes) -> Any:
+    from pyarrow import csv
+
+    return csv.ParseOptions(delimiter=separator.decode(), newlines_in_values=True)
+
+
+def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    if (rows := _whole(path)) is not None:
+        for begin in range(0, len(rows), ROWS):
+            yield from pa.Table.from_pylist(rows[begin : begin + ROWS]).to_batches()
+        return
+    with _opened(path) as file:
+        while block := file.read(BLOCK):
+            block += file.readline()  # a block ends with a row
+            if block.strip():
+                reading = arrow_json.ReadOptions(block_size=len(block) + 1, use_threads=False)
+                yield from arrow_json.read_json(io.BytesIO(block), read_options=reading).to_batches()
+
+
+def _whole(path: Path) -> list[dict[str, Any]] | None:
+    """The rows of a JSON file that is one list or object of them; None where every line is a row."""
+    with _opened(path) as file:
+        first = file.readline(BLOCK)
+        more = file.readline(BLOCK)
+    try:
+        row = json.loads(first)
+        if more.strip() or not (isinstance(row, list) or _is_rows(row)):
+            return None
+    except ValueError:
+        if first.lstrip()[:1] not in (b"[", b"{") or first.strip()[-1:] == b"}":
+            return None
+    with _opened(path) as file:
+        content = json.load(io.TextIOWrapper(file, encoding="utf-8"))
+    if _is_rows(content):
+        return [{KEY: key, **row} for key, row in content.items()]
+    if not isinstance(content, list):
+        raise ValueError("is one object that is not one of rows")
+    return content
+
+
+def _is_rows(content: Any) -> bool:
+    """Whether an object's values are rows."""
+    return isinstance(content, dict) and bool(content) and all(isinstance(row, dict) for row in content.values())
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked on the way."""
+    opener = OPENERS.get(path.suffix.lower())
+    opened: IO[bytes] = opener(path) if opener else path.open("rb")
+    return opened
+
+
+def _zstandard(path: Path) -> IO[bytes]:
+    import zstandard
+
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+
+
+_READERS: Final = {"Parquet": _parquet, "Arrow": _arrow, "CSV": _csv, "JSON": _json}
