@@ -77,7 +77,7 @@ class ActionOptions:
                       help="Samples a class; 10,000 by default in mode paper."),
          click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default."),
          click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1."),
-         list_option("--methods", metavar="M,...", help="Only these."),
+         list_option("--methods", metavar="M,...", help="Only these; for a table of systems others, too."),
          click.option("--preset", help="Named parameter values, for the methods that have them: shared, small."),
          click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
                       help="Of a grid or sweep take one value of every N."))  # fmt: skip

@@ -26,7 +26,7 @@ from bench.records.layout import PATH, Layout
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
 #: fields that describe a data set to people and do not change its store
-PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads")
+PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads", "like")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
@@ -223,6 +223,7 @@ class Card:
     tasks: dict[str, Task]
     citation: str = ""
     licence: str = ""
+    like: str = ""  # the shipped card of the same traffic, of which labels and tasks are taken
     home: str = ""  # page of the data set, where a user asks for the captures
     notes: str = ""  # what a user of its results must know
     generator: str = ""  # "demo": the captures are made, not given
@@ -418,7 +419,7 @@ def _raw(path: Path) -> dict[str, Any]:
                 "bad-card", f"{path}: labels.table = {table!r:.80}: must be str, the name of a list of files"
             )
         raw["labels"] = labels | {"table": plain(read_file_list(path.parent / table))}
-    if (like := raw.pop("like", None)) is not None:
+    if (like := raw.get("like")) is not None:
         if like not in card_names() or like == path.stem:
             raise InputError("bad-card", f"{path}: like = {like!r:.80}: must be a shipped card; see `bench datasets`")
         base = _raw(card_folder() / f"{like}.toml")

@@ -16,6 +16,7 @@ from bench.spec import RunSpec, Settings, SplitSpec
 
 MODES: Final = ("published", "paper", "clean")
 SEEDS: Final = 5
+NOT_PRINTED: Final = " (not in the paper's table)"  # of a system that was asked for besides
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,21 @@ def _values(arm: Arm, preset: str | None) -> dict[str, Any]:
 
 
 def chosen_arms(experiment: Experiment, scale: Scale) -> list[Arm]:
-    """The arms that a scale leaves.  Raises :class:`InputError` for a method that the experiment has not."""
+    """The arms that a scale leaves; of a table of systems also one for each other method that it names.
+
+    Raises :class:`InputError` for a method that there is not, or not in another kind of experiment.
+    """
     known = list(dict.fromkeys(arm.method for arm in experiment.arms))
-    if strange := [name for name in scale.methods if name not in known]:
+    strange = [name for name in scale.methods if name not in known]
+    if strange and experiment.kind != "systems":
         raise InputError("unknown-method", f"{experiment.id} has no method {strange[0]!r}; it has: {', '.join(known)}")
     left = {arm.label for arm in experiment.over.arms(scale.every)} if experiment.over else None
-    return [
+    own = [
         arm
         for arm in experiment.arms
         if (not scale.methods or arm.method in scale.methods) and (left is None or arm.label in left)
     ]
+    return own + [Arm(f"{describe(name).name}{NOT_PRINTED}", name) for name in strange]
 
 
 def largest_class(store: Store, task: str | None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.data.cards import find_card, shipped_name
 from bench.data.store import Store
 from bench.files import written_folder
 from bench.paper.declaration import Experiment, Paper, find_paper
@@ -45,6 +46,14 @@ class Request:
         )
 
     @property
+    def instead(self) -> str:
+        """What the data are, where they are not the paper's."""
+        name = "" if self.store is None else shipped_name(self.store.name)
+        if name and find_card(name).like == self.experiment.dataset:
+            return "(the paper's traffic as flow records, without bytes)"
+        return "instead of the paper's data"
+
+    @property
     def unrun(self) -> str:
         """A note that says why nothing was run; empty where something could be."""
         return self.missing and f"not run: {self.missing}"
@@ -56,7 +65,7 @@ class Request:
         if self.store is None or self.modes == ("published",):
             return head
         place = f"{self.store.name}/{self.task or self.store.default_task}"
-        swapped = "" if self.original else " instead of the paper's data"
+        swapped = "" if self.original else f" {self.instead}"
         words = ", ".join(self.scale.labels(self.experiment))
         return " · ".join([head, f"{place}{swapped}", *([words] if words else [])])
 
