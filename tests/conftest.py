@@ -3,6 +3,7 @@
 import sys
 import threading
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ class FakeStore:
     name: str
     digest: str
     tasks = ("task",)
-    lacks = {}
+    lacks: ClassVar = {}
     traits = None
     default_task = "task"
 

@@ -10,8 +10,8 @@ import pytest
 from capture_bytes import CLIENT, SERVER, ether, ipv4, pcap
 from refusals import refused
 
-from bench.generators import demo
 from bench.data.store import Store
+from bench.generators import demo
 from bench.ingest import IngestOptions, inspect, read_capture
 from bench.ingest.capture import join_captures
 from bench.schema import MARK_FRAGMENT, MARK_TUNNELLED

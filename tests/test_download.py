@@ -9,9 +9,9 @@ from archives import zipped
 from loopback import DATA, card_of, left_over, sha256
 from refusals import refused
 
-from bench.generators import demo
 from bench.data.cards import find_card
 from bench.data.download import CHUNK, fetch
+from bench.generators import demo
 
 
 def whole(server):
@@ -233,7 +233,7 @@ def test_prepare_from_downloads_by_the_command_line(server, bench, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["iot-sentinel"], "iot-sentinel: its card has no downloads; ask for the captures at https://"),
+        (["iscx-vpn"], "iscx-vpn: its card has no downloads; ask for the captures at https://"),
         (["demo"], "demo: its card has no downloads; leave out --download"),
         (["iot-sentinel", "--source", "."], "--download and --source exclude each other"),
     ],

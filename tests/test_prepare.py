@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from bench.data.store import Store
 from bench.ingest import IngestOptions
 
 RULES = ("idle_timeout", "sessions", "client", "decap", "drop_copies", "filter", "by_vlan")
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared captures, which are not in the project")
 
 
@@ -223,8 +225,8 @@ def test_nothing_usable_is_an_input_error(source, home, tmp_path):
         prepare_dataset(find_card("iot-sentinel"), tmp_path / "none", home=home)
     with refused("bad-options"):
         prepare_dataset(find_card("demo"), tmp_path, home=home)
-    with refused("missing-file", "labels.csv", "iot-sentinel"):
-        prepare_dataset(find_card("iot-sentinel"), source, home=home)
+    with refused("missing-file", "labels.csv", "ndpi-services"):
+        prepare_dataset(find_card("ndpi-services"), source, home=home)
     assert not list((home / "stores").glob("[!.]*"))
 
 
@@ -281,20 +283,38 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
 # --- the real sets
 
 
+#: where the labels of the two shared sets stand, session by session: tasks and cards are those that are shipped
+BY_SESSION = """[labels]
+kind = "sessions"
+file = "labels.csv"
+protocol = "l4"
+start = "first_ts"
+check = { packets = "packets", payload_packets = "payload_packets", payload_bytes = "payload_bytes" }
+"""
+
+
 @needs_shared
-def test_iot_sentinel_agrees_with_its_labels(home):
+def test_iot_sentinel_agrees_with_labels_that_others_made(home, tmp_path):
+    """The card reads the device off the path and TLS off the payload; labels.csv says it session by session."""
     report = prepare_dataset(find_card("iot-sentinel"), SHARED / "iot_sentinel", home=home).report
     assert report["unexpected"] == []
     assert (report["captures"], report["sessions"]) == (550, 15_074)
-    assert report["labels"]["compared"] == report["labels"]["rows"] == 14_081
-    assert {d["count"] for d in report["labels"]["differences"].values()} == {0}
-    assert report["labels"]["unmatched"]["count"] == 0
     store = Store.find("iot-sentinel", home)
-    unlabelled = np.bitwise_and(store.labels("all") < 0, store.session("payload_packets") > 0)
-    assert not unlabelled.any()  # labels.csv lists the sessions with payload
     assert (store.labels("tls") >= 0).sum() == 1413
     assert len(store.classes("tls")) == 12
     assert "WeMoSwitch2" not in json.dumps(store.manifest.to_dict()["tasks"])
+    text = (ROOT / "datasets" / "iot-sentinel.toml").read_text().replace('name = "iot', 'name = "labelled-iot')
+    text = re.sub(r"\[download_list\].*?(?=\[captures\])", "", text, flags=re.S)
+    text = re.sub(r"\[labels\].*?(?=\[attributes\])", BY_SESSION, text, flags=re.S)
+    (tmp_path / "labelled-iot-sentinel.toml").write_text(text)
+    card = find_card(tmp_path / "labelled-iot-sentinel.toml")
+    told = prepare_dataset(card, SHARED / "iot_sentinel", home=home).report["labels"]
+    assert told["compared"] == told["rows"] == 14_081 and told["unmatched"]["count"] == 0
+    assert {d["count"] for d in told["differences"].values()} == {0}
+    other = Store.find("labelled-iot-sentinel", home)
+    for task in ("tls", "all"):
+        assert store.classes(task) == other.classes(task)
+        np.testing.assert_array_equal(store.labels(task), other.labels(task))
 
 
 @needs_shared

@@ -85,14 +85,16 @@ def samples(store, rows):
 
 
 def test_sessions_and_their_columns_are_equal(both, matched):
-    name, records, captures = both
+    _, records, captures = both
     assert records.manifest.sessions == captures.manifest.sessions
     assert records.manifest.sessions > 33_000
     for column in ("client_ip", "client_port", "server_ip", "server_port", "protocol", "ip_version", "start"):
         np.testing.assert_array_equal(records.session(column)[matched[0]], captures.session(column)[matched[1]], column)
     for column in ("duration", "packets", "payload_packets", "payload_bytes"):
         np.testing.assert_array_equal(records.session(column)[matched[0]], captures.session(column)[matched[1]], column)
-    conversations = [store.session("conversation")[rows] for store, rows in zip((records, captures), matched, strict=True)]
+    conversations = [
+        store.session("conversation")[rows] for store, rows in zip((records, captures), matched, strict=True)
+    ]
     pairs = np.unique(np.stack(conversations), axis=1)
     assert len(pairs[0]) == len(np.unique(pairs[0])) == len(np.unique(pairs[1]))
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.render.table import FORMATS, one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 
 if TYPE_CHECKING:
+    from bench.data.cards import Card
     from bench.data.store import Store
 
 Command = Callable[..., Any]
@@ -193,15 +195,60 @@ def cli() -> None:
     """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""
 
 
+def _allow_download(context: click.Context, option: click.Parameter, value: bool) -> None:
+    context.meta[_DOWNLOAD] = value
+
+
+_DOWNLOAD: Final = "bench.download"
+download_option = click.option(
+    "--download", is_flag=True, expose_value=False, callback=_allow_download,
+    help="Fetch and prepare a data set that is not there, where its card says from where; on a terminal it is asked.",
+)  # fmt: skip
+
+
+def _fetched(card: "Card") -> bool:
+    """Fetch and prepare a data set with downloads, if the user says so; whether that was done."""
+    size = sum(one.bytes for one in card.downloads) / 1e6
+    hosts = sorted({one.url.split("/")[2] for one in card.downloads})
+    what = f"{len(card.downloads)} files, {size:,.0f} MB, from {', '.join(hosts)}; licence: {card.licence}"
+    if not click.get_current_context().meta.get(_DOWNLOAD):
+        if not sys.stdin.isatty() or not sys.stderr.isatty():
+            return False
+        if not click.confirm(f"{card.name} is not prepared. Fetch it? ({what})", err=True):
+            return False
+    tell(f"{card.name}: {what}")
+    from bench.cli.progress import DownloadProgress, PrepareProgress
+    from bench.data.download import fetch
+    from bench.data.prepare import prepare_dataset
+
+    with DownloadProgress() as shown:
+        folder = fetch(card, progress=shown)
+    with PrepareProgress() as progress:
+        prepare_dataset(card, folder, progress=progress)
+    return True
+
+
 def opened(dataset: str) -> "Store":
-    """The store of a data set, prepared where that can be done unasked; its shortcomings are told."""
+    """The store of a data set, fetched and prepared where that can be done unasked; its shortcomings are told."""
     from bench.cli.progress import PrepareProgress
     from bench.cli.text import made_of_records, shortcomings
     from bench.data.build import code_of_stores
+    from bench.data.cards import find_card
     from bench.data.prepare import open_dataset
 
-    with PrepareProgress() as progress:
-        store = open_dataset(dataset, progress=progress, tell=tell)
+    def open_() -> "Store":
+        with PrepareProgress() as progress:
+            return open_dataset(dataset, progress=progress, tell=tell)
+
+    try:
+        store = open_()
+    except InputError as error:
+        card = find_card(dataset) if error.code == "not-prepared" else None
+        if card is None or not card.downloads:
+            raise
+        if not _fetched(card):
+            raise error.with_remedy("or add --download, which fetches it") from None
+        store = open_()
     if problems := shortcomings(store.manifest):
         tell(f"{store.name}: {problems}; `bench prepare {dataset}` lists them")
     if told := made_of_records(store.manifest):

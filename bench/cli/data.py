@@ -12,6 +12,7 @@ from bench.cli.base import (
     SplitOptions,
     check_classes,
     cli,
+    download_option,
     emit,
     format_option,
     grouped,
@@ -195,6 +196,7 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to make, from 0.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
+@download_option
 @json_option
 def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:
     """Make a split, verify that no group stands in two parts, describe and save it."""

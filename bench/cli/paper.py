@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bench.cli.base import check_device, cli, device_option, format_option, grouped, list_option, opened, results_option
+from bench.cli.base import (
+    check_device,
+    cli,
+    device_option,
+    download_option,
+    format_option,
+    grouped,
+    list_option,
+    opened,
+    results_option,
+)
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,6 +92,7 @@ class ActionOptions:
          click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
                       help="Of a grid or sweep take one value of every N."))  # fmt: skip
 @format_option
+@download_option
 @results_option
 def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptions, form: str, results: Path) -> int:
     """Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its own order of operations and

@@ -11,6 +11,7 @@ from bench.cli.base import (
     SampleOptions,
     check_classes,
     cli,
+    download_option,
     emit,
     format_option,
     grouped,
@@ -204,6 +205,7 @@ class AuditOptions:
          click.option("--no-runs", is_flag=True,
                       help="Do not run the baselines; tell only what has run."))  # fmt: skip
 @sample_options
+@download_option
 @results_option
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from bench.cli.base import (
     check_device,
     cli,
     device_option,
+    download_option,
     emit,
     grouped,
     json_option,
@@ -64,6 +65,7 @@ class MatrixOptions:
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
          click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
 @settings_options
+@download_option
 @results_option
 @json_option
 def run(
@@ -129,6 +131,7 @@ class StudyOptions:
                       help="Database URL of the study; a SQLite file in --results by default."),
          device_option)  # fmt: skip
 @settings_options
+@download_option
 @results_option
 @json_option
 def tune(

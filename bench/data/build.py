@@ -29,6 +29,7 @@ from bench.data.labels import (
     row_classes,
     session_tuples,
     task_labels,
+    with_observed,
 )
 from bench.data.manifest import (
     FORMAT,
@@ -132,7 +133,8 @@ class Build(ABC):
 
     def _write_sessions(self) -> None:
         """Label the sessions; write them and the manifest."""
-        joined = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
+        parts = self.sessions
+        joined = parts[0] if len(parts) == 1 else {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
         joined["conversation"] = self.conversations(joined)
         columns = {name: joined[name] for name in SESSION_COLUMNS}
         table = self.labelled(columns)
@@ -192,6 +194,7 @@ class CaptureBuild(Build):
 
     def __init__(self, *where: Any) -> None:
         super().__init__(*where)
+        self.tls: list[NDArray[np.bool_]] = []  # by capture, where the card's tasks ask: which sessions are TLS
         self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture, unpacked -> rows of captures
 
     def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
@@ -233,9 +236,11 @@ class CaptureBuild(Build):
         """By paths, the card's list or its label file."""
         paths = [capture.path for capture in self.captures]
         if isinstance(self.card.labels, FileLabels):
-            return list_table([self.source.rows[path].labels for path in paths], columns)
+            table = list_table([self.source.rows[path].labels for path in paths], columns)
+            return with_observed(table, "tls", np.concatenate(self.tls)) if self.tls else table
         assert not isinstance(self.card.labels, ColumnLabels)  # of records alone
-        return label_table(self.card.labels, self.label_file, paths, columns, check=self.options.keeps_packets)
+        table = label_table(self.card.labels, self.label_file, paths, columns, check=self.options.keeps_packets)
+        return with_observed(table, "tls", np.concatenate(self.tls)) if self.tls else table
 
     def facts(self) -> dict[str, Any]:
         """What was skipped, and which captures are the same."""
@@ -278,7 +283,7 @@ class CaptureBuild(Build):
 
     def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: Mapping[str, Any]) -> None:
         """Append a capture's packets to the column files; keep its sessions."""
-        from bench.ingest.inspection import details, why_empty
+        from bench.ingest.inspection import begins_tls, details, why_empty
 
         for name, dtype in PACKET_COLUMNS.items():
             sinks[name].write(np.ascontiguousarray(index.packets[name], dtype))  # tofile() hides a full disk
@@ -287,6 +292,8 @@ class CaptureBuild(Build):
         columns = {name: np.asarray(values, SESSION_COLUMNS[name]) for name, values in index.sessions.items()}
         columns["first_packet"] = columns["first_packet"] + self.packets
         columns["capture"] = np.full(sessions, len(self.captures), np.int32)
+        if "tls" in self.card.observes:
+            self.tls.append(begins_tls(index))
         if not sessions:
             self.empty.append(EmptyCapture(file.path, why_empty(index)))
         self.sessions.append(columns)

@@ -18,15 +18,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from bench.data.file_list import FileList, Listed, read_file_list
+from bench.data.file_list import Download, DownloadList, FileList, Listed, read_file_list
 from bench.errors import InputError
 from bench.files import FieldError, plain, shipped_folder, structured
 from bench.records.layout import PATH, Layout
 
 #: what the session columns of a cross-check may be
 CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
+#: label columns that the harness reads off the sessions themselves, where a card's labels have none of that name
+OBSERVED: Final = ("tls",)
 #: fields that describe a data set to people and do not change its store
-PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads", "like")
+PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads", "download_list", "like")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
@@ -176,28 +178,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Download:
-    """A file that anybody may fetch (`bench.data.download`): a capture, a label file or an archive of them."""
-
-    url: str
-    sha256: str
-    path: str  # where it goes, relative to the folder of the downloads; of an archive: the folder of its content
-    unpack: str = ""  # "zip" or "tar" (also .tar.gz, .tar.bz2, .tar.xz); "": the file stays as it is
-
-    def __post_init__(self) -> None:
-        if not re.match(r"https?://[^/]", self.url):
-            raise FieldError("url", "must begin with https:// or http://")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise FieldError("sha256", "must be 64 hexadecimal digits in lower case")
-        if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
-            raise FieldError(
-                "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
-            )
-        if self.unpack not in ("", "zip", "tar"):
-            raise FieldError("unpack", "can be unpacked: zip, tar")
-
-
-@dataclass(frozen=True)
 class ExpectedTask:
     """What a task of the whole data set has."""
 
@@ -228,6 +208,7 @@ class Card:
     notes: str = ""  # what a user of its results must know
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
+    download_list: DownloadList | None = None
     downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
     kind: str = "captures"  # or "records": tables of flow records in place of captures
     captures: Captures = Captures()
@@ -283,7 +264,7 @@ class Card:
             used = [(f"tasks.{name}.label", column) for column in task.columns]
             used += [(f"tasks.{name}.where.{column}", column) for column in task.where]
             for place, column in used:
-                if known is not None and column not in known:
+                if known is not None and column not in (*known, *OBSERVED):
                     raise FieldError(place, f"no label column {column!r}; there are: {', '.join(sorted(known))}")
 
     def _check_switches(self) -> None:
@@ -337,6 +318,13 @@ class Card:
             else:
                 left_out.append(listed)
         return kept, left_out
+
+    @property
+    def observes(self) -> list[str]:
+        """The label columns of `OBSERVED` that its tasks need and its labels do not have."""
+        used = {column for task in self.tasks.values() for column in (*task.columns, *task.where)}
+        known = self.labels.columns
+        return [] if known is None else [name for name in OBSERVED if name in used and name not in known]
 
     @property
     def default_task(self) -> str:
@@ -399,7 +387,15 @@ def read_card(path: Path) -> Card:
     card = structured(raw, Card, str(path), code="bad-card")
     if card.name != path.stem:
         raise InputError("bad-card", f"{path}: name = {card.name!r}: must be the file's name, {path.stem!r}")
-    return dataclasses.replace(card, source=os.path.realpath(path.parent / card.source) if card.source else "")
+    listed = card.download_list.read(path.parent) if card.download_list else ()
+    try:
+        return dataclasses.replace(
+            card,
+            source=os.path.realpath(path.parent / card.source) if card.source else "",
+            downloads=(*card.downloads, *listed),
+        )
+    except FieldError as error:
+        raise InputError("bad-card", f"{path}: {error.name}: {error}") from error
 
 
 #: what a card takes over from the one that it is ``like``, where it does not say it itself

@@ -1,4 +1,4 @@
-"""The list of a published data set's captures, and how a folder of captures matches it.
+"""The list of a published data set's captures, and how a folder of captures matches it; and what can be fetched of it.
 
 A list is a CSV file with one row a capture.  `RESERVED` names its own columns, of which only ``file`` is needed; all
 others are label columns.  Only the standard library is imported here, as cards are read by listing commands.
@@ -8,11 +8,13 @@ import collections
 import csv
 import dataclasses
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from urllib.parse import quote
 
 from bench.data.manifest import (
     CaptureEntry,
@@ -23,6 +25,7 @@ from bench.data.manifest import (
     TaskEntry,
 )
 from bench.errors import InputError
+from bench.files import FieldError
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
 COMPRESSED: Final = (".gz", ".zst", ".xz", ".bz2", ".lz4")
@@ -33,6 +36,7 @@ ARCHIVES: Final = {
     ".tar.lz4": "tar -I lz4 -xf",  # the one that tar does not know by itself
 }
 RESERVED: Final = ("file", "packets", "copy_of", "damaged", "group", "archive", "note")
+DOWNLOAD: Final = ("path", "bytes", "sha256", "url_path")  # columns of a list of downloads
 DAMAGED: Final = ("", "yes", "possible")
 
 Key = tuple[str, ...]
@@ -68,6 +72,48 @@ class FileList:
     def columns(self) -> frozenset[str]:
         """Label columns."""
         return frozenset(self.files[0].labels)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A file that anybody may fetch (`bench.data.download`): a capture, a label file or an archive of them."""
+
+    url: str
+    sha256: str
+    path: str  # where it goes, relative to the folder of the downloads; of an archive: the folder of its content
+    unpack: str = ""  # "zip" or "tar" (also .tar.gz, .tar.bz2, .tar.xz); "": the file stays as it is
+    bytes: int = 0  # its size; 0: not told
+
+    def __post_init__(self) -> None:
+        if not re.match(r"https?://[^/]", self.url):
+            raise FieldError("url", "must begin with https:// or http://")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+        if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
+            raise FieldError(
+                "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
+            )
+        if self.unpack not in ("", "zip", "tar"):
+            raise FieldError("unpack", "can be unpacked: zip, tar")
+
+
+@dataclass(frozen=True)
+class DownloadList:
+    """Many downloads: a CSV file beside the card, and the address that its ``url_path`` follows."""
+
+    base: str
+    table: str
+
+    def read(self, folder: Path) -> tuple[Download, ...]:
+        """The downloads.  Raises :class:`InputError` naming the list and its row."""
+        rows = _read_downloads(folder / self.table)
+        try:
+            return tuple(
+                Download(self.base + quote(row["url_path"]), row["sha256"], row["path"], bytes=int(row["bytes"]))
+                for row in rows
+            )
+        except FieldError as error:
+            raise InputError("bad-file-list", f"{folder / self.table}: {error.name} {error}") from error
 
 
 @dataclass(frozen=True)
@@ -108,6 +154,23 @@ def read_file_list(path: Path) -> FileList:
         files[key] = line, listed
     _check_copies(path, files)
     return FileList(path.name, tuple(listed for _, listed in files.values()))
+
+
+def _read_downloads(path: Path) -> list[dict[str, str]]:
+    """The rows of a list of downloads: ``path``, ``bytes``, ``sha256``, ``url_path``.
+
+    Raises :class:`InputError` naming the file, the row and the reason.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError("bad-file-list", f"{path}: cannot be read as a list of downloads: {error}") from error
+    for line, row in enumerate(rows, 2):
+        if set(row) != set(DOWNLOAD) or not all(row.values()) or not row["bytes"].isdecimal():
+            what = f"needs the columns {', '.join(DOWNLOAD)}, and a value in each"
+            raise InputError("bad-file-list", f"{path}: row {line}: {what}")
+    return rows
 
 
 def _check_head(path: Path, head: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cards import ColumnLabels, PatternLabels, SessionLabels, Task
+from bench.data.cards import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError
 from bench.schema import NO_CLASS, numbered
@@ -26,6 +26,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "6": 6, "17": 17}
 NO_ROW: Final = -1
+TUPLE: Final = 38  # bytes of a row of five_tuples
+CHUNK: Final = 1 << 16
 LISTED: Final = 20  # how many of a kind a report names
 TOLERANCE: Final = 1000  # ns; label files round times to microseconds at least
 CONSTANT: Final = 1.0  # s; times are off by a constant where they are by more, and nearly all by so little else
@@ -95,36 +97,20 @@ def label_table(
     return _from_paths(labels, captures, sessions)
 
 
-def column_table(
-    labels: ColumnLabels,
-    captures: Sequence[str],
-    sessions: Columns,
-    codes: NDArray[np.int64],
-    texts: Sequence[Sequence[str]],
-) -> LabelTable:
-    """The labels of all sessions by columns of their records, and by the captures' names.
-
-    ``codes`` int64 ``[sessions, columns]`` are places in the ``texts`` of each of ``labels.paths``.
-    """
-    keys = np.column_stack([codes, np.asarray(sessions["capture"], np.int64)]) if labels.pattern else codes
-    distinct, row = np.unique(keys, axis=0, return_inverse=True)
-    columns: dict[str, Sequence[str]] = {
-        name: [texts[place][code] for code in distinct[:, place].tolist()] for place, name in enumerate(labels.paths)
-    }
-    if labels.pattern:
-        pattern = compile_pattern(labels.pattern)
-        found = [match.groupdict("") if (match := pattern.search(name)) else {} for name in captures]
-        columns |= {
-            name: [found[capture].get(name, "") for capture in distinct[:, -1].tolist()]
-            for name in sorted(pattern.groupindex)
-        }
-    return LabelTable(row.ravel().astype(np.int64), columns, {})
-
-
 def list_table(rows: Sequence[Mapping[str, str]], sessions: Columns) -> LabelTable:
     """The labels of all sessions by their captures' label columns; ``sessions["capture"]`` counts ``rows``."""
     columns = {name: [row[name] for row in rows] for name in sorted(rows[0])}
     return LabelTable(np.asarray(sessions["capture"], np.int64), dict(columns), {})
+
+
+def with_observed(table: LabelTable, name: str, holds: NDArray[np.bool_]) -> LabelTable:
+    """The table with a column more: "1" for sessions that it ``holds`` for, bool ``[sessions]``, "0" for others."""
+    row = np.where(table.row == NO_ROW, NO_ROW, 2 * table.row + holds)
+    columns: dict[str, Sequence[str]] = {
+        key: [cell for cell in cells for _ in "01"] for key, cells in table.columns.items()
+    }
+    rows = len(next(iter(table.columns.values())))
+    return LabelTable(row, columns | {name: ["0", "1"] * rows}, table.report)
 
 
 def five_tuples(protocol: Any, version: Any, ends: Sequence[tuple[Any, Any]]) -> NDArray[np.uint8]:
@@ -143,9 +129,12 @@ def five_tuples(protocol: Any, version: Any, ends: Sequence[tuple[Any, Any]]) ->
 
 
 def session_tuples(sessions: Columns) -> NDArray[np.uint8]:
-    """The :func:`five_tuples` of session columns, ``[sessions, bytes]``."""
-    ends = [(sessions[f"{side}_ip"], sessions[f"{side}_port"]) for side in ("client", "server")]
-    return five_tuples(sessions["protocol"], sessions["ip_version"], ends)
+    """The :func:`five_tuples` of session columns, ``[sessions, bytes]``; made by parts, to take little beside them."""
+    table = np.zeros((len(sessions["protocol"]), TUPLE), np.uint8)
+    for rows in (slice(begin, begin + CHUNK) for begin in range(0, len(table), CHUNK)):
+        ends = [(sessions[f"{side}_ip"][rows], sessions[f"{side}_port"][rows]) for side in ("client", "server")]
+        table[rows] = five_tuples(sessions["protocol"][rows], sessions["ip_version"][rows], ends)
+    return table
 
 
 def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], TaskEntry]:

@@ -4,7 +4,8 @@ Tables are read by batches, and packets spooled as they come: memory holds a bat
 """
 
 import collections
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from bench.data.build import Build, Columns, Progress
 from bench.data.cards import ColumnLabels, FileLabels
 from bench.data.file_list import match_captures
-from bench.data.labels import LabelTable, column_table, label_table, list_table, session_tuples
+from bench.data.labels import LabelTable, label_table, list_table, session_tuples
 from bench.data.manifest import CaptureEntry, FilesReport, TableEntry
 from bench.data.sources import CaptureFile, capture_attributes, capture_group
 from bench.errors import InputError
@@ -123,7 +124,7 @@ class RecordBuild(Build):
         if not self.packets:
             what = ", ".join(f"{count} records: {reason}" for reason, count in self.skipped.items()) or "no record"
             raise InputError("no-packets", f"{self.source.root}: nothing for {self.card.name} ({what}); check its card")
-        sessions = {name: np.concatenate([part[name] for part in self.sessions]) for name in self.sessions[0]}
+        sessions = {name: np.concatenate([part.pop(name) for part in self.sessions]) for name in [*self.sessions[0]]}
         kept = self._known(sessions["capture"])
         if not kept.any():
             raise InputError("no-packets", f"{self.source.root}: no record is of a listed capture; check --source")
@@ -278,3 +279,29 @@ class RecordBuild(Build):
         yield from (f"{count:,} {what}" for what, count in self.told.items() if count and "joined" not in what)
         if self.late:
             yield f"{self.late:,} records did not list their packets by time: sorted"
+
+
+def column_table(
+    labels: ColumnLabels,
+    captures: Sequence[str],
+    sessions: Columns,
+    codes: NDArray[np.int64],
+    texts: Sequence[Sequence[str]],
+) -> LabelTable:
+    """The labels of all sessions by columns of their records, and by the captures' names.
+
+    ``codes`` int64 ``[sessions, columns]`` are places in the ``texts`` of each of ``labels.paths``.
+    """
+    keys = np.column_stack([codes, np.asarray(sessions["capture"], np.int64)]) if labels.pattern else codes
+    distinct, row = np.unique(keys, axis=0, return_inverse=True)
+    columns: dict[str, Sequence[str]] = {
+        name: [texts[place][code] for code in distinct[:, place].tolist()] for place, name in enumerate(labels.paths)
+    }
+    if labels.pattern:
+        pattern = re.compile(labels.pattern)
+        found = [match.groupdict("") if (match := pattern.search(name)) else {} for name in captures]
+        columns |= {
+            name: [found[capture].get(name, "") for capture in distinct[:, -1].tolist()]
+            for name in sorted(pattern.groupindex)
+        }
+    return LabelTable(row.ravel().astype(np.int64), columns, {})

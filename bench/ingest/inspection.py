@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.errors import InputError
 from bench.ingest.capture import CaptureIndex, read_capture
@@ -158,6 +159,28 @@ def bare_payload(index: CaptureIndex) -> str:
     return "" if any_payload(data, columns) else "zeros"
 
 
+def begins_tls(index: CaptureIndex) -> NDArray[np.bool_]:
+    """Which sessions are TLS: of TCP, and the first payload of either side begins with a TLS record: ``[sessions]``.
+
+    The rule gives exactly the TLS sessions that that are labelled so in IoT Sentinel and nDPI (our choice).
+    """
+    packets, count = index.packets, np.asarray(index.sessions["packets"])
+    session = np.repeat(np.arange(len(count)), count)
+    with_payload = np.flatnonzero(packets["payload_length"] > 0)
+    side = session[with_payload] * 2 + (packets["direction"][with_payload] > 0)
+    first = with_payload[np.unique(side, return_index=True)[1]]
+    held = held_payload(packets["captured"][first], packets["payload"][first], packets["payload_length"][first])
+    first = first[held >= len(_TLS_RECORD)]
+    at = packets["record"][first] + packets["ip"][first] + packets["payload"][first]
+    data = np.memmap(index.bytes_path, np.uint8, mode="r") if len(first) else np.zeros(0, np.uint8)
+    record = np.ones(len(first), bool)
+    for byte, (least, most) in enumerate(_TLS_RECORD):
+        record &= (data[at + byte] >= least) & (data[at + byte] <= most)
+    tls = np.zeros(len(count), bool)
+    tls[session[first[record]]] = True
+    return tls & (np.asarray(index.sessions["protocol"]) == 6)
+
+
 def _processes(index: CaptureIndex) -> dict[str, int]:
     """Of a PKTAP capture: the sessions of each process (as the system calls it), by their first packets."""
     names: collections.Counter[str] = collections.Counter()
@@ -188,6 +211,8 @@ def why_empty(index: CaptureIndex) -> str:
         reasons.append(f"{number} {what}")
     return f"{index.records} packets: {'; '.join(reasons)}" if reasons else "no packet in it"
 
+
+_TLS_RECORD: Final = ((0x14, 0x17), (3, 3), (0, 4))  # least and most of its first bytes: content type, version
 
 _REASONS: Final = {
     "unknown_link": "of another link type",

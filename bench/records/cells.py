@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bench.records.layout import steps, top_level
 
 _SEPARATORS: Final = r"[\s,;|]+"
+_OUTER: Final = r"(?s)^\s*[\[({]?\s*(.*?)\s*[\])}]?\s*$"  # one pair of brackets, if there is one
 _INNER: Final = r"\]\s*[,;]?\s*\["
 
 
@@ -175,8 +176,9 @@ def _split(cells: Any) -> Any:
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    bare = pc.utf8_trim(cells, characters=" \t\r\n[](){}")
-    pattern = _INNER if bool(pc.any(pc.match_substring_regex(bare, _INNER)).as_py()) else _SEPARATORS
-    parts = pc.split_pattern_regex(bare, pattern)
-    filled = pc.not_equal(bare, "")
-    return pc.if_else(filled, parts, pa.scalar([], parts.type))
+    bare = pc.replace_substring_regex(cells, _OUTER, r"\1")
+    nested = bool(pc.any(pc.match_substring_regex(bare, _INNER)).as_py())
+    if not nested:
+        bare = pc.utf8_trim(bare, characters=" []")
+    parts = pc.split_pattern_regex(bare, _INNER if nested else _SEPARATORS)
+    return pc.if_else(pc.not_equal(bare, ""), parts, pa.scalar([], parts.type))

@@ -10,6 +10,7 @@ import json
 import lzma
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from csv import reader as text_rows
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -31,6 +32,7 @@ OPENERS: Final[dict[str, Callable[[Path], Any]]] = {
 }
 ROWS: Final = 8192  # a batch
 BLOCK: Final = 1 << 23  # bytes of text read at once
+LONGEST: Final = 1 << 29  # bytes of a row, and of a file that is one JSON value: it is read as a whole
 KEY: Final = "_key"  # the column of the keys, where a JSON file is one object of rows
 
 
@@ -105,17 +107,17 @@ def _csv(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import csv
 
-    separator = b"\t" if ".tsv" in path.name.lower() else b","
+    separator = "\t" if ".tsv" in path.name.lower() else ","
     with _opened(path) as file:
-        head = file.readline()
-    names = next(csv.open_csv(io.BytesIO(head), parse_options=_parsing(separator))).schema.names if head.strip() else []
+        head = file.readline(BLOCK).decode("utf-8-sig").rstrip("\r\n")
+    names = next(text_rows([head], delimiter=separator), [])
     if columns is not None:
         _check_columns(path, names, columns)
     with _opened(path) as file:
         reader = csv.open_csv(
             file,
             read_options=csv.ReadOptions(block_size=BLOCK),
-            parse_options=_parsing(separator),
+            parse_options=csv.ParseOptions(delimiter=separator, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 include_columns=list(dict.fromkeys(columns)) if columns is not None else None,
@@ -123,12 +125,6 @@ def _csv(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
             ),
         )
         yield from reader
-
-
-def _parsing(separator: bytes) -> Any:
-    from pyarrow import csv
-
-    return csv.ParseOptions(delimiter=separator.decode(), newlines_in_values=True)
 
 
 def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
@@ -141,7 +137,9 @@ def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
         return
     with _opened(path) as file:
         while block := file.read(BLOCK):
-            block += file.readline()  # a block ends with a row
+            block += file.readline(LONGEST)  # a block ends with a row
+            if len(block) >= LONGEST:
+                raise ValueError(f"a row has more than {LONGEST >> 20} MiB")
             if block.strip():
                 reading = arrow_json.ReadOptions(block_size=len(block) + 1, use_threads=False)
                 yield from arrow_json.read_json(io.BytesIO(block), read_options=reading).to_batches()
@@ -160,7 +158,10 @@ def _whole(path: Path) -> list[dict[str, Any]] | None:
         if first.lstrip()[:1] not in (b"[", b"{") or first.strip()[-1:] == b"}":
             return None
     with _opened(path) as file:
-        content = json.load(io.TextIOWrapper(file, encoding="utf-8"))
+        text = file.read(LONGEST)
+    if len(text) == LONGEST:
+        raise ValueError(f"is one JSON value of {LONGEST >> 20} MiB or more; write a row a line")
+    content = json.loads(text)
     if _is_rows(content):
         return [{KEY: key, **row} for key, row in content.items()]
     if not isinstance(content, list):
@@ -181,9 +182,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _zstandard(path: Path) -> IO[bytes]:
-    import zstandard
+    """By Arrow: zstandard's own reader does not tell that a file ends early."""
+    import pyarrow as pa
 
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path), "rb"), "zstd"))
 
 
 _READERS: Final = {"Parquet": _parquet, "Arrow": _arrow, "CSV": _csv, "JSON": _json}
