@@ -1,6 +1,8 @@
 """Commands from captures to samples."""
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,3 +217,30 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
     for line in division.remarks:
         tell(line)
     emit(as_json, summary, outline(summary))
+
+
+@cli.group()
+def new() -> None:
+    """Write the beginning of something of one's own."""
+
+
+@new.command("dataset")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="The card's file; the table's name by default.")
+def new_dataset(table: Path, output: Path | None) -> None:
+    """Write a card for a table of flow records: which column is what is guessed, and said beside it."""
+    from bench.data.cards import NAME, find_card, shipped_name
+    from bench.files import write_text
+    from bench.records.guess import guessed_card
+
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._").lower() or "records"
+    card = output or Path(f"{stem}.toml")
+    if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
+        raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
+    if card.exists():
+        raise InputError("unwritable-file", f"{card}: is there already; move it away or give --output FILE")
+    if not table.is_file():
+        raise InputError("missing-file", f"{table}: there is no such table; give a Parquet, Arrow, CSV or JSON file")
+    write_text(card, guessed_card(table, card.stem))
+    find_card(card)
+    click.echo(f"{card}: read it over, mend what is marked as guessed, then `bench prepare {shlex.quote(str(card))}`")

@@ -5,8 +5,8 @@ Tables are read by batches, and packets spooled as they come: memory holds a bat
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from bench.files import file_sha256
 from bench.records.cells import BadCell
 from bench.records.convert import Converted, converted
 from bench.records.joining import Joined, join, joined_packets, sums
-from bench.records.layout import Layout, top_level
+from bench.records.layout import Layout, alternatives, top_level
+from bench.records.packet_rows import records_of_packets
 from bench.records.tables import batches
 from bench.schema import MARK_BOUNDED, PACKET_COLUMNS, numbered
 
@@ -71,7 +72,7 @@ class RecordBuild(Build):
         size, done = sum(file.size for file in files), 0
         for number, file in enumerate(files, 1):
             records = 0
-            for batch in batches(file.root / file.path, self._wanted()):
+            for batch in self._batches(file):
                 self._add(file, self._converted(file, batch, records), sinks)
                 records += batch.num_rows
                 if progress:
@@ -82,19 +83,33 @@ class RecordBuild(Build):
             if progress:
                 progress(done, size, number, len(files), self.packets)
 
+    def _batches(self, file: CaptureFile) -> Iterable[Any]:
+        """The records of a table."""
+        rows = batches(file.root / file.path, self._wanted())
+        if self.layout.rows == "records":
+            return rows
+        with self._placed(file, 0):
+            return [records_of_packets(rows, self.layout, self.columns)]
+
     def _wanted(self) -> list[str]:
         """The columns of the table that are needed."""
-        return list(dict.fromkeys(top_level(path) for path in (*self.layout.paths, *self.columns.values())))
+        paths = (*self.layout.paths, *self.columns.values())
+        return list(dict.fromkeys(top_level(one) for path in paths for one in alternatives(path)))
 
     def _converted(self, file: CaptureFile, batch: Any, before: int) -> Converted:
-        try:
+        with self._placed(file, before):
+            if self.layout.rows == "packets":
+                return converted(batch, self.layout.of_records, tuple(self.columns))
             return converted(batch, self.layout, tuple(self.columns.values()))
+
+    @contextmanager
+    def _placed(self, file: CaptureFile, before: int) -> Iterator[None]:
+        """A bad cell becomes a line with its place in the file, of which so many rows stand ``before``."""
+        try:
+            yield
         except BadCell as error:
-            raise InputError(
-                "bad-record",
-                f"{file.root / file.path}: record {before + error.row + 1}: {error.reason}; mend the table or the card "
-                f"of {self.card.name}",
-            ) from error
+            what = f"{file.root / file.path}: record {before + error.row + 1}: {error.reason}"
+            raise InputError("bad-record", f"{what}; mend the table or the card of {self.card.name}") from error
 
     def _add(self, file: CaptureFile, new: Converted, sinks: Mapping[str, Any]) -> None:
         """Append a batch."""
@@ -105,7 +120,7 @@ class RecordBuild(Build):
         sessions["first_packet"] = first + self.packets
         sessions["capture"] = np.array(self.names(name or file.path for name in new.capture), np.int32)
         self.sessions.append(sessions)
-        codes = [coded(new.labels[path]) for coded, path in zip(self.labels, self.columns.values(), strict=True)]
+        codes = [coded(cells) for coded, cells in zip(self.labels, new.labels.values(), strict=True)]
         self.codes.append(np.array(codes, np.int64).reshape(len(codes), len(first)).T)
         self.listed.append(new.listed)
         self.packets += len(new.packets["time"])

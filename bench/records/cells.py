@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records.layout import steps, top_level
+from bench.records.layout import alternatives, steps, top_level
 
 _SEPARATORS: Final = r"[\s,;|]+"
 _OUTER: Final = r"(?s)^\s*[\[({]?\s*(.*?)\s*[\])}]?\s*$"  # one pair of brackets, if there is one
@@ -37,6 +37,13 @@ class Lists:
     def row(self, value: int) -> int:
         """The row of a value's place."""
         return int(np.searchsorted(np.cumsum(self.sizes), value, side="right"))
+
+    def where(self, held: NDArray[np.bool_]) -> "Lists":
+        """The lists of the values that are ``held``, bool ``[values]``."""
+        import pyarrow as pa
+
+        sizes = np.bincount(np.repeat(np.arange(len(self.sizes)), self.sizes)[held], minlength=len(self.sizes))
+        return Lists(self.values.filter(pa.array(held)), sizes.astype(np.int64))
 
     def numbers(self, path: str) -> NDArray[Any]:
         """The values as int64 or float64 ``[values]``.  Raises BadCell for what is no number."""
@@ -72,10 +79,19 @@ def lists(batch: Any, path: str) -> Lists:
 
 def single(batch: Any, path: str) -> Any:
     """The values at a path of a batch, one a row, as an Arrow array."""
-    cells = batch.column(top_level(path))
-    for step in steps(path):
-        cells = _step(cells, step, path)
-    return cells
+    first, *others = alternatives(path)
+    cells = batch.column(top_level(first))
+    for step in steps(first):
+        cells = _step(cells, step, first)
+    return _or_else(cells, single(batch, "|".join(others))) if others else cells
+
+
+def _or_else(cells: Any, others: Any) -> Any:
+    """Texts of the cells, or of the others where these are empty."""
+    from pyarrow import compute as pc
+
+    words = _as_text(cells)
+    return pc.if_else(pc.equal(words, ""), _as_text(others), words)
 
 
 def numbers(cells: Any, path: str, row: Any = int) -> NDArray[Any]:

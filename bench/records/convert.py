@@ -1,6 +1,7 @@
 """A batch of records as packets and sessions: what a capture of the same traffic would give, as far as they tell."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,9 @@ TCP: Final = 6
 _ETHERNET: Final = 14  # bytes of header
 _SHORTEST_FRAME: Final = 60  # without its checksum; shorter ones are padded to it
 _MOST: Final = 1 << 24  # bytes; a greater length of one packet is a slip
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+#: as tshark prints a frame's time, such as "Apr 30, 2019 19:07:17.184823000 CDT"; the zone is left out
+_SPOKEN: Final = re.compile(r"([A-Z][a-z]{2}) +(\d+), (\d{4}) (\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?: .*)?")
 _LATEST: Final = float(1 << 62)  # ns
 
 
@@ -39,7 +43,7 @@ class Converted:
 
 def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> Converted:
     """The sessions of an Arrow record batch.  Raises BadCell, with the row in the batch, for what cannot be read."""
-    length = lists(batch, layout.lengths)
+    length, held = _listed(batch, layout)
     sizes, rows = length.sizes, np.arange(batch.num_rows)
     protocol = _protocol(batch, layout)
     kept = sizes > 0
@@ -49,8 +53,8 @@ def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> 
         skipped["not TCP or UDP"] = int((kept & other).sum())
         kept &= ~other
     of_packet = np.repeat(kept, sizes)
-    bytes_, direction = _directed(batch, layout, length)
-    time = _start(batch, layout)[rows.repeat(sizes)] + _since_start(batch, layout, length)
+    bytes_, direction = _directed(batch, layout, length, held)
+    time = _start(batch, layout)[rows.repeat(sizes)] + _since_start(batch, layout, length, held)
     ends = _ends(batch, layout, kept)
     of_session = np.repeat(np.arange(int(kept.sum())), sizes[kept])
     packets: Columns = {name: np.zeros(len(of_session), kind) for name, kind in PACKET_COLUMNS.items()}
@@ -74,6 +78,16 @@ def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> 
     )
 
 
+def _listed(batch: Any, layout: Layout) -> tuple[Lists, NDArray[np.bool_] | None]:
+    """The lengths of the packets, and which places of the lists are packets: None where all are."""
+    length = lists(batch, layout.lengths)
+    if not layout.padding:
+        return length, None
+    found = _equally_long(lists(batch, layout.directions), length, layout.directions, layout.lengths)
+    held = ~_is(found, layout.padding, layout.directions)
+    return length.where(held), held
+
+
 def _kept(values: Sequence[str], kept: NDArray[np.bool_]) -> list[str]:
     return [value for value, keep in zip(values, kept.tolist(), strict=True) if keep]
 
@@ -83,11 +97,13 @@ def _protocol(batch: Any, layout: Layout) -> Ints:
     if layout.one_protocol or not layout.protocol:
         return np.full(batch.num_rows, layout.one_protocol or 0, np.int64)
     words = texts(single(batch, layout.protocol))
-    known = {word: PROTOCOLS.get(word.lower(), -1) for word in set(words)}
+    known = {word: PROTOCOLS.get(word.lower().removesuffix(".0"), -1) for word in set(words)}
     return np.array([known[word] for word in words], np.int64)
 
 
-def _directed(batch: Any, layout: Layout, length: Lists) -> tuple[Ints, NDArray[np.int8]]:
+def _directed(
+    batch: Any, layout: Layout, length: Lists, held: NDArray[np.bool_] | None
+) -> tuple[Ints, NDArray[np.int8]]:
     """Bytes of each packet, int64, and its direction, int8, +1 from the source or where none is known."""
     values = length.numbers(layout.lengths)
     if not layout.signed and len(values) and values.min() < 0:
@@ -98,22 +114,27 @@ def _directed(batch: Any, layout: Layout, length: Lists) -> tuple[Ints, NDArray[
         direction[values < 0] = -1
         values = np.abs(values)
     elif layout.directions:
-        found = _equally_long(lists(batch, layout.directions), length, layout.directions, layout.lengths)
-        direction[~_is_forward(found, layout)] = -1
+        found = _equally_long(_where(lists(batch, layout.directions), held), length, layout.directions, layout.lengths)
+        direction[~_is(found, layout.forward, layout.directions)] = -1
     if len(values) and values.max() > _MOST:
         place = int(values.argmax())
         raise BadCell(length.row(place), f"{layout.lengths} has {values[place]}, more than a packet holds")
     return np.rint(values).astype(np.int64), direction
 
 
-def _is_forward(found: Lists, layout: Layout) -> NDArray[np.bool_]:
-    """Whether packets come from the source, by the card's word; numbers are compared as numbers."""
+def _is(found: Lists, word: str, path: str) -> NDArray[np.bool_]:
+    """Which values are what the card's word says; numbers are compared as numbers."""
     try:
-        wanted = float(layout.forward)
+        wanted = float(word)
     except ValueError:
-        return np.array([word == layout.forward for word in texts(found.values)], np.bool_)
-    forward: NDArray[np.bool_] = found.numbers(layout.directions) == wanted
-    return forward
+        return np.array([one == word for one in texts(found.values)], np.bool_)
+    same: NDArray[np.bool_] = found.numbers(path) == wanted
+    return same
+
+
+def _where(found: Lists, held: NDArray[np.bool_] | None) -> Lists:
+    """The values that are of packets."""
+    return found if held is None else found.where(held)
 
 
 def _equally_long(one: Lists, other: Lists, name: str, of: str) -> Lists:
@@ -125,25 +146,31 @@ def _equally_long(one: Lists, other: Lists, name: str, of: str) -> Lists:
 
 def _start(batch: Any, layout: Layout) -> Ints:
     """Ns since the epoch of each record, 0 where the card names no column: int64 ``[rows]``."""
-    import pyarrow as pa
-
     if not layout.start:
         return np.zeros(batch.num_rows, np.int64)
-    cells = single(batch, layout.start)
+    return moments(single(batch, layout.start), layout.start, layout.start_unit)
+
+
+def moments(cells: Any, path: str, unit: str) -> Ints:
+    """Times of an Arrow array as ns since the epoch: int64 ``[values]``.  Raises BadCell for what is none."""
+    import pyarrow as pa
+
     if pa.types.is_timestamp(cells.type):
         return np.asarray(cells.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())).astype(np.int64)
     try:
-        return _nanoseconds(numbers(cells, layout.start), layout.start_unit)
+        return _nanoseconds(numbers(cells, path), unit)
     except BadCell:
         if not pa.types.is_string(cells.type) or cells.null_count:
             raise
+    times = []
     for place, text in enumerate(cells.to_pylist()):
+        if match := _SPOKEN.fullmatch(text.strip()):
+            text = f"{match[3]}-{_MONTHS.index(match[1]) // 3 + 1:02}-{int(match[2]):02}T{match[4]}"
         try:
-            np.datetime64(text.strip().rstrip("Z"), "ns")
+            times.append(np.datetime64(text.strip().rstrip("Z"), "ns"))
         except ValueError:
-            raise BadCell(place, f"{layout.start} is {text!r:.40}, neither a number nor a time") from None
-    times = [text.strip().rstrip("Z") for text in cells.to_pylist()]
-    return np.asarray(np.array(times, "datetime64[ns]").view(np.int64))
+            raise BadCell(place, f"{path} is {text!r:.40}, neither a number nor a time") from None
+    return np.array(times, "datetime64[ns]").view(np.int64)
 
 
 def _nanoseconds(values: NDArray[Any], unit: str) -> Ints:
@@ -159,12 +186,12 @@ def _nanoseconds(values: NDArray[Any], unit: str) -> Ints:
     return np.asarray(whole.astype(np.int64) * scale + fraction.astype(np.int64), np.int64)
 
 
-def _since_start(batch: Any, layout: Layout, length: Lists) -> Ints:
+def _since_start(batch: Any, layout: Layout, length: Lists, held: NDArray[np.bool_] | None) -> Ints:
     """Ns from each record's start to each of its packets: int64 ``[packets]``."""
     name = layout.times or layout.gaps
     if not name:
         return np.zeros(int(length.sizes.sum()), np.int64)
-    found = _equally_long(lists(batch, name), length, name, layout.lengths)
+    found = _equally_long(_where(lists(batch, name), held), length, name, layout.lengths)
     values = _nanoseconds(found.numbers(name), layout.time_unit)
     first = (np.cumsum(found.sizes) - found.sizes)[found.sizes > 0]
     sizes = found.sizes[found.sizes > 0]

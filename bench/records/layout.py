@@ -1,14 +1,15 @@
 """Which column of a table of flow records is what, and what such records cannot tell.
 
 A column is named by its path: ``packets.b`` is the key ``b`` of every packet in the list ``packets``, ``PPI[2]`` the
-third list in the column ``PPI``, also where that is text.  Only the standard library is imported here, as listing
+third list in the column ``PPI``, also where that is text; a name with a dot in it stands in backquotes: ```ip.len```;
+``a|b`` is the first of two single values that is not empty.  Only the standard library is imported here, as listing
 commands read cards.
 """
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from bench.files import FieldError
 
@@ -18,7 +19,8 @@ LAYERS: Final = ("frame", "ip", "transport", "payload")
 #: units of times -> ns
 UNITS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "6": 6, "17": 17}
-PATH: Final = re.compile(r"([^.\[\]{}]+)((?:\.[^.\[\]{}]+|\[\d+\])*)")
+_ONE: Final = r"(`[^`]+`|[^.\[\]{}|`]+)((?:\.[^.\[\]{}|`]+|\[\d+\])*)"
+PATH: Final = re.compile(f"{_ONE}(?:[|]{_ONE})*")
 
 _BYTES: Final = "records hold no bytes of packets"
 
@@ -31,10 +33,12 @@ class Layout:
     """
 
     lengths: str  # list of bytes a packet
+    rows: str = "records"  # or "packets": a row is one packet, and records are those of one 5-tuple in one file
     layer: str = "payload"  # of `LAYERS`: which bytes lengths count
     signed: bool = False  # a length is negative where the packet goes to the source
     directions: str = ""  # list
     forward: str = "1"  # what stands there for a packet from the source; any other value is one to it
+    padding: str = ""  # what stands there where there is no packet, in lists that are all equally long
     times: str = ""  # list: since the start of the record, or since any other time
     gaps: str = ""  # list: since the packet before, the first since the start of the record
     time_unit: str = "s"  # of `UNITS`; of times or gaps
@@ -50,28 +54,35 @@ class Layout:
 
     def __post_init__(self) -> None:
         """Refuse words that are none, and paths that lead nowhere."""
-        choices = {"layer": LAYERS, "time_unit": tuple(UNITS), "start_unit": tuple(UNITS)}
+        units = tuple(UNITS)
+        choices = {"rows": ("records", "packets"), "layer": LAYERS, "time_unit": units, "start_unit": units}
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise FieldError(name, f"there are: {', '.join(known)}")
-        if self.times and self.gaps:
-            raise FieldError("gaps", "cannot stand beside times; name one of them")
-        if self.signed and self.directions:
-            raise FieldError("directions", "cannot stand beside signed = true; name one of them")
-        if len(self.endpoints) not in (0, 4):
-            raise FieldError("endpoints", "four columns are needed: address, port, address, port")
-        if self.join and not self.can_join:
-            raise FieldError("join", "needs endpoints, start, and times or gaps")
-        if self.limit < 0:
-            raise FieldError("limit", "must be 0 or more")
+        for name, wrong, reason in self._rules():
+            if wrong:
+                raise FieldError(name, reason)
         for column in self.paths:
             if not PATH.fullmatch(column):
                 raise FieldError("", f"column {column!r}: write NAME, NAME.KEY or NAME[N]")
 
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """Fields, whether they are wrong, and why."""
+        yield "gaps", bool(self.times and self.gaps), "cannot stand beside times; name one of them"
+        yield "directions", bool(self.signed and self.directions), "cannot stand beside signed = true; name one of them"
+        yield "endpoints", len(self.endpoints) not in (0, 4), "four columns are needed: address, port, address, port"
+        yield "join", self.join and not self.can_join, "needs endpoints, start, and times or gaps"
+        yield "padding", bool(self.padding and not self.directions), "stands among directions; name their column"
+        yield "limit", self.limit < 0, "must be 0 or more"
+        of_records = (self.directions, self.gaps, self.totals, self.start, self.capture, self.signed)
+        bare = any(of_records) or not (self.endpoints and self.times)
+        words = "of packets need endpoints and times, and have no directions, gaps, totals, start, capture or signed"
+        yield "rows", self.rows == "packets" and bare, words
+
     @property
     def can_join(self) -> bool:
         """Whether records tell which of them are of one 5-tuple, and when."""
-        return bool(self.endpoints and self.start and (self.times or self.gaps))
+        return bool(self.endpoints and (self.start or self.rows == "packets") and (self.times or self.gaps))
 
     @property
     def single(self) -> tuple[str, ...]:
@@ -89,6 +100,14 @@ class Layout:
         return (*(one for one in lists if one), *self.single)
 
     @property
+    def of_records(self) -> "Layout":
+        """What `bench.records.packet_rows` makes of a table with one row a packet."""
+        names = {"lengths": "lengths", "times": "times", "directions": "directions", "start": "start"}
+        made: dict[str, Any] = names | {"endpoints": ("source", "sport", "destination", "dport")}
+        made |= {"protocol": "" if not self.protocol else self.protocol if self.one_protocol else "protocol"}
+        return replace(self, rows="records", time_unit="ns", start_unit="ns", forward="1", **made)
+
+    @property
     def capture_columns(self) -> tuple[str, ...]:
         """The columns of which a capture's name is made."""
         return tuple(re.findall(r"\{([^{}]*)\}", self.capture)) or ((self.capture,) if self.capture else ())
@@ -104,7 +123,7 @@ class Layout:
         lacking = dict.fromkeys(("payload", "ip_bytes", "addresses", "checksums"), _BYTES)
         lacking |= {"flags": "records hold no TCP flags"}
         absent = {
-            "directions": self.directions or self.signed,
+            "directions": self.directions or self.signed or self.rows == "packets",
             "times": self.times or self.gaps,
             "ports": self.endpoints,
             "protocol": self.protocol,
@@ -116,18 +135,31 @@ class Layout:
         return lacking
 
 
+def alternatives(path: str) -> list[str]:
+    """The paths of which the first that is not empty counts.
+
+    >>> alternatives("`tcp.port`|port")
+    ['`tcp.port`', 'port']
+    """
+    return path.split("|")
+
+
 def top_level(path: str) -> str:
-    """The table's own column in a path."""
-    match = PATH.fullmatch(path)
-    return match[1] if match else path
+    """The table's own column in a path without alternatives.
+
+    >>> top_level("packets.b"), top_level("`ip.len`")
+    ('packets', 'ip.len')
+    """
+    match = re.fullmatch(_ONE, path)
+    return match[1].strip("`") if match else path
 
 
 def steps(path: str) -> list[str | int]:
     """What follows the table's own column: keys, and numbers of list entries.
 
-    >>> steps("packets.b"), steps("PPI[2]")
-    (['b'], [2])
+    >>> steps("packets.b"), steps("PPI[2]"), steps("`ip.len`")
+    (['b'], [2], [])
     """
-    match = PATH.fullmatch(path)
+    match = re.fullmatch(_ONE, path)
     parts = re.findall(r"\.([^.\[\]{}]+)|\[(\d+)\]", match[2] if match else "")
     return [key or int(number) for key, number in parts]
