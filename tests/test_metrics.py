@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from bench.scores.metrics import ABSTAINED, decide, evaluate, macro_f1
+from bench.scores.metrics import ABSTAINED, decide, evaluate, is_fitted, macro_f1
 
 
 def case(seed, sessions=200, classes=5, abstained=0, present=None):
@@ -97,3 +97,8 @@ def test_macro_f1_by_hand_counts_an_absent_class_as_zero():
     truth = np.array([0, 0, 1, 1, 2])
     predicted = np.array([0, 1, 1, 1, ABSTAINED])  # F1: 2/3, 4/5, 0, and 0 for the class that does not occur
     assert macro_f1(truth, predicted, 4) == pytest.approx((2 / 3 + 4 / 5) / 4)
+
+
+def test_a_method_fits_that_goes_a_third_of_the_way_from_the_majority_to_all():
+    assert is_fitted(0.5, 0.25) and not is_fitted(0.4999, 0.25)
+    assert is_fitted(1.0, 1.0) and not is_fitted(0.0, 0.0)
