@@ -167,3 +167,16 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)
     return int("failed" in statuses)
+
+
+@cli.command()
+@click.option("--dataset", help="Only numbers on this data set, by its card's name.")
+@list_option("--method", "methods", metavar="M,...", help="Only of these methods.")
+@list_option("--metric", "metrics", metavar="M,...", help="accuracy, precision, recall, macro_f1, weighted_f1.")
+@format_option
+def published(dataset: str | None, methods: list[str], metrics: list[str], form: str) -> None:
+    """What papers print on a data set, side by side, with what does not add up."""
+    from bench.paper.literature import published_numbers
+    from bench.render.table import render
+
+    click.echo(render(published_numbers(dataset, methods, metrics), form))

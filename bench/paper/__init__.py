@@ -6,7 +6,8 @@ data set itself, the folder does.
 
 `declaration` reads the folder, `recompute` says which printed numbers cannot be, `published` shows them; `plan` makes
 runs of an experiment, `experiment_results` gathers what they found, `tables_and_figures` (with `attention` and
-`single_packets`) shows it; `reproduction` is all of it, `costs` what it would take.
+`single_packets`) shows it; `reproduction` is all of it, `costs` what it would take.  `literature` shows what other
+papers print.
 """
 
 import lazy_loader
