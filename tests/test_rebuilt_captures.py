@@ -7,12 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 from rebuilt import captures_of, sessions_of
 
+from bench.analysis.audit import AuditRequest, audit_dataset
+from bench.analysis.audit_tables import audit_tables
 from bench.data.cards import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.method import make_parameters, reason_to_skip
 from bench.readers import Ragged, View
+from bench.render.table import render
 from bench.runs import registry
+from bench.runs.tracking import Tracker
 from bench.schema import Samples
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -137,3 +141,39 @@ def test_methods_that_need_bytes_are_refused_by_both(both, name):
     why = [reason_to_skip(kind, make_parameters(kind, {}), store) for store in (records, captures)]
     assert "records hold no bytes" in why[0]
     assert "hold no byte of payload: all was cut" in why[1]
+
+
+def test_an_audit_of_records_compares_sequences(both, tmp_path):
+    name, records, _ = both
+    found = audit_dataset(
+        records, records.default_task, Tracker(tmp_path), AuditRequest(("capture",), ("forest", "atvitsc"), False)
+    )
+    assert found.compared == "lengths and directions and times" and found.content == {}
+    assert found.duplicates[0].repeated > (0.8 if name.startswith("vnat") else 0.2)
+    forest, atvitsc = found.ceilings
+    assert forest.all is not None and atvitsc.all is None and "records hold no bytes" in atvitsc.reason
+    text = "\n".join(render(table, "text") for table in audit_tables(found))
+    assert "the data set holds no payload" in text
+    row = next(line for line in text.splitlines() if line.startswith("capture  ") and "%" in line)
+    assert row.split()[-3:-2] == ["–"]  # halves of connections are not looked at
+
+
+def test_runs_and_tables_say_what_they_are_of(both, bench_in, tmp_path):
+    name, _, _ = both
+    if not name.startswith("vnat"):
+        pytest.skip("one set is enough")
+    call = bench_in(tmp_path)
+    status, _, err = call("prepare", name, "--source", SHARED / SETS[name][0])
+    assert status == 0 and "made of flow records, which hold no bytes: 636 of 33,667 sessions have more" in err
+    words = ("run", "--method", "ports,first-bytes", "--dataset", name, "--split", "capture")
+    status, out, err = call(*words)
+    assert status == 0
+    assert "skipped: needs payload, which the data set does not hold: records hold no bytes of packets" in out
+    assert "lengths of" in out and "of their packets are bounds; `bench prepare` says what else" in out
+    assert "made of flow records" in err
+    status, out, _ = call("table", "--dataset", name)
+    assert status == 0 and "first-bytes: skipped, needs payload" in out and "made of flow records" in out
+    status, _, err = call("tune", "--method", "atvitsc", "--dataset", name, "--trials", "2", "--param", "packets=4,9")
+    assert status == 2 and "[method-cannot-run]" in err and err.count("needs payload") == 1
+    status, _, err = call("prepare", name, "--source", SHARED / SETS[name][0], "--idle-timeout", "5")
+    assert status == 2 and "is made of records" in err

@@ -130,6 +130,7 @@ def audit_dataset(
         of_several_classes=groups_of_several_classes(pool),
         capture_set_up=set_up,
         silent_captures=sum(not capture.sessions for capture in store.manifest.captures),
+        compared=pool.compared,
         content=payload_kinds(store, np.unique(pool.samples.session)),
         duplicates=[find_duplicates(keys, labels), find_duplicates(keys[full], labels[full], "with payload")],
         ceilings=list(ceilings.values()),

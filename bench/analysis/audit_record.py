@@ -154,6 +154,7 @@ class Audit:
     of_several_classes: dict[str, int] = field(default_factory=dict)  # conversations and captures with several classes
     capture_set_up: list[ClassSetUp] = field(default_factory=list)  # of all sessions of the task; none: not looked at
     silent_captures: int = 0  # that hold no session, and so count for no class
+    compared: str = "payload"  # by what samples are copies of each other
     content: dict[str, float] = field(default_factory=dict)  # shares of sessions by their first payload bytes
     duplicates: list[Duplicates] = field(default_factory=list)
     ceilings: list[Ceiling] = field(default_factory=list)

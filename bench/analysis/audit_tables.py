@@ -77,10 +77,11 @@ def _content(audit: Audit) -> Table:
         (f"share of sessions whose first payload bytes are {names[kind]}", share, None)
         for kind, share in audit.content.items()
     ]
+    what = audit.compared
     shares = {
-        "repeated": "share of samples whose payload equals another's",
-        "of_several_classes": "share of samples whose payload equals one's of another class",
-        "ceiling": "best accuracy from payload alone",
+        "repeated": f"share of samples whose {what} equal{'s' * (what == 'payload')} another's",
+        "of_several_classes": f"share of samples whose {what} equal{'s' * (what == 'payload')} one's of another class",
+        "ceiling": f"best accuracy from {what} alone",
     }
     lines += [(t, getattr(whole, name), getattr(full, name) if full.samples else None) for name, t in shares.items()]
     kinds = {"conversations": "conversations (5-tuples)", "captures": "capture groups"}
@@ -89,9 +90,16 @@ def _content(audit: Audit) -> Table:
         title=_title(audit, "content and duplicates"),
         head=("", f"all {whole.samples} samples", f"{full.samples} with payload"),
         rows=[(text, _number(one), _number(other)) for text, one, other in lines],
-        notes=[f"payload: the first {PAYLOAD[1]} bytes of the first {PAYLOAD[0]} packets that have any"],
+        notes=[_of_what(audit)],
         records=[{"finding": text, "all": one, "with_payload": other} for text, one, other in lines],
     )
+
+
+def _of_what(audit: Audit) -> str:
+    """A note on what copies are equal in."""
+    if audit.compared == "payload":
+        return f"payload: the first {PAYLOAD[1]} bytes of the first {PAYLOAD[0]} packets that have any"
+    return f"the data set holds no payload: {audit.compared} of the first {PAYLOAD[0]} packets stand for it"
 
 
 def _ceilings(audit: Audit) -> Table:
@@ -128,6 +136,7 @@ def _splits(audit: Audit) -> Table:
         "under another 5-tuple (one connection ID, a session that goes on at its server, equal payload); –: not looked "
         "at",
         "twice: share of the part's samples whose payload another one of it has",
+        *([_of_what(audit)] if audit.compared != "payload" else ()),
     ]
     notes += [f"split {row.split}: {row.impossible}" for row in audit.splits if row.impossible]
     return Table(

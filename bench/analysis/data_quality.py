@@ -55,10 +55,22 @@ class Pool:
         """Whether the sample's session has any payload: bool ``[samples]``."""
         return np.asarray(self.store.session("payload_bytes"))[self.samples.session] > 0
 
+    @property
+    def compared(self) -> str:
+        """By what samples are copies of each other: their payload, else what there is of them."""
+        return "payload" if "payload" not in self.store.lacks else " and ".join(self._series)
+
+    @property
+    def _series(self) -> list[str]:
+        return [name for name in ("lengths", "directions", "times") if name not in self.store.lacks]
+
     @cached_property
     def payload_keys(self) -> NDArray[np.int64]:
-        """Equal where the payload of two samples, the first of it, is: int64 ``[samples]``."""
-        return equal_input_keys({"payload": View(self.store, self.samples, {"payload"}).payload(*PAYLOAD)})
+        """Equal where the first payload of two samples is, or what is `compared`: int64 ``[samples]``."""
+        if self.compared == "payload":
+            return equal_input_keys({"payload": View(self.store, self.samples, {"payload"}).payload(*PAYLOAD)})
+        view = View(self.store, self.samples, self._series)
+        return equal_input_keys({name: getattr(view, name)(PAYLOAD[0]) for name in self._series})
 
     def rows(self, part: Samples) -> NDArray[np.int64]:
         """Where a part's samples stand in the pool: int64 ``[samples of the part]``."""
@@ -95,7 +107,10 @@ def payload_kinds(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
     """Share of sessions, int64 ``[sessions]``, by what their first 64 payload bytes look like: our choice of rules.
 
     ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
+    Empty where the store holds no payload.
     """
+    if "payload" in store.lacks:
+        return {}
     samples = Samples(session, np.zeros_like(session), np.asarray(store.session("packets"), np.int64)[session])
     stream = View(store, samples, {"payload"}).payload_stream(64)
     payload_bytes = np.asarray(store.session("payload_bytes"))[session]

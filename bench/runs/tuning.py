@@ -18,7 +18,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from bench.errors import InputError
-from bench.method import Monitor, Range, Space, make_parameters, search_spaces, typed_values
+from bench.method import Monitor, Range, Space, make_parameters, reason_to_skip, search_spaces, typed_values
 from bench.render.plots import save_figure
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
@@ -262,6 +262,7 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     """
     if search.sampler not in SAMPLERS:
         raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
+    _check_runs(search.spec)
     wanted = options.trials or (
         math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
     )
@@ -280,6 +281,13 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
             write_plots(study, folder)
             (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _check_runs(spec: RunSpec) -> None:
+    """Refuse a method that cannot run on the data set: every trial would fail."""
+    kind = registry.load(spec.method)
+    if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store_of(spec)):
+        raise InputError("method-cannot-run", f"{spec.method} on {spec.dataset}: {reason}; take another method")
 
 
 def parameter_file(search: Search, best: Mapping[str, Any]) -> ParameterFile:

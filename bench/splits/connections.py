@@ -109,7 +109,7 @@ class _Sessions:
         """Those of ``rows [some]`` that have payload and are between two hosts."""
         ends = {name: np.asarray(store.session(name))[rows] for name in ("client_ip", "server_ip", "ip_version")}
         rows = rows[(np.asarray(store.session("payload_packets"))[rows] > 0) & ~sent_to_all(ends)]
-        if "payload" in store.lacks or not len(store.packet("record")):  # nothing to look at
+        if not len(store.packet("record")):  # a table of sessions alone has nothing to look at
             rows = rows[:0]
         places = [_first_payloads(store, rows[i : i + _AT_ONCE]) for i in range(0, len(rows), _AT_ONCE)]
         none = np.zeros((0, PACKETS), np.int64)

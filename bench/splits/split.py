@@ -408,7 +408,7 @@ def _verified(
 
 def _torn(store: LabelledStore, spec: SplitSpec, parts: dict[str, Samples]) -> tuple[dict[str, int], str]:
     """Counts of connections that may be torn, and why there are none; of a split that promises nothing neither."""
-    if spec.leaky:
+    if spec.leaky or "payload" in store.lacks:  # promises nothing; has no bytes to tell it by
         return {}, ""
     try:
         return {f"{SEEN}{kind}": number for kind, number in torn(store, parts).items()}, ""
