@@ -150,9 +150,10 @@ def tune(
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
     from bench.runs.tracking import Tracker
-    from bench.runs.tuning import Search, TuneOptions, spaces_for, tune
+    from bench.runs.tuning import Search, TuneOptions, check_runs, spaces_for, tune
 
     spec = specs[study.fold or 0]
+    check_runs(spec)
     search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
     url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"

@@ -262,7 +262,6 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     """
     if search.sampler not in SAMPLERS:
         raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
-    _check_runs(search.spec)
     wanted = options.trials or (
         math.prod(len(v) for v in grid_values(search.spaces).values()) if search.sampler == "grid" else 20
     )
@@ -283,8 +282,8 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     return summary
 
 
-def _check_runs(spec: RunSpec) -> None:
-    """Refuse a method that cannot run on the data set: every trial would fail."""
+def check_runs(spec: RunSpec) -> None:
+    """Raises :class:`InputError` for a method that cannot run on the data set: every trial would fail."""
     kind = registry.load(spec.method)
     if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store_of(spec)):
         raise InputError("method-cannot-run", f"{spec.method} on {spec.dataset}: {reason}; take another method")
