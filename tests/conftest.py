@@ -30,6 +30,7 @@ class FakeStore:
     digest: str
     tasks = ("task",)
     lacks: ClassVar = {}
+    of_records = False
     traits = None
     default_task = "task"
 

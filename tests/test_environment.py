@@ -84,7 +84,9 @@ NO_RESULTS = [
 INGEST = ("capture", "compressed", "connections", "containers", "headers", "links", "options", "sessions", "tunnels")
 STORES = [*(f"ingest/{name}" for name in INGEST), "schema"]
 STORES += [
-    f"data/{name}" for name in ("prepare", "cards", "file_list", "labels", "manifest", "sources", "store", "demo")
+    *(f"data/{name}" for name in ("prepare", "build", "record_build", "cards", "file_list", "labels", "manifest")),
+    *(f"records/{name}" for name in ("layout", "tables", "cells", "convert", "joining", "packet_rows")),
+    *("data/sources", "data/store", "generators/demo"),
 ]
 
 

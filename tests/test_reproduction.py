@@ -160,7 +160,7 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
         ((), "name a table or figure"),
         (("table-XIII",), "the paper has no 'table-XIII'"),
         (("table-VI", "--mode", "honest"), "--mode honest: choose of published, paper, clean"),
-        (("table-VI", "--dataset", "demo", "--methods", "forest"), "table-VI has no method 'forest'"),
+        (("table-VI", "--dataset", "demo", "--methods", "forrest"), "unknown method 'forrest'"),
         (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
         (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes auto, session, capture"),
         (("table-VI", "--dataset", "demo", "--split", "file:x.json"), "mode clean takes auto, session, capture"),
@@ -179,6 +179,14 @@ def test_bad_words_are_one_line(words, told, place, demo, command_line):
     status, _, err = command_line("reproduce", *words, "--results", place / "bad")
     last = err.strip().splitlines()[-1]
     assert status == 2 and told in last and "Traceback" not in err
+
+
+def test_a_table_of_systems_takes_others(place, demo, command_line):
+    words = ("reproduce", "table-VI", "--dataset", "demo", "--methods", "bind,ports", "--seeds", "1", "--mode", "clean")
+    status, out, _ = command_line(*words, "--results", place / "others")
+    rows = [line for line in out.splitlines() if line.startswith(("BIND", "ports"))]
+    assert status == 0 and [row.split()[0] for row in rows] == ["BIND", "ports"]
+    assert "(not in the paper's table)" in rows[1]
 
 
 def test_the_list_tells_what_is_done_and_what_is_left(tmp_path, demo, command_line):

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.audit_record import METRICS, Audit, Ceiling, ScoredRun, SplitAudit
-from bench.analysis.capture_setup import differences, set_up_by_class
+from bench.analysis.audit_record import METRICS, Audit, Ceiling, ScoredRun, SetUpScore, SplitAudit
+from bench.analysis.capture_setup import ClassSetUp, differences, set_up_by_class
 from bench.analysis.data_quality import (
     Pool,
     audit_split,
@@ -111,9 +111,7 @@ def audit_dataset(
     if splits and not tests:
         raise InputError("split-impossible", f"no split to audit: {splits[0].impossible}")
     ceilings = ceilings_of(pool, tests, request.methods, runs, progress)
-    lines = [f"the capture set-up differs by class: {line}" for line in differences(set_up)]
-    for line in (*lines, *told(set_up_told)):
-        progress(one_line(f"WARNING: {store.name}: {line}"))
+    _warn(store, set_up, set_up_told, progress)
     keys, labels, full = pool.payload_keys, pool.labels, pool.has_payload
     return Audit(
         dataset=store.name,
@@ -138,6 +136,13 @@ def audit_dataset(
         set_up_scores=set_up_told,
         scores=[scored(run, ceilings.get(_key(run.spec)), request.methods) for run in runs],
     )
+
+
+def _warn(store: Store, set_up: Sequence[ClassSetUp], scores: Sequence[SetUpScore], progress: Progress) -> None:
+    """Tell what the capture set-up gives away of the classes."""
+    lines = [f"the capture set-up differs by class: {line}" for line in differences(set_up)]
+    for line in (*lines, *told(scores)):
+        progress(one_line(f"WARNING: {store.name}: {line}"))
 
 
 def baselines() -> list[tuple[str, Mapping[str, Any]]]:

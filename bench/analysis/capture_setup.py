@@ -103,7 +103,7 @@ def _sums(store: Store, labels: NDArray[np.int64], rows: NDArray[np.int64], clas
 
 def cut_packets(store: Store) -> NDArray[np.bool_]:
     """Which packets lack payload that their headers declare: bool ``[packets]``; none of records, which hold none."""
-    if store.manifest.tables:
+    if store.of_records:
         return np.zeros(store.manifest.packets, bool)
     return is_cut(*(np.asarray(store.packet(name)) for name in ("captured", "payload", "payload_length")))
 

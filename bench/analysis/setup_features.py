@@ -106,7 +106,7 @@ def _of_headers(store: Store, session: Ints) -> Features:
     capture = np.asarray(store.session("capture"))[session]
     names = ("VLAN", "MAC vendor", "client TTL", "server TTL", "IP id")
     found = {name: np.full(len(session), NONE, np.int64) for name in names}
-    if store.manifest.tables:  # records have no headers
+    if store.of_records:  # records have no headers
         return found
     for number, here in by_capture(capture):
         packets = _Packets(store, number)

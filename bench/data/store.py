@@ -101,6 +101,11 @@ class Store:
         return self.manifest.lacks
 
     @property
+    def of_records(self) -> bool:
+        """Whether it is made of flow records in place of captures."""
+        return bool(self.manifest.tables)
+
+    @property
     def unpacked(self) -> Path:
         """The folder of its unpacked captures."""
         return unpacked_path(self.name, self.path.parents[1])
@@ -171,7 +176,7 @@ class Store:
         of its sessions lie in it.  A capture that moved or changed, or a packet elsewhere, is an :class:`InputError`
         with the remedy.  Raises :class:`InputError`, too, of a store that is made of records.
         """
-        if self.manifest.tables:
+        if self.of_records:
             raise InputError("not-held", f"{self.name}: is made of records, which hold no bytes; take its captures")
         if capture not in self._maps:
             path = self.capture_path(capture)
@@ -229,7 +234,7 @@ class Store:
             path = Path(self.sources.root) / table.path
             if not path.is_file() or file_sha256(path) != table.sha256:
                 raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
-        for number, capture in enumerate(() if self.manifest.tables else self.manifest.captures):
+        for number, capture in enumerate(() if self.of_records else self.manifest.captures):
             path = Path(self.sources.root) / capture.path
             self._check(number, self.capture_path(number))
             if not path.is_file() or file_sha256(path) != capture.sha256:

@@ -68,6 +68,7 @@ def write_synthetic_captures(
             path.write_bytes(path.read_bytes()[:-7])
     _write_list(table, files, packets)
     copy = folder / f"{PREFIX}{file.name}"
+    text = re.sub(r"(?ms)^\[download_list\]$.*?(?=^\[)", "", text)  # of the published files
     write_text(copy, re.sub(r"(?m)^(name\s*=\s*[\"'])", rf"\g<1>{PREFIX}", text, count=1))
     return copy
 

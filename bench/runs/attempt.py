@@ -130,7 +130,7 @@ def attempt(
     metrics |= clock.metrics | _size(method)
     used = frozenset(training_view.used | test_view.used)
     metrics |= _cut(store, split.test) if used & BYTES else {}
-    metrics |= _bounded(store, split.test) if store.manifest.tables else {}
+    metrics |= _bounded(store, split.test) if store.of_records else {}
     return Attempt(method, split, predictions, scores, metrics, used)
 
 

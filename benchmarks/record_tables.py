@@ -1,6 +1,6 @@
 """How fast tables of records become a store, in how much memory, against pandas doing the same.
 
-    python benchmarks/records.py [--packets 10000000]
+    python benchmarks/record_tables.py [--packets 10000000]
 
 Writes Parquet tables of a fourth, a half and all of the packets, then measures each as a process of its own, one after
 the other: `prepare_dataset`, and pandas (read the table, explode the lists, compute times, lengths and sums by session,
@@ -133,7 +133,8 @@ def measured(what: str, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=folder.parent) as home:
         command = [sys.executable, __file__, "--one", what, "--folder", str(folder), "--home", f"{home}/home"]
         out = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    return json.loads(out.stdout.splitlines()[-1])
+    result: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
