@@ -16,7 +16,7 @@ PAPERS = Path(__file__).parents[1] / "results" / "papers"
 
 def number(metric, value, paper="one", **more):
     usual = {"card": "iscx-vpn", "dataset": "ISCX", "task": "12 services", "split": "random", "method": "bind"}
-    usual |= {"sd": None, "source": "Table 1", "note": ""} | more
+    usual |= {"sd": None, "source": "Table 1", "note": "", "step": 0.01} | more
     return Printed(metric=metric, value=value, paper=paper, **usual)
 
 
@@ -56,9 +56,13 @@ def test_what_is_known_of_tc_transfer():
 
 
 def test_an_f1_above_the_mean_of_precision_and_recall_is_impossible():
-    rows = [number("precision", 80.0), number("recall", 60.0), number("macro_f1", 70.1)]
+    rows = [number("precision", 80.0), number("recall", 60.0), number("macro_f1", 70.03)]
     assert faults(rows) == {2: ["impossible: above 70.00, the mean of precision and recall, which bounds macro-F1"]}
-    assert faults([*rows[:2], number("macro_f1", 70.01)]) == {}
+    assert faults([*rows[:2], number("macro_f1", 70.02)]) == {}
+    coarse = [number("precision", 77.0, step=1.0), number("recall", 78.0, step=1.0)]
+    assert faults([*coarse, number("macro_f1", 78.0, step=1.0)]) == {}  # 0.7749, 0.7849 and 0.7751 print so
+    assert faults([*coarse, number("macro_f1", 80.0, step=1.0)]) != {}
+    assert faults([*rows[:2], number("macro_f1", 99.0, note="another row of the table")]) == {}
     assert faults([*rows[:2], number("macro_f1", 99.0, source="Table 2")]) == {}
 
 
@@ -76,6 +80,9 @@ def test_the_impossible_cells_of_the_paper_are_found():
     wrong = {(rows[n].paper, rows[n].card, rows[n].method) for n, why in faults(rows).items() if "impossible" in why[0]}
     assert {("atvitsc", "ustc-tfc", "flowpic"), ("atvitsc", "iscx-tor", "flowpic")} <= wrong
     assert ("et-bert", "cross-platform", "deeppacket") in wrong
+    assert not any(paper == "vnat" for paper, _, _ in wrong)
+    apart = {(rows[n].paper, rows[n].card, rows[n].method) for n, why in faults(rows).items() if "elsewhere" in why[-1]}
+    assert {("atvitsc", "ustc-tfc", "flowpic"), ("trafficaudio", "ustc-tfc", "flowpic")} <= apart
 
 
 def test_the_command(bench_in, tmp_path):

@@ -1,18 +1,16 @@
 """Tables of flow records: every format gives the same store; layers, units, directions and joins by hand."""
 
-import bz2
 import gzip
 import json
-import lzma
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from record_tables import CARD, ROWS, WRITERS, columns, lines, made, whole
 
 from bench.data.cards import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
@@ -23,100 +21,7 @@ from bench.method import make_parameters, reason_to_skip
 from bench.readers import NotHeld, View
 from bench.records.joining import CHUNK, join, joined_packets
 from bench.runs import registry
-from bench.schema import MARK_BOUNDED, PACKET_COLUMNS, SESSION_COLUMNS, Samples
-
-CARD = """
-name = "mine"
-title = "records of mine"
-kind = "records"
-[records]
-capture = "capture"
-endpoints = ["src", "sport", "dst", "dport"]
-protocol = "proto"
-start = "start"
-lengths = "sizes"
-directions = "dirs"
-gaps = "gaps"
-time_unit = "ms"
-{more}
-[labels]
-kind = "columns"
-paths = {{ label = "label" }}
-[tasks.label]
-{task}
-"""
-ROWS = [
-    {"capture": "b", "src": "10.0.0.1", "sport": 1000, "dst": "10.0.0.2", "dport": 443, "proto": 6, "start": 100.5,
-     "sizes": [517, 1400, 20], "dirs": [1, -1, 1], "gaps": [3, 20, 1], "label": "web"},
-    {"capture": "a", "src": "2001:db8::1", "sport": 53000, "dst": "2001:db8::2", "dport": 53, "proto": 17,
-     "start": 90.0, "sizes": [40, 300], "dirs": [1, -1], "gaps": [0, 7], "label": "dns"},
-    {"capture": "a", "src": "10.0.0.3", "sport": 7, "dst": "10.0.0.4", "dport": 8, "proto": 1, "start": 91.0,
-     "sizes": [8], "dirs": [1], "gaps": [0], "label": "dns"},
-    {"capture": "a", "src": "10.0.0.3", "sport": 7, "dst": "10.0.0.4", "dport": 8, "proto": 6, "start": 92.0,
-     "sizes": [], "dirs": [], "gaps": [], "label": "dns"},
-]  # fmt: skip
-
-
-def text_rows(rows):
-    return [{key: str(value) for key, value in row.items()} for row in rows]
-
-
-def csv(rows, separator=","):
-    lines = [separator.join(rows[0])]
-    lines += [separator.join(f'"{value}"' for value in row.values()) for row in text_rows(rows)]
-    return "\n".join(lines).encode() + b"\n"
-
-
-def lines(rows):
-    return "\n".join(json.dumps(row) for row in rows).encode() + b"\n"
-
-
-def arrow(path, rows, stream=False):
-    table = pa.Table.from_pylist(rows)
-    with pa.OSFile(str(path), "wb") as sink:
-        kind = pa.ipc.new_stream if stream else pa.ipc.new_file
-        with kind(sink, table.schema) as writer:
-            writer.write_table(table)
-
-
-WRITERS = {
-    "t.parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
-    "t.feather": lambda path, rows: pyarrow.feather.write_feather(pa.Table.from_pylist(rows), path),
-    "t.arrow": arrow,
-    "stream.arrow": lambda path, rows: arrow(path, rows, stream=True),
-    "t.csv": lambda path, rows: path.write_bytes(csv(rows)),
-    "t.tsv": lambda path, rows: path.write_bytes(csv(rows, "\t")),
-    "t.csv.gz": lambda path, rows: path.write_bytes(gzip.compress(csv(rows))),
-    "t.csv.xz": lambda path, rows: path.write_bytes(lzma.compress(csv(rows))),
-    "t.jsonl": lambda path, rows: path.write_bytes(lines(rows)),
-    "t.jsonl.bz2": lambda path, rows: path.write_bytes(bz2.compress(lines(rows))),
-    "t.jsonl.zst": lambda path, rows: path.write_bytes(zstandard.compress(lines(rows))),
-    "list.json": lambda path, rows: path.write_text(json.dumps(rows)),
-    "indented.json": lambda path, rows: path.write_text(json.dumps(rows, indent=1)),
-    "object.json": lambda path, rows: path.write_text(json.dumps({f"flow {i}": row for i, row in enumerate(rows)})),
-}
-
-
-def made(folder, rows=ROWS, more="", task="", table="t.parquet", home=None, **options):
-    """The store of a table with those rows."""
-    (folder / "tables").mkdir(parents=True, exist_ok=True)
-    WRITERS[table](folder / "tables" / table, rows)
-    (folder / "mine.toml").write_text(CARD.format(more=more, task=task))
-    prepared = prepare_dataset(
-        find_card(folder / "mine.toml"), folder / "tables", PrepareOptions(**options), home=home or folder / "home"
-    )
-    return Store.open(prepared.store_path)
-
-
-def columns(store):
-    return {name: np.array(store.session(name)) for name in SESSION_COLUMNS} | {
-        f"packet {name}": np.array(store.packet(name)) for name in PACKET_COLUMNS
-    }
-
-
-def whole(store):
-    rows = np.arange(store.manifest.sessions)
-    return Samples(rows, np.zeros_like(rows), np.array(store.session("packets")))
+from bench.schema import MARK_BOUNDED
 
 
 def test_a_record_by_hand(tmp_path):
@@ -317,8 +222,8 @@ def test_records_of_one_session_are_joined(tmp_path, turned):
     assert store.session("duration")[0] == 120_000_000_000 - 100_503_000_000
     assert store.session("client_port").tolist() == [1000, 53000]
     limits = " ".join(store.manifest.limits)
-    assert "2 records joined to an earlier one" in limits and "1 sessions with a gap inside" in limits
-    assert ("1 records whose source is the other's" in limits) is turned
+    assert "joined to an earlier one of their 5-tuple: 2" in limits and "as an earlier record is cut: 1" in limits
+    assert ("records whose source is the other's: 1" in limits) is turned
     apart = made(tmp_path / "apart", parted(turned), more="join = true", join_records=False)
     assert apart.session("packets").tolist() == [1, 2, 3, 2]
     assert apart.manifest.options.to_dict()["join_records"] is False
@@ -390,7 +295,7 @@ def test_packets_that_are_not_listed_by_time_are_sorted_and_counted(tmp_path):
     rows = [ROWS[0] | {"gaps": [5, -3, 10]}, ROWS[1]]
     store = made(tmp_path, rows)
     assert store.packet("payload_length")[:3].tolist() == [1400, 517, 20]
-    assert any("1 records did not list their packets by time" in line for line in store.manifest.limits)
+    assert any("records that did not list their packets by time, sorted: 1" in line for line in store.manifest.limits)
 
 
 def test_what_is_cut_is_counted(tmp_path):
@@ -430,103 +335,3 @@ def test_every_method_that_reads_no_bytes_takes_records(tmp_path):
         reason = reason_to_skip(kind, make_parameters(kind, {}), store)
         needs = kind.reads & {"payload", "ip_bytes"}
         assert bool(needs) == bool(reason), (name, reason)
-
-
-# --- bad input -------------------------------------------------------------------------------------------------
-
-BAD_CELLS = {
-    "lists of unequal length": ({"gaps": [1, 2]}, "record 2: sizes lists 3 packets, gaps 2"),
-    "lists of directions": ({"dirs": [1]}, "record 2: sizes lists 3 packets, dirs 1"),
-    "a negative length": ({"sizes": [1, -5, 3]}, "record 2: sizes has -5; are lengths signed"),
-    "a huge length": ({"sizes": [1, 2**31, 3]}, "record 2: sizes has 2147483648, more than a packet holds"),
-    "no address": ({"src": "ten"}, "record 2: src is 'ten', not an IP address"),
-    "an empty address": ({"src": ""}, "record 2: src is empty"),
-    "no port": ({"dport": 70000}, "record 2: dport is 70000, not a port"),
-    "an empty number": ({"sizes": [1, None, 3]}, "record 2: sizes is empty"),
-    "no time": ({"start": 1e30}, "is no time; is it in another unit"),
-    "an infinite time": ({"start": float("inf")}, "record 2: start is no finite number"),
-    "an empty start": ({"start": None}, "record 2: start is empty"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CELLS)
-def test_a_bad_cell_is_a_line_with_its_place(tmp_path, case):
-    change, reason = BAD_CELLS[case]
-    with pytest.raises(InputError) as error:
-        made(tmp_path, [ROWS[1], ROWS[0] | change])
-    assert error.value.code == "bad-record" and reason in str(error.value) and "t.parquet" in str(error.value)
-    assert not (tmp_path / "home" / "stores" / "mine").exists()
-
-
-@pytest.mark.parametrize("table", [name for name in WRITERS if name not in ("t.csv", "t.tsv", "t.jsonl")])
-def test_half_a_table_is_a_line(tmp_path, table):
-    rows = [ROWS[0] | {"sport": 1 + i} for i in range(300)]
-    (tmp_path / "tables").mkdir()
-    WRITERS[table](tmp_path / "whole", rows)
-    content = (tmp_path / "whole").read_bytes()
-    (tmp_path / "tables" / table).write_bytes(content[: len(content) // 2])
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
-    with pytest.raises(InputError) as error:
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path / "home")
-    assert error.value.code == "bad-table" and table in str(error.value) and "\n" not in str(error.value)
-
-
-def test_what_is_no_table_of_the_card(tmp_path):
-    with pytest.raises(InputError, match=r"has no column 'sizes'.* it has: capture"):
-        made(tmp_path, [{k: v for k, v in row.items() if k != "sizes"} for row in ROWS])
-    (tmp_path / "tables" / "t.parquet").unlink()
-    with pytest.raises(InputError) as error:
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
-    assert error.value.code == "no-capture"
-    with pytest.raises(InputError) as error:
-        made(tmp_path / "none", ROWS[2:])
-    assert error.value.code == "no-packets" and "1 records: no packet listed" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("more", "reason"),
-    [
-        ('layer = "link"', "layer"),
-        ('start_unit = "h"', "start_unit"),
-        ('times = "x"', "cannot stand beside times"),
-        ("signed = true", "cannot stand beside signed"),
-        ("limit = -1", "0 or more"),
-        ('totals = ["a..b"]', "write NAME"),
-    ],
-)
-def test_a_card_of_records_is_checked(tmp_path, more, reason):
-    (tmp_path / "mine.toml").write_text(CARD.format(more=more, task=""))
-    with pytest.raises(InputError, match=reason) as error:
-        find_card(tmp_path / "mine.toml")
-    assert error.value.code == "bad-card"
-
-
-def test_a_card_is_of_one_kind(tmp_path):
-    text = CARD.format(more="", task="")
-    for changed, reason in (
-        (text.replace('kind = "records"\n', ""), "need each other"),
-        (text.replace('kind = "records"', 'kind = "tables"'), "there are: captures, records"),
-        (
-            'name = "mine"\ntitle = "t"\n[labels]\nkind = "columns"\npaths = { label = "l" }\n[tasks.label]\n',
-            "records only",
-        ),
-        (
-            text.replace('kind = "columns"\npaths = { label = "label" }', 'kind = "sessions"\nfile = "l.csv"'),
-            "label file",
-        ),
-    ):
-        (tmp_path / "mine.toml").write_text(changed)
-        with pytest.raises(InputError, match=reason):
-            find_card(tmp_path / "mine.toml")
-
-
-def test_a_changed_table_is_read_again(tmp_path):
-    first = made(tmp_path)
-    assert made(tmp_path).digest == first.digest
-    second = made(tmp_path, [ROWS[0] | {"label": "other"}, *ROWS[1:]])
-    assert second.digest != first.digest and second.classes("label") == ["dns", "other"]
-    (tmp_path / "tables" / "t.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="changed since mine was prepared"):
-        second.verify()
-    with pytest.raises(InputError, match="hold no bytes"):
-        second.capture_bytes(0)

@@ -145,7 +145,7 @@ def test_utmobilenet_21(tmp_path):
     assert set(store.capture_attribute("part").tolist()) == {0, 1}
     rows[2][2] = "yesterday"
     text(folder / "dropbox_man-download_2019-04-30_19-07-09_4fd1c357.csv", head, *rows)
-    with pytest.raises(InputError, match="'yesterday', neither a number nor a time"):
+    with pytest.raises(InputError, match="'yesterday', not a time of UTC"):
         prepared("utmobilenet-21", tmp_path / "set", tmp_path)
 
 
@@ -192,7 +192,7 @@ def test_the_shared_tables(name, folder, sessions, packets, captures, tmp_path):
             "vpn_hangouts_audio2",
         ]  # fmt: skip
         assert len(manifest.files.unknown) == 9 and manifest.skipped["of a capture that is not listed"] == 101
-        assert "0 records joined to an earlier one of their 5-tuple" in manifest.limits
+        assert "records joined to an earlier one of their 5-tuple: 0" in manifest.limits
     if name == "vnat-sequences":
         assert manifest.tasks["vpn"].class_sessions == [33_288, 378]
         assert manifest.tasks["vpn"].class_captures == [83, 82]

@@ -210,7 +210,10 @@ def _fetched(card: "Card") -> bool:
     """Fetch and prepare a data set with downloads, if the user says so; whether that was done."""
     size = sum(one.bytes for one in card.downloads) / 1e6
     hosts = sorted({one.url.split("/")[2] for one in card.downloads})
-    what = f"{len(card.downloads)} files, {size:,.0f} MB, from {', '.join(hosts)}; licence: {card.licence}"
+    listed, _ = card.listed(card.choose({}))
+    whole = card.expected.captures or len(listed)
+    of = f" of {whole} captures" if whole > len(card.downloads) else ""
+    what = f"{len(card.downloads)} files{of}, {size:,.0f} MB, from {', '.join(hosts)}; licence: {card.licence}"
     if not click.get_current_context().meta.get(_DOWNLOAD):
         if not sys.stdin.isatty() or not sys.stderr.isatty():
             return False

@@ -241,6 +241,11 @@ def new_dataset(table: Path, output: Path | None) -> None:
         raise InputError("unwritable-file", f"{card}: is there already; move it away or give --output FILE")
     if not table.is_file():
         raise InputError("missing-file", f"{table}: there is no such table; give a Parquet, Arrow, CSV or JSON file")
-    write_text(card, guessed_card(table, card.stem))
-    find_card(card)
+    text = guessed_card(table, card.stem)
+    try:
+        write_text(card, text)
+        find_card(card)
+    except InputError:
+        card.unlink(missing_ok=True)
+        raise
     click.echo(f"{card}: read it over, mend what is marked as guessed, then `bench prepare {shlex.quote(str(card))}`")

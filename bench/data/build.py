@@ -185,6 +185,7 @@ class Build(ABC):
             return None
         listed, _ = self.card.listed(self.options.switches)
         columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
+        columns |= {name: ["1"] * len(listed) for name in self.card.observes}  # a capture may have such sessions
         classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
         return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
 
@@ -254,7 +255,8 @@ class CaptureBuild(Build):
         """Payload, where all that there is was cut or is zeros: no method that reads bytes finds any."""
         held = [capture for capture in self.captures if capture.remarks.get("captured_payload_bytes")]
         bare = {capture.remarks.get("payload", "") for capture in (held or self.captures) if capture.packets}
-        if not bare <= {"zeros", "cut"} or not bare:
+        bare -= set() if held else {""}  # a capture that declares no payload says nothing of it
+        if not bare or not bare <= {"zeros", "cut"}:
             return {}
         reason = "all payload in its captures is zeros" if held else "its captures hold no byte of payload: all was cut"
         return dict.fromkeys(("payload", "ip_bytes"), reason)

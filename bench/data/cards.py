@@ -45,9 +45,11 @@ class Captures:
 
     include: tuple[str, ...] = ("**/*",)  # globs, relative to the source folder
     group: str = ""  # regular expression over the path: its first group names the capture's group; "": each its own
+    name: str = ""  # likewise over the path of a table of records: the capture that it is of; "": the path
 
     def __post_init__(self) -> None:
         _check_pattern("group", self.group)
+        _check_pattern("name", self.name)
 
 
 @dataclass(frozen=True)
@@ -243,17 +245,22 @@ class Card:
             raise FieldError("kind", "there are: captures, records")
         if (self.kind == "records") != (self.records is not None):
             raise FieldError("kind", 'kind = "records" and the table [records] need each other')
-        of_records = isinstance(self.labels, ColumnLabels)
-        if self.records is None:
-            if of_records:
-                raise FieldError("labels", 'kind = "columns" is for records only')
-            return
+        if self.records is not None:
+            self._check_records(self.records)
+        elif self.captures.name:
+            raise FieldError("captures.name", "is for records only")
+        elif isinstance(self.labels, ColumnLabels):
+            raise FieldError("labels", 'kind = "columns" is for records only')
+
+    def _check_records(self, records: Layout) -> None:
+        """Refuse what takes captures, or what records do not tell."""
         if self.generator or isinstance(self.labels, SessionLabels):
             raise FieldError("kind", "records have neither a generator nor a label file; name their columns in labels")
-        if "payload_lengths" in self.records.lacks:
-            for name, task in self.tasks.items():
-                if task.payload:
-                    raise FieldError(f"tasks.{name}.payload", "must be false: these records do not tell payload")
+        if self.observes:
+            raise FieldError("tasks", f"column {self.observes[0]!r} is read off payload, which records do not hold")
+        payload = [name for name, task in self.tasks.items() if task.payload]
+        if payload and "payload_lengths" in records.lacks:
+            raise FieldError(f"tasks.{payload[0]}.payload", "must be false: these records do not tell payload")
 
     def _check_columns(self) -> None:
         """Refuse a task that uses a label column which the labels do not have."""
@@ -339,7 +346,7 @@ class Card:
         if not self.switches:  # cards without have the digest that they had before there were any
             del content["switches"]
         if self.records is None:  # likewise
-            del content["kind"], content["records"]
+            del content["kind"], content["records"], content["captures"]["name"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from bench.data.cards import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError
+from bench.records.layout import PROTOCOLS
 from bench.schema import NO_CLASS, numbered
 
 Columns = Mapping[str, NDArray[Any]]
 
-PROTOCOLS: Final = {"tcp": 6, "udp": 17, "6": 6, "17": 17}
 NO_ROW: Final = -1
 TUPLE: Final = 38  # bytes of a row of five_tuples
 CHUNK: Final = 1 << 16
@@ -138,7 +138,10 @@ def session_tuples(sessions: Columns) -> NDArray[np.uint8]:
 
 
 def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], TaskEntry]:
-    """int16 ``[sessions]`` classes of a task (NO_CLASS where unused), and its entry in the manifest."""
+    """int16 ``[sessions]`` classes of a task (NO_CLASS where unused), and its entry in the manifest.
+
+    Raises :class:`InputError` for more classes than int16 numbers.
+    """
     names = row_classes(task, table.columns)
     classes = sorted({name for name in names if name})
     number = {name: i for i, name in enumerate(classes)}
@@ -151,6 +154,9 @@ def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArr
     pairs = np.unique(np.stack([labels[used], sessions["capture"][used]]), axis=1)
     captures = np.bincount(pairs[0], minlength=len(classes))
     kept = np.flatnonzero(captures >= task.minimum_captures)
+    if len(kept) > np.iinfo(np.int16).max:
+        what = f"label {task.label!r} has {len(kept):,} classes, more than {np.iinfo(np.int16).max:,}"
+        raise InputError("bad-card", f"{what}; name a column of classes, not of single sessions")
     renumber = np.full(len(classes) + 1, NO_CLASS, np.int16)
     renumber[kept] = np.arange(len(kept))
     final = renumber[labels]

@@ -33,18 +33,20 @@ class Options(IngestOptions):
     switches: dict[str, str] = field(default_factory=dict)  # of the card: the choices that were made
     join_captures: bool = False  # captures of one group were joined to one
     join_records: bool | None = None  # records of one 5-tuple were joined to one session; None: there are no records
+    asked_to_join: bool | None = None  # what the user said of it against the card's word; None: nothing
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; rules of the default and switches of cards without any are left out."""
         head = {"idle_timeout": self.idle_timeout} | self.unusual
         head |= {"join_captures": True} if self.join_captures else {}
         head |= {"join_records": self.join_records} if self.join_records is not None else {}
+        head |= {"asked_to_join": self.asked_to_join} if self.asked_to_join is not None else {}
         return head | ({"switches": self.switches} if self.switches else {})
 
     @property
     def as_published(self) -> bool:
         """Whether sessions are to be counted as a card counts them; an idle timeout changes no capture."""
-        return not (set(self.unusual) - {"idle_timeout"} or self.join_captures)
+        return not (set(self.unusual) - {"idle_timeout"} or self.join_captures or self.asked_to_join is not None)
 
     @property
     def keeps_packets(self) -> bool:

@@ -13,24 +13,10 @@ from typing import Any, Final
 
 from bench.data.build import CaptureBuild, Progress, code_of_stores
 from bench.data.cards import Card, find_card
-from bench.data.manifest import (
-    Manifest,
-    Options,
-)
+from bench.data.manifest import Manifest, Options
 from bench.data.record_build import RecordBuild
-from bench.data.sources import (
-    Source,
-    find_captures,
-    same_folder,
-    source_folder,
-    with_joined,
-)
-from bench.data.store import (
-    Store,
-    bench_home,
-    store_path,
-    unpacked_path,
-)
+from bench.data.sources import Source, find_captures, same_folder, source_folder, with_joined
+from bench.data.store import Store, bench_home, store_path, unpacked_path
 from bench.errors import InputError
 from bench.files import file_sha256, locked, plain, write_json, written_folder
 from bench.ingest.options import IngestOptions
@@ -122,7 +108,14 @@ def _chosen(card: Card, options: PrepareOptions) -> Options:
     elif join is not None:
         raise InputError("bad-options", f"{card.name}: is made of captures; leave out --join-records")
     choices = card.choose(options.switches)
-    return Options(**vars(options.ingest), switches=choices, join_captures=options.join_captures, join_records=join)
+    own_word = join if card.records and join != card.records.join else None
+    return Options(
+        **vars(options.ingest),
+        switches=choices,
+        join_captures=options.join_captures,
+        join_records=join,
+        asked_to_join=own_word,
+    )
 
 
 def _tidy(path: Path, work: Path, joined: Path) -> None:
@@ -190,9 +183,8 @@ def _kept_options(card: Card, path: Path) -> PrepareOptions:
         for name, choice in options.switches.items()
         if name in card.switches and choice in card.switches[name].choices
     }
-    return PrepareOptions(
-        ingest=options.ingest, switches=known, join_captures=options.join_captures, join_records=options.join_records
-    )
+    ingest = IngestOptions() if card.records else options.ingest
+    return PrepareOptions(ingest, known, join_captures=options.join_captures, join_records=options.asked_to_join)
 
 
 def _refuse(folder: Path, problems: Sequence[str]) -> None:

@@ -1,13 +1,14 @@
 """From tables of flow records to a store: the same columns as of captures, and a word for what records cannot tell.
 
-Tables are read by batches, and packets spooled as they come: memory holds a batch, and some hundred bytes a session.
+Tables are read by batches, and packets spooled as they come: memory holds a batch, and some hundred bytes a session (of
+a table with one row a packet, a whole file).
 """
 
 import collections
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,22 @@ from bench.data.file_list import match_captures
 from bench.data.labels import LabelTable, label_table, list_table, session_tuples
 from bench.data.manifest import CaptureEntry, FilesReport, TableEntry
 from bench.data.sources import CaptureFile, capture_attributes, capture_group
+from bench.data.store import path_value
 from bench.errors import InputError
 from bench.files import file_sha256
 from bench.records.cells import BadCell
 from bench.records.convert import Converted, converted
 from bench.records.joining import Joined, join, joined_packets, sums
 from bench.records.layout import Layout, alternatives, top_level
-from bench.records.packet_rows import records_of_packets
+from bench.records.packet_rows import label_column, records_of_packets
 from bench.records.tables import batches
 from bench.schema import MARK_BOUNDED, PACKET_COLUMNS, numbered
 
 Ints = NDArray[np.int64]
-TCP = 6
+
+
+#: what a batch raises whose columns are of kinds that no layout fits; ArrowException is a ValueError or one of these
+_UNFIT: Final = (BadCell, ValueError, TypeError, NotImplementedError, KeyError)
 
 
 class Coded:
@@ -62,7 +67,7 @@ class RecordBuild(Build):
         self.labels = [Coded() for _ in self.columns]
         self.codes: list[Ints] = []  # by batch, [sessions, label columns]
         self.listed: list[Ints] = []  # likewise, [sessions]
-        self.late = self.bounded = 0
+        self.late = self.bounded = self.joined = self.unsized = self.nameless = 0
         self.report: FilesReport | None = None
         self.told: dict[str, int] = {}  # what joining met
 
@@ -89,7 +94,9 @@ class RecordBuild(Build):
         if self.layout.rows == "records":
             return rows
         with self._placed(file, 0):
-            return [records_of_packets(rows, self.layout, self.columns)]
+            batch, skipped = records_of_packets(rows, self.layout, self.columns)
+        self.skipped.update(skipped)
+        return [] if batch is None else [batch]
 
     def _wanted(self) -> list[str]:
         """The columns of the table that are needed."""
@@ -99,7 +106,8 @@ class RecordBuild(Build):
     def _converted(self, file: CaptureFile, batch: Any, before: int) -> Converted:
         with self._placed(file, before):
             if self.layout.rows == "packets":
-                return converted(batch, self.layout.of_records, tuple(self.columns))
+                names = tuple(map(label_column, range(len(self.columns))))
+                return converted(batch, self.layout.of_records, names)
             return converted(batch, self.layout, tuple(self.columns.values()))
 
     @contextmanager
@@ -107,8 +115,11 @@ class RecordBuild(Build):
         """A bad cell becomes a line with its place in the file, of which so many rows stand ``before``."""
         try:
             yield
-        except BadCell as error:
-            what = f"{file.root / file.path}: record {before + error.row + 1}: {error.reason}"
+        except _UNFIT as error:
+            place, why = (
+                (error.row, error.reason) if isinstance(error, BadCell) else (0, f"its columns do not fit: {error}")
+            )
+            what = f"{file.root / file.path}: record {before + place + 1}: {' '.join(why.split())[:200]}"
             raise InputError("bad-record", f"{what}; mend the table or the card of {self.card.name}") from error
 
     def _add(self, file: CaptureFile, new: Converted, sinks: Mapping[str, Any]) -> None:
@@ -118,7 +129,9 @@ class RecordBuild(Build):
         sessions = new.sessions
         first = np.cumsum(sessions["packets"]) - sessions["packets"]
         sessions["first_packet"] = first + self.packets
-        sessions["capture"] = np.array(self.names(name or file.path for name in new.capture), np.int32)
+        self.nameless += sum(not name for name in new.capture) if self.layout.capture else 0
+        of_file = path_value(self.card.captures.name, file.path) if self.card.captures.name else ""
+        sessions["capture"] = np.array(self.names(name or of_file or file.path for name in new.capture), np.int32)
         self.sessions.append(sessions)
         codes = [coded(cells) for coded, cells in zip(self.labels, new.labels.values(), strict=True)]
         self.codes.append(np.array(codes, np.int64).reshape(len(codes), len(first)).T)
@@ -126,6 +139,7 @@ class RecordBuild(Build):
         self.packets += len(new.packets["time"])
         self.skipped.update(new.skipped)
         self.late += new.late
+        self.unsized += new.unsized
 
     def arrange(self) -> None:
         """Leave out captures that the card does not list, join records, and number the captures by name.
@@ -140,6 +154,7 @@ class RecordBuild(Build):
             what = ", ".join(f"{count} records: {reason}" for reason, count in self.skipped.items()) or "no record"
             raise InputError("no-packets", f"{self.source.root}: nothing for {self.card.name} ({what}); check its card")
         sessions = {name: np.concatenate([part.pop(name) for part in self.sessions]) for name in [*self.sessions[0]]}
+        self._check_directions()
         kept = self._known(sessions["capture"])
         if not kept.any():
             raise InputError("no-packets", f"{self.source.root}: no record is of a listed capture; check --source")
@@ -149,6 +164,12 @@ class RecordBuild(Build):
             self._rearrange(sessions, np.flatnonzero(kept))
         self._number_captures()
         self._describe()
+
+    def _check_directions(self) -> None:
+        """Refuse a word for packets from the source that never stands there: all would go to the source."""
+        if self.layout.directions and not (self.spooled()["direction"] > 0).any():
+            what = f"forward = {self.layout.forward!r} never stands in {self.layout.directions}"
+            raise InputError("bad-card", f"{self.card.name}: {what}; say in its card what does")
 
     def _known(self, capture: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which records are of captures that count: all, or those that the card lists; bool ``[records]``."""
@@ -195,7 +216,7 @@ class RecordBuild(Build):
     def _keep_first(self, kept: Ints, joined: Joined, sizes: Ints, turned: NDArray[np.bool_]) -> None:
         """Of a session of several records the labels of the first, and how many packets they have in all."""
         listed, codes = self.listed[0][kept], self.codes[0][kept]
-        unlisted = (listed > sizes)[joined.records]
+        unlisted = (listed > sizes)[joined.records] & (not self.layout.payload_only)  # the rest may have no payload
         last = np.zeros(len(kept), bool)
         last[joined.begins[1:] - 1] = True
         differs = (codes[joined.records] != codes[joined.first][joined.session]).any(axis=1)
@@ -203,9 +224,9 @@ class RecordBuild(Build):
         known = np.where(listed < 0, -(1 << 40), listed)[joined.records]
         total = np.add.reduceat(known, joined.begins[:-1])
         self.listed, self.codes = [np.where(total < 0, -1, total)], [codes[joined.first]]
+        self.joined = int(len(kept) - len(several))
         self.told = {
             "sessions of several records": int(several.sum()),
-            "records joined to an earlier one": int(len(kept) - len(several)),
             "records whose source is the other's": int(turned.sum()),
             "sessions with a gap inside, as an earlier record is cut": len(np.unique(joined.session[unlisted & ~last])),
             "records of another label than their session": int(differs.sum()),
@@ -282,18 +303,22 @@ class RecordBuild(Build):
             yield f"{unknown:,} of {len(listed):,} sessions {limit}may have more packets than are listed"
         if cut := int((listed > packets).sum()):
             share = packets[listed >= 0].sum() / np.maximum(listed, packets)[listed >= 0].sum()
-            words = f"have more packets than are listed ({share:.1%} of all packets are)"
+            bare = ", some of them without payload" if self.layout.payload_only else ""
+            words = f"have more packets than are listed{bare} ({share:.1%} of all packets are)"
             yield f"{cut:,} of {len(listed):,} sessions {words}"
+        if self.unsized:
+            yield f"packets without a length, taken for {self.layout.without_length} bytes: {self.unsized:,}"
         if self.bounded:
             what = {"payload": "IP length is a lower bound", "frame": "length is a bound"}
             words = what.get(self.layout.layer, "payload length is an upper bound")
             yield f"{self.bounded / self.packets:.1%} of packets: their {words}, as records do not tell TCP headers"
         if self.options.join_records:
-            joined = self.told["records joined to an earlier one"]
-            yield f"{joined:,} records joined to an earlier one of their 5-tuple"
-        yield from (f"{count:,} {what}" for what, count in self.told.items() if count and "joined" not in what)
+            yield f"records joined to an earlier one of their 5-tuple: {self.joined:,}"
+            yield from (f"{what}: {count:,}" for what, count in self.told.items() if count)
+        if self.nameless:
+            yield f"records that name no capture, taken for one of their file: {self.nameless:,}"
         if self.late:
-            yield f"{self.late:,} records did not list their packets by time: sorted"
+            yield f"records that did not list their packets by time, sorted: {self.late:,}"
 
 
 def column_table(

@@ -162,7 +162,7 @@ def bare_payload(index: CaptureIndex) -> str:
 def begins_tls(index: CaptureIndex) -> NDArray[np.bool_]:
     """Which sessions are TLS: of TCP, and the first payload of either side begins with a TLS record: ``[sessions]``.
 
-    The rule gives exactly the TLS sessions that that are labelled so in IoT Sentinel and nDPI (our choice).
+    Our choice: it gives the sessions that others call TLS in IoT Sentinel (`tests/test_prepare.py`).
     """
     packets, count = index.packets, np.asarray(index.sessions["packets"])
     session = np.repeat(np.arange(len(count)), count)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from bench.data.cards import card_names, find_card
+from bench.data.cards import find_card
 from bench.errors import InputError
 from bench.files import shipped_folder
 from bench.paper.declaration import Paper, find_paper
@@ -18,7 +18,6 @@ from bench.render.table import Table
 
 METRICS: Final = ("accuracy", "precision", "recall", "macro_f1", "weighted_f1", "f1")
 APART: Final = 5.0  # points by which two papers' numbers of one thing are told (our choice)
-ROUNDED: Final = 0.015  # points: what cut digits can make of a mean (as `bench.paper.recompute` has it)
 NAMES: Final = {"f1": "macro_f1"}  # of columns in the reproduced paper's tables
 
 
@@ -36,12 +35,13 @@ class Printed:
     sd: float | None  # likewise
     source: str
     note: str
+    step: float  # percent: one unit of the last digit that is printed
     paper: str  # the file's name
 
     @property
     def place(self) -> tuple[str, ...]:
         """What numbers of one row of a table share."""
-        return (self.paper, self.dataset, self.task, self.split, self.method, self.source)
+        return (self.paper, self.dataset, self.task, self.split, self.method, self.source, self.note)
 
     @property
     def subject(self) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def printed_numbers() -> list[Printed]:
 
 
 def _read(path: Path) -> list[Printed]:
-    head = [one.name for one in fields(Printed) if one.name != "paper"]
+    head = [one.name for one in fields(Printed) if one.name not in ("paper", "step")]
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if sorted(reader.fieldnames or ()) != sorted([*head, "unit"]):
@@ -77,8 +77,29 @@ def _number(path: Path, line: int, row: dict[str, str]) -> Printed:
         raise InputError(
             "wrong-file", f"{path}: row {line}: value, unit or metric cannot be; see results/papers/README.md"
         )
-    kept = {name: row[name] for name in ("card", "dataset", "task", "split", "method", "metric", "source", "note")}
-    return Printed(**kept, value=value * scale, sd=None if sd is None else sd * scale, paper=path.stem)
+    return Printed(
+        card=row["card"],
+        dataset=row["dataset"],
+        task=row["task"],
+        split=row["split"],
+        method=row["method"],
+        metric=row["metric"],
+        value=value * scale,
+        sd=None if sd is None else sd * scale,
+        source=row["source"],
+        note=row["note"],
+        step=scale * _step(row["value"]),
+        paper=path.stem,
+    )
+
+
+def _step(text: str) -> float:
+    """One unit of the last digit of a printed number.
+
+    >>> _step("0.77"), _step("85")
+    (0.01, 1.0)
+    """
+    return float(10.0 ** -len(text.partition(".")[2]))
 
 
 def _own(paper: Paper) -> list[Printed]:
@@ -95,7 +116,8 @@ def _own(paper: Paper) -> list[Printed]:
             value=float(row[column]),
             sd=None,
             source=f"{paper.name} {table.id}",
-            note=row.get("note", ""),
+            note="",
+            step=_step(row[column]),
             paper=paper.name,
         )
         for table in tables
@@ -113,9 +135,10 @@ def faults(rows: Sequence[Printed]) -> dict[int, list[str]]:
         by_place.setdefault(row.place, {})[row.metric] = number, row
     for cells in by_place.values():
         if {"precision", "recall", "macro_f1"} <= cells.keys():
-            most = (cells["precision"][1].value + cells["recall"][1].value) / 2
-            number, f1 = cells["macro_f1"]
-            if f1.value > most + ROUNDED:
+            precision, recall = (cells[name][1] for name in ("precision", "recall"))
+            most, (number, f1) = (precision.value + recall.value) / 2, cells["macro_f1"]
+            cut = f1.step + (precision.step + recall.step) / 2  # digits may be cut off, not rounded
+            if f1.value > most + cut + 1e-9:
                 text = f"impossible: above {most:.2f}, the mean of precision and recall, which bounds macro-F1"
                 found.setdefault(number, []).append(text)
     by_subject: dict[tuple[str, ...], list[tuple[int, Printed]]] = {}
@@ -158,7 +181,5 @@ def published_numbers(dataset: str | None, methods: Iterable[str] = (), metrics:
 
 def _card(dataset: str) -> str:
     """The card under which a data set's numbers stand: of flow records that of the captures."""
-    if dataset not in card_names():
-        find_card(dataset)  # did you mean …
     card = find_card(dataset)
     return card.like or card.name

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from bench.records.layout import alternatives, steps, top_level
 
-_SEPARATORS: Final = r"[\s,;|]+"
+_SEPARATORS: Final = r"\s*[,;|]\s*|\s+"
+_NESTED: Final = r"^\s*[\[(]\s*[\[(]"
 _OUTER: Final = r"(?s)^\s*[\[({]?\s*(.*?)\s*[\])}]?\s*$"  # one pair of brackets, if there is one
 _INNER: Final = r"\]\s*[,;]?\s*\["
 
@@ -45,6 +46,10 @@ class Lists:
         sizes = np.bincount(np.repeat(np.arange(len(self.sizes)), self.sizes)[held], minlength=len(self.sizes))
         return Lists(self.values.filter(pa.array(held)), sizes.astype(np.int64))
 
+    def filled(self, number: int) -> "Lists":
+        """The lists with a number in place of empty values; -1: as they are."""
+        return self if number < 0 or not self.values.null_count else Lists(self.values.fill_null(number), self.sizes)
+
     def numbers(self, path: str) -> NDArray[Any]:
         """The values as int64 or float64 ``[values]``.  Raises BadCell for what is no number."""
         return numbers(self.values, path, self.row)
@@ -59,22 +64,19 @@ class Lists:
 def lists(batch: Any, path: str) -> Lists:
     """The lists at a path of a batch."""
     import pyarrow as pa
-    from pyarrow import compute as pc
 
     cells, sizes = batch.column(top_level(path)), None
     for step in steps(path):
-        if isinstance(step, str) and _is_list(cells.type):
+        if isinstance(step, str) and is_list(cells.type):
             sizes, cells = _sizes(cells), cells.flatten()
         cells = _step(cells, step, path)
     if sizes is None:
         if pa.types.is_null(cells.type):
             return Lists(pa.array([], pa.int64()), np.zeros(len(cells), np.int64))
-        if not _is_list(cells.type):
+        if not is_list(cells.type):
             cells = _split(_as_text(cells))
         sizes, cells = _sizes(cells), cells.flatten()
-    if pa.types.is_dictionary(cells.type):
-        cells = pc.dictionary_decode(cells)
-    return Lists(cells, sizes)
+    return Lists(_plain(cells), sizes)
 
 
 def single(batch: Any, path: str) -> Any:
@@ -83,7 +85,23 @@ def single(batch: Any, path: str) -> Any:
     cells = batch.column(top_level(first))
     for step in steps(first):
         cells = _step(cells, step, first)
-    return _or_else(cells, single(batch, "|".join(others))) if others else cells
+    return _or_else(cells, single(batch, "|".join(others))) if others else _plain(cells)
+
+
+def _plain(cells: Any) -> Any:
+    """Other kinds of text, as pandas and polars write them, as plain text; what is coded as what it stands for."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if pa.types.is_dictionary(cells.type):
+        cells = pc.dictionary_decode(cells)
+    return cells.cast(pa.string()) if pa.types.is_large_string(cells.type) or _is_view(cells.type) else cells
+
+
+def _is_view(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(getattr(pa.types, "is_string_view", lambda _: False)(kind))
 
 
 def _or_else(cells: Any, others: Any) -> Any:
@@ -101,14 +119,18 @@ def numbers(cells: Any, path: str, row: Any = int) -> NDArray[Any]:
     """
     import pyarrow as pa
 
+    if not len(cells):  # a column of empty lists has no type
+        return np.zeros(0, np.int64)
     if cells.null_count:
         raise BadCell(row(int(np.flatnonzero(cells.is_null())[0])), f"{path} is empty")
-    if pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type):
+    if pa.types.is_string(cells.type):
         cells = _parsed(cells, path, row)
     if pa.types.is_boolean(cells.type):
         cells = cells.cast(pa.int8())
     if not (pa.types.is_integer(cells.type) or pa.types.is_floating(cells.type) or pa.types.is_decimal(cells.type)):
         raise BadCell(0, f"{path} is {cells.type}, not a number")
+    if pa.types.is_uint64(cells.type) and np.asarray(cells).max() > np.iinfo(np.int64).max:
+        raise BadCell(row(int(np.asarray(cells).argmax())), f"{path} has a number that is too large")
     kind = np.int64 if pa.types.is_integer(cells.type) else np.float64
     values = np.asarray(cells.to_numpy(zero_copy_only=False)).astype(kind)
     if kind is np.float64 and not np.isfinite(values).all():
@@ -160,15 +182,19 @@ def _step(cells: Any, step: str | int, path: str) -> Any:
         if not pa.types.is_struct(cells.type) or cells.type.get_field_index(step) < 0:
             raise BadCell(0, f"{path}: there is no {step!r} in {cells.type}")
         return pc.struct_field(cells, step)
-    if not _is_list(cells.type):
-        cells = _split(_as_text(cells))
+    if not is_list(cells.type):
+        words = _as_text(cells)
+        cells = pc.if_else(
+            pc.equal(words, ""), pa.scalar(None, pa.list_(pa.string())), _split(words)
+        )  # nothing: no list
     short = np.flatnonzero((_sizes(cells) <= step) & np.asarray(cells.is_valid()))
     if len(short):
         raise BadCell(int(short[0]), f"{path}: there is no entry {step}")
     return pc.list_element(cells, step)
 
 
-def _is_list(kind: Any) -> bool:
+def is_list(kind: Any) -> bool:
+    """Whether an Arrow type is one of lists."""
     import pyarrow as pa
 
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -188,13 +214,12 @@ def _as_text(cells: Any) -> Any:
 
 
 def _split(cells: Any) -> Any:
-    """Texts as lists of texts: of their inner lists where they have some, else of their entries."""
+    """Texts as lists of texts: of their inner lists where they begin with two brackets, else of their entries."""
     import pyarrow as pa
     from pyarrow import compute as pc
 
+    nested = pc.match_substring_regex(cells, _NESTED)
     bare = pc.replace_substring_regex(cells, _OUTER, r"\1")
-    nested = bool(pc.any(pc.match_substring_regex(bare, _INNER)).as_py())
-    if not nested:
-        bare = pc.utf8_trim(bare, characters=" []")
-    parts = pc.split_pattern_regex(bare, _INNER if nested else _SEPARATORS)
-    return pc.if_else(pc.not_equal(bare, ""), parts, pa.scalar([], parts.type))
+    bare = pc.if_else(nested, bare, pc.utf8_trim(bare, characters=" []"))
+    parts = pc.if_else(nested, pc.split_pattern_regex(bare, _INNER), pc.split_pattern_regex(bare, _SEPARATORS))
+    return pc.if_else(pc.equal(bare, ""), pa.scalar([], parts.type), parts)

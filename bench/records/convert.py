@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,7 +21,9 @@ TCP: Final = 6
 _ETHERNET: Final = 14  # bytes of header
 _SHORTEST_FRAME: Final = 60  # without its checksum; shorter ones are padded to it
 _MOST: Final = 1 << 24  # bytes; a greater length of one packet is a slip
-_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_ISO: Final = re.compile(r"((\d{4})-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?)(?:Z|\+00:?00)?")
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261  # int64 ns do not reach further
 #: as tshark prints a frame's time, such as "Apr 30, 2019 19:07:17.184823000 CDT"; the zone is left out
 _SPOKEN: Final = re.compile(r"([A-Z][a-z]{2}) +(\d+), (\d{4}) (\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?: .*)?")
 _LATEST: Final = float(1 << 62)  # ns
@@ -33,11 +35,11 @@ class Converted:
 
     packets: Columns  # `schema.PACKET_COLUMNS`, [packets], by session and time
     sessions: Columns  # `schema.SESSION_COLUMNS`, [sessions]; capture, conversation and first_packet are yet to be told
-    row: Ints  # of the batch, [sessions]
     capture: list[str]  # by session; empty: the file
     labels: dict[str, list[str]]  # label column -> text of each session
     listed: Ints  # packets that the record has, listed or not, [sessions]; -1: not known
     late: int  # sessions whose packets were not listed by time
+    unsized: int  # packets without a length
     skipped: dict[str, int] = field(default_factory=dict)  # records that are no session, by reason
 
 
@@ -52,15 +54,16 @@ def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> 
         other = ~np.isin(protocol, (6, 17))
         skipped["not TCP or UDP"] = int((kept & other).sum())
         kept &= ~other
-    of_packet = np.repeat(kept, sizes)
+    of_packet, unsized = np.repeat(kept, sizes), np.asarray(length.values.is_null())
     bytes_, direction = _directed(batch, layout, length, held)
-    time = _start(batch, layout)[rows.repeat(sizes)] + _since_start(batch, layout, length, held)
+    time = _start(batch, layout, kept)[rows.repeat(sizes)] + _since_start(batch, layout, length, held)
     ends = _ends(batch, layout, kept)
     of_session = np.repeat(np.arange(int(kept.sum())), sizes[kept])
     packets: Columns = {name: np.zeros(len(of_session), kind) for name, kind in PACKET_COLUMNS.items()}
     packets |= {"time": time[of_packet], "direction": direction[of_packet]}
     headers = _headers(protocol[kept], ends["ip_version"])[of_session]
     packets |= _lengths(bytes_[of_packet], layout, headers, protocol[kept][of_session])
+    packets["marks"] = np.where(unsized[of_packet], MARK_BOUNDED, packets["marks"])
     packets = {name: np.asarray(packets[name], kind) for name, kind in PACKET_COLUMNS.items()}
     late = sort_by_time(packets, sizes[kept])
     sessions: Columns = {name: np.zeros(int(kept.sum()), kind) for name, kind in SESSION_COLUMNS.items()}
@@ -69,11 +72,11 @@ def converted(batch: Any, layout: Layout, label_columns: Sequence[str] = ()) -> 
     return Converted(
         packets=packets,
         sessions={name: np.asarray(sessions[name], kind) for name, kind in SESSION_COLUMNS.items()},
-        row=np.flatnonzero(kept),
         capture=_captures(batch, layout, kept),
         labels={name: _kept(texts(single(batch, name)), kept) for name in label_columns},
         listed=_totals(batch, layout, sizes)[kept],
         late=late,
+        unsized=int(np.count_nonzero(unsized[of_packet])),
         skipped={reason: count for reason, count in skipped.items() if count},
     )
 
@@ -97,7 +100,7 @@ def _protocol(batch: Any, layout: Layout) -> Ints:
     if layout.one_protocol or not layout.protocol:
         return np.full(batch.num_rows, layout.one_protocol or 0, np.int64)
     words = texts(single(batch, layout.protocol))
-    known = {word: PROTOCOLS.get(word.lower().removesuffix(".0"), -1) for word in set(words)}
+    known = {word: PROTOCOLS.get(word.strip().lower().removesuffix(".0"), -1) for word in set(words)}
     return np.array([known[word] for word in words], np.int64)
 
 
@@ -105,21 +108,28 @@ def _directed(
     batch: Any, layout: Layout, length: Lists, held: NDArray[np.bool_] | None
 ) -> tuple[Ints, NDArray[np.int8]]:
     """Bytes of each packet, int64, and its direction, int8, +1 from the source or where none is known."""
-    values = length.numbers(layout.lengths)
+    values = length.filled(layout.without_length).numbers(layout.lengths)
     if not layout.signed and len(values) and values.min() < 0:
         place = int(values.argmin())
         raise BadCell(length.row(place), f"{layout.lengths} has {values[place]}; are lengths signed = true?")
     direction = np.ones(len(values), np.int8)
     if layout.signed:
+        if not values.all():
+            raise BadCell(length.row(int((values == 0).argmax())), f"{layout.lengths} has 0, which has no sign")
         direction[values < 0] = -1
         values = np.abs(values)
     elif layout.directions:
         found = _equally_long(_where(lists(batch, layout.directions), held), length, layout.directions, layout.lengths)
         direction[~_is(found, layout.forward, layout.directions)] = -1
+        if layout.returned:  # Joy writes "<" throughout where nothing came back
+            one_way = numbers(or_zero(single(batch, layout.returned)), layout.returned) == 0
+            direction[np.repeat(one_way, length.sizes)] = 1
     if len(values) and values.max() > _MOST:
         place = int(values.argmax())
         raise BadCell(length.row(place), f"{layout.lengths} has {values[place]}, more than a packet holds")
-    return np.rint(values).astype(np.int64), direction
+    if (cut := np.flatnonzero(values != np.rint(values))).size:
+        raise BadCell(length.row(int(cut[0])), f"{layout.lengths} has {values[cut[0]]}, no whole number of bytes")
+    return values.astype(np.int64), direction
 
 
 def _is(found: Lists, word: str, path: str) -> NDArray[np.bool_]:
@@ -127,7 +137,8 @@ def _is(found: Lists, word: str, path: str) -> NDArray[np.bool_]:
     try:
         wanted = float(word)
     except ValueError:
-        return np.array([one == word for one in texts(found.values)], np.bool_)
+        wanted_word = word.strip().lower()
+        return np.array([one.strip().lower() == wanted_word for one in texts(found.values)], np.bool_)
     same: NDArray[np.bool_] = found.numbers(path) == wanted
     return same
 
@@ -144,41 +155,56 @@ def _equally_long(one: Lists, other: Lists, name: str, of: str) -> Lists:
     return one
 
 
-def _start(batch: Any, layout: Layout) -> Ints:
-    """Ns since the epoch of each record, 0 where the card names no column: int64 ``[rows]``."""
-    if not layout.start:
-        return np.zeros(batch.num_rows, np.int64)
-    return moments(single(batch, layout.start), layout.start, layout.start_unit)
+def _start(batch: Any, layout: Layout, kept: NDArray[np.bool_]) -> Ints:
+    """Ns since the epoch of each kept record, 0 of others, and where the card names no column: int64 ``[rows]``."""
+    start = np.zeros(batch.num_rows, np.int64)
+    if layout.start:
+        rows = np.flatnonzero(kept)
+        cells = single(batch, layout.start).filter(_mask(kept))
+        start[kept] = moments(cells, layout.start, layout.start_unit, lambda place: int(rows[place]))
+    return start
 
 
-def moments(cells: Any, path: str, unit: str) -> Ints:
-    """Times of an Arrow array as ns since the epoch: int64 ``[values]``.  Raises BadCell for what is none."""
+def moments(cells: Any, path: str, unit: str, row: Callable[[int], int] = int) -> Ints:
+    """Times of an Arrow array as ns since the epoch: int64 ``[values]``; ``row`` gives a value's row.
+
+    Numbers are of the unit; a text is a time of UTC as in ISO 8601, or as tshark prints it.  Raises BadCell for what is
+    none.
+    """
     import pyarrow as pa
 
+    if cells.null_count:
+        raise BadCell(row(int(np.flatnonzero(np.asarray(cells.is_null()))[0])), f"{path} is empty")
     if pa.types.is_timestamp(cells.type):
-        return np.asarray(cells.cast(pa.timestamp("ns"), safe=False).cast(pa.int64())).astype(np.int64)
-    try:
-        return _nanoseconds(numbers(cells, path), unit)
-    except BadCell:
-        if not pa.types.is_string(cells.type) or cells.null_count:
-            raise
-    times = []
+        return np.asarray(cells.cast(pa.timestamp("ns")).cast(pa.int64())).astype(np.int64)
+    if not pa.types.is_string(cells.type) or not _ISO.match(next(iter(cells.to_pylist()), "").strip()):
+        if not pa.types.is_string(cells.type) or not _SPOKEN.match(next(iter(cells.to_pylist()), "").strip()):
+            return _nanoseconds(numbers(cells, path, row), unit, row)
+    times = np.empty(len(cells), "datetime64[ns]")
     for place, text in enumerate(cells.to_pylist()):
-        if match := _SPOKEN.fullmatch(text.strip()):
-            text = f"{match[3]}-{_MONTHS.index(match[1]) // 3 + 1:02}-{int(match[2]):02}T{match[4]}"
-        try:
-            times.append(np.datetime64(text.strip().rstrip("Z"), "ns"))
-        except ValueError:
-            raise BadCell(place, f"{path} is {text!r:.40}, neither a number nor a time") from None
-    return np.array(times, "datetime64[ns]").view(np.int64)
+        times[place] = _time(text.strip(), path, row(place))
+    return times.view(np.int64)
 
 
-def _nanoseconds(values: NDArray[Any], unit: str) -> Ints:
+def _time(text: str, path: str, row: int) -> np.datetime64:
+    """A time that is written out."""
+    if (match := _SPOKEN.fullmatch(text)) and match[1] in _MONTHS:
+        text = f"{match[3]}-{_MONTHS.index(match[1]) + 1:02}-{int(match[2]):02}T{match[4]}"
+    match = _ISO.fullmatch(text)
+    if not match or not _FIRST_YEAR <= int(match[2]) <= _LAST_YEAR:
+        raise BadCell(row, f"{path} is {text!r:.40}, not a time of UTC such as 2022-10-31T00:00:00.25")
+    try:
+        return np.datetime64(match[1], "ns")
+    except ValueError:
+        raise BadCell(row, f"{path} is {text!r:.40}, which is no date") from None
+
+
+def _nanoseconds(values: NDArray[Any], unit: str, row: Callable[[int], int] = int) -> Ints:
     """Times as whole ns; of a fraction of a second as a double holds it, microseconds are kept."""
-    scale = UNITS[unit]
-    if len(values) and np.abs(values).max() * float(scale) > _LATEST:
-        place = int(np.abs(values).argmax())
-        raise BadCell(place, f"{values[place]} {unit} is no time; is it in another unit?")
+    scale, size = UNITS[unit], np.abs(values.astype(np.float64))
+    if len(values) and size.max() * scale > _LATEST:
+        place = int(size.argmax())
+        raise BadCell(row(place), f"{values[place]} {unit} is no time; is it in another unit?")
     if values.dtype == np.int64:
         return np.asarray(values * scale, np.int64)
     whole = np.floor(values)
@@ -192,10 +218,13 @@ def _since_start(batch: Any, layout: Layout, length: Lists, held: NDArray[np.boo
     if not name:
         return np.zeros(int(length.sizes.sum()), np.int64)
     found = _equally_long(_where(lists(batch, name), held), length, name, layout.lengths)
-    values = _nanoseconds(found.numbers(name), layout.time_unit)
+    values = _nanoseconds(found.numbers(name), layout.time_unit, found.row)
     first = (np.cumsum(found.sizes) - found.sizes)[found.sizes > 0]
     sizes = found.sizes[found.sizes > 0]
     if layout.gaps:
+        reach = np.add.reduceat(np.abs(values.astype(np.float64)), first) if len(first) else np.zeros(0)
+        if (far := np.flatnonzero(reach > _LATEST)).size:
+            raise BadCell(found.row(int(first[far[0]])), f"{name} sum up to no time; are they in another unit?")
         total = np.cumsum(values)
         return np.asarray(total - np.repeat(total[first] - values[first], sizes), np.int64)
     return np.asarray(values - np.repeat(values[first] * bool(layout.start), sizes), np.int64)
@@ -215,13 +244,17 @@ def _ends(batch: Any, layout: Layout, kept: NDArray[np.bool_]) -> Columns:
         if "" in known:
             raise BadCell(int(np.flatnonzero(kept)[words == ""][0]), f"{ip} is empty")
         found[f"{side}_ip"] = np.array([known[word] for word in words.tolist()], "S16")
-        numbers_ = np.zeros(batch.num_rows, np.int64)
-        numbers_[kept] = numbers(single(batch, port).filter(_mask(kept)), port)
-        if len(numbers_) and not (0 <= numbers_.min() and numbers_.max() <= 65535):
-            row = int(((numbers_ < 0) | (numbers_ > 65535)).argmax())
-            raise BadCell(row, f"{port} is {numbers_[row]}, not a port")
-        found[f"{side}_port"] = numbers_[kept].astype(np.uint16)
-        found["ip_version"] = np.array([6 if ":" in word else 4 for word in words.tolist()], np.uint8)
+        rows = np.flatnonzero(kept)
+        ports = numbers(single(batch, port).filter(_mask(kept)), port, lambda place, rows=rows: int(rows[place]))
+        wrong = (ports < 0) | (ports > 65535) | (ports != np.rint(ports))
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise BadCell(int(rows[place]), f"{port} is {ports[place]}, not a port")
+        found[f"{side}_port"] = ports.astype(np.uint16)
+        version = np.array([6 if ":" in word else 4 for word in words.tolist()], np.uint8)
+        if (mixed := np.flatnonzero(found.setdefault("ip_version", version) != version)).size:
+            row = int(np.flatnonzero(kept)[mixed[0]])
+            raise BadCell(row, f"{ip} is {words[mixed[0]]}, and the other address of another IP version")
     return found
 
 
@@ -259,7 +292,7 @@ def _totals(batch: Any, layout: Layout, sizes: Ints) -> Ints:
     """How many packets each record has, listed or not; -1 where nobody knows: int64 ``[rows]``."""
     if layout.totals:
         parts = [numbers(or_zero(single(batch, name)), name) for name in layout.totals]
-        return np.asarray(np.sum(parts, axis=0), np.int64)
+        return np.maximum(np.asarray(np.sum(parts, axis=0), np.int64), sizes)  # what is listed is there
     if layout.limit:
         return np.where(sizes >= layout.limit, -1, sizes)
     return np.full(len(sizes), -1, np.int64)

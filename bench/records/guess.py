@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.records.cells import BadCell, lists, single, texts
-from bench.records.layout import PROTOCOLS
+from bench.records.cells import BadCell, is_list, lists, single, texts
+from bench.records.layout import PROTOCOLS, top_level
 from bench.records.tables import KEY, batches
 
 MOST_CLASSES: Final = 500  # more distinct texts are names of single flows (our choice)
@@ -90,7 +90,7 @@ def _paths(schema: Any) -> Iterator[str]:
             yield from below(f"{prefix}.{one.name}", one.type)
 
     for one in schema:
-        yield from below(one.name, one.type)
+        yield from below(f"`{one.name}`" if re.search(r"[.\[\]{}|]", one.name) else one.name, one.type)
 
 
 @dataclass(frozen=True)
@@ -100,26 +100,46 @@ class _Numbers:
     values: NDArray[Any]
     sizes: NDArray[np.int64]
     words: tuple[str, ...] = ()  # distinct, where they are texts
+    firsts: tuple[str, ...] = ()  # the first value of each row, as a text
+
+    @property
+    def forward(self) -> str:
+        """The commonest first value: the source of a record sends its first packet."""
+        return max(sorted(set(self.firsts)), key=self.firsts.count, default="1")
 
 
 def _numbers_of(batch: Any, path: str) -> _Numbers | None:
     """The lists at a path; None where there are none, or of too many words."""
+    import pyarrow as pa
+
     try:
-        found = lists(batch, path)
-        bare = batch.column(path.split(".")[0])
-        if str(bare.type) == "string" and not all(_is_listed(text) for text in texts(bare)[:50]):
+        found, kind = lists(batch, path), batch.schema.field(top_level(path)).type
+        words = [] if is_list(kind) or pa.types.is_struct(kind) else texts(single(batch, path))[:50]
+        if pa.types.is_struct(kind):
+            words = [] if is_list(single(batch, path).type) else ["no list"]
+        if not all(_is_listed(word) for word in words):
             return None
-        if "struct" not in str(bare.type) and str(bare.type) != "string" and "list" not in str(bare.type):
-            return None
-        if "." in path and "list" not in str(bare.type):
-            return None
-    except BadCell:
+    except (BadCell, pa.ArrowException, TypeError):
         return None
     try:
-        return _Numbers(found.numbers(path), found.sizes)
-    except BadCell:
-        words = tuple(sorted(set(texts(found.values))))
-        return _Numbers(np.zeros(0), found.sizes, words) if len(words) <= 3 else None
+        values = found.numbers(path)
+        return _Numbers(
+            values, found.sizes, firsts=tuple(f"{value:g}" for value in values[_begins(found.sizes)].tolist())
+        )
+    except (BadCell, pa.ArrowException, TypeError):
+        distinct = tuple(sorted(set(texts(found.values))))
+        firsts = tuple(texts(found.values.take(_begins(found.sizes))))
+        return _Numbers(np.zeros(0), found.sizes, distinct, firsts) if len(distinct) <= 3 else None
+
+
+def _begins(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the first values of rows stand that have some."""
+    return (np.cumsum(sizes) - sizes)[sizes > 0]
+
+
+def _leaf(path: str) -> str:
+    """The last name in a path."""
+    return path.strip("`").split(".")[-1]
 
 
 def _is_listed(text: str) -> bool:
@@ -129,12 +149,14 @@ def _is_listed(text: str) -> bool:
 
 def _texts_of(batch: Any, of_lists: dict[str, _Numbers]) -> dict[str, list[str]]:
     """Columns with one value a row, as texts."""
+    import pyarrow as pa
+
     found: dict[str, list[str]] = {}
     for path in _paths(batch.schema):
         if path not in of_lists and path != KEY:
             try:
                 found[path] = texts(single(batch, path))
-            except Exception:  # lists of objects, maps: nothing that a card could name
+            except (BadCell, pa.ArrowException, TypeError):  # lists of objects, maps: nothing that a card could name
                 continue
     return found
 
@@ -144,7 +166,7 @@ def _kind(path: str, found: _Numbers) -> str:
     values = set(np.unique(found.values).tolist()) if len(found.values) else set()
     if found.words or (values and values <= {-1, 0, 1} and len(values) > 1):
         return "directions"
-    leaf = path.split(".")[-1]
+    leaf = _leaf(path)
     return next((kind for kind, pattern in _LISTS if re.search(pattern, leaf, re.I)), "lengths")
 
 
@@ -169,8 +191,7 @@ def _guess_lists(guess: Guess, of_lists: dict[str, _Numbers]) -> None:
     elif "directions" in guess.values:
         found = of_lists[guess.values["directions"]]
         words = found.words or tuple(f"{value:g}" for value in np.unique(found.values).tolist())
-        forward = ">" if ">" in words else "1" if "1" in words else words[-1]
-        guess.take("forward", forward, f"there are: {', '.join(words)}; GUESSED: this one is from the source")
+        guess.take("forward", found.forward, f"there are: {', '.join(words)}; GUESSED: most records begin with it")
     if time := guess.values.get("times") or guess.values.get("gaps"):
         unit, why = _unit(time, of_lists[time].values)
         guess.take("time_unit", unit, why)
@@ -186,7 +207,7 @@ def _unit(path: str, values: NDArray[Any]) -> tuple[str, str]:
 def _guess_single(guess: Guess, cells: dict[str, list[str]]) -> None:
     found: dict[str, str] = {}
     for what, pattern in _SINGLE.items():
-        match = [one for one in cells if re.search(pattern, one.split(".")[-1], re.I) and one not in found.values()]
+        match = [one for one in cells if re.search(pattern, _leaf(one), re.I) and one not in found.values()]
         if match:
             found[what] = match[0]
     ends = [found.get(f"{side} {what}") for side in ("source", "destination") for what in ("address", "port")]
@@ -233,11 +254,13 @@ def _written(path: Path, name: str, guess: Guess, labels: Sequence[str], cells: 
     for key, value in guess.values.items():
         text = str(value).lower() if isinstance(value, bool) else _listed(value)
         remark = guess.remarks.get(key, "")
-        lines.append(f"{key} = {text}" + (f" # {remark}" if remark else ""))
+        lines.append(f"{key} = {text}" + (f" # {' '.join(remark.split())}" if remark else ""))
     for key in ("endpoints", "protocol", "start", "capture"):
         if key not in guess.values:
             lines.append(f"# {key}: nothing found; datasets/README.md says what it is for")
-    taken = labels or [guess.values.get("capture") or next(iter(cells), "label")]
+    taken = list({_key(one): one for one in reversed(labels)}.values())[::-1] or [
+        guess.values.get("capture") or next(iter(cells), "label")
+    ]
     lines += ["", "[labels]", 'kind = "columns"', "", "[labels.paths]"]
     for one in taken:
         lines.append(f"{_key(one)} = {_quoted(one)} # {len(set(cells.get(one, ())))} values in the first rows")
@@ -254,6 +277,8 @@ def _key(column: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """A TOML string."""
+    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

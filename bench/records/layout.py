@@ -34,6 +34,7 @@ class Layout:
 
     lengths: str  # list of bytes a packet
     rows: str = "records"  # or "packets": a row is one packet, and records are those of one 5-tuple in one file
+    without_length: int = -1  # bytes that a packet without a length is taken for, and marked; -1: it is refused
     layer: str = "payload"  # of `LAYERS`: which bytes lengths count
     signed: bool = False  # a length is negative where the packet goes to the source
     directions: str = ""  # list
@@ -47,6 +48,7 @@ class Layout:
     capture: str = ""  # what the record was captured in, or a text with "{column}" in it; "": each file is one capture
     endpoints: tuple[str, ...] = ()  # address and port of the source, address and port of the destination
     protocol: str = ""  # 6, 17, TCP or UDP; or one of these words, which then holds for all records
+    returned: str = ""  # number of packets that came back; where there is none, all packets are from the source
     totals: tuple[str, ...] = ()  # numbers whose sum is how many packets the record has, listed or not
     limit: int = 0  # how many packets are listed at most, where `totals` do not tell; 0: not known
     payload_only: bool = False  # packets without payload are not listed
@@ -73,6 +75,11 @@ class Layout:
         yield "endpoints", len(self.endpoints) not in (0, 4), "four columns are needed: address, port, address, port"
         yield "join", self.join and not self.can_join, "needs endpoints, start, and times or gaps"
         yield "padding", bool(self.padding and not self.directions), "stands among directions; name their column"
+        yield "without_length", self.without_length < -1, "must be 0 or more, or -1 to refuse such packets"
+        yield "returned", bool(self.returned and not self.directions), "mends directions; name their column"
+        series = (self.lengths, *filter(None, (self.directions, self.times, self.gaps)))
+        alone = all(re.fullmatch(_ONE, name) for name in series)
+        yield "lengths", not alone, "lists are columns, each named alone"
         yield "limit", self.limit < 0, "must be 0 or more"
         of_records = (self.directions, self.gaps, self.totals, self.start, self.capture, self.signed)
         bare = any(of_records) or not (self.endpoints and self.times)
@@ -91,7 +98,7 @@ class Layout:
 
     def _single(self) -> Iterator[str]:
         yield from (*self.endpoints, *self.totals, *self.capture_columns)
-        yield from (one for one in (self.start, "" if self.one_protocol else self.protocol) if one)
+        yield from (one for one in (self.start, self.returned, "" if self.one_protocol else self.protocol) if one)
 
     @property
     def paths(self) -> tuple[str, ...]:

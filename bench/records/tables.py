@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import lzma
+import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from csv import reader as text_rows
@@ -32,6 +34,7 @@ OPENERS: Final[dict[str, Callable[[Path], Any]]] = {
 }
 ROWS: Final = 8192  # a batch
 BLOCK: Final = 1 << 23  # bytes of text read at once
+_NO_OBJECT: Final = re.compile(rb"(?m)^[ \t\r]*([^{\s][^\n]*)")  # of JSON lines
 LONGEST: Final = 1 << 29  # bytes of a row, and of a file that is one JSON value: it is read as a whole
 KEY: Final = "_key"  # the column of the keys, where a JSON file is one object of rows
 
@@ -52,6 +55,8 @@ def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
     kind = table_format(path.name)
     if not kind:
         raise InputError("bad-table", f"{path}: is no table of records; give {', '.join(FORMATS)}")
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError("bad-table", f"{path}: is no regular file; give a table")
     with _refusing(path, kind):
         for batch in _READERS[kind](path, columns):
             if columns is not None:
@@ -68,17 +73,26 @@ def _refusing(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, EOFError, UnicodeDecodeError, ValueError, pa.ArrowException, lzma.LZMAError) as error:
+    except InputError:
+        raise
+    except (*_UNREADABLE, pa.ArrowException) as error:
         why = " ".join((getattr(error, "strerror", None) or str(error) or "it ends early").split())[:200]
         raise InputError("bad-table", f"{path}: cannot be read as {kind} ({why}); give a whole file") from error
+
+
+#: what readers raise for files that are damaged or made to harm
+_UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, TypeError, OverflowError, RecursionError, lzma.LZMAError, zlib.error),
+)
 
 
 def _check_columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in there:
-            raise InputError(
-                "bad-table", f"{path}: has no column {name!r}, which the card names; it has: {', '.join(there)}"
-            )
+            has = f"it has: {', '.join(there)}" if there else "it is empty"
+            raise InputError("bad-table", f"{path}: has no column {name!r}, which the card names; {has}")
+        if list(there).count(name) > 1:
+            raise InputError("bad-table", f"{path}: column {name!r} stands there twice; rename one")
 
 
 def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
@@ -97,10 +111,16 @@ def _arrow(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     with pa.memory_map(str(path)) as source:
         if source.size() >= 6 and source.read(6) == b"ARROW1":
             reader = pa.ipc.open_file(source)
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+            yield from map(_whole_batch, (reader.get_batch(number) for number in range(reader.num_record_batches)))
         else:
             source.seek(0)
-            yield from pa.ipc.open_stream(source)
+            yield from map(_whole_batch, pa.ipc.open_stream(source))
+
+
+def _whole_batch(batch: Any) -> Any:
+    """The batch; ArrowInvalid where a buffer is shorter than its rows say, which compiled code would follow."""
+    batch.validate(full=True)
+    return batch
 
 
 def _csv(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
@@ -132,14 +152,21 @@ def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     from pyarrow import json as arrow_json
 
     if (rows := _whole(path)) is not None:
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if columns is not None:
+            _check_columns(path, names, columns)
+            names = list(dict.fromkeys(columns))  # payload bytes and the like are never looked at
         for begin in range(0, len(rows), ROWS):
-            yield from pa.Table.from_pylist(rows[begin : begin + ROWS]).to_batches()
+            some = [{name: row.get(name) for name in names} for row in rows[begin : begin + ROWS]]
+            yield from pa.Table.from_pylist(some).to_batches()
         return
     with _opened(path) as file:
         while block := file.read(BLOCK):
             block += file.readline(LONGEST)  # a block ends with a row
             if len(block) >= LONGEST:
                 raise ValueError(f"a row has more than {LONGEST >> 20} MiB")
+            if match := _NO_OBJECT.search(block):
+                raise ValueError(f"a line begins with {match[1][:20].decode(errors='replace')!r}, not with an object")
             if block.strip():
                 reading = arrow_json.ReadOptions(block_size=len(block) + 1, use_threads=False)
                 yield from arrow_json.read_json(io.BytesIO(block), read_options=reading).to_batches()
@@ -148,29 +175,29 @@ def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 def _whole(path: Path) -> list[dict[str, Any]] | None:
     """The rows of a JSON file that is one list or object of them; None where every line is a row."""
     with _opened(path) as file:
-        first = file.readline(BLOCK)
-        more = file.readline(BLOCK)
-    try:
-        row = json.loads(first)
-        if more.strip() or not (isinstance(row, list) or _is_rows(row)):
-            return None
-    except ValueError:
-        if first.lstrip()[:1] not in (b"[", b"{") or first.strip()[-1:] == b"}":
-            return None
+        first, more = file.readline(BLOCK), file.readline(BLOCK)
+    if len(first) < BLOCK:  # no row is longer
+        try:
+            row = json.loads(first)
+        except ValueError:  # goes on, or is damaged
+            if first.strip()[-1:] == b"}" and first.lstrip()[:1] == b"{":
+                return None
+        else:
+            if more.strip() or not (isinstance(row, list) or _is_rows(row)):
+                return None
     with _opened(path) as file:
         text = file.read(LONGEST)
     if len(text) == LONGEST:
         raise ValueError(f"is one JSON value of {LONGEST >> 20} MiB or more; write a row a line")
     content = json.loads(text)
-    if _is_rows(content):
-        return [{KEY: key, **row} for key, row in content.items()]
-    if not isinstance(content, list):
-        raise ValueError("is one object that is not one of rows")
-    return content
+    rows = [{KEY: key, **row} for key, row in content.items()] if _is_rows(content) else content
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("is neither a list nor an object of rows")
+    return rows
 
 
 def _is_rows(content: Any) -> bool:
-    """Whether an object's values are rows."""
+    """Whether an object's values are rows, and it is none itself: of a row some value is a list or a plain one."""
     return isinstance(content, dict) and bool(content) and all(isinstance(row, dict) for row in content.values())
 
 

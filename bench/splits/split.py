@@ -408,8 +408,10 @@ def _verified(
 
 def _torn(store: LabelledStore, spec: SplitSpec, parts: dict[str, Samples]) -> tuple[dict[str, int], str]:
     """Counts of connections that may be torn, and why there are none; of a split that promises nothing neither."""
-    if spec.leaky or "payload" in store.lacks:  # promises nothing; has no bytes to tell it by
+    if spec.leaky:
         return {}, ""
+    if "payload" in store.lacks:
+        return {}, "connections torn between training and test: not looked at, the data set holds no payload"
     try:
         return {f"{SEEN}{kind}": number for kind, number in torn(store, parts).items()}, ""
     except InputError as error:

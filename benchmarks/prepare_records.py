@@ -1,6 +1,6 @@
 """How fast tables of records become a store, in how much memory, against pandas doing the same.
 
-    python benchmarks/record_tables.py [--packets 10000000]
+    python benchmarks/prepare_records.py [--packets 10000000]
 
 Writes Parquet tables of a fourth, a half and all of the packets, then measures each as a process of its own, one after
 the other: `prepare_dataset`, and pandas (read the table, explode the lists, compute times, lengths and sums by session,
