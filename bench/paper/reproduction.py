@@ -80,7 +80,9 @@ class Request:
             "modes": "+".join(mode for mode in self.modes if mode != "published") if self.modes != MODES else None,
             **self.scale.unusual,
         }
-        words = [f"{key}-{value}" for key, value in asked.items() if value]
+        words = [
+            f"{key}-{'+'.join(value) if isinstance(value, tuple) else value}" for key, value in asked.items() if value
+        ]
         return re.sub(r"[^\w.,=+-]+", "-", "-".join([self._id, *words])).strip("-")[:200]
 
     @property
