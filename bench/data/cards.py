@@ -285,6 +285,8 @@ class Card:
 
     def _check_downloads(self) -> None:
         """Refuse downloads without a licence, beside captures of another place, or of which one overwrites another."""
+        if self.download_list and self.download_list.labels and not isinstance(self.labels, SessionLabels):
+            raise FieldError("download_list.labels", 'is for labels of kind = "sessions" only')
         if self.downloads and not self.licence:
             raise FieldError("licence", "is needed where there are downloads: it must allow them")
         if self.downloads and (self.source or self.generator):

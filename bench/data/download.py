@@ -26,11 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from bench.data.cards import Card
+from bench.data.cards import Card, SessionLabels
 from bench.data.file_list import Download
 from bench.data.store import bench_home
 from bench.errors import InputError
 from bench.files import file_sha256, locked, write_text
+from bench.records.ndpi import write_labels
 
 if TYPE_CHECKING:
     from requests import RequestException, Response
@@ -81,14 +82,24 @@ def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = N
             for number, one in enumerate(card.downloads, 1):
                 report = partial(progress or (lambda *_: None), one.path, number, len(card.downloads))
                 _fetch(one, folder, work, report)
+            if made := _made_labels(card):
+                write_labels(folder / "result", folder / made)
     return folder
+
+
+def _made_labels(card: Card) -> str:
+    """The label file that is made of downloads; empty where none is."""
+    made = card.download_list is not None and card.download_list.labels
+    return card.labels.file if made and isinstance(card.labels, SessionLabels) else ""
 
 
 def _refuse_others(card: Card, folder: Path) -> None:
     """Refuse files that no download put there, such as those of an older card: they would be taken for captures."""
+    made = _made_labels(card)
     for path in sorted(folder.rglob("[!.]*")):
         inside = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(f"{inside}/".startswith(f"{one.path}/") for one in card.downloads):
+        ours = inside == made or any(f"{inside}/".startswith(f"{one.path}/") for one in card.downloads)
+        if path.is_file() and not ours:
             raise InputError("foreign-file", f"{path}: is none of the downloads of {card.name}; move it away")
 
 

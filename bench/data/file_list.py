@@ -103,6 +103,11 @@ class DownloadList:
 
     base: str
     table: str
+    labels: str = ""  # "ndpi": the card's label file is made of nDPI's result files, which are among the downloads
+
+    def __post_init__(self) -> None:
+        if self.labels not in ("", "ndpi"):
+            raise FieldError("labels", "can be made of: ndpi")
 
     def read(self, folder: Path) -> tuple[Download, ...]:
         """The downloads.  Raises :class:`InputError` naming the list and its row."""

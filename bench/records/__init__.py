@@ -6,7 +6,8 @@ schema, files and errors; it knows no label, no class and no data set.
 
 `layout` says which column is what, `tables` reads rows by batches, `cells` turns their cells into arrays, `convert` a
 batch into packets and sessions, `packet_rows` makes records of tables with one row a packet, `joining` makes one
-session of the records of one 5-tuple, `guess` writes the words for a table that nobody has described yet.
+session of the records of one 5-tuple, `guess` writes the words for a table that nobody has described yet.  `ndpi` makes
+labels of nDPI's result files.
 """
 
 import lazy_loader
