@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from bench.errors import InputError
 from bench.method import (
@@ -140,7 +141,7 @@ class TorchMethod(Method):
             raise InputError("cannot-train", f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.log_fact(training_samples=len(usable))
         with self._seeded():
-            self.model = self.network().to(self.device)
+            self.model = recurrent_in_float32(self.network()).to(self.device)
             self.before_training(self.model, train, usable)
             draw = np.random.default_rng(self.seed)
             shuffles = (draw.permutation(usable) for _ in range(self.parameters.epochs))
@@ -236,7 +237,7 @@ class TorchMethod(Method):
     def load_state(self, folder: Path) -> None:
         """Read what :meth:`save_state` wrote."""
         with self._seeded():
-            self.model = self.network().to(self.device)
+            self.model = recurrent_in_float32(self.network()).to(self.device)
         self.model.load_state_dict(safetensors.torch.load_file(folder / STATE, device=self.device))
         self.model.eval()
 
@@ -265,9 +266,39 @@ class TorchMethod(Method):
                 memory.fill_uninitialized_memory = filled
 
     def precision(self) -> torch.autocast:
-        """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling."""
+        """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling; not in recurrent layers."""
         kind = torch.device(self.device).type
         return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+
+
+def recurrent_in_float32(network: nn.Module) -> nn.Module:
+    """The network, its LSTMs and GRUs out of mixed precision from now on: they take and answer float32.
+
+    Under autocast cuDNN runs them in float16 whatever the type that was asked for, where small gradients become 0.
+    """
+    enabled: list[tuple[str, bool]] = []
+
+    def before(layer: nn.Module, inputs: Any, named: Any) -> Any:
+        kind = next(layer.parameters()).device.type
+        enabled.append((kind, torch.is_autocast_enabled(kind)))
+        torch.set_autocast_enabled(kind, False)
+        return _float32(inputs), {name: _float32(value) for name, value in named.items()}
+
+    def after(*_: Any) -> None:
+        torch.set_autocast_enabled(*enabled.pop())
+
+    for layer in network.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.register_forward_pre_hook(before, with_kwargs=True)
+            layer.register_forward_hook(after, always_call=True)
+    return network
+
+
+def _float32(value: Any) -> Any:
+    """Tensors and packed sequences as float32, tuples of them too (first states), anything else as it is."""
+    if isinstance(value, Tensor | PackedSequence):  # a packed sequence is a tuple, too
+        return value.float()
+    return tuple(map(_float32, value)) if isinstance(value, tuple) else value
 
 
 def steps_an_epoch(samples: int, batch_size: int) -> int:
