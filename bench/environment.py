@@ -16,7 +16,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]  # of the packages, in a checkout and where they are installed
 PACKAGES_OF_OURS: Final = ("bench", "methods")
-PACKAGES: Final = ("etc-bench", "mlflow", "numba", "numpy", "pyarrow", "scikit-learn", "scipy", "torch")
+PACKAGES: Final = tuple("etc-bench mlflow numba numpy pyarrow scikit-learn scipy torch torch-geometric".split())
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -1,13 +1,11 @@
-"""What graph methods share: torch-geometric, an optional extra of the package."""
+"""What graph methods share: networks of torch-geometric layers, a normalisation for weights used in rounds."""
 
-from importlib.util import find_spec
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.schema import StoreTraits
 from bench.training import TorchMethod
 
 
@@ -19,13 +17,6 @@ class GraphMethod(TorchMethod):
     """
 
     family: ClassVar[str] = "graph"
-
-    @classmethod
-    def skip(cls, traits: StoreTraits) -> str | None:
-        """Says how to install torch-geometric where it is missing."""
-        if find_spec("torch_geometric") is not None:
-            return None
-        return "needs torch-geometric; install it with: pip install 'etc-bench[graphs]'"
 
 
 class RoundNorm(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from capture_bytes import CLIENT, SERVER, enhanced, ether, interface, ipv4, section
 
+from bench.cli import cli, main
 from bench.cli.text import outcome_table
 from bench.generators import demo
 from bench.runs.execute import Outcome
@@ -370,6 +371,19 @@ def test_the_installed_command_lists(place):
         done = subprocess.run([command, *words], capture_output=True, text=True, check=False, cwd=place)
         assert (done.returncode, done.stderr) == (0, "")
     assert "temperature" in subprocess.run([command, "methods", "atvitsc"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(("package", "known"), [("torch_geometric", True), ("bench.gone", False)])
+def test_a_missing_package_is_one_line_and_a_missing_module_of_ours_a_trace(monkeypatch, capsys, package, known):
+    def fail(**_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(SystemExit if known else ModuleNotFoundError) as stopped:
+        main()
+    if known:
+        line = capsys.readouterr().err
+        assert stopped.value.code == 2 and line.count("\n") == 1 and "torch_geometric" in line and "install" in line
 
 
 def test_an_interval_over_few_groups_is_marked_where_runs_end():

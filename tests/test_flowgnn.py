@@ -15,8 +15,6 @@ from bench.readers import View
 from bench.schema import Samples
 from methods.flowgnn import Flowgnn, Network, pairs
 
-pytest.importorskip("torch_geometric")
-
 SMALL = {"packets": 6, "bytes": 40, "cores": 2, "hidden": 8, "mlp_layers": 2}
 
 

@@ -14,8 +14,6 @@ from bench.readers import View
 from bench.schema import Samples
 from methods.graphdapp import Graphdapp, Network, interactions
 
-pytest.importorskip("torch_geometric")
-
 
 def network(classes=12, **values):
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ import click
 
 from bench.cli import data, pages, paper, results, runs
 from bench.cli.base import cli
+from bench.environment import PACKAGES_OF_OURS
 from bench.errors import InputError
 
 __all__ = ["cli", "data", "main", "pages", "paper", "results", "runs"]
@@ -41,6 +42,11 @@ def main() -> None:
     except BrokenPipeError:  # `bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except ModuleNotFoundError as error:
+        if (error.name or "bench").partition(".")[0] in PACKAGES_OF_OURS:
+            raise  # our own fault, not a package that is missing
+        remedy = "install it (what bench itself needs: .venv/bin/pip install -c constraints.txt -e . in the checkout)"
+        _fail(f"the Python package {error.name} is not installed; {remedy}", 2)
     except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}; nothing was left half done, mend it and run the command again", 2)
