@@ -72,6 +72,8 @@ def test_a_table_tells_the_worst_of_its_runs():
     text = render(results_table(records), "text")
     assert "9 of 12" in text and "macro_f1_tested" in text
     assert "‖ training or test lacks a class of the task; macro scores count it as 0" in text
+    asked = results_table(records, metrics=["macro_f1_tested", "classes_tested"])
+    assert asked.head[-2:] == ["macro_f1_tested", "classes_tested"] and len(set(asked.head)) == len(asked.head)
 
 
 def test_a_table_tells_what_training_has_seen_of_each_split():

@@ -222,6 +222,7 @@ def results_table(
         metrics = [*metrics, "abstentions"]
     if any("class-missing" in row.marks for row in rows):
         metrics = [*metrics, "macro_f1_tested", "classes_tested"]
+    metrics = list(dict.fromkeys(metrics))  # some were asked for
     numbers, empty = [row.to_dict(metrics) for row in rows], "no runs; `bench run` makes some"
     if not rows:
         return Table("", [], [], empty=empty)
