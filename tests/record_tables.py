@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import tomllib
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ paths = {{ label = "label" }}
 [tasks.label]
 {task}
 """
+PLAIN = CARD.format(more="", task="")
 ROWS = [
     {"capture": "b", "src": "10.0.0.1", "sport": 1000, "dst": "10.0.0.2", "dport": 443, "proto": 6, "start": 100.5,
      "sizes": [517, 1400, 20], "dirs": [1, -1, 1], "gaps": [3, 20, 1], "label": "web"},
@@ -92,9 +94,15 @@ def made(folder, rows=ROWS, more="", task="", table="t.parquet", home=None, **op
     """The store of a table with those rows."""
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     WRITERS[table](folder / "tables" / table, rows)
-    (folder / "mine.toml").write_text(CARD.format(more=more, task=task))
+    return store_of(folder, CARD.format(more=more, task=task), home, **options)
+
+
+def store_of(folder, card, home=None, **options):
+    """The store of the folder's `tables` under a card, given as its text."""
+    path = folder / f"{tomllib.loads(card)['name']}.toml"
+    path.write_text(card)
     prepared = prepare_dataset(
-        find_card(folder / "mine.toml"), folder / "tables", PrepareOptions(**options), home=home or folder / "home"
+        find_card(path), folder / "tables", PrepareOptions(**options), home=home or folder / "home"
     )
     return Store.open(prepared.store_path)
 

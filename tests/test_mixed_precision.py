@@ -10,6 +10,7 @@ from torch import nn
 from bench.conformance import Case
 from bench.method import take
 from bench.runs import registry
+from bench.training import recurrent_in_float32
 
 TORCH = sorted(name for name in registry.shipped() if registry.describe(name).family in {"deep", "graph"})
 
@@ -54,3 +55,46 @@ def test_a_method_answers_and_trains_in_mixed_precision_with_recurrent_layers_in
 
 def _is_recurrent(method):
     return any(isinstance(layer, nn.RNNBase) for layer in method.model.modules())
+
+
+class Mixed(nn.Module):
+    """A product under mixed precision, then a recurrent layer, with first states or packed on request."""
+
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.product, self.layer = nn.Linear(3, 3), kind(3, 4, batch_first=True, bidirectional=True)
+
+    def forward(self, steps, packed=False, states=False):
+        steps = self.product(steps)
+        if packed:
+            steps = nn.utils.rnn.pack_padded_sequence(steps, torch.tensor([3, 2]), batch_first=True)
+        zero = steps.data.new_zeros(2, 2, 4)
+        first = {"hx": (zero, zero) if isinstance(self.layer, nn.LSTM) else zero} if states else {}
+        outputs, _ = self.layer(steps, **first)
+        return outputs.data
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("how", [{}, {"packed": True}, {"states": True}])
+def test_recurrent_layers_stay_out_of_mixed_precision(kind, how):
+    network, seen = recurrent_in_float32(Mixed(kind)), []
+    network.product.register_forward_hook(lambda *all: seen.append(all[-1].dtype))
+    steps = torch.rand(2, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(steps, **how)
+        assert torch.is_autocast_enabled("cpu")  # on again for what follows
+    assert seen == [torch.bfloat16] and mixed.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        product = network.product(steps).detach()
+    network.product = nn.Identity()
+    torch.testing.assert_close(mixed, network(product.float(), **how), rtol=0, atol=0)
+
+
+def test_an_error_in_a_recurrent_layer_leaves_mixed_precision_on():
+    network = recurrent_in_float32(Mixed(nn.LSTM))
+    network.product = nn.Identity()
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError):
+            network(torch.rand(2, 3, 5))
+        assert torch.is_autocast_enabled("cpu")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from record_tables import CARD, ROWS, WRITERS, made
+from record_tables import CARD, PLAIN, ROWS, WRITERS, made, store_of
 
 from bench.data.cards import Task, find_card
 from bench.data.labels import LabelTable, task_labels
@@ -60,9 +60,8 @@ def test_half_a_table_is_a_line(tmp_path, table):
     WRITERS[table](tmp_path / "whole", rows)
     content = (tmp_path / "whole").read_bytes()
     (tmp_path / "tables" / table).write_bytes(content[: len(content) // 2])
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
     with pytest.raises(InputError) as error:
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path / "home")
+        store_of(tmp_path, PLAIN)
     assert error.value.code == "bad-table" and table in str(error.value) and "\n" not in str(error.value)
 
 
@@ -97,7 +96,7 @@ def test_a_card_of_records_is_checked(tmp_path, more, reason):
 
 
 def test_a_card_is_of_one_kind(tmp_path):
-    text = CARD.format(more="", task="")
+    text = PLAIN
     for changed, reason in (
         (text.replace('kind = "records"\n', ""), "need each other"),
         (text.replace('kind = "records"', 'kind = "tables"'), "there are: captures, records"),
@@ -160,11 +159,10 @@ HEAD = "t,ip.src,ip.dst,sport,dport,ip.proto,ip.len\n"
 
 
 def packet_rows(folder, **files):
-    (folder / "t").mkdir(exist_ok=True)
+    (folder / "tables").mkdir(exist_ok=True)
     for name, text in files.items():
-        (folder / "t" / f"{name}.csv").write_text(HEAD + text)
-    (folder / "shark.toml").write_text(PACKETS)
-    return Store.open(prepare_dataset(find_card(folder / "shark.toml"), folder / "t", home=folder / "home").store_path)
+        (folder / "tables" / f"{name}.csv").write_text(HEAD + text)
+    return store_of(folder, PACKETS)
 
 
 def test_packets_of_other_kinds_are_left_out_and_counted(tmp_path):
@@ -212,10 +210,7 @@ def test_text_of_other_kinds(tmp_path, kind):
         table = table.set_column(table.schema.get_field_index(name), name, cells)
     (tmp_path / "tables").mkdir()
     pq.write_table(table, tmp_path / "tables" / "t.parquet")
-    (tmp_path / "mine.toml").write_text(CARD.format(more='totals = ["total"]', task=""))
-    store = Store.open(
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path).store_path
-    )
+    store = store_of(tmp_path, CARD.format(more='totals = ["total"]', task=""))
     assert store.session("start").tolist() == [1_667_174_400_253_000_000, 1_667_174_400_250_000_000]
     assert store.manifest.limits[0].startswith("2 of 2 sessions have more packets")
     assert 'lengths = "sizes"' in guessed_card(tmp_path / "tables" / "t.parquet", "x")
@@ -228,11 +223,10 @@ def test_a_bad_port_is_told_by_its_own_row(tmp_path):
 
 def test_a_sign_of_nothing_is_refused(tmp_path):
     card = CARD.replace('directions = "dirs"\n', "signed = true\n")
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"sizes": [5, 0, -1]}]), tmp_path / "t" / "t.parquet")
-    (tmp_path / "mine.toml").write_text(card.format(more="", task=""))
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"sizes": [5, 0, -1]}]), tmp_path / "tables" / "t.parquet")
     with pytest.raises(InputError, match="record 1: sizes has 0, which has no sign"):
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "t", home=tmp_path)
+        store_of(tmp_path, card.format(more="", task=""))
 
 
 def test_what_joy_writes(tmp_path):
@@ -249,16 +243,13 @@ def test_json_of_every_shape(tmp_path):
     rows = [ROWS[0] | {"label": "web", "pad": "x" * 5_000_000}, ROWS[1] | {"pad": "y" * 5_000_000}]
     del rows[0]["label"]
     (tmp_path / "tables").mkdir()
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
     for content in (rows, {"a": rows[0], "b": rows[1]}):
         (tmp_path / "tables" / "t.json").write_text(json.dumps(content))
-        store = Store.open(
-            prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path).store_path
-        )
+        store = store_of(tmp_path, PLAIN)
         assert store.manifest.sessions == 2 and store.labels("label").tolist() == [-1, 0]
     (tmp_path / "tables" / "t.json").write_text(json.dumps([*rows, 7]))
     with pytest.raises(InputError, match="neither a list nor an object of rows"):
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
+        store_of(tmp_path, PLAIN)
 
 
 def test_a_guess_for_names_with_dots_and_other_directions(tmp_path):
@@ -299,10 +290,7 @@ def test_lists_in_text_do_not_depend_on_their_neighbours(tmp_path):
         card = CARD.replace('lengths = "sizes"', 'lengths = "sizes[0]"')
         (tmp_path / "tables").mkdir(exist_ok=True)
         WRITERS["t.csv"](tmp_path / "tables" / "t.csv", text[:2])
-        (tmp_path / "mine.toml").write_text(card.format(more="", task=""))
-        store = Store.open(
-            prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path).store_path
-        )
+        store = store_of(tmp_path, card.format(more="", task=""))
         assert store.packet("payload_length").tolist() == [517, 1400, 20, 40, 300]
     with pytest.raises(InputError, match="sizes is '', not a number"):
         made(tmp_path / "gap", [ROWS[1], ROWS[0] | {"sizes": "[1,,3]"}], table="t.csv")
@@ -315,9 +303,8 @@ def test_lists_in_text_do_not_depend_on_their_neighbours(tmp_path):
 def test_json_that_is_no_table(tmp_path, content):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "t.jsonl").write_bytes(content)
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
     with pytest.raises(InputError) as error:
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
+        store_of(tmp_path, PLAIN)
     assert error.value.code == "bad-table" and "\n" not in str(error.value)
 
 
@@ -328,9 +315,8 @@ def test_a_damaged_arrow_file_is_no_crash(tmp_path):
     at = content.index(np.array([0, 3, 5, 6, 6], np.int32).tobytes())
     content[at + 8 : at + 12] = b"\xff\xff\xff\x7f"
     (tmp_path / "tables" / "t.arrow").write_bytes(bytes(content))
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
     with pytest.raises(InputError) as error:
-        prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
+        store_of(tmp_path, PLAIN)
     assert error.value.code in ("bad-table", "bad-record")
 
 
@@ -346,7 +332,7 @@ def test_doubled_columns_pipes_and_lists_of_alternatives(tmp_path):
     import os
 
     (tmp_path / "tables").mkdir()
-    (tmp_path / "mine.toml").write_text(CARD.format(more="", task=""))
+    (tmp_path / "mine.toml").write_text(PLAIN)
     (tmp_path / "tables" / "t.csv").write_text("sizes,sizes,capture\n1,2,a\n")
     with pytest.raises(InputError, match="column 'sizes' stands there twice"):
         prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
@@ -360,13 +346,12 @@ def test_doubled_columns_pipes_and_lists_of_alternatives(tmp_path):
 
 
 def test_a_label_may_be_called_as_a_column_of_packets(tmp_path):
-    (tmp_path / "t").mkdir()
+    (tmp_path / "tables").mkdir()
     rows = "x,1,10.0.0.1,10.0.0.2,5000.0,443,6.0,60\ny,2,10.0.0.2,10.0.0.1,443,5000,TCP,90\n"
-    (tmp_path / "t" / "a.csv").write_text("of," + HEAD + rows)
+    (tmp_path / "tables" / "a.csv").write_text("of," + HEAD + rows)
     text = (
         PACKETS[: PACKETS.index("[labels]")] + '[labels]\nkind = "columns"\npaths = { sport = "of", protocol = "of" }\n'
     )
-    (tmp_path / "shark.toml").write_text(text + '[tasks.label]\nlabel = "sport"\n')
-    store = Store.open(prepare_dataset(find_card(tmp_path / "shark.toml"), tmp_path / "t", home=tmp_path).store_path)
+    store = store_of(tmp_path, text + '[tasks.label]\nlabel = "sport"\n')
     assert store.session("client_port").tolist() == [5000] and store.session("protocol").tolist() == [6]
     assert store.session("packets").tolist() == [2] and store.classes("label") == ["x"]

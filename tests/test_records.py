@@ -10,11 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_tables import CARD, ROWS, WRITERS, columns, lines, made, whole
+from record_tables import CARD, ROWS, WRITERS, columns, lines, made, store_of, whole
 
 from bench.data.cards import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
-from bench.data.store import Store
 from bench.errors import InputError
 from bench.ingest.options import IngestOptions
 from bench.method import make_parameters, reason_to_skip
@@ -88,10 +87,9 @@ def test_a_length_without_payload_is_no_bound_but_padding_is(tmp_path):
 def test_times_have_their_unit(tmp_path, unit, scale):
     more = f'start_unit = "{unit}"'
     card = CARD.replace('time_unit = "ms"', f'time_unit = "{unit}"')
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.Table.from_pylist([row | {"start": 1000} for row in ROWS[:2]]), tmp_path / "t" / "t.parquet")
-    (tmp_path / "mine.toml").write_text(card.format(more=more, task=""))
-    store = Store.open(prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "t", home=tmp_path).store_path)
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.Table.from_pylist([row | {"start": 1000} for row in ROWS[:2]]), tmp_path / "tables" / "t.parquet")
+    store = store_of(tmp_path, card.format(more=more, task=""))
     assert store.session("start")[1] == 1000 * scale
     assert store.session("duration").tolist() == [21 * scale, 7 * scale]
 
@@ -107,10 +105,9 @@ def test_a_start_is_a_number_or_a_time(tmp_path, start):
 def test_times_in_place_of_gaps_may_have_any_origin(tmp_path):
     rows = [row | {"gaps": [50.0 + 0.125 * i for i in range(len(row["sizes"]))]} for row in ROWS[:2]]
     card = CARD.replace("gaps =", "times =").replace('"ms"', '"s"')
-    (tmp_path / "t").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t" / "t.parquet")
-    (tmp_path / "mine.toml").write_text(card.format(more="", task=""))
-    store = Store.open(prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "t", home=tmp_path).store_path)
+    (tmp_path / "tables").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tables" / "t.parquet")
+    store = store_of(tmp_path, card.format(more="", task=""))
     assert store.session("start").tolist() == [100_500_000_000, 90_000_000_000]
     assert np.diff(store.packet("time")[:3]).tolist() == [125_000_000, 125_000_000]
 
@@ -126,15 +123,14 @@ def test_directions_in_other_words(tmp_path, words, forward):
 
 
 def test_signed_lengths_and_nothing_else(tmp_path):
-    (tmp_path / "t").mkdir()
+    (tmp_path / "tables").mkdir()
     rows = [{"s": [40, -1500, 52], "y": "x"}, {"s": [60], "y": "z"}]
-    (tmp_path / "t" / "some.jsonl").write_bytes(lines(rows))
+    (tmp_path / "tables" / "some.jsonl").write_bytes(lines(rows))
     text = (
         'name = "bare"\ntitle = "t"\nkind = "records"\n[records]\nlengths = "s"\nlayer = "ip"\nsigned = true\n'
         '[labels]\nkind = "columns"\npaths = { label = "y" }\n[tasks.label]\npayload = false\n'
     )
-    (tmp_path / "bare.toml").write_text(text)
-    store = Store.open(prepare_dataset(find_card(tmp_path / "bare.toml"), tmp_path / "t", home=tmp_path).store_path)
+    store = store_of(tmp_path, text)
     assert store.packet("length").tolist() == [40, 1500, 52, 60]
     assert store.packet("direction").tolist() == [1, -1, 1, 1]
     assert store.session("conversation").tolist() == [0, 1]
@@ -159,15 +155,15 @@ def test_nested_cells_by_path(tmp_path):
         {"flow": {"sa": "10.0.0.9", "sp": 7, "da": "10.0.0.2", "dp": 8, "pr": 6}, "time_start": 13.0,
          "packets": [{"b": 30, "dir": ">", "ipt": 0}], "app": {"name": "y"}},
     ]  # fmt: skip
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "joy.json.gz").write_bytes(gzip.compress(lines(rows)))
-    (tmp_path / "joy.toml").write_text(
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "joy.json.gz").write_bytes(gzip.compress(lines(rows)))
+    card = (
         'name = "joy"\ntitle = "t"\nkind = "records"\n[records]\nlengths = "packets.b"\ndirections = "packets.dir"\n'
         'forward = ">"\ngaps = "packets.ipt"\ntime_unit = "ms"\nstart = "time_start"\nprotocol = "flow.pr"\n'
         'endpoints = ["flow.sa", "flow.sp", "flow.da", "flow.dp"]\n'
         '[labels]\nkind = "columns"\npaths = { label = "app.name" }\n[tasks.label]\n'
     )
-    store = Store.open(prepare_dataset(find_card(tmp_path / "joy.toml"), tmp_path / "t", home=tmp_path).store_path)
+    store = store_of(tmp_path, card)
     assert store.packet("payload_length").tolist() == [10, 20, 30]
     assert store.packet("direction").tolist() == [1, -1, 1]
     assert store.packet("time").tolist() == [12_000_000_000, 12_009_000_000, 13_000_000_000]
@@ -177,8 +173,8 @@ def test_nested_cells_by_path(tmp_path):
 
 def test_lists_in_text_and_keys_of_an_object(tmp_path):
     """As CESNET writes lists (all in one cell), and MIRAGE end points (in the name of the record)."""
-    (tmp_path / "t").mkdir()
-    (tmp_path / "t" / "a.json").write_text(
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "a.json").write_text(
         json.dumps(
             {
                 "10.0.0.1,5,10.0.0.2,443,6": {"ppi": "[[0, 4], [1, -1], [100, 200]]", "l": "x"},
@@ -187,13 +183,13 @@ def test_lists_in_text_and_keys_of_an_object(tmp_path):
             }
         )
     )
-    (tmp_path / "ppi.toml").write_text(
+    card = (
         'name = "ppi"\ntitle = "t"\nkind = "records"\n[records]\nlengths = "ppi[2]"\ndirections = "ppi[1]"\n'
         'gaps = "ppi[0]"\ntime_unit = "ms"\nprotocol = "_key[4]"\n'
         'endpoints = ["_key[0]", "_key[1]", "_key[2]", "_key[3]"]\n'
         '[labels]\nkind = "columns"\npaths = { label = "l" }\n[tasks.label]\n'
     )
-    store = Store.open(prepare_dataset(find_card(tmp_path / "ppi.toml"), tmp_path / "t", home=tmp_path).store_path)
+    store = store_of(tmp_path, card)
     assert store.packet("payload_length").tolist() == [100, 200, 30]
     assert store.packet("direction").tolist() == [1, -1, 1]
     assert store.session("client_port").tolist() == [5, 6] and store.session("protocol").tolist() == [6, 17]
