@@ -178,11 +178,6 @@ def test_a_card_s_word_on_joining_counts_anew(tmp_path):
     rows = [ROWS[0], ROWS[0] | {"start": 130.0}]
     made(tmp_path, rows)
     card = tmp_path / "mine.toml"
-    card.write_text(
-        card.read_text()
-        .replace("[records]", f'source = "{tmp_path / "tables"}"\n[records]')
-        .replace('kind = "records"\nsource', 'kind = "records"\nsource')
-    )
     text = CARD.format(more="join = true", task="").replace(
         'kind = "records"', f'kind = "records"\nsource = "{tmp_path / "tables"}"'
     )
