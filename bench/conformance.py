@@ -40,6 +40,7 @@ from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inpu
 from bench.schema import Samples
 
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
+SHORTEST: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}  # of parameters that methods may have
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
@@ -356,7 +357,7 @@ def saves_and_loads(case: Case) -> None:
 def fits_every_preset(case: Case) -> None:
     """Every preset over ``tiny`` fits for one epoch, answers, saves and loads."""
     known = {field.name for field in dataclasses.fields(case.method.Parameters)}
-    short: dict[str, Any] = {name: 1 for name in ("epochs", "pretraining_epochs") if name in known}
+    short = {name: value for name, value in SHORTEST.items() if name in known}
     for name, preset in case.method.presets.items():
         parameters = make_parameters(case.method, {**case.method.tiny, **preset, **short})
         method = case.method(parameters, classes=CLASSES, seed=7, device=case.device)

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]  # of the packages, in a checkout and where they are installed
 PACKAGES_OF_OURS: Final = ("bench", "methods")
+FLOAT32: Final = "float32"
+CPU: Final = "cpu"
 PACKAGES: Final = tuple("etc-bench mlflow numba numpy pyarrow scikit-learn scipy torch torch-geometric".split())
 
 
@@ -28,10 +30,16 @@ def environment(device: str) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores(),
         "threads": torch.get_num_threads() if torch else threads(),
+        "precision": precision_on(device),
         "device": torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else device,
         "packages": {name: installed for name in PACKAGES if (installed := _version(name)) is not None},
         **_revision(),
     }
+
+
+def precision_on(device: str) -> str:
+    """What torch methods compute in: mixed bfloat16 on a GPU, which needs no scaling of the loss, float32 elsewhere."""
+    return "bfloat16" if device.startswith("cuda") else FLOAT32
 
 
 def cores() -> int:

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from bench.environment import CPU, FLOAT32, precision_on
 from bench.errors import InputError
 
 #: "attribute" is followed by ":" and a name; "auto" is one of the others, settled for a store (`bench.splits.groups`)
@@ -330,12 +331,12 @@ class Settings:
     preset: str | None = None
     file: Path | None = None  # of one method's parameters, as `bench tune` writes it; goes over the preset
     values: Mapping[str, Any] = field(default_factory=dict)  # by parameter, over both; texts are read as its type
-    epochs: int | None = None  # ignored by methods without
+    epochs: int | None = None  # passes over the training part, in place of any steps; ignored by methods without
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that decides a run's result but the machine and the code."""
+    """All that decides a run's result but the code."""
 
     method: str
     dataset: str
@@ -344,6 +345,12 @@ class RunSpec:
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)  # those that differ from the defaults
     store: str = ""  # the store's digest
     source: str | None = None  # digest of a method's source where it is not shipped: its author is still at work
+    device: str = CPU  # the kind of processor: another one rounds otherwise
+    precision: str = FLOAT32  # of torch methods on it
+
+    def on(self, device: str) -> Self:
+        """The same on a device as torch names it (``cuda:1``), of which the kind counts."""
+        return dataclasses.replace(self, device=device.partition(":")[0], precision=precision_on(device))
 
     @property
     def digest(self) -> str:
@@ -392,9 +399,11 @@ class RunSpec:
         fields |= {"split": split.scheme, "seed": split.seed, "fold": split.fold, "folds": split.folds}
         fields |= {"parameters": dict(self.parameters), "max_per_class": split.max_per_class, "store": self.store}
         fields |= {"split_file": split.file, "split_digest": split.file_digest, "source": self.source}
+        fields |= {name: value for name in MACHINE if (value := getattr(self, name)) != MACHINE[name]}
         return fields | split.unusual
 
 
+MACHINE: Final = {"device": CPU, "precision": FLOAT32}  # and what is usual, which runs of before do not say
 _SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
 
 
@@ -412,6 +421,7 @@ def command_lines(spec: RunSpec, seeds: Sequence[int] = (), more: Sequence[str] 
     options |= {"split": f"file:{split.file}" if split.file else split.scheme, "folds": split.folds}
     options |= {"seeds": len(numbers)} if len(numbers) > 1 else {"seed": numbers[0]}
     options |= {"max_per_class": split.max_per_class, **split.unusual}
+    options |= {} if spec.device == CPU else {"device": spec.device}
     words = [*_words(options), *(w for name, value in spec.parameters.items() for w in ("--set", f"{name}={value}"))]
     return [shlex.join(["bench", "run", *words, *more])]
 

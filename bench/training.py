@@ -3,13 +3,17 @@
 A torch method gives :meth:`TorchMethod.network` and inherits the rest of the contract.  The loop is the usual
 one: shuffled batches, Adam, linear warm-up then steps down, the epoch with the best validation macro-F1 kept,
 early stop.  On the CPU two fits with one seed give identical predictions; a GPU adds no such promise.
+
+A budget is a number of optimiser steps, validated at equal distances: either as many passes over the training part as
+there are epochs, or so many steps, divided by the epochs.  Schedule and patience count epochs, whatever these are.
 """
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -21,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from bench.environment import precision_on
 from bench.errors import InputError
 from bench.method import (
     COUNT,
@@ -40,8 +45,10 @@ from bench.readers import MASKS, Ragged, View
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
 from bench.splits.assignment import rank_in_class
 
-#: the common training budget of every method's preset "shared"; each adds the common number of packets
-SHARED: Final = {"epochs": 30, "patience": 5}
+#: the budget of every method's preset "shared", in steps whatever a method's batch; each adds the number of packets
+SHARED: Final = {"steps": 2000, "epochs": 40, "patience": 10}
+
+TOLD_AT_ONCE: Final = 50  # steps whose numbers are fetched from the device together
 
 STATE = "model.safetensors"
 
@@ -55,6 +62,13 @@ class TrainingParameters(NoParameters):
     """What every torch method can set; a method repeats a field to give its paper's default."""
 
     epochs: int = parameter(30, "passes over the training part", "our choice", allowed=COUNT)
+    steps: int | None = parameter(
+        None,
+        "optimiser steps, divided evenly into the epochs, each of which ends with a validation; none: as many as the "
+        "epochs' passes over the training part take",
+        "our choice",
+        allowed=COUNT,
+    )
     batch_size: int = parameter(64, "samples an optimiser step", "our choice", allowed=COUNT)
     learning_rate: float = parameter(
         1e-3, "the optimiser's step size after the warm-up", "our choice", allowed=POSITIVE
@@ -67,10 +81,26 @@ class TrainingParameters(NoParameters):
     )
     gamma: float = parameter(1.0, "factor of each cut of the learning rate", "our choice", allowed=POSITIVE)
     patience: int | None = parameter(
-        None, "epochs without a better validation before the end; none: all", "our choice", allowed=COUNT
+        None,
+        "epochs in which neither score nor loss of the validation part gets better before the end; none: all",
+        "our choice",
+        allowed=COUNT,
     )
 
-    def learning_rate_at(self, step: int, steps_an_epoch: int) -> float:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None and self.steps < self.epochs:
+            raise InputError(
+                "bad-parameter",
+                f"parameter steps={self.steps}: fewer than the {self.epochs} epochs that they are divided into; "
+                "set epochs, too",
+            )
+
+    def steps_an_epoch(self, samples: int) -> float:
+        """Optimiser steps between two validations of a training part of so many samples; 12.5: 12 and 13 in turns."""
+        return steps_an_epoch(samples, self.batch_size) if self.steps is None else self.steps / self.epochs
+
+    def learning_rate_at(self, step: int, steps_an_epoch: float) -> float:
         """The learning rate of a step (from 0): linear up to its full value, then StepLR by epochs."""
         warm = round(self.warmup * self.epochs * steps_an_epoch)
         if step < warm:
@@ -96,7 +126,7 @@ class TorchMethod(Method):
     def network(self) -> nn.Module:
         """A fresh module; called with :meth:`batch`'s tensors as keywords, answers logits ``[samples, classes]``.
 
-        A module may have ``diagnostics() -> dict[str, float]``, read and logged after every training step.
+        A module may have ``diagnostics() -> dict[str, Tensor]``, scalars that are logged for every training step.
         """
 
     def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
@@ -114,8 +144,17 @@ class TorchMethod(Method):
 
         A method with ragged inputs, or one that builds histograms or graphs, overrides this.
         """
-        arrays = {name: values for name, values in rows.items() if not isinstance(values, Ragged)}
-        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
+        return self.to_device({name: values for name, values in rows.items() if not isinstance(values, Ragged)})
+
+    def to_device(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """The arrays as tensors of the same shapes and dtypes (int, float or bool) on the device.
+
+        To a GPU they go by way of pinned memory, so that the copy runs beside what the GPU is at.
+        """
+        tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+        if torch.device(self.device).type != "cuda":
+            return {name: values.to(self.device) for name, values in tensors.items()}
+        return {name: values.pin_memory().to(self.device, non_blocking=True) for name, values in tensors.items()}
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The scalar to minimise, of float32 logits; a part that the network worked out itself may be added."""
@@ -143,55 +182,44 @@ class TorchMethod(Method):
         with self._seeded():
             self.model = recurrent_in_float32(self.network()).to(self.device)
             self.before_training(self.model, train, usable)
-            draw = np.random.default_rng(self.seed)
-            shuffles = (draw.permutation(usable) for _ in range(self.parameters.epochs))
-            self._loop(self.model, train, shuffles, validation, monitor)
+            self._loop(self.model, train, usable, validation, monitor)
         self.model.eval()
         return self
 
     def _loop(
-        self,
-        model: nn.Module,
-        train: Part,
-        shuffles: Iterator[NDArray[np.int64]],
-        validation: Part,
-        monitor: Monitor,
+        self, model: nn.Module, train: Part, usable: NDArray[np.int64], validation: Part, monitor: Monitor
     ) -> None:
-        """Train on each epoch's rows of ``train``; see :meth:`fit`."""
-        settings = self.parameters
-        optimiser = self.optimiser(model)
-        best_score, best_epoch, best_state, step = (-1.0, 0.0), 0, {}, 0
-        for epoch, shuffled in enumerate(shuffles, start=1):
+        """Train on rows ``usable`` of ``train``; see :meth:`fit`."""
+        settings, step, seen = self.parameters, 0, 0
+        optimiser, kept, told = self.optimiser(model), Kept(), StepLog(self.name, monitor)
+        each = settings.steps_an_epoch(len(usable))
+        epochs = epochs_of_batches(usable, settings, np.random.default_rng(self.seed))
+        for epoch, rows_of_steps in enumerate(epochs, start=1):
             model.train()
-            steps = steps_an_epoch(len(shuffled), settings.batch_size)
-            started, loss_sum, correct = time.perf_counter(), 0.0, 0
-            for rows in batches(shuffled, settings.batch_size):
+            started, before = time.perf_counter(), seen
+            for rows in rows_of_steps:
+                rate = settings.learning_rate_at(step, each)
                 for group in optimiser.param_groups:
-                    group["lr"] = settings.learning_rate_at(step, steps)
-                loss, hits = self._step(model, optimiser, take(train.inputs, rows), train.labels[rows])
-                step, loss_sum, correct = step + 1, loss_sum + loss * len(rows), correct + hits
-                if not np.isfinite(loss):
-                    raise TrainingDiverged(
-                        f"{self.name}: loss {loss} at step {step}, epoch {epoch}; lower the learning rate"
-                    )
-                diagnostics = model.diagnostics() if hasattr(model, "diagnostics") else {}  # type: ignore[operator]
-                monitor.log(step, loss=loss, learning_rate=optimiser.param_groups[0]["lr"], **diagnostics)
-            curve = {"loss": loss_sum / len(shuffled), "accuracy": correct / len(shuffled)}
-            curve["samples_a_second"] = len(shuffled) / (time.perf_counter() - started)
+                    group["lr"] = rate
+                values = self._step(model, optimiser, take(train.inputs, rows), train.labels[rows])
+                step, seen = step + 1, seen + len(rows)
+                told.add(epoch=epoch, step=step, samples=len(rows), learning_rate=rate, **values)
+            curve = told.means()
+            curve["samples_a_second"] = (seen - before) / (time.perf_counter() - started)
             scores = self._validate(validation)
             monitor.epoch(epoch, settings.epochs, **curve, **{f"validation_{k}": v for k, v in scores.items()})
-            score = (scores["macro_f1"], -scores["loss"]) if scores else (0.0, float(epoch))
-            monitor.log_fact(optimiser_steps=step, samples_seen=epoch * len(shuffled))
-            if score > best_score:
-                best_score, best_epoch = score, epoch
-                best_state = {name: values.clone() for name, values in model.state_dict().items()}
-            elif settings.patience is not None and epoch - best_epoch >= settings.patience:
+            kept.consider(model, epoch, step, scores)
+            monitor.log_fact(optimiser_steps=step, samples_seen=seen, chosen_step=kept.step)
+            if settings.patience is not None and epoch - kept.improved >= settings.patience:
                 break
-        model.load_state_dict(best_state)
+        model.load_state_dict(kept.state)
 
-    def _step(self, model: nn.Module, optimiser: Any, rows: Inputs, labels: NDArray[np.int64]) -> tuple[float, int]:
-        """One optimiser step; the loss and how many of the rows the model had right."""
-        truth = torch.from_numpy(labels).to(self.device)
+    def _step(self, model: nn.Module, optimiser: Any, rows: Inputs, labels: NDArray[np.int64]) -> dict[str, Tensor]:
+        """One optimiser step: its loss, the share of the rows that the model had right, and its diagnostics.
+
+        Nothing is fetched from the device: that would wait until it has done all that was asked of it.
+        """
+        truth = self.to_device({"truth": labels})["truth"]
         with self.precision():
             logits = model(**self.batch(rows))
             loss = self.loss(logits.float(), truth)
@@ -200,7 +228,8 @@ class TorchMethod(Method):
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         optimiser.step()
-        return loss.item(), int((logits.argmax(1) == truth).sum())
+        diagnostics = model.diagnostics() if hasattr(model, "diagnostics") else {}  # type: ignore[operator]
+        return {"loss": loss.detach(), "accuracy": (logits.argmax(1) == truth).float().mean(), **diagnostics}
 
     def _validate(self, part: Part) -> dict[str, float]:
         """Loss, accuracy and macro-F1 of a part; nothing where no sample is answered.  An abstention is an error."""
@@ -267,8 +296,8 @@ class TorchMethod(Method):
 
     def precision(self) -> torch.autocast:
         """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling; not in recurrent layers."""
-        kind = torch.device(self.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda")
+        name = precision_on(self.device)
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=name == "bfloat16")
 
 
 def recurrent_in_float32(network: nn.Module) -> nn.Module:
@@ -301,8 +330,87 @@ def _float32(value: Any) -> Any:
     return tuple(map(_float32, value)) if isinstance(value, tuple) else value
 
 
+@dataclass
+class Kept:
+    """The epoch whose weights are kept so far, and the last one in which anything got better."""
+
+    score: tuple[float, float] = (-1.0, 0.0)
+    loss: float = np.inf
+    step: int = 0  # after which the kept weights stood
+    improved: int = 0  # epoch
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def consider(self, model: nn.Module, epoch: int, step: int, scores: Mapping[str, float]) -> None:
+        """Keep the model where its validation scores are the best; without any, the last one is."""
+        score = (scores["macro_f1"], -scores["loss"]) if scores else (0.0, float(epoch))
+        if score > self.score or scores["loss"] < self.loss:
+            self.improved = epoch
+        self.loss = min(self.loss, scores.get("loss", np.inf))
+        if score > self.score:
+            self.score, self.step = score, step
+            self.state = {name: values.clone() for name, values in model.state_dict().items()}
+
+
+class StepLog:
+    """What the steps have to tell, fetched from the device for many at once: each fetch waits for all its work."""
+
+    def __init__(self, method: str, monitor: Monitor) -> None:
+        self.method, self.monitor = method, monitor
+        self.waiting: list[dict[str, Tensor | float]] = []
+        self.told: list[tuple[float, float, float]] = []  # samples, loss and accuracy of each step of the epoch
+
+    def add(self, **values: Tensor | float) -> None:
+        """One step: scalars ``epoch``, ``step`` (from 1), ``samples``, ``loss``, ``accuracy`` (a share), and others.
+
+        Raises :class:`TrainingDiverged` where the loss of one of the last steps is not finite.
+        """
+        self.waiting.append(values)
+        if len(self.waiting) == TOLD_AT_ONCE:
+            self._tell()
+
+    def means(self) -> dict[str, float]:
+        """Loss and accuracy of the epoch's samples, which ends here; raises as :meth:`add`."""
+        self._tell()
+        samples, losses, shares = np.transpose(self.told)
+        self.told = []
+        return {"loss": float(samples @ losses / samples.sum()), "accuracy": float(samples @ shares / samples.sum())}
+
+    def _tell(self) -> None:
+        for values in _fetched(self.waiting):
+            epoch, step, samples, accuracy = (values.pop(name) for name in ("epoch", "step", "samples", "accuracy"))
+            if not np.isfinite(values["loss"]):
+                where = f"loss {values['loss']} at step {step:.0f}, epoch {epoch:.0f}"
+                raise TrainingDiverged(f"{self.method}: {where}; lower the learning rate")
+            self.monitor.log(int(step), **values)
+            self.told.append((samples, values["loss"], accuracy))
+        self.waiting = []
+
+
+def _fetched(steps: list[dict[str, Tensor | float]]) -> list[dict[str, float]]:
+    """The same as numbers, by one copy from the device."""
+    scalars = [value.float() for values in steps for value in values.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack(scalars).tolist() if scalars else ())
+    return [
+        {name: next(numbers) if isinstance(value, Tensor) else value for name, value in values.items()}
+        for values in steps
+    ]
+
+
+def epochs_of_batches(
+    rows: NDArray[np.int64], settings: TrainingParameters, draw: np.random.Generator
+) -> Iterator[Iterator[NDArray[np.int64]]]:
+    """For each epoch its steps' rows: one pass after the other over ``rows [rows]``, each in a drawn order.
+
+    An epoch is a pass or, with ``steps``, an equal share of them, wherever in a pass it begins.
+    """
+    passes = chain.from_iterable(batches(draw.permutation(rows), settings.batch_size) for _ in repeat(None))
+    each = settings.steps_an_epoch(len(rows))
+    for epoch in range(settings.epochs):
+        yield islice(passes, round(each * (epoch + 1)) - round(each * epoch))
+
+
 def steps_an_epoch(samples: int, batch_size: int) -> int:
-    """Optimiser steps of one epoch; a last batch of one sample joins the one before it."""
+    """Optimiser steps of one pass; a last batch of one sample joins the one before it."""
     return max(1, samples // batch_size + (samples % batch_size > (batch_size > 1)))
 
 

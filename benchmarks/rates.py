@@ -20,7 +20,7 @@ from bench.runs.attempt import represent_parts
 from bench.spec import SplitSpec
 from bench.splits.split import make_split
 
-QUICK = {"epochs": 1, "pretraining_epochs": 1}
+QUICK = {"epochs": 1, "steps": None, "pretraining_epochs": 1}
 
 
 def rate(name: str, store: Store, seconds: float) -> tuple[int, float]:

@@ -213,14 +213,14 @@ class Network(nn.Module):
         result: Tensor = self.head(fused)
         return result
 
-    def diagnostics(self) -> dict[str, float]:
-        """Of the last training batch: the mean weight of each branch (Figs 9 and 10), and the share of padded packets.
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Scalars of the last training batch: mean weights of the branches (Figs 9 and 10), share of padded packets.
 
         Batch normalisation takes in padded packets too, so its statistics depend on that share.
         """
-        values = {} if self.padding is None else {"padding_share": self.padding.item()}
+        values = {} if self.padding is None else {"padding_share": self.padding}
         if self.gate is not None and self.gate.weights is not None:
-            values["alpha_global"], values["alpha_spatiotemporal"] = self.gate.weights.mean(0).tolist()
+            values["alpha_global"], values["alpha_spatiotemporal"] = self.gate.weights.mean(0).unbind()
         return values
 
 

@@ -178,7 +178,7 @@ class Flowgnn(GraphMethod):
             "globals": rows["globals"],
             "graph": there.nonzero()[0],
         }
-        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
+        return self.to_device(arrays)
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""

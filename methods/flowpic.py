@@ -150,8 +150,8 @@ class FlowPic(TorchMethod):
         ``eligible`` bool ``[samples, blocks]``: the blocks that have packets, each a picture, in this order.
         """
         drawn, blocks, area = rows["cells"], self.parameters.blocks, self.parameters.resolution**2
-        block = torch.from_numpy(drawn.rows * blocks + drawn.values // area).to(self.device)
-        place = torch.from_numpy(drawn.values % area).to(self.device)
+        places = {"block": drawn.rows * blocks + drawn.values // area, "place": drawn.values % area}
+        block, place = self.to_device(places).values()
         eligible = torch.zeros(len(drawn) * blocks, dtype=torch.bool, device=self.device).index_fill_(0, block, True)
         picture = eligible.cumsum(0)[block] - 1
         filled, counts = torch.unique(picture * area + place, return_counts=True)

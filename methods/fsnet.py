@@ -175,9 +175,9 @@ class Network(nn.Module):
         result: Tensor = self.classifier(torch.cat(features, 1))
         return result
 
-    def diagnostics(self) -> dict[str, float]:
-        """The reconstruction's loss of the last batch, nats a word."""
-        return {} if self.reconstruction is None else {"reconstruction_loss": self.reconstruction.item()}
+    def diagnostics(self) -> dict[str, Tensor]:
+        """The reconstruction's loss of the last batch, a scalar, nats a word."""
+        return {} if self.reconstruction is None else {"reconstruction_loss": self.reconstruction.detach()}
 
 
 class StackedGru(nn.Module):

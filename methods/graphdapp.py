@@ -116,7 +116,7 @@ class Graphdapp(GraphMethod):
             edges = np.concatenate([edges, edges[::-1]], axis=1)
         graph, _ = lengths.nonzero()
         arrays = {"lengths": lengths[lengths != 0], "edges": edges, "graph": graph}
-        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
+        return self.to_device(arrays)
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""

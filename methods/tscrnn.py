@@ -59,11 +59,11 @@ class Parameters(TrainingParameters):
                 "bad-parameter", f"parameter bytes={self.bytes}: the two poolings leave nothing of it; take 4 or more"
             )
 
-    def learning_rate_at(self, step: int, steps_an_epoch: int) -> float:
+    def learning_rate_at(self, step: int, steps_an_epoch: float) -> float:
         """The inherited schedule with its first cut after ``first_cut`` epochs."""
         warm = round(self.warmup * self.epochs * steps_an_epoch)
         if step >= warm:
-            step = max(warm, step - (self.first_cut - self.step_size) * steps_an_epoch)
+            step = max(warm, step - round((self.first_cut - self.step_size) * steps_an_epoch))
         return super().learning_rate_at(step, steps_an_epoch)
 
 

@@ -20,10 +20,12 @@ from bench.method import Monitor
 from bench.render.table import render
 from bench.runs import attempt, registry
 from bench.runs.execute import RunOptions, execute, run_matrix, tags_of
+from bench.runs.run_labels import method_label
 from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
-from bench.spec import NEW_FIELDS, RunSpec
+from bench.spec import NEW_FIELDS, RunSpec, command_lines
 from bench.splits.split import make_split
+from bench.training import SHARED, steps_an_epoch
 
 METHODS = """
 from dataclasses import dataclass
@@ -138,6 +140,7 @@ def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
         {"folds": 5},
         {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
         {"filter": "dns"}, {"sampling": "window=16"}, {"balance": "resample"}, {"min_per_class": 5},
+        {"device": "cuda"}, {"precision": "bfloat16"},
     ],
 )  # fmt: skip
 def test_digest_feels_every_field(change):
@@ -147,7 +150,7 @@ def test_digest_feels_every_field(change):
 
 def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
-    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", *NEW_FIELDS}
+    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", "device", "precision", *NEW_FIELDS}
     assert {f.name for f in dataclasses.fields(RunSpec)} | SPLIT | {"split_file", "split_digest"} == tried
 
 
@@ -249,6 +252,38 @@ def test_expand_has_a_fixed_order_and_keeps_only_what_differs(store, file):
     assert {(s.task, s.store, s.dataset) for s in specs} == {("kind", store.digest, "tiny")}
     assert planned([curved], [store], preset="slow")[0].parameters == {"rate": 0.1}
     assert planned([curved], [store], values={"epochs": 5})[0].digest == planned([curved], [store])[0].digest
+
+
+def test_passes_that_are_asked_for_stand_in_place_of_a_preset_s_steps(store):
+    (budget,), (passes,), (both,) = (
+        planned(["atvitsc"], [store], preset="shared", **more)
+        for more in ({}, {"epochs": 2}, {"epochs": 2, "values": {"steps": "9"}})
+    )
+    assert budget.parameters == dict(SHARED)
+    assert passes.parameters == {"epochs": 2, "patience": SHARED["patience"]}
+    assert both.parameters == {"epochs": 2, "steps": 9, "patience": SHARED["patience"]}
+
+
+def test_a_run_on_another_kind_of_device_is_another_run(store, tracker):
+    here = spec(store, seed=77)
+    assert execute(here, tracker).spec == here == here.on("cpu")
+    there = here.on("cuda:1")
+    assert (there.device, there.precision, there.on("cuda:0"), there.on("cpu")) == ("cuda", "bfloat16", there, here)
+    assert tracker.finished(there.digest) is None
+    assert RunSpec.from_dict(there.to_dict()) == there
+    assert "--device cuda" in command_lines(there)[0] and method_label(there) == "majority (cuda, bfloat16)"
+
+
+def test_fewer_steps_than_the_method_s_own_are_a_reduced_scale(store, tracker):
+    values = {**registry.load("mini-flowpic").tiny, "epochs": 1}
+    long, short = (
+        execute(planned(["mini-flowpic"], [store], values=values | {"steps": steps})[0], tracker) for steps in (600, 2)
+    )
+    samples = int(short.metrics["training_samples"])
+    own = 50 * steps_an_epoch(samples, values["batch_size"])
+    assert tracker.load(short.run_id).scale == f"steps=2 of {own}"
+    assert tracker.load(long.run_id).scale == "full" and own <= 600
+    assert short.metrics["optimiser_steps"] == short.metrics["chosen_step"] == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
 from bench.render.table import render
+from bench.training import SHARED
 
 RECORDS = [
     record("majority", 0.05, interval=(0.04, 0.06)),
@@ -188,8 +189,8 @@ def test_siblings_share_all_but_seed_and_fold():
     ("method", "parameters", "expected"),
     [
         ("atvitsc", {}, "atvitsc"),
-        ("atvitsc", {"patience": 5}, "atvitsc (shared)"),
-        ("atvitsc", {"patience": 5, "epochs": 3}, "atvitsc (shared, epochs=3)"),
+        ("atvitsc", dict(SHARED), "atvitsc (shared)"),
+        ("atvitsc", {**SHARED, "steps": 9}, "atvitsc (shared, steps=9)"),
         ("atvitsc", {"epochs": 3}, "atvitsc (epochs=3)"),
         ("atvitsc", {"branches": "global", "epochs": 3}, "atvitsc (pvt, epochs=3)"),
         ("forest", {"packets": 16, "trees": 9}, "forest (shared, trees=9)"),

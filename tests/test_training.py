@@ -9,6 +9,7 @@ import torch
 from refusals import refused
 from torch import nn
 
+import bench.training
 from bench.method import Monitor, Part, make_parameters
 from bench.scores.metrics import macro_f1
 from bench.training import (
@@ -140,6 +141,43 @@ def test_the_optimiser_gets_the_scheduled_rate():
     assert [s["learning_rate"] for s in monitor.steps] == expected
 
 
+@pytest.mark.parametrize("samples", [5, 60, 333])
+def test_a_budget_in_steps_is_one_number_of_steps_and_of_validations_for_every_size(samples):
+    monitor = Recorder()
+    make(steps=50, epochs=4).fit(part(samples), part(seed=1), monitor)
+    assert len(monitor.steps) == 50 == monitor.notes["optimiser_steps"]
+    assert [(e["epoch"], e["epochs"]) for e in monitor.epochs] == [(i, 4) for i in range(1, 5)]
+    assert monitor.notes["samples_seen"] == sum(len(b) for b in itertools.islice(passes(samples), 50))
+
+
+def passes(samples):
+    """The batches of one pass after the other."""
+    while True:
+        yield from batches(np.arange(samples), 8)
+
+
+def test_steps_go_on_with_a_pass_where_an_epoch_ended():
+    each = Part(part(24).inputs, np.arange(24))
+    none = Part({"points": np.empty((0, 2), np.int32)}, np.empty(0, np.int64))
+    method = Listening(make(steps=7, epochs=2).parameters, classes=24, seed=5).fit(each, none, Monitor())
+    assert [sorted(heard) for heard in (method.heard[:24], method.heard[24:48])] == [list(range(24))] * 2
+    assert len(method.heard) == 56  # 7 steps of 8: two passes of 3 steps, and one step more
+
+
+def test_the_schedule_follows_the_epochs_of_a_budget_in_steps():
+    settings = TrainingParameters(epochs=4, steps=10, step_size=1, gamma=0.5, learning_rate=1.0, batch_size=8)
+    each = settings.steps_an_epoch(1000)
+    assert each == 2.5
+    assert [settings.learning_rate_at(step, each) for step in range(10)] == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25] + [
+        0.125
+    ] * 2
+
+
+def test_fewer_steps_than_epochs_cannot_be():
+    with refused("bad-parameter", "steps=3: fewer than the 30 epochs"):
+        TrainingParameters(steps=3)
+
+
 class Misled(Linear):
     """Learns the right classes for 24 steps, then the wrong ones."""
 
@@ -221,9 +259,53 @@ def test_of_equal_epochs_the_first_is_kept():
 def test_training_ends_when_patience_does():
     monitor = Recorder()
     Misled(make(epochs=50, patience=3).parameters, classes=3).fit(part(), part(seed=1), monitor)
+    last = max(
+        max(range(len(monitor.epochs)), key=lambda i: sign * monitor.epochs[i][f"validation_{name}"])
+        for name, sign in (("macro_f1", 1), ("loss", -1))
+    )
+    assert last <= 2 and len(monitor.epochs) == last + 1 + 3
+
+
+class Softening(nn.Module):
+    """Answers alike, less and less surely where that is wrong: the loss falls, no score changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), 5.0))
+
+    def forward(self, points):
+        return self.weight * torch.tensor([-1.0, 0.0, 1.0]).expand(len(points), -1)
+
+
+class Slow(Linear):
+    def network(self):
+        return Softening()
+
+
+def test_patience_does_not_stop_a_slow_starter_whose_loss_still_falls():
+    monitor, wrong = Recorder(), Part(part().inputs, np.zeros(60, np.int64))
+    Slow(make(epochs=12, patience=2, learning_rate=0.01).parameters, classes=3).fit(wrong, wrong, monitor)
+    losses = [e["validation_loss"] for e in monitor.epochs]
+    assert len({e["validation_macro_f1"] for e in monitor.epochs}) == 1
+    assert len(losses) == 12 and losses == sorted(losses, reverse=True)
+
+
+def test_the_step_of_the_kept_weights_is_told():
+    monitor = Recorder()
+    Misled(make(epochs=10).parameters, classes=3).fit(part(), part(seed=1), monitor)
     scores = [(e["validation_macro_f1"], -e["validation_loss"]) for e in monitor.epochs]
-    best = scores.index(max(scores)) + 1
-    assert 1 <= best <= 3 and len(monitor.epochs) == best + 3
+    assert monitor.notes["chosen_step"] == 8 * (scores.index(max(scores)) + 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_numbers_fetched_together_are_those_fetched_one_by_one(at_once, monkeypatch):
+    monkeypatch.setattr(bench.training, "TOLD_AT_ONCE", at_once)
+    monitor, plain = Recorder(), Recorder()
+    make().fit(part(), part(seed=1), monitor)
+    monkeypatch.undo()
+    make().fit(part(), part(seed=1), plain)
+    timeless = [[{k: v for k, v in e.items() if k != "samples_a_second"} for e in r.epochs] for r in (monitor, plain)]
+    assert monitor.steps == plain.steps and timeless[0] == timeless[1]
 
 
 def test_without_validation_the_last_epoch_is_kept():

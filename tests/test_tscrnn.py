@@ -6,6 +6,7 @@ import torch
 from refusals import refused
 
 from bench.method import Monitor, Part, make_parameters
+from bench.training import SHARED
 from methods.tscrnn import Network, Parameters, Tscrnn
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
@@ -109,4 +110,5 @@ def test_presets_are_the_two_other_readings_and_the_common_budget():
     assert network(3, **Tscrnn.presets["length"]).first.input_size == 64
     assert network(3, **Tscrnn.presets["final"]).read_out == "final"
     shared = make_parameters(Tscrnn, Tscrnn.presets["shared"])
-    assert (shared.packets, shared.epochs, shared.patience, shared.mask_ports) == (16, 30, 5, True)
+    assert (shared.packets, shared.mask_ports) == (16, True)
+    assert {name: getattr(shared, name) for name in SHARED} == SHARED

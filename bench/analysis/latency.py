@@ -27,7 +27,7 @@ from bench.runs.run_labels import is_reconstructed, marked, meanings
 from bench.schema import NO_CLASS, Samples
 from bench.training import TorchMethod
 
-ONCE: Final = {"epochs": 1, "pretraining_epochs": 1}  # weights do not change how long an answer takes
+ONCE: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}  # weights do not change how long an answer takes
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def run(
         raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
     check_device(matrix.device)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
-    specs = specs_of(names, datasets, split, settings, seeds)
+    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds)]
     from bench.cli.progress import RunProgress
     from bench.runs.execute import RunOptions, run_matrix
     from bench.runs.tracking import Tracker
@@ -152,7 +152,7 @@ def tune(
     from bench.runs.tracking import Tracker
     from bench.runs.tuning import Search, TuneOptions, check_runs, spaces_for, tune
 
-    spec = specs[study.fold or 0]
+    spec = specs[study.fold or 0].on(study.device)
     check_runs(spec)
     search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)

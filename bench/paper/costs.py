@@ -113,15 +113,21 @@ class _Reckoner:
         if samples is None or any(arm.method not in self.rates for arm in arms):
             return Cost(each * len(arms), sum(done), None)
         seconds = sum(
-            (each - have) * self.paper.trained * samples * self._epochs(experiment, arm) / self.rates[arm.method]
+            (each - have) * self._seen(experiment, arm, self.paper.trained * samples) / self.rates[arm.method]
             for arm, have in zip(arms, done, strict=True)
         )
         return Cost(each * len(arms), sum(done), seconds / 3600)
 
-    def _epochs(self, experiment: Experiment, arm: Arm) -> int:
-        """Passes over the training part; one for methods without epochs."""
-        defaults = describe(arm.method).defaults
-        return int(self.scale.epochs or experiment.epochs or defaults["epochs"]) if "epochs" in defaults else 1
+    def _seen(self, experiment: Experiment, arm: Arm, trained: float) -> float:
+        """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget."""
+        outline = describe(arm.method)
+        settings = outline.defaults | dict(outline.presets.get(self.scale.preset or "", {})) | dict(arm.values)
+        if "epochs" not in settings:
+            return trained
+        epochs = self.scale.epochs or experiment.epochs
+        if epochs is None and (steps := settings.get("steps")):
+            return float(steps * settings["batch_size"])
+        return trained * int(epochs or settings["epochs"])
 
     def _samples(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> float | None:
         """Samples of a run before they are divided; None where neither store nor card knows the classes."""

@@ -4,8 +4,9 @@ Every arm becomes runs in mode ``paper`` (windows, balanced to N a class, then d
 (whole sessions, no group in two parts, the classes as frequent as they are).  Nothing here runs anything.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from bench.data.store import Store
 from bench.errors import InputError
@@ -59,6 +60,10 @@ class PlannedArm:
     arm: Arm
     mode: str
     specs: tuple[RunSpec, ...]
+
+    def on(self, device: str) -> Self:
+        """The same runs on a device."""
+        return dataclasses.replace(self, specs=tuple(spec.on(device) for spec in self.specs))
 
 
 def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: str | None = None) -> list[PlannedArm]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.data.cards import find_card, shipped_name
 from bench.data.store import Store
+from bench.environment import CPU
 from bench.files import written_folder
 from bench.paper.declaration import Experiment, Paper, find_paper
 from bench.paper.experiment_results import ArmResult, ExperimentResults
@@ -91,13 +92,13 @@ class Request:
         usual = find_paper().name == self.paper.name
         return self.experiment.id if usual else f"{self.paper.name}-{self.experiment.id}"
 
-    def plan(self) -> list[PlannedArm]:
-        """All runs, mode by mode."""
+    def plan(self, device: str = CPU) -> list[PlannedArm]:
+        """All runs, mode by mode, on a device."""
         if self.store is None:
             return []
         check_preset(self.paper, self.scale.preset)
         return [
-            planned
+            planned.on(device)
             for mode in self.modes
             if mode != "published"
             for planned in plan(self.experiment, mode, self.store, self.scale, self.task)
@@ -112,7 +113,7 @@ def reproduce(
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Reproduced:
     """Run what is not done and show it all.  A timing is measured afresh each time: it has no runs."""
-    paper, experiment, planned = request.paper, request.experiment, request.plan()
+    paper, experiment, planned = request.paper, request.experiment, request.plan(options.device)
     if not planned and paper.has_numbers(experiment.id):
         return Reproduced(published_table(paper, experiment.id).noted(request.unrun))
     if experiment.kind == "timing":

@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How runs are executed: nothing of it changes a result."""
+    """How runs are executed; of all this the kind of device alone changes a result."""
 
     device: str = "cpu"
     rerun: bool = False  # also what is done
@@ -101,6 +101,7 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 
 def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIONS) -> Outcome:
     """Run it, unless the tracker has it done.  An interrupt ends the run as killed and goes on its way."""
+    spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
         return _cached(spec, known)
     started = time.perf_counter()
@@ -116,6 +117,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
             result = attempt(spec, store, kind, monitor, device=options.device)
             _keep(run, result, monitor, result_of(spec, store, result, options.device))
             metrics = result.metrics
+            run.tags(_budget_marks(spec, metrics))
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -133,7 +135,7 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     With several jobs only outcomes are told.
     """
     todo = []
-    for spec in specs:
+    for spec in (spec.on(options.device) for spec in specs):
         known = None if options.rerun else tracker.finished(spec.digest)
         if known is None:
             todo.append(spec)
@@ -222,8 +224,8 @@ def tags_of(spec: RunSpec) -> dict[str, str]:
     """What a table marks and what the MLflow page filters by."""
     outline = registry.describe(spec.method)
     reduced = [f"max_per_class={spec.split.max_per_class}"] if spec.split.reduced else []
-    epochs = spec.parameters.get("epochs")
-    if epochs is not None and epochs < outline.defaults["epochs"]:
+    epochs, steps = (spec.parameters.get(name) for name in ("epochs", "steps"))
+    if steps is None and epochs is not None and epochs < outline.defaults["epochs"]:
         reduced.append(f"epochs={epochs}")
     if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
         reduced.append("preset small")
@@ -256,6 +258,19 @@ def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
     if unproved or split.spec.leaky:
         marks["leaky"] = "true"
     return marks
+
+
+def _budget_marks(spec: RunSpec, metrics: Mapping[str, float]) -> dict[str, str]:
+    """A tag where a run's steps are fewer than its method's own epochs take: known where its samples are counted."""
+    defaults, steps = registry.describe(spec.method).defaults, spec.parameters.get("steps")
+    if steps is None or not {"epochs", "batch_size"} <= defaults.keys() or "training_samples" not in metrics:
+        return {}
+    from bench.training import steps_an_epoch
+
+    batch_size = spec.parameters.get("batch_size", defaults["batch_size"])
+    own = defaults["steps"] or defaults["epochs"] * steps_an_epoch(int(metrics["training_samples"]), batch_size)
+    scale = [scale for scale in tags_of(spec)["scale"].split(", ") if scale != "full"]
+    return {"scale": ", ".join([*scale, f"steps={steps} of {own}"])} if steps < own else {}
 
 
 def _cached(spec: RunSpec, known: Record) -> Outcome:

@@ -78,6 +78,8 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
     chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
     if settings.epochs is not None and "epochs" in outline.defaults:
         chosen["epochs"] = settings.epochs
+        if "steps" in outline.defaults and "steps" not in settings.values:
+            chosen["steps"] = None  # passes over the training part were asked for
     parameters = make_parameters(outline, chosen)
     return {
         name: getattr(parameters, name)

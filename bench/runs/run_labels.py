@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from bench.data.cards import card_names
+from bench.environment import CPU
 from bench.errors import InputError
 from bench.runs.registry import Outline, describe, file_origin, is_file, shipped
 from bench.runs.tracking import Record
@@ -227,11 +228,11 @@ def method_label(spec: RunSpec, *more: str) -> str:
 
 
 def settings_of(spec: RunSpec) -> list[str]:
-    """The preset and the parameters that tell a method from its defaults, and how many samples a class it may have."""
+    """What tells a run from one at a method's defaults: preset, parameters, samples a class, another device."""
     words = parameter_labels(spec.method, spec.parameters)
     if spec.split.max_per_class and not spec.split.leaky:  # there it is the split's own
         words.append(f"max_per_class={spec.split.max_per_class}")
-    return words
+    return words if spec.device == CPU else [*words, f"{spec.device}, {spec.precision}"]
 
 
 def parameter_labels(method: str, parameters: Mapping[str, Any]) -> list[str]:
