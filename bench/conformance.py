@@ -34,6 +34,7 @@ from bench.contract_captures import (
 )
 from bench.data.store import Store
 from bench.errors import InputError
+from bench.estimator import FOREST_ON
 from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
 from bench.readers import READS, View
 from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
@@ -159,7 +160,8 @@ def declares_itself(case: Case) -> None:
     method = case.method
     missing = [name for name in ("name", "reference", "family", "reads") if not hasattr(method, name)]
     _demand(not missing, f"declare {', '.join(missing)}")
-    _demand(bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", method.name)), f"name {method.name!r}: use a-z, 0-9 and '-'")
+    plain = method.name.removeprefix(FOREST_ON)
+    _demand(bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", plain)), f"name {method.name!r}: use a-z, 0-9 and '-'")
     package, _, stem = method.__module__.rpartition(".")
     _demand(package != "methods" or stem.replace("_", "-") == method.name, f"name {method.name!r} in file {stem}.py")
     _demand(bool(method.reference.strip()) and bool(method.__doc__), "reference or docstring is empty")
@@ -198,6 +200,8 @@ def is_listed_as_it_is(case: Case) -> None:
         file = inspect.getsourcefile(case.method)
         declared = SourceFile(Path(file or "")).declarations(case.method.__name__)
     except (NotPlain, OSError, TypeError):  # imported for listings, too, or made where there is no file
+        return
+    if case.method.name.startswith(FOREST_ON):  # listed by what the method under it declares
         return
     for name in ("name", "reference", "family", "unit", "transductive", "reads", "deviations", "presets"):
         listed, own = (getattr(kind, name, None) for kind in (declared, case.method))

@@ -1,8 +1,9 @@
 """What methods built on scikit-learn share: fitting, probabilities, seeds, threads and files without pickle."""
 
+import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from bench.environment import threads
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, count, refuse_old_hooks, take
+from bench.readers import Ragged, View
 
 #: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
 TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
@@ -103,3 +105,85 @@ class EstimatorMethod(Method):
                 "wrong-model", f"{path}: holds {', '.join(foreign)}, which {self.name} never stores; train it again"
             )
         self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])
+
+
+class ForestOn(EstimatorMethod):
+    """A random forest on exactly what another method reads: it tells the method from its input.
+
+    Every sample's arrays become one row of numbers, whatever they stand for; a list of numbers (the cells of a picture)
+    becomes how often it holds each.  Abstains where the method does.
+    """
+
+    family: ClassVar[str] = "baseline"
+    of: ClassVar[type[Method]]
+    values: dict[str, list[int]]  # of each ragged input those that training holds, sorted: each is a feature
+
+    def represent(self, view: View) -> Inputs:
+        """The method's own arrays ``[samples, ...]`` (int, float or bool)."""
+        return self._method.represent(view)
+
+    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
+        """Bool ``[samples]``: as the method's own."""
+        asked: Any = getattr(self._method, "can_classify", None)
+        return np.asarray(asked(inputs)) if asked else super().can_classify(inputs)
+
+    def before_training(self, train: Part) -> None:
+        """The values that the lists hold."""
+        lists = {name: column for name, column in train.inputs.items() if isinstance(column, Ragged)}
+        self.values = {name: np.unique(column.values).tolist() for name, column in lists.items()}
+
+    def features(self, inputs: Inputs) -> Any:
+        """Float32 ``[samples, features]``, sparse where the method reads lists (int ``Ragged``)."""
+        from scipy import sparse
+
+        columns = [
+            _counts(values, np.array(self.values[name], np.int64))
+            if isinstance(values, Ragged)
+            else values.reshape(len(values), -1).astype(np.float32)
+            for name, values in sorted(inputs.items())
+        ]
+        return sparse.hstack(columns, format="csr") if any(map(sparse.issparse, columns)) else np.hstack(columns)
+
+    def estimator(self) -> Any:
+        """The forest of method ``forest`` at its defaults."""
+        from sklearn.ensemble import RandomForestClassifier
+
+        return RandomForestClassifier(300, class_weight="balanced", random_state=self.random_state)
+
+    def save_state(self, folder: Path) -> None:
+        """Write ``model.skops`` and ``values.json``."""
+        super().save_state(folder)
+        (folder / "values.json").write_text(json.dumps(self.values) + "\n")
+
+    def load_state(self, folder: Path) -> None:
+        """Read what :meth:`save_state` wrote."""
+        super().load_state(folder)
+        self.values = json.loads((folder / "values.json").read_text())
+
+    @property
+    def _method(self) -> Method:
+        return self.of(self.parameters, classes=self.classes, seed=self.seed)
+
+
+def _counts(lists: Ragged, values: NDArray[np.int64]) -> Any:
+    """How often each list holds each of the sorted ``values [N]``: sparse float32 ``[lists, N]``."""
+    from scipy import sparse
+
+    known = np.isin(lists.values, values)
+    places = (lists.rows[known], np.searchsorted(values, lists.values[known]))
+    return sparse.csr_matrix((np.ones(known.sum(), np.float32), places), shape=(len(lists), len(values)))
+
+
+FOREST_ON: Final = "forest-on:"  # and a method's name
+
+
+def forest_on(kind: type[Method]) -> type[ForestOn]:
+    """The class of the forest on what ``kind`` reads, with its parameters and presets; those of training do nothing."""
+    members = {
+        "name": f"{FOREST_ON}{kind.name}",
+        "of": kind,
+        "reference": "Random Forests, 2001, doi:10.1023/A:1010933404324",
+        "__doc__": f"Random forest on exactly what {kind.name} reads.",
+        **{name: getattr(kind, name) for name in ("reads", "presets", "tiny", "Parameters")},
+    }
+    return type("ForestOn", (ForestOn,), members)

@@ -214,7 +214,7 @@ class Network(nn.Module):
         return result
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Scalars of the last training batch: mean weights of the branches (Figs 9 and 10), share of padded packets.
+        """Of the last training batch, a scalar each: weights of the branches (Figs 9 and 10), share of padded packets.
 
         Batch normalisation takes in padded packets too, so its statistics depend on that share.
         """

@@ -202,7 +202,7 @@ def ceilings_of(
 
 def _as_it_is(method: str, pool: Pool) -> RunSpec:
     """A method with its default parameters, as a run would name it."""
-    source = None if method in registry.shipped() else registry.digest_of(method)
+    source = None if registry.is_shipped(method) else registry.digest_of(method)
     return RunSpec(method, pool.store.name, pool.task, source=source)
 
 

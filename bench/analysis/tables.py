@@ -31,7 +31,7 @@ from bench.runs.tracking import Record
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
 
-COLUMNS: Final = (*MACRO, "seconds")
+COLUMNS: Final = (*MACRO, "training_accuracy", "chosen_step", "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
 #: whole numbers
 COUNTS: Final = (
@@ -39,6 +39,7 @@ COUNTS: Final = (
     "training_samples",
     "model_parameters",
     "optimiser_steps",
+    "chosen_step",
     "samples_seen",
     "packets_read",
 )

@@ -36,7 +36,7 @@ def methods(name: str | None, as_json: bool) -> None:
     from bench.runs import registry
 
     if name is None:
-        text = columns([registry.summary(n) for n in registry.names()])
+        text = columns([*(registry.summary(n) for n in registry.names()), registry.FOREST_ON_ANY])
         emit(as_json, {"methods": [registry.describe(n).to_dict() for n in registry.names()]} if as_json else {}, text)
     else:
         method = registry.describe(name).to_dict()

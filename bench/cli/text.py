@@ -175,15 +175,15 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
     from bench.runs.run_labels import interval_meanings, interval_sign, remarks
 
     signs: list[str] = []
-    rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "seconds", "id")]
+    rows = [("run", "data set", "status", "accuracy", "macro F1", "95 % interval", "on training", "seconds", "id")]
     for outcome in outcomes:
         m, spec = outcome.metrics, outcome.spec
-        scores = ("", "", "")
+        scores = ("", "", "", "")
         if m:
             sign = interval_sign(m.get("interval_groups"))
             interval = f"{m['macro_f1_low']:.3f}-{m['macro_f1_high']:.3f} {sign}".rstrip()
             signs.append(sign)
-            scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval)
+            scores = (f"{m['accuracy']:.4f}", f"{m['macro_f1']:.4f}", interval, _on_training(m))
         asked = [f"{name}={value}" for name, value in spec.parameters.items()]
         limit = f"max_per_class={spec.split.max_per_class}"
         asked += [limit] if spec.split.max_per_class and limit not in spec.name else []  # under paper it is in the name
@@ -206,6 +206,13 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         for line in (*reason, *remarks(outcome.spec, outcome.metrics)):
             told.setdefault(line, []).append(outcome.spec.name)
     return "\n".join([columns(rows), *(_said_of(*one) for one in told.items()), *interval_meanings(signs)])
+
+
+def _on_training(metrics: Mapping[str, float]) -> str:
+    """Accuracy on training samples of what was kept, and after how many of the optimiser's steps that stood."""
+    accuracy = f"{metrics['training_accuracy']:.2f}" if "training_accuracy" in metrics else ""
+    steps = f" at {metrics['chosen_step']:.0f} of {metrics['optimiser_steps']:.0f}" if "chosen_step" in metrics else ""
+    return accuracy + steps
 
 
 def _said_of(line: str, names: Sequence[str]) -> str:

@@ -245,8 +245,8 @@ def title_of(spec: RunSpec) -> str:
 
 def code_of(spec: RunSpec) -> str:
     """Digest of the code that decides the run's result: the method's, and what an attempt imports."""
-    source = registry.describe(spec.method).source
-    return f"{code_digest(files=[source])}-{code_digest('bench.runs.attempt')}"
+    sources = registry.describe(spec.method).sources
+    return f"{code_digest(files=sources)}-{code_digest('bench.runs.attempt')}"
 
 
 def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:

@@ -13,7 +13,7 @@ from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import file_sha256, plain, read_json, write_json
 from bench.method import make_parameters
-from bench.runs.registry import Outline, describe, shipped
+from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
@@ -42,7 +42,7 @@ def expand(
     if settings.file is not None and len(outlines) != 1:
         raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
     parameters = {name: resolve(name, outlines, settings) for name in outlines}
-    sources = {name: None if name in shipped() else outline.digest for name, outline in outlines.items()}
+    sources = {name: None if is_shipped(name) else outline.digest for name, outline in outlines.items()}
     if split.path is not None:
         split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
     splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}

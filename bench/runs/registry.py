@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
+import bench.estimator
 import methods
 from bench.errors import InputError
+from bench.estimator import FOREST_ON
 from bench.method import Method, Range
 from bench.runs.declarations import NotPlain, SourceFile
 
@@ -43,7 +45,7 @@ class Outline:
     presets: Mapping[str, Mapping[str, Any]]
     Parameters: type  # equal to the method's own, but not the same class object
     origin: str  # where it is from, for tables: see `origin`
-    source: Path
+    sources: tuple[Path, ...]
     digest: str  # of the source file and of the methods that it is built from: SHA-256, 16 hex digits
 
     @property
@@ -66,6 +68,11 @@ def names() -> list[str]:
 def shipped() -> set[str]:
     """Names of the methods that come with the harness; nobody else can have them."""
     return {_name(path) for path in _files()}
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a method comes with the harness; a forest on the input of one that does is one, too."""
+    return name.removeprefix(FOREST_ON) in shipped()
 
 
 def is_file(name: str) -> bool:
@@ -108,12 +115,18 @@ def summary(name: str) -> tuple[str, str, str]:
     return name, source.constant(wanted, "family"), source.docstring(wanted).partition("\n")[0] + place
 
 
+#: how listings tell of the forests on what others read
+FOREST_ON_ANY: Final = (f"{FOREST_ON}METHOD", "baseline", "Random forest on exactly what a deep or graph method reads.")
+
+
 @functools.cache
 def describe(name: str) -> Outline:
     """The declarations of a method, read from its source where that is plain, else from the imported class.
 
     Raises :class:`InputError` for an unknown name and for a file that holds no method.
     """
+    if name.startswith(FOREST_ON):
+        return _forest_outline(describe(name.removeprefix(FOREST_ON)))
     path, wanted = _locate(name)
     source = SourceFile(path)
     wanted = wanted or source.method_class()
@@ -122,6 +135,27 @@ def describe(name: str) -> Outline:
     except NotPlain:
         declared = load(name)
     return outline_of(declared, path, source, wanted, origin(name))
+
+
+def _forest_outline(of: Outline) -> Outline:
+    """Of the forest on a method's input.  Raises :class:`InputError` for a method that makes no input for networks."""
+    name = f"{FOREST_ON}{of.name}"
+    if of.family not in ("deep", "graph"):
+        raise InputError(
+            "unknown-method",
+            f"{name}: {of.name} is of family {of.family}; name a deep or graph method",
+        )
+    return dataclasses.replace(
+        of,
+        name=name,
+        title=f"Random forest on exactly what {of.name} reads.",
+        reference="Random Forests, 2001, doi:10.1023/A:1010933404324",
+        family="baseline",
+        unit="session",
+        transductive=False,
+        deviations=(),
+        sources=(*of.sources, Path(bench.estimator.__file__)),
+    )
 
 
 def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origin: str = "") -> Outline:
@@ -142,13 +176,16 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origi
         presets=declared.presets,
         Parameters=declared.Parameters,
         origin=origin,
-        source=path,
+        sources=(path,),
         digest=_digest(path, source),
     )
 
 
 def load(name: str) -> type[Method]:
     """The class itself; imports its file and no other method.  Raises :class:`InputError` as `describe` does."""
+    if name.startswith(FOREST_ON):
+        describe(name)
+        return bench.estimator.forest_on(load(name.removeprefix(FOREST_ON)))
     path, wanted = _locate(name)
     try:
         if is_file(name):
@@ -210,7 +247,8 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _locate(name: str) -> tuple[Path, str | None]:
-    """A method's file and, where the name says it, its class."""
+    """A method's file and, where the name says it, its class; of a forest on another's input, that one's."""
+    name = name.removeprefix(FOREST_ON)
     if is_file(name):
         file, _, wanted = name.rpartition(":")
         if not Path(file).is_file():

@@ -6,7 +6,7 @@ from typing import Any, Final
 from bench.data.cards import card_names
 from bench.environment import CPU
 from bench.errors import InputError
-from bench.runs.registry import Outline, describe, file_origin, is_file, shipped
+from bench.runs.registry import Outline, describe, file_origin, is_file, is_shipped
 from bench.runs.tracking import Record
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
@@ -117,7 +117,7 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
 
 def is_baseline(method: str) -> bool:
     """Whether a method is a shipped one that any other has to beat, and need not fit; others cannot say so."""
-    return method in shipped() and describe(method).family == "baseline"
+    return is_shipped(method) and describe(method).family == "baseline"
 
 
 def outline_of(method: str) -> Outline | None:
@@ -140,7 +140,7 @@ def origin_of(record: Record) -> str:
     spec = record.spec
     if is_file(spec.method):
         return file_origin(spec.source)
-    return "" if spec.method in shipped() else record.origin
+    return "" if is_shipped(spec.method) else record.origin
 
 
 def is_reconstructed(deviations: Iterable[str]) -> bool:
@@ -196,11 +196,10 @@ def provenance(records: Iterable[Record]) -> list[str]:
         stores.setdefault(record.spec.dataset, set()).add(record.spec.store or "unknown")
     notes = store_notes(stores)
     foreign = dict.fromkeys(record.spec.method for record in records if not origin_of(record))
-    ours = shipped()
     notes += [
         f"method {name}: not a shipped one, its runs do not say of which package"
         for name in foreign
-        if name not in ours
+        if not is_shipped(name)
     ]
     return notes + unverified_note(sum(not record.verifiable for record in records), len(records))
 
