@@ -1,7 +1,9 @@
 """mini-FlowPic: the FlowPic of a session's first 15 seconds in 32 x 32 cells, and LeNet-5.
 
 E. Horowicz, T. Shapira, Y. Shavitt: "A few shots traffic classification with mini-FlowPic augmentations", ACM IMC
-2022, 647-654.  A. Finamore et al. replicated it (ACM IMC 2023), with the network that is built here.
+2022, 647-654.  A. Finamore et al. replicated it (ACM IMC 2023; code: tcbenchstack/tcbench, "replication" below), with
+the network that is built here.  The authors published a notebook of their contrastive learning alone
+(eyalho/mini-flowpic-traffic-classification): another LeNet, with tanh and mean pooling.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.training import SHARED, aggregate_packets
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
@@ -28,6 +30,20 @@ class Parameters(FlowPicParameters):
         32, "cells of the picture along size and along time, 32 to 1500", PAPER, (32, 64), allowed=COUNT
     )
     window: float = parameter(15.0, "seconds that a picture shows", PAPER, (15.0, 60.0), allowed=POSITIVE)
+    most_count: int = parameter(255, "packets of a cell at which its count is cut", PAPER, allowed=COUNT)
+    scaled: bool = parameter(
+        False, "divide counts by most_count, as the replication does", "authors' notebook", (False, True)
+    )
+    initial: str = parameter(
+        "he",
+        "initial weights: he (uniform, zero biases) or torch (its own)",
+        REPLICATION,
+        ("he", "torch"),
+        allowed=("he", "torch"),
+    )
+    spatial_dropout: bool = parameter(
+        True, "the dropout after the second convolution drops whole maps, not single values", REPLICATION, (True, False)
+    )
     dropout: float = parameter(
         0.25, "dropout after the second convolution", REPLICATION, Range(0.0, 0.5), allowed=SHARE
     )
@@ -40,11 +56,11 @@ class Parameters(FlowPicParameters):
         OURS,
         allowed=("undersample", "keep"),
     )
-    epochs: int = parameter(50, "passes over the training part, at most", OURS, allowed=COUNT)
+    epochs: int = parameter(50, "passes over the training part, at most", REPLICATION, allowed=COUNT)
     batch_size: int = parameter(32, "samples an optimiser step", PAPER, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", PAPER, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
     patience: int | None = parameter(
-        5, "epochs without a better validation before the end; none: all", OURS, allowed=COUNT
+        5, "epochs without a better validation before the end; none: all", REPLICATION, allowed=COUNT
     )
 
 
@@ -56,6 +72,7 @@ class MiniFlowPic(FlowPic):
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "one-way": {"direction": "up"},
+        "replication": {"scaled": True},
         "shared": {"packets": 16, **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
@@ -67,14 +84,25 @@ class MiniFlowPic(FlowPic):
     }
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
-        "the network is the replication's of 2023, begun with torch's own initial weights",
+        "the network and its initial weights are the replication's of 2023; its pictures run from 0 to 1 (scaled), "
+        "here from 0 to 255 as in the authors' notebook, which is of contrastive learning and of another LeNet",
+        "the replication's dropout before the last layer drops all features of half the samples (torch's Dropout1d "
+        "of a matrix); here single features, as in the paper",
         "no augmentation of pictures or flows: what the paper studies, not its classifier",
-        "all training sessions, not 100 flows a class (balance=undersample makes the classes equal)",
-        "packets over 1500 bytes fall in the last row, counts are not scaled (silent)",
+        "all training sessions, not 100 flows a class (balance=undersample makes the classes equal), of any size: the "
+        "notebook takes flows of more than 10 packets in their first 15 s",
+        "packets over 1500 bytes fall in the last row, as in the replication (the paper is silent)",
+        "counts over 255 are cut, as the paper says (in the authors' notebook they wrap before the cut)",
         "with several blocks, the loss is that of their mean log probability",
         "early stop after 5 epochs without a better validation macro-F1, whose epoch is kept; the paper watches the "
         "validation loss",
     )
+
+    def batch(self, rows: Inputs) -> dict[str, Tensor]:
+        """As :meth:`FlowPic.batch`, the counts cut at ``most_count``; 0 ... 1 if ``scaled``."""
+        p, tensors = self.parameters, super().batch(rows)
+        tensors["counts"] = tensors["counts"].clamp(max=p.most_count) / (p.most_count if p.scaled else 1)
+        return tensors
 
     def network(self) -> nn.Module:
         """A fresh :class:`LeNet`."""
@@ -94,7 +122,7 @@ class LeNet(nn.Module):
             nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5),
             nn.ReLU(),
-            nn.Dropout(settings.dropout),
+            nn.Dropout2d(settings.dropout) if settings.spatial_dropout else nn.Dropout(settings.dropout),
             nn.MaxPool2d(2),
             nn.Flatten(),
             nn.Linear(16 * side**2, 120),
@@ -104,6 +132,9 @@ class LeNet(nn.Module):
             nn.Dropout(settings.head_dropout),
             nn.Linear(84, classes),
         )
+        if settings.initial == "he":
+            for name, values in self.layers.named_parameters():
+                nn.init.zeros_(values) if name.endswith("bias") else nn.init.kaiming_uniform_(values)
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that ``FlowPic.batch`` describes."""

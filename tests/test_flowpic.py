@@ -215,6 +215,32 @@ def test_blocks_are_lifted_by_their_mean_log_probability(make_store, kind):
     assert torch.allclose(network(**batch), torch.stack(means), atol=1e-6)
 
 
+def test_mini_flowpic_cuts_its_counts_and_flowpic_does_not(make_store):
+    packets = [(0, 100, 1, 1)] * 300 + [(10**9, 1400, -1, 1)] * 51
+    inputs = {kind: make(kind).represent(view_of(make_store, [packets])) for kind in (FlowPic, MiniFlowPic)}
+    assert make().batch(inputs[FlowPic])["counts"].tolist() == [300, 51]
+    assert make(MiniFlowPic).batch(inputs[MiniFlowPic])["counts"].tolist() == [255, 51]
+    scaled = make(MiniFlowPic, scaled=True).batch(inputs[MiniFlowPic])
+    assert scaled["counts"].tolist() == [1, pytest.approx(0.2)]
+
+
+def test_mini_flowpic_begins_with_the_weights_of_the_replication():
+    for layer in make(MiniFlowPic).network().layers:
+        if hasattr(layer, "weight"):
+            bound = (6 / layer.weight[0].numel()) ** 0.5
+            assert (layer.bias == 0).all()
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+    assert (make(MiniFlowPic, initial="torch").network().layers[0].bias != 0).any()
+
+
+@pytest.mark.parametrize("spatial", [True, False])
+def test_spatial_dropout_drops_whole_maps(spatial):
+    dropout = make(MiniFlowPic, spatial_dropout=spatial, dropout=0.5).network().layers[5]
+    share = (dropout(torch.ones(50, 16, 10, 10)) == 0).float().mean((2, 3))
+    assert ((share == 0) | (share == 1)).all() == spatial
+    assert share.mean() == pytest.approx(0.5, abs=0.05)
+
+
 # --- training -------------------------------------------------------------------------------------------------
 
 
