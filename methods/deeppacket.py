@@ -41,7 +41,9 @@ DEVIATIONS: Final[tuple[str, ...]] = (
     "IPv6 with both addresses masked, IP options as they are, both within the first 1500 bytes (silent)",
     "a UDP header behind AH or an IPv6 extension header is not lengthened",
     "a session's answer is the mean log probability of its packets, or their vote (the paper has no sessions)",
-    "under-sampling to the smallest class, on training packets alone (paper: until relatively balanced, part unsaid)",
+    "under-sampling to at most three times the smallest class, on training packets alone (paper: until relatively "
+    "balanced, part unsaid)",
+    "weights begin as in the authors' framework, Keras (Glorot, zero biases; silent)",
     "batches of 256 packets, step size 1e-3, dropout after each hidden layer's ReLU, end after 5 epochs without "
     "gain (silent)",
     "the best epoch by validation macro-F1 of sessions; the paper stops by validation loss",
@@ -57,9 +59,16 @@ class PacketParameters(TrainingParameters):
     mask_ports: bool = parameter(False, "hide ports, and with them what tells DNS", "pre-processing")
     balance: str = parameter(
         "undersample",
-        "training packets: undersample to the smallest class, or keep",
+        "training packets: undersample (at most balance_ratio times the smallest class) or keep",
         "pre-processing",
         allowed=("undersample", "keep"),
+    )
+    balance_ratio: float = parameter(
+        3.0,
+        "the most packets of a class that are trained on, as a multiple of the smallest class's; at least 1",
+        "our choice",
+        (1.0, 3.0, 10.0),
+        allowed=POSITIVE,
     )
     aggregate: str = parameter(
         "mean",
@@ -83,6 +92,10 @@ class PacketParameters(TrainingParameters):
         if self.bytes < HEADERS:
             raise InputError(
                 "bad-parameter", f"parameter bytes={self.bytes}: shorter than the headers; take {HEADERS} or more"
+            )
+        if self.balance_ratio < 1:
+            raise InputError(
+                "bad-parameter", f"parameter balance_ratio={self.balance_ratio}: below 1; 1 makes the classes equal"
             )
 
 
@@ -138,7 +151,8 @@ class DeepPacket(PacketMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
-        "batch normalisation after each convolution, before its ReLU (used in the paper, place silent)",
+        "batch normalisation after each convolution, before its ReLU (used in the paper, place silent), with torch's "
+        "constants",
         "the paper chose kernels and strides on its test set, 116 models; they are kept as they are",
     )
 
@@ -157,10 +171,9 @@ class DeepPacket(PacketMethod):
         return {"bytes": packets, "eligible": eligible}
 
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-        """The packets to train on: all, or of each class as many as the smallest has."""
-        return (
-            undersample(labels, draw) if self.parameters.balance == "undersample" else super().sample_rows(labels, draw)
-        )
+        """The packets to train on: all, or of each class at most ``balance_ratio`` times what the smallest has."""
+        p = self.parameters
+        return undersample(labels, draw, p.balance_ratio) if p.balance == "undersample" else np.arange(len(labels))
 
     def network(self) -> nn.Module:
         """A fresh :class:`PacketNetwork` over the convolutions."""
@@ -201,12 +214,21 @@ def convolutions(settings: Parameters, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
 
+def glorot(network: nn.Module) -> nn.Module:
+    """The network, its linear and convolutional layers begun as Keras begins them: Glorot's weights, zero biases."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return network
+
+
 class PacketNetwork(nn.Module):
     """A classifier of packets, ``body``, whose answers are lifted to sessions."""
 
     def __init__(self, body: nn.Module, aggregate: str) -> None:
         super().__init__()
-        self.body = body
+        self.body = glorot(body)
         self.aggregate = aggregate
 
     def forward(self, bytes: Tensor, eligible: Tensor) -> Tensor:

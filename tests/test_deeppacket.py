@@ -43,7 +43,9 @@ def test_lengths_behind_the_convolutions():
     assert make(DeepPacket, **DeepPacket.presets["applications"]).parameters.pooled == 247
 
 
-@pytest.mark.parametrize("values", [{"bytes": 27}, {"bytes": 28, "first_kernel": 28}, {"aggregate": "sum"}])
+@pytest.mark.parametrize(
+    "values", [{"bytes": 27}, {"bytes": 28, "first_kernel": 28}, {"aggregate": "sum"}, {"balance_ratio": 0.9}]
+)
 def test_parameters_out_of_range_are_bad_input(values):
     with refused("bad-parameter", f"{next(iter(values))}="):
         make(DeepPacket, **values)
@@ -192,6 +194,18 @@ def test_the_convolutions_give_logits_for_every_option(values):
     assert [layer.p for layer in body if isinstance(layer, torch.nn.Dropout)] == [settings.dropout] * 3
 
 
+@pytest.mark.parametrize("method", [DeepPacket, DeepPacketSae])
+def test_weights_begin_as_in_keras(method):
+    for layer in make(method).network().modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d):
+            taps = layer.weight[0, 0].numel()
+            bound = (6 / (taps * sum(layer.weight.shape[:2]))) ** 0.5
+            assert (layer.bias == 0).all()
+            assert 0.9 * bound < layer.weight.abs().max() <= bound
+        elif isinstance(layer, torch.nn.BatchNorm1d):
+            assert (layer.weight == 1).all()
+
+
 class Echo(torch.nn.Module):
     """Packets' first bytes as logits."""
 
@@ -256,7 +270,9 @@ def test_only_training_packets_are_under_sampled():
     method, draw = make(DeepPacket), np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [50, 7, 20])
     rows = method.sample_rows(labels, draw)
-    assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
+    assert np.bincount(labels[rows]).tolist() == [21, 7, 20]  # at most three times the smallest class
+    equal = make(DeepPacket, balance_ratio=1).sample_rows(labels, draw)
+    assert np.bincount(labels[equal]).tolist() == [7, 7, 7]
     assert make(DeepPacket, balance="keep").sample_rows(labels, draw).tolist() == list(range(77))
 
     class Watching(DeepPacket):
@@ -270,7 +286,7 @@ def test_only_training_packets_are_under_sampled():
     packets = np.random.default_rng(1).integers(1, 256, (77, 3, 64), dtype=np.uint8)
     part = Part({"bytes": packets, "eligible": np.ones((77, 3), bool)}, labels)
     fit = make(Watching, **SMALL).fit(part, part, Monitor())
-    assert fit.trained == [21, 21, 21] and fit.validated == 77  # three packets a session; validation is whole
+    assert fit.trained == [63, 21, 60] and fit.validated == 77  # three packets a session; validation is whole
 
 
 # --- pre-training ---------------------------------------------------------------------------------------------
