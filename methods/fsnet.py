@@ -1,7 +1,7 @@
 """FS-Net: a recurrent encoder reads a flow's packet lengths, a decoder writes them down again, both are classified.
 
 C. Liu, L. He, G. Xiong, Z. Cao, Z. Li: "FS-Net: A Flow Sequence Network For Encrypted Traffic Classification", IEEE
-INFOCOM 2019, 1171-1179.
+INFOCOM 2019, 1171-1179.  "Code" below is the authors' own (WSPTTH/FS-Net, 2020), not one of its later copies.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class FSNet(TorchMethod):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "code": {
             "packets": 200,
-            "longest": 1000,
+            "longest": 5000,
             "embedding": 16,
             "head": "plain",
             "alpha": 0.5,
@@ -94,16 +94,20 @@ class FSNet(TorchMethod):
     clip_norm: ClassVar[float | None] = 5.0  # the authors' code
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
-        "bytes of the IP packet up to 1500, where the code cuts at 1000 (preset code)",
-        "longer sessions are cut at 100 packets (preset code: 200); the code drops those over 200 in training",
+        "bytes of the IP packet up to 1500 (preset code: 5000); the code begins with sequences of lengths, read "
+        "elsewhere: its README's example (2920, 167, 51, 78, 968, 38) is neither of frames nor of IP packets",
+        "longer sessions are cut at 100 packets (preset code: 200); the code drops flows over 200 packets in training "
+        "and over 2,000 in tests",
         "sessions of one packet are kept; the code drops them",
         "the head's hidden layers have 256 and 128 features (not in what is public)",
-        "GRUs start from zero; the code learns their first states",
-        "dropout on embedded lengths, between GRU layers and after the head's hidden layers (place differs in ports)",
-        "the learning rate is constant: the code works out a decay but hands Adam the constant rate",
-        "30 epochs; the code trains for tens of thousands of steps and keeps the last",
-        "reconstruction is part of the loss in preset code too: one public copy of the code adds it, a later revision "
-        "of that copy returns before it does",
+        "GRUs start from zero and end with the flow; the code learns their first states, and its CuDNN layers (the "
+        "default) read a batch's padding, too",
+        "dropout on embedded lengths, between GRU layers and after the head's hidden layers, in training alone; the "
+        "code has none between layers, and asks a TensorFlow variable in Python whether it trains, so that it seems "
+        "to drop in tests, too",
+        "the learning rate is constant, as in effect in the code: it works out a decay (half every two passes) but "
+        "hands Adam the constant rate",
+        "30 epochs; the code makes 120,000 steps and keeps the last",
         "epoch chosen by validation macro-F1 (silent)",
     )
 

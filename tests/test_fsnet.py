@@ -60,7 +60,16 @@ def test_parameter_counts_are_those_of_the_specification():
     assert parameters_of(network.words) == 259_680
     assert parameters_of(network.classifier) == 558_988
     assert parameters_of(make(head="plain").network()) == 2_001_772
-    assert parameters_of(make(**FSNet.presets["code"]).network()) == 1_674_808
+    assert parameters_of(make(**FSNet.presets["code"]).network()) == 2_254_808
+
+
+def test_preset_code_tells_a_frame_of_1500_bytes_from_one_of_1001(make_store):
+    """The authors' own repository cuts lengths at 5000; later copies of it cut at 1000."""
+    sessions = [[(1001, 1, 1), (1500, -1, 1), (2920, -1, 1), (9000, -1, 1)]]
+    method = make(**FSNet.presets["code"])
+    words = method.represent(view_of(make_store, sessions))["words"]
+    assert words[0, 1:6].tolist() == [1004, 1503, 2923, 5003, END]
+    assert method.parameters.vocabulary == 5004
 
 
 @pytest.mark.parametrize("values", [{"head": "gate"}, {"alpha": -1.0}, {"dropout": 1.0}, {"layers": 0}])
