@@ -15,7 +15,7 @@ from torch import nn
 from bench.errors import InputError
 from bench.method import COUNT, parameter
 from bench.training import SHARED
-from methods.wang1d import DEVIATIONS, Network, Wang1D, head, pooled
+from methods.wang1d import ADAM, DEVIATIONS, Network, Wang1D, head, pooled
 from methods.wang1d import Parameters as Wang1DParameters
 
 
@@ -46,12 +46,10 @@ class Wang2D(Wang1D):
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "l7": {"layers": "payload"},
-        "shared": {"packets": 16, "mask_ports": True, **SHARED},
+        "adam": ADAM,
+        "shared": {"packets": 16, "mask_ports": True, **ADAM, **SHARED},
     }
-    deviations: ClassVar[tuple[str, ...]] = (
-        *DEVIATIONS,
-        "40 epochs, as the other paper of the same authors says; the code takes a fixed number of steps",
-    )
+    deviations: ClassVar[tuple[str, ...]] = DEVIATIONS
     tiny: ClassVar[Mapping[str, Any]] = {**Wang1D.tiny, "bytes": 36, "kernel": 5, "hidden": 128, "dropout": 0.1}
 
     def network(self) -> nn.Module:

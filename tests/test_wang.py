@@ -10,12 +10,13 @@ from refusals import refused
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import View
 from bench.schema import Samples
+from bench.training import SHARED
 from methods.wang1d import Wang1D, pooled, pooling
 from methods.wang2d import Wang2D
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 TCP, UDP = 6, 17
-SMALL = {"bytes": 36, "kernel": 3, "hidden": 32, "batch_size": 8}
+SMALL = {"bytes": 36, "kernel": 3, "hidden": 32, "batch_size": 8, "steps": None}
 
 
 def make(method, classes=3, seed=0, **values):
@@ -228,6 +229,15 @@ def test_it_learns_and_abstains_from_sessions_without_bytes(method, values):
     found = method.fit(part, part, Monitor()).predict_proba(part.inputs)
     assert np.isnan(found[4]).all()
     assert (np.delete(found, 4, axis=0).argmax(1) == np.delete(part.labels, 4)).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", [Wang1D, Wang2D])
+def test_the_budget_is_that_of_the_code_and_adam_has_its_own(method):
+    assert make(method).parameters.steps_an_epoch(986) == 500  # 40 times: 20,000 steps, whatever the data
+    adam = make(method, **method.presets["adam"]).parameters
+    assert (adam.optimiser, adam.learning_rate, adam.steps_an_epoch(986)) == ("adam", 1e-3, 20)  # passes
+    shared = make(method, **method.presets["shared"]).parameters
+    assert (shared.optimiser, shared.learning_rate, shared.steps) == ("adam", 1e-3, SHARED["steps"])
 
 
 def test_a_default_step_is_that_of_the_code():
