@@ -63,7 +63,10 @@ class Parameters(TrainingParameters):
     head_dropout: float = parameter(
         0.5, "dropout on the head's hidden layer", CODE, Range(0.0, 0.6, step=0.1), allowed=SHARE
     )
-    epochs: int = parameter(40, "passes over the training part", CODE, allowed=COUNT)
+    epochs: int = parameter(40, "parts of the steps, or passes over the training part", CODE, allowed=COUNT)
+    steps: int | None = parameter(
+        400, "optimiser steps, ten an epoch in the code; none: as the epochs' passes take", CODE, allowed=COUNT
+    )
     batch_size: int = parameter(128, "samples an optimiser step", CODE, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", CODE, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
 
@@ -100,6 +103,7 @@ class FlowPic(TorchMethod):
         "batch_size": 8,
         "learning_rate": 3e-3,
         "epochs": 15,
+        "steps": None,
     }
     scoring_batch: ClassVar[int] = 64  # maps of 0.9 MB a picture after the first convolution
     deviations: ClassVar[tuple[str, ...]] = (
@@ -109,11 +113,12 @@ class FlowPic(TorchMethod):
         "packets over 1500 bytes fall in the last row; the code leaves them out",
         "with several blocks, the loss is that of their mean log probability; in the paper each is a sample",
         "split by the harness, so that no session is on both sides: the paper splits 60 s pictures at random",
-        "under-sampling to the smallest class (its size in the paper is silent), drawn once a fit",
+        "under-sampling to the smallest class, drawn once a fit (its size in the paper is silent; the code thins a "
+        "large class to some 2,000 pictures)",
         "the convolutions are padded by 3 cells a side; the code's framework pads 2 before and 3 after",
         "resolutions below 89 have convolutions of stride 2: stride 5 leaves nothing of them",
         "weights begin as in the code's framework (Glorot, zero biases)",
-        "epoch chosen by validation macro-F1 (silent)",
+        "epoch chosen by validation macro-F1; the code reports its last, and saves those of best loss and accuracy",
     )
 
     def represent(self, view: View) -> Inputs:

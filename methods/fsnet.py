@@ -78,6 +78,8 @@ class FSNet(TorchMethod):
             "alpha": 0.5,
             "dropout": 0.2,
             "learning_rate": 1e-3,
+            "steps": 120_000,
+            "epochs": 24,  # the code tests every 5,000 steps
         },
         "signed": {"signed": True},
         "shared": {"packets": 16, **SHARED},
@@ -107,7 +109,7 @@ class FSNet(TorchMethod):
         "to drop in tests, too",
         "the learning rate is constant, as in effect in the code: it works out a decay (half every two passes) but "
         "hands Adam the constant rate",
-        "30 epochs; the code makes 120,000 steps and keeps the last",
+        "30 epochs; the code makes 120,000 steps (preset code) and keeps the last",
         "epoch chosen by validation macro-F1 (silent)",
     )
 

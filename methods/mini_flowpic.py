@@ -57,6 +57,7 @@ class Parameters(FlowPicParameters):
         allowed=("undersample", "keep"),
     )
     epochs: int = parameter(50, "passes over the training part, at most", REPLICATION, allowed=COUNT)
+    steps: int | None = parameter(None, "optimiser steps; none: as the epochs' passes take", REPLICATION, allowed=COUNT)
     batch_size: int = parameter(32, "samples an optimiser step", PAPER, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", PAPER, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
     patience: int | None = parameter(

@@ -277,6 +277,11 @@ def test_a_session_without_a_packet_in_its_pictures_is_an_abstention(make_store)
         small(direction="down").fit(part_of(make_store, method, sessions[2:4], [0, 1]), part, Monitor())
 
 
+def test_an_epoch_of_flowpic_is_ten_steps_as_in_the_code():
+    assert make().parameters.steps_an_epoch(3350) == 10
+    assert make(MiniFlowPic).parameters.steps_an_epoch(640) == 20  # passes
+
+
 def test_training_takes_as_many_of_each_class_as_of_the_smallest():
     labels = np.repeat([0, 1, 2], [50, 7, 20])
     rows = make().sample_rows(labels, np.random.default_rng(0))

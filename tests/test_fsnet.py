@@ -70,6 +70,7 @@ def test_preset_code_tells_a_frame_of_1500_bytes_from_one_of_1001(make_store):
     words = method.represent(view_of(make_store, sessions))["words"]
     assert words[0, 1:6].tolist() == [1004, 1503, 2923, 5003, END]
     assert method.parameters.vocabulary == 5004
+    assert method.parameters.steps_an_epoch(100) == 5000
 
 
 @pytest.mark.parametrize("values", [{"head": "gate"}, {"alpha": -1.0}, {"dropout": 1.0}, {"layers": 0}])
