@@ -24,6 +24,7 @@ from bench.readers import View
 from bench.training import SHARED, TorchMethod, TrainingParameters
 
 LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
+PIXELS = 1 << 14  # whose maps are made at a time
 
 
 @dataclass(frozen=True)
@@ -283,24 +284,39 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor | None, outputs: int | None = None) -> Tensor:
         """Tokens ``[samples, tokens, width]``; ``outputs`` asks for the first tokens alone, which saves the rest."""
-        query, key, value = self._projected(tokens, outputs)
-        attended = F.scaled_dot_product_attention(query, key, value, mask).transpose(1, 2).flatten(2)
+        normed = self.attention_norm(tokens)
+        attended = self._attended(normed, mask) if outputs is None else self._attended_by(normed, mask, outputs)
         tokens = tokens[:, :outputs] + self.dropout(self.out(attended))
         result: Tensor = tokens + self.feedforward(tokens)
         return result
 
     def weights(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Attention ``[samples, tokens, tokens]``, mean over heads; :meth:`forward` has none of it at hand."""
-        query, key, _ = self._projected(tokens, None)
+        query, key, _ = self._projected(self.attention_norm(tokens))
         scores = query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         return scores.softmax(3).mean(1)
 
-    def _projected(self, tokens: Tensor, outputs: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, ``[samples, heads, tokens, head width]``; queries of the first ``outputs`` tokens."""
-        normed = self.attention_norm(tokens)
-        query = self.query(normed[:, :outputs]).unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _attended(self, normed: Tensor, mask: Tensor | None) -> Tensor:
+        """What every token gets of the others, ``[samples, tokens, heads * head width]``."""
+        return F.scaled_dot_product_attention(*self._projected(normed), mask).transpose(1, 2).flatten(2)
+
+    def _attended_by(self, normed: Tensor, mask: Tensor | None, first: int) -> Tensor:
+        """The same for the first tokens alone, where no token needs a key and a value of its own.
+
+        ``q . (K x) = (K' q) . x`` and ``sum a (V x) = V (sum a x)``: queries and sums are projected instead.
+        """
+        query = self.query(normed[:, :first]).unflatten(2, (self.heads, -1))
+        key, value = self.key_value.weight.unflatten(0, (2, self.heads, -1))
+        asked = torch.einsum("nohd,hdw->nhow", query, key).flatten(1, 2)[:, None]
+        shared = normed[:, None]
+        seen = F.scaled_dot_product_attention(asked, shared, shared, mask, scale=query.shape[3] ** -0.5)
+        return torch.einsum("nhow,hdw->nohd", seen[:, 0].unflatten(1, (self.heads, first)), value).flatten(2)
+
+    def _projected(self, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, ``[samples, heads, tokens, head width]``."""
+        query = self.query(normed).unflatten(2, (self.heads, -1)).transpose(1, 2)
         key, value = self.key_value(normed).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return query, key, value
 
@@ -350,12 +366,82 @@ class ResAtConv(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps ``[images, map channels, side, side]`` of images ``[images, inputs, side, side]``."""
+        if isinstance(self.activation, nn.Identity):
+            with torch.autocast(images.device.type, enabled=False):
+                return self._linear(images.to(self.project.weight))
         maps = self.activation(self.norm(self.convolution(images))).flatten(2)
         weights = self.combine(self.average(maps.mean(2)) + self.maximum(maps.max(2).values))
         # project(w * F + F), with the scale put into the projection: spares a pass over the maps
         kernel = self.project.weight * (1 + weights)[:, None]
         result: Tensor = torch.baddbmm(self.project.bias[:, None], kernel, maps).unflatten(2, images.shape[2:])
         return result
+
+    def _linear(self, images: Tensor) -> Tensor:
+        """The same without an activation: everything but the maximum is linear in the patches, so no map is kept."""
+        patches = patches_of(images)
+        kernel = self._folded(patches)
+        rows = patches.unflatten(1, (len(images), -1))
+        # the gradient of a maximum reaches the pixel that has it and no other
+        highest = patches[:, winners(patches.detach(), kernel.detach(), len(images))]
+        weights = self.combine(self.average(rows.mean(2).T @ kernel) + self.maximum((highest * kernel[:, None]).sum(0)))
+        kernels = (self.project.weight * (1 + weights)[:, None]) @ kernel.T
+        maps = torch.baddbmm(self.project.bias[:, None], kernels, rows.transpose(0, 1))
+        result: Tensor = maps.unflatten(2, images.shape[2:])
+        return result
+
+    def _folded(self, patches: Tensor) -> Tensor:
+        """Convolution and norm as one product: ``[9 * inputs + 1, channels]``, the last row for the patches' one.
+
+        In training, mean and variance of each channel follow from mean and covariance of ``patches``.
+        """
+        norm, weight, bias = self.norm, self.convolution.weight.flatten(1), cast(Tensor, self.convolution.bias)
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        if self.training:
+            middle = patches[:-1].mean(1)
+            centred = patches[:-1] - middle[:, None]
+            covariance = centred @ centred.T / patches.shape[1]
+            mean = weight @ middle + bias
+            variance = (weight @ covariance * weight).sum(1).clamp(min=0)
+            self._track(mean.detach(), variance.detach(), patches.shape[1])
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        offset = (bias - mean) * scale + norm.bias
+        return torch.cat([weight.T * scale, offset[None]])
+
+    def _track(self, mean: Tensor, variance: Tensor, pixels: int) -> None:
+        """Move the running statistics as :class:`nn.BatchNorm2d` does; its running variance is the unbiased one."""
+        norm = self.norm
+        cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
+        cast(Tensor, norm.running_var).lerp_(variance * (pixels / (pixels - 1)), cast(float, norm.momentum))
+        cast(Tensor, norm.num_batches_tracked).add_(1)
+
+
+def patches_of(images: Tensor) -> Tensor:
+    """What a 3x3 convolution sees at each pixel: ``[9 * inputs + 1, images * side * side]``, the last row ones."""
+    side = images.shape[2]
+    padded = F.pad(images, (1, 1, 1, 1)).transpose(0, 1)
+    shifted = [padded[..., i : i + side, j : j + side] for i in range(3) for j in range(3)]
+    taps = torch.stack(shifted, dim=1).flatten(0, 1).flatten(1)
+    return torch.cat([taps, taps.new_ones(1, taps.shape[1])])
+
+
+def winners(patches: Tensor, kernel: Tensor, images: int) -> Tensor:
+    """The pixel where each image's map is highest, int64 ``[images, channels]``, counted through all images.
+
+    ``patches [taps, images * pixels]`` and ``kernel [taps, channels]`` without gradients.  The maps are made for a few
+    images at a time, which stay in the cache.
+    """
+    pixels = patches.shape[1] // images
+    side, size = math.isqrt(pixels), pixels * max(1, PIXELS // pixels)
+    channel = torch.arange(kernel.shape[1], device=patches.device)
+    found = []
+    for some in patches.split(size, dim=1):
+        maps = (some.T @ kernel).unflatten(0, (-1, side, side))
+        image = torch.arange(len(maps), device=patches.device)[:, None]
+        row = maps.amax(2).max(1).indices  # the row first: `max` is slow along an axis that is not the last
+        column = maps[image, row, :, channel].max(2).indices
+        found.append(row * side + column)
+    first = torch.arange(images, device=patches.device)[:, None] * pixels
+    return torch.cat(found) + first
 
 
 class Gate(nn.Module):

@@ -1,5 +1,6 @@
 """ATVITSC against the paper: sizes, the tiling, the gate, each ablation."""
 
+import copy
 import math
 
 import numpy as np
@@ -9,7 +10,18 @@ from refusals import refused
 from torch.nn import functional as F
 
 from bench.method import Monitor, Part, make_parameters
-from methods.atvitsc import Atvitsc, Gate, Network, PacketVisionTransformer, Parameters, ResAtConv, sinusoids
+from methods import atvitsc
+from methods.atvitsc import (
+    Atvitsc,
+    Gate,
+    Network,
+    PacketVisionTransformer,
+    Parameters,
+    ResAtConv,
+    patches_of,
+    sinusoids,
+    winners,
+)
 
 
 def network(classes=12, seed=0, **values):
@@ -126,6 +138,20 @@ def test_computing_the_class_token_alone_changes_nothing():
         assert torch.allclose(layer(tokens, None)[:, :1], layer(tokens, None, outputs=1), atol=1e-5)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_layer_of_the_first_tokens_has_the_gradients_of_the_whole_one(outputs):
+    layer = small().double().eval().pvt.encoder[0]
+    tokens = torch.randn(3, 5, 32, dtype=torch.double)
+    mask = torch.ones(3, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    slope = torch.randn(3, outputs, 32, dtype=torch.double)
+    for hidden in (None, mask):
+        whole = answer_and_gradients(lambda x, m=hidden: layer(x, m)[:, :outputs], layer, tokens, slope)
+        alone = answer_and_gradients(lambda x, m=hidden: layer(x, m, outputs=outputs), layer, tokens, slope)
+        for name, values in whole.items():
+            assert torch.allclose(alone[name], values, rtol=1e-9, atol=1e-9), name
+
+
 def test_attention_is_that_of_the_equations():
     layer = small().eval().pvt.encoder[0]
     tokens = torch.randn(2, 5, 32)
@@ -175,15 +201,88 @@ def test_mask_padding_hides_empty_packets_from_attention():
         assert same == masked
 
 
-def test_resatconv_is_the_formula():
-    torch.manual_seed(1)
-    block = ResAtConv(1, Parameters(channels=8, map_channels=2))
-    images = torch.rand(10, 1, 8, 8)
+def literal_block(block, images):
+    """ResAtConv with every map written out (III-C-1)."""
     maps = block.norm(block.convolution(images))
     g, q = maps.mean((2, 3)), maps.amax((2, 3))
     weights = block.combine(block.average(g) + block.maximum(q))[:, :, None, None]
-    literal = F.conv2d(weights * maps + maps, block.project.weight[:, :, None, None], block.project.bias)
-    assert torch.allclose(block(images), literal, atol=1e-5)
+    return F.conv2d(weights * maps + maps, block.project.weight[:, :, None, None], block.project.bias)
+
+
+def block_of(inputs, **values):
+    """A block of double precision, as rounding would hide small faults, whose norm has scales of both signs."""
+    block = ResAtConv(inputs, Parameters(**{"channels": 8, "map_channels": 2} | values)).double()
+    with torch.no_grad():
+        block.norm.weight.copy_(torch.linspace(-1.5, 1.5, 8))
+        block.norm.bias.normal_()
+    return block
+
+
+def answer_and_gradients(forward, block, images, slope):
+    """What came of a step: the answer, the images' gradient, those of the weights, the norm's statistics."""
+    images = images.clone().requires_grad_()
+    block.zero_grad()
+    answer = forward(images)
+    (answer * slope).sum().backward()
+    gradients = {name: weights.grad.clone() for name, weights in block.named_parameters()}
+    statistics = {name: values.clone() for name, values in block.named_buffers()}
+    return {"answer": answer.detach(), "images": images.grad, **gradients, **statistics}
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_folded_block_is_the_formula(monkeypatch, inputs, training):
+    torch.manual_seed(1)
+    monkeypatch.setattr(atvitsc, "PIXELS", 200)  # three images at a time, and one at last
+    block = block_of(inputs)
+    other = copy.deepcopy(block)
+    slope = torch.randn(10, 2, 8, 8, dtype=torch.double)
+    for _ in range(2):  # the second time from running statistics that have moved
+        images = torch.rand(10, inputs, 8, 8, dtype=torch.double) * 3 + 1
+        block.train(), other.train()
+        block(images), literal_block(other, images)
+    for one in (block, other):
+        one.train(training)
+    made = answer_and_gradients(block, block, images, slope)
+    expected = answer_and_gradients(lambda x: literal_block(other, x), other, images, slope)
+    assert made.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.allclose(made[name], values, rtol=1e-9, atol=1e-9), name
+
+
+def test_the_folded_block_is_exact_enough_in_float32():
+    torch.manual_seed(1)
+    block = block_of(1).float()
+    images = torch.rand(64, 1, 16, 16) * 0.01 + 0.5  # a spread that is small beside the mean
+    other = copy.deepcopy(block).double()
+    exact = literal_block(other, images.double())
+    assert torch.allclose(block(images).double(), exact, atol=2e-4)
+    assert torch.allclose(block.norm.running_var.double(), other.norm.running_var, rtol=1e-5)
+
+
+def test_an_empty_image_has_one_winner_a_map():
+    block = block_of(1)
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.double)
+    images[0] = torch.rand(8, 8)
+    patches = patches_of(images)
+    found = winners(patches, torch.randn(10, 8, dtype=torch.double), 4)
+    assert found.shape == (4, 8) and (found // 64 == torch.arange(4)[:, None]).all()
+    assert block(images).isfinite().all()
+
+
+def test_the_folded_block_keeps_no_map():
+    block = ResAtConv(1, Parameters(channels=64))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        block(torch.rand(8, 1, 16, 16))
+    assert max(kept) < 8 * 16 * 16 * 64 / 4
+
+
+def test_the_folded_block_takes_no_part_in_mixed_precision():
+    block, images = ResAtConv(1, Parameters()).eval(), torch.rand(4, 1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = block(images)
+    assert mixed.dtype == torch.float32 and torch.equal(mixed, block(images))
 
 
 def test_read_outs():
