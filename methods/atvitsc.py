@@ -24,7 +24,7 @@ from bench.readers import View
 from bench.training import SHARED, TorchMethod, TrainingParameters
 
 LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
-PIXELS = 1 << 14  # whose maps are made at a time
+PIXELS = 1 << 13  # whose maps are made at a time
 
 
 @dataclass(frozen=True)
@@ -431,11 +431,12 @@ def winners(patches: Tensor, kernel: Tensor, images: int) -> Tensor:
     images at a time, which stay in the cache.
     """
     pixels = patches.shape[1] // images
-    side, size = math.isqrt(pixels), pixels * max(1, PIXELS // pixels)
+    side, size = math.isqrt(pixels), pixels * min(images, max(1, PIXELS // pixels))
     channel = torch.arange(kernel.shape[1], device=patches.device)
+    space = patches.new_empty(size, kernel.shape[1])  # one for all: fresh memory costs as much as the product
     found = []
     for some in patches.split(size, dim=1):
-        maps = (some.T @ kernel).unflatten(0, (-1, side, side))
+        maps = torch.mm(some.T, kernel, out=space[: some.shape[1]]).unflatten(0, (-1, side, side))
         image = torch.arange(len(maps), device=patches.device)[:, None]
         row = maps.amax(2).max(1).indices  # the row first: `max` is slow along an axis that is not the last
         column = maps[image, row, :, channel].max(2).indices
