@@ -1,12 +1,19 @@
 """What graph methods share: networks of torch-geometric layers, a normalisation for weights used in rounds."""
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.training import TorchMethod
+from bench.method import Part, take
+from bench.training import TorchMethod, batches
+
+#: training samples from which norms' statistics are estimated: 16 batches of 128 leave a mean little to gain
+ESTIMATED: Final = 2_000
 
 
 class GraphMethod(TorchMethod):
@@ -18,34 +25,61 @@ class GraphMethod(TorchMethod):
 
     family: ClassVar[str] = "graph"
 
+    def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Statistics of all norms from the rows trained on, in batches as in training; at most `ESTIMATED` of them."""
+        if any(isinstance(module, RoundNorm) for module in network.modules()):
+            drawn = np.random.default_rng((self.seed, 1)).permutation(np.sort(rows))[:ESTIMATED]
+            with self.precision():
+                some = batches(drawn, self.parameters.batch_size)
+                estimate_statistics(network, (self.batch(take(train.inputs, batch)) for batch in some))
+
 
 class RoundNorm(nn.Module):
     """Batch normalisation inside weights that are used several times in one pass: statistics for every round.
 
-    Scale and shift are those of the weights.  The sums of a graph grow from round to round, so one running mean of all
-    rounds would fit none.  The running statistics begin as the first batch's and not at 0 and 1, from which they
-    would need some fifty steps to depart.  A batch of one row or none is normalised by them in training too.
+    Scale and shift are those of the weights.  The sums of a graph grow from round to round, so one mean of all rounds
+    would fit none.  Training uses each batch's own statistics and learns none: those of evaluation are estimated
+    afterwards (:func:`estimate_statistics`), for weights that stand still.  A batch of one row or none, which has no
+    variance, is normalised by them in training too.
     """
 
     mean: Tensor
     variance: Tensor
     round = 0  # see `start_round`
+    batches: list[int] | None = None  # of each round, while statistics are estimated
 
     def __init__(self, width: int, rounds: int = 1) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(rounds, width))
         self.register_buffer("variance", torch.ones(rounds, width))
-        self.batches = [0] * rounds
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows ``[N, width]``, normalised."""
-        learn, momentum = self.training and len(rows) > 1, 0.0
-        if learn:
+        own = self.training and len(rows) > 1
+        momentum = 0.0
+        if own and self.batches is not None:
             self.batches[self.round] += 1
-            momentum = max(0.1, 1 / self.batches[self.round])
+            momentum = 1 / self.batches[self.round]  # the running mean is then that of all batches
         running = self.mean[self.round], self.variance[self.round]
-        return F.batch_norm(rows, *running, self.weight, self.bias, learn, momentum)
+        return F.batch_norm(rows, *running, self.weight, self.bias, own, momentum)
+
+
+def estimate_statistics(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
+    """Give all norms of a network the means over ``batches``, its keywords, of each batch's mean and variance.
+
+    Dropout is off, as it is where the statistics are used.  The network is left in evaluation mode.
+    """
+    norms = [module for module in network.eval().modules() if isinstance(module, RoundNorm)]
+    for norm in norms:
+        norm.train()
+        norm.batches = [0] * len(norm.mean)
+    with torch.no_grad():
+        for batch in batches:
+            network(**batch)
+    for norm in norms:
+        norm.eval()
+        norm.batches = None
 
 
 def start_round(weights: nn.Module, number: int) -> None:

@@ -135,6 +135,12 @@ class TorchMethod(Method):
         Class weights, scales, layer-wise pre-training.  ``rows [some]`` of ``train`` are those that will be trained on.
         """
 
+    def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Make the network ready for evaluation after an epoch on ``rows [some]`` of ``train``; draws no random number.
+
+        What it writes into buffers is part of the epoch's state, and kept with the best.
+        """
+
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """Rows of ``labels [N]`` to train on: all, or what a paper's under-sampling leaves (:func:`undersample`)."""
         return np.arange(len(labels))
@@ -206,6 +212,7 @@ class TorchMethod(Method):
                 told.add(epoch=epoch, step=step, samples=len(rows), learning_rate=rate, **values)
             curve = told.means()
             curve["samples_a_second"] = (seen - before) / (time.perf_counter() - started)
+            self.before_validation(model, train, usable)
             scores = self._validate(validation)
             monitor.epoch(epoch, settings.epochs, **curve, **{f"validation_{k}": v for k, v in scores.items()})
             kept.consider(model, epoch, step, scores)
