@@ -3,26 +3,29 @@
 T.-L. Huoh, Y. Luo, P. Li, T. Zhang: "Flow-Based Encrypted Network Traffic Classification With Graph Neural
 Networks", IEEE Transactions on Network and Service Management 20(2), 2023, 1224-1237.
 
-k packets make k (k - 1) / 2 edges, each of which passes six five-layer MLPs.  A batch of 128 sessions of 100
-packets holds 633,600 edges: one step of training then keeps about 19 GB in float32, half of it in mixed precision on a
-GPU.  Fewer ``packets`` cut that by their square, a smaller ``batch_size`` in proportion.
+k packets make k (k - 1) / 2 edges, each of which passes six five-layer MLPs: in a batch of 128 sessions of 100 packets
+633,600 edges.  What large batches keep for the backward pass is bounded by computing it twice (`RECOMPUTED`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bench.graphs import GraphMethod, RoundNorm, start_round
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
 from bench.readers import Ragged, View, offsets_of
 from bench.training import SHARED, TrainingParameters, class_weights
+
+#: edges of a batch from which on blocks are computed again in the backward pass: an edge keeps some 25 KB for it, so
+#: that smaller batches, which need 2.5 GB at most, are spared the third of a step that it takes
+RECOMPUTED: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Network(nn.Module):
             {name: Mlp(size, settings) for name, size in (("edge", 1), ("node", settings.bytes), ("global", globals_))}
         )
         blocks, self.rounds = (1, settings.cores) if settings.shared_cores else (settings.cores, 1)
-        self.cores = nn.ModuleList(core(settings, self.rounds) for _ in range(blocks))
+        self.cores = nn.ModuleList(Core(settings, self.rounds) for _ in range(blocks))
         self.decoder = Mlp(width, settings, last=True)
         self.head = nn.Linear(width, classes)
 
@@ -235,66 +238,13 @@ class Network(nn.Module):
         """
         times = times if self.in_seconds else times.log1p() / self.time_scale
         x = self.encoder["node"](nodes.float() / 255)
-        e = self.encoder["edge"](times[:, None])
+        again = torch.is_grad_enabled() and len(times) >= RECOMPUTED
+        e = run(again, self.encoder["edge"], times[:, None])
         u = self.encoder["global"](globals / self.global_scale)
         for number in range(self.rounds):
-            start_round(self.cores, number)
             for block in self.cores:
-                x, e, u = block(x, edges, e, u, graph)
+                x, e, u = run(again, block, number, x, edges, e, u, graph)
         result: Tensor = self.head(self.decoder(u))
-        return result
-
-
-def core(settings: Parameters, rounds: int) -> nn.Module:
-    """A full graph-network block: edges, then nodes, then globals, each from all that it touches."""
-    from torch_geometric.nn import MetaLayer
-    from torch_geometric.utils import scatter
-
-    pool = partial(scatter, dim=0, reduce=settings.pooling)
-    edges, nodes, globals_ = (Mlp(parts * settings.hidden, settings, rounds=rounds) for parts in (4, 3, 3))
-    result: nn.Module = MetaLayer(EdgeUpdate(edges), NodeUpdate(nodes, pool), GlobalUpdate(globals_, pool))
-    return result
-
-
-class EdgeUpdate(nn.Module):
-    """An edge from itself, its sender, its receiver and the globals."""
-
-    def __init__(self, mlp: nn.Module) -> None:
-        super().__init__()
-        self.mlp = mlp
-
-    def forward(self, senders: Tensor, receivers: Tensor, edges: Tensor, globals: Tensor, graph: Tensor) -> Tensor:
-        """Edges ``[E, width]``; ``graph [E]`` is each edge's session."""
-        result: Tensor = self.mlp(torch.cat([edges, senders, receivers, globals[graph]], dim=1))
-        return result
-
-
-class NodeUpdate(nn.Module):
-    """A node from itself, its incoming edges and the globals."""
-
-    def __init__(self, mlp: nn.Module, pool: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.mlp, self.pool = mlp, pool
-
-    def forward(self, nodes: Tensor, index: Tensor, edges: Tensor, globals: Tensor, graph: Tensor) -> Tensor:
-        """Nodes ``[N, width]``; ``index [2, E]`` has sender and receiver of each edge, ``graph [N]`` the session."""
-        incoming = self.pool(edges.float(), index[1], dim_size=len(nodes))  # sums of many need float32
-        result: Tensor = self.mlp(torch.cat([nodes, incoming, globals[graph]], dim=1))
-        return result
-
-
-class GlobalUpdate(nn.Module):
-    """The globals from themselves, all nodes and all edges of their session."""
-
-    def __init__(self, mlp: nn.Module, pool: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.mlp, self.pool = mlp, pool
-
-    def forward(self, nodes: Tensor, index: Tensor, edges: Tensor, globals: Tensor, graph: Tensor) -> Tensor:
-        """Globals ``[S, width]``; arguments as a node's."""
-        of_nodes = self.pool(nodes.float(), graph, dim_size=len(globals))
-        of_edges = self.pool(edges.float(), graph[index[0]], dim_size=len(globals))
-        result: Tensor = self.mlp(torch.cat([globals, of_nodes, of_edges], dim=1))
         return result
 
 
@@ -305,8 +255,88 @@ class Mlp(nn.Sequential):
         width = settings.hidden
         layers: list[nn.Module] = [nn.Linear(inputs, width)]
         for _ in range(settings.mlp_layers - 1):
-            layers += [nn.ReLU(), nn.Linear(width, width)]
+            layers += [nn.ReLU(inplace=True), nn.Linear(width, width)]
         if not last:
             norm = RoundNorm(width, rounds) if settings.norm == "batch" else nn.LayerNorm(width)
-            layers += [norm, nn.Dropout(settings.dropout)]
+            layers += [norm, nn.Dropout(settings.dropout, inplace=True)]
         super().__init__(*layers)
+
+    def parts(self, *inputs: Tensor) -> list[Tensor]:
+        """What the first layer makes of each part of its input, ``[.., width]`` each; their sum is its answer."""
+        first = self[0]
+        assert isinstance(first, nn.Linear)
+        weights = first.weight.split([rows.shape[1] for rows in inputs], dim=1)
+        biases = [first.bias] + [None] * (len(inputs) - 1)
+        return [F.linear(*part) for part in zip(inputs, weights, biases, strict=True)]
+
+    def rest(self, rows: Tensor) -> Tensor:
+        """The layers after the first, of what that answered."""
+        for layer in list(self)[1:]:
+            rows = layer(rows)
+        return rows
+
+
+class Update(nn.Module):
+    """The MLP of a block's edges, nodes or globals, under the name that saved models have for it."""
+
+    def __init__(self, mlp: Mlp) -> None:
+        super().__init__()
+        self.mlp = mlp
+
+
+class Core(nn.Module):
+    """A full graph-network block: edges, then nodes, then globals, each from all that it touches.
+
+    An MLP's first layer is linear: what it makes of a node or of a graph's globals is worked out once and given to all
+    edges that touch them, so that no edge needs a row of four attributes.
+    """
+
+    def __init__(self, settings: Parameters, rounds: int) -> None:
+        super().__init__()
+        edges, nodes, globals_ = (Mlp(parts * settings.hidden, settings, rounds=rounds) for parts in (4, 3, 3))
+        self.edge_model, self.node_model, self.global_model = Update(edges), Update(nodes), Update(globals_)
+        self.mean = settings.pooling == "mean"
+
+    def forward(
+        self, number: int, x: Tensor, edges: Tensor, e: Tensor, u: Tensor, graph: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Nodes ``[N, width]``, edges ``[E, width]`` and globals ``[S, width]`` after round ``number``.
+
+        ``edges [2, E]`` has each edge's sender and receiver, ``graph [N]`` each node's session.
+        """
+        start_round(self, number)
+        edge, node, whole = self.edge_model.mlp, self.node_model.mlp, self.global_model.mlp
+        senders, receivers = edges
+        own, sender, receiver, session = edge.parts(e, x, x, u)
+        sender = sender + spread(session, graph)  # a sender's session is the edge's
+        e = edge.rest(own.add_(spread(sender, senders)).add_(spread(receiver, receivers)))
+
+        incoming = sums(e, receivers, len(x))
+        own, pooled, session = node.parts(x, self._pooled(incoming, receivers), u)
+        x = node.rest(own + pooled + spread(session, graph))
+
+        of_nodes = self._pooled(sums(x, graph, len(u)), graph)
+        of_edges = self._pooled(sums(incoming, graph, len(u)), graph[receivers])
+        return x, e, whole(torch.cat([u, of_nodes, of_edges], dim=1))
+
+    def _pooled(self, totals: Tensor, index: Tensor) -> Tensor:
+        """The sums, or the means where these are wanted; ``index`` has the row of each thing that was summed."""
+        return totals / index.bincount(minlength=len(totals)).clamp(min=1)[:, None] if self.mean else totals
+
+
+def run(again: bool, block: nn.Module, *inputs: Any) -> Any:
+    """What a block answers; if it may be computed ``again``, only its inputs are kept for the backward pass.
+
+    Results are the same: norms learn no statistics in training (:class:`RoundNorm`), dropout repeats its draw.
+    """
+    return checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+
+
+def spread(rows: Tensor, index: Tensor) -> Tensor:
+    """``rows[index]``, whose gradient is a sum of many and so taken in float32."""
+    return rows.float().index_select(0, index).to(rows.dtype)
+
+
+def sums(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """Float32 ``[size, width]``: the sum of the ``rows [N, width]`` of each ``index [N]``."""
+    return rows.new_zeros(size, rows.shape[1], dtype=torch.float32).index_add(0, index, rows.float())

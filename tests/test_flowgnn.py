@@ -1,6 +1,7 @@
 """Flow-GNN: sizes, the graph against loops, message passing against the equations, weights of the loss, each option."""
 
 import statistics
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from bench.graphs import RoundNorm
+from bench.graphs import RoundNorm, start_round
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import View
 from bench.schema import Samples
@@ -162,6 +163,68 @@ def test_message_passing_is_that_of_the_equations(pooling, shared):
             u = whole(torch.cat([u, together(x, 0), together(torch.stack(list(e.values())), 0)])[None])[0]
         expected = net.head(net.decoder(u[None]))
         assert torch.allclose(net(**one.batch(inputs)), expected, rtol=1e-4, atol=1e-4)
+
+
+def slow_core(core, number, x, edges, e, u, graph):
+    """A core block that joins all attributes of an edge or a node into one row, as the equations have them."""
+
+    def pooled(rows, index, size):
+        groups = [rows[index == group] for group in range(size)]
+        return torch.stack([g.mean(0) if core.mean and len(g) else g.sum(0) for g in groups])
+
+    start_round(core, number)
+    of_edges = graph[edges[0]]
+    e = core.edge_model.mlp(torch.cat([e, x[edges[0]], x[edges[1]], u[of_edges]], dim=1))
+    x = core.node_model.mlp(torch.cat([x, pooled(e, edges[1], len(x)), u[graph]], dim=1))
+    of_all = pooled(x, graph, len(u)), pooled(e, of_edges, len(u))
+    return x, e, core.global_model.mlp(torch.cat([u, *of_all], dim=1))
+
+
+def learned(one, net, batch, labels):
+    """Logits and the gradient of every weight; the same draws of dropout each time."""
+    torch.manual_seed(1)
+    one.model = net
+    net.zero_grad()
+    logits = net(**batch)
+    one.loss(logits, labels).backward()
+    return {"logits": logits.detach()} | {name: weights.grad.clone() for name, weights in net.named_parameters()}
+
+
+@pytest.mark.parametrize("values", [{}, {"pooling": "mean"}, {"shared_cores": True}, {"norm": "layer", "dropout": 0}])
+def test_gradients_are_those_of_joined_attributes(values):
+    one = method(**values)
+    net = one.network()
+    batch, labels = one.batch(inputs_of([6, 1, 4, 2, 5, 3, 6, 6])), torch.arange(8) % 3
+    fast = learned(one, net, batch, labels)
+    for core in net.cores:
+        core.forward = partial(slow_core, core)
+    slow = learned(one, net, batch, labels)
+    for name, gradient in fast.items():
+        torch.testing.assert_close(gradient, slow[name], rtol=1e-4, atol=1e-6)  # some are 0 but for rounding
+
+
+@pytest.mark.parametrize("values", [{}, {"shared_cores": True}])
+def test_large_batches_are_computed_twice_and_learn_the_same(values, monkeypatch):
+    one = method(dropout=0.4, **values)
+    net = one.network()
+    batch, labels = one.batch(inputs_of([6, 1, 4, 2])), torch.tensor([0, 1, 2, 0])
+    buffers = {name: values.clone() for name, values in net.named_buffers()}
+    calls = []
+    for block in (*net.cores, net.encoder["edge"]):
+        block.register_forward_pre_hook(lambda block, _: calls.append(block))
+    once = learned(one, net, batch, labels)
+    made = len(calls)
+    for least, times in ((23, 1), (22, 2)):  # the batch has 22 edges
+        monkeypatch.setattr("methods.flowgnn.RECOMPUTED", least)
+        calls.clear()
+        again = learned(one, net, batch, labels)
+        assert len(calls) == times * made
+        assert all(torch.equal(values, again[name]) for name, values in once.items())
+        assert all(torch.equal(values, buffers[name]) for name, values in net.named_buffers())
+    calls.clear()
+    with torch.no_grad():
+        net(**batch)
+    assert len(calls) == made
 
 
 def test_sessions_of_one_packet_can_be_trained_on():
