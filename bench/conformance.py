@@ -377,7 +377,7 @@ def fits_every_preset(case: Case) -> None:
 
 def trains_every_weight(case: Case) -> None:
     """Every trainable tensor of a torch method has a finite gradient after the last step."""
-    training = sys.modules.get("bench.training")  # not loaded: the method cannot be a torch method
+    training = sys.modules.get("bench.training.loop")  # not loaded: the method cannot be a torch method
     if training is None or not issubclass(case.method, training.TorchMethod):
         return
     fitted: Any = case.fitted

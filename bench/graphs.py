@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.method import Part, take
-from bench.training import TorchMethod, batches
+from bench.training.budget import batches
+from bench.training.loop import TorchMethod
 
 #: training samples from which norms' statistics are estimated: 16 batches of 128 leave a mean little to gain
 ESTIMATED: Final = 2_000
@@ -26,7 +27,7 @@ class GraphMethod(TorchMethod):
     family: ClassVar[str] = "graph"
 
     def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
-        """Statistics of all norms from the rows trained on, in batches as in training; at most `ESTIMATED` of them."""
+        """Statistics of all norms from the ``rows [some]`` trained on, in batches as in training; of `ESTIMATED` at most."""
         if any(isinstance(module, RoundNorm) for module in network.modules()):
             drawn = np.random.default_rng((self.seed, 1)).permutation(np.sort(rows))[:ESTIMATED]
             with self.precision():
@@ -66,7 +67,7 @@ class RoundNorm(nn.Module):
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
-    """Give all norms of a network the means over ``batches``, its keywords, of each batch's mean and variance.
+    """Give all norms of a network the means over ``batches`` (its keywords, tensors ``[N, ...]``) of mean and variance.
 
     Dropout is off, as it is where the statistics are used.  The network is left in evaluation mode.
     """

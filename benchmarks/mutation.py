@@ -41,7 +41,7 @@ MODULES = {
     "bench/scores/significance.py": "test_significance.py test_metrics.py",
     "bench/ingest/sessions.py": "test_ingest.py",
     "bench/runs/guards.py": "test_cheats.py",
-    "bench/training.py": "test_training.py test_han.py test_deeppacket.py",
+    "bench/training/loop.py": "test_training.py test_han.py test_deeppacket.py",
 }
 
 OPERATORS = {
@@ -70,10 +70,10 @@ class Named:
 
 #: those that survived the tests of November 2026
 NAMED = (
-    Named("the same shuffle in every epoch", "bench/training.py",
+    Named("the same shuffle in every epoch", "bench/training/budget.py",
           "draw.permutation(rows)",
           "np.sort(rows)", "test_training.py"),
-    Named("ties go to the last epoch", "bench/training.py",
+    Named("ties go to the last epoch", "bench/training/loop.py",
           "if score > self.score:\n", "if score >= self.score:\n", "test_training.py"),
     Named("the fold is left out of the fit's seed", "bench/runs/attempt.py",
           "split.scheme, split.fold, spec.method, \"fit\"", "split.scheme, spec.method, \"fit\"", "test_runs.py"),

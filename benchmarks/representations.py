@@ -34,7 +34,7 @@ from bench.method import Inputs, Method, Part, take
 from bench.readers import View
 from bench.runs import registry
 from bench.schema import NO_CLASS, Samples
-from bench.training import TorchMethod
+from bench.training.loop import TorchMethod
 
 Session = dict[str, Any]  # lengths, directions, times of one session
 #: BIND's families and how many values of each count; a pair is one of two of its families

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, TorchMethod, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.loop import TorchMethod
 
 LENGTHS = 1500  # rows of the length table: 0 ... 1499 bytes
 PIXELS = 1 << 13  # whose maps are made at a time

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from bench.errors import InputError
 from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Part, Range, parameter
-from bench.training import SHARED, HeaderBytesMethod, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.units import HeaderBytesMethod
 
 SECOND_HAND = "input as TrafficAudio (2026) describes it"
 OURS = "our choice (reconstructed)"

@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, PacketMethod, TrainingParameters, aggregate_packets, undersample
+from bench.training.balance import undersample
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.units import PacketMethod, aggregate_packets
 
 UDP: Final = 17
 UDP_HEADER: Final = 8  # bytes

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.method import COUNT, NOT_NEGATIVE, Part, parameter, take
-from bench.training import SHARED, TrainingDiverged, batches
+from bench.training.budget import SHARED, batches
+from bench.training.loop import TrainingDiverged
 from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters, glorot
 
 WIDTHS: Final = (400, 300, 200, 100, 50)

@@ -21,7 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from bench.graphs import GraphMethod, RoundNorm, start_round
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
 from bench.readers import Ragged, View, offsets_of
-from bench.training import SHARED, TrainingParameters, class_weights
+from bench.training.balance import class_weights
+from bench.training.budget import SHARED, TrainingParameters
 
 #: edges of a batch from which on blocks are computed again in the backward pass: an edge keeps some 25 KB for it, so
 #: that smaller batches, which need 2.5 GB at most, are spared the third of a step that it takes
@@ -270,7 +271,7 @@ class Mlp(nn.Sequential):
         return [F.linear(*part) for part in zip(inputs, weights, biases, strict=True)]
 
     def rest(self, rows: Tensor) -> Tensor:
-        """The layers after the first, of what that answered."""
+        """The layers after the first, of what that answered: rows ``[N, width]``, as what comes out."""
         for layer in list(self)[1:]:
             rows = layer(rows)
         return rows

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import Ragged, View
-from bench.training import SHARED, TorchMethod, TrainingParameters, aggregate_packets, undersample
+from bench.training.balance import undersample
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.loop import TorchMethod
+from bench.training.units import aggregate_packets
 
 CODE = "the authors' code"
 OURS = "our choice"

@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, TorchMethod, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.loop import TorchMethod
 
 PAPER = "INFOCOM paper, as two public ports give it"
 CODE = "the authors' code"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.graphs import GraphMethod, RoundNorm, start_round
 from bench.method import COUNT, POSITIVE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
 
 LONGEST: Final = 1500  # bytes; longer packets count as so long
 ROWS: Final = 3100  # of the length table, as in the public code; 3001 can be used

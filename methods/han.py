@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.method import COUNT, POSITIVE, SHARE, Part, Range, parameter
-from bench.training import SHARED, HeaderBytesMethod, TrainingParameters, class_weights
+from bench.training.balance import class_weights
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.units import HeaderBytesMethod
 
 HEAD = 128  # features of the hidden layer before the classes
 MOST = 10.0  # largest weight of a class: our choice

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
-from bench.training import SHARED, aggregate_packets
+from bench.training.budget import SHARED
+from bench.training.units import aggregate_packets
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
 

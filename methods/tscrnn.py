@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
-from bench.training import SHARED, HeaderBytesMethod, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.units import HeaderBytesMethod
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training import SHARED, TorchMethod, TrainingParameters
+from bench.training.budget import SHARED, TrainingParameters
+from bench.training.loop import TorchMethod
 
 SPREAD: Final = 0.1  # of initial weights, and the initial bias
 

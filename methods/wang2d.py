@@ -14,7 +14,7 @@ from torch import nn
 
 from bench.errors import InputError
 from bench.method import COUNT, parameter
-from bench.training import SHARED
+from bench.training.budget import SHARED
 from methods.wang1d import ADAM, DEVIATIONS, Network, Wang1D, head, pooled
 from methods.wang1d import Parameters as Wang1DParameters
 

@@ -11,7 +11,8 @@ from bench import conformance, readers
 from bench.estimator import EstimatorMethod
 from bench.method import RENAMED, parameter
 from bench.runs import registry
-from bench.training import PacketMethod, TorchMethod
+from bench.training.loop import TorchMethod
+from bench.training.units import PacketMethod
 
 SOUND = '''
 """A method outside the project."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import Ragged, View
 from bench.schema import Samples
-from bench.training import undersample
+from bench.training.balance import undersample
 from methods.flowpic import CellConvolution, FlowPic, cells, pictures
 from methods.mini_flowpic import MiniFlowPic
 

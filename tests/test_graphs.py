@@ -9,7 +9,7 @@ import torch
 from bench import graphs
 from bench.graphs import RoundNorm, estimate_statistics
 from bench.method import Monitor, Part, make_parameters, take
-from bench.training import batches
+from bench.training.budget import batches
 from methods.flowgnn import Flowgnn
 from methods.graphdapp import Graphdapp
 

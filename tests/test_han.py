@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import UndeclaredRead, View
 from bench.schema import Samples
-from bench.training import class_weights
+from bench.training.balance import class_weights
 from methods import attlstm, han
 from methods.attlstm import Attlstm
 from methods.han import Attention, Han, one_sided_regression

@@ -10,7 +10,7 @@ from torch import nn
 from bench.analysis import latency
 from bench.analysis.latency import Latency, Timed, Timing
 from bench.data.prepare import open_dataset
-from bench.training import TorchMethod
+from bench.training.loop import TorchMethod
 
 CALLS = Counter()
 

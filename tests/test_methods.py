@@ -10,7 +10,7 @@ from bench import conformance
 from bench.runs import registry
 from bench.runs.attempt import AttemptMonitor, attempt
 from bench.spec import RunSpec, SplitSpec
-from bench.training import TorchMethod
+from bench.training.loop import TorchMethod
 
 #: (method, check) -> why it may fail; an entry that fails no more is a failure itself
 EXPECTED_FAILURES = {}

@@ -10,7 +10,7 @@ from torch import nn
 from bench.conformance import Case
 from bench.method import take
 from bench.runs import registry
-from bench.training import recurrent_in_float32
+from bench.training.recurrent import recurrent_in_float32
 
 TORCH = sorted(name for name in registry.shipped() if registry.describe(name).family in {"deep", "graph"})
 

@@ -276,3 +276,43 @@ def test_a_summary_says_what_the_outline_says():
     for name in registry.names():
         outline = registry.describe(name)
         assert registry.summary(name) == (outline.name, outline.family, outline.title)
+
+
+FROM_A_FACE = '''
+"""A method whose author imports from the room, as the documents say."""
+
+from dataclasses import dataclass
+
+from bench.method import parameter
+from bench.training import SHARED, TorchMethod, TrainingParameters
+
+
+@dataclass(frozen=True)
+class Parameters(TrainingParameters):
+    """One more."""
+
+    width: int = parameter(3, "features", "our choice")
+
+
+class Faced(TorchMethod):
+    """Faced."""
+
+    name = "faced"
+    reference = "none"
+    reads = frozenset({"lengths"})
+    Parameters = Parameters
+    presets = {"shared": {**SHARED}}
+'''
+
+
+def test_what_a_room_shows_of_itself_is_read_without_torch(tmp_path):
+    path = tmp_path / "faced.py"
+    path.write_text(FROM_A_FACE)
+    program = (
+        "import sys; from bench.runs import registry\n"
+        f"outline = registry.describe({f'{path}:Faced'!r})\n"
+        "assert outline.defaults['width'] == 3 and outline.defaults['epochs'] == 30, outline.defaults\n"
+        "assert outline.family == 'deep' and outline.presets['shared']['steps'] == 2000\n"
+        "assert 'torch' not in sys.modules and 'bench.training.loop' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -25,7 +25,7 @@ from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
 from bench.splits.split import make_split
-from bench.training import SHARED, steps_an_epoch
+from bench.training.budget import SHARED, steps_an_epoch
 
 METHODS = """
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
 from bench.render.table import render
-from bench.training import SHARED
+from bench.training.budget import SHARED
 
 RECORDS = [
     record("majority", 0.05, interval=(0.04, 0.06)),

@@ -9,22 +9,13 @@ import torch
 from refusals import refused
 from torch import nn
 
-import bench.training
 from bench.method import Monitor, Part, make_parameters
 from bench.scores.metrics import macro_f1
-from bench.training import (
-    HeaderBytesMethod,
-    PacketMethod,
-    TorchMethod,
-    TrainingDiverged,
-    TrainingParameters,
-    aggregate_packets,
-    batches,
-    class_weights,
-    packets_of,
-    steps_an_epoch,
-    undersample,
-)
+from bench.training import loop
+from bench.training.balance import class_weights, undersample
+from bench.training.budget import TrainingParameters, batches, steps_an_epoch
+from bench.training.loop import TorchMethod, TrainingDiverged
+from bench.training.units import HeaderBytesMethod, PacketMethod, aggregate_packets, packets_of
 
 
 class Linear(TorchMethod):
@@ -299,7 +290,7 @@ def test_the_step_of_the_kept_weights_is_told():
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_numbers_fetched_together_are_those_fetched_one_by_one(at_once, monkeypatch):
-    monkeypatch.setattr(bench.training, "TOLD_AT_ONCE", at_once)
+    monkeypatch.setattr(loop, "TOLD_AT_ONCE", at_once)
     monitor, plain = Recorder(), Recorder()
     make().fit(part(), part(seed=1), monitor)
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import torch
 from refusals import refused
 
 from bench.method import Monitor, Part, make_parameters
-from bench.training import SHARED
+from bench.training.budget import SHARED
 from methods.tscrnn import Network, Parameters, Tscrnn
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")

@@ -10,7 +10,7 @@ from refusals import refused
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import View
 from bench.schema import Samples
-from bench.training import SHARED
+from bench.training.budget import SHARED
 from methods.wang1d import Wang1D, pooled, pooling
 from methods.wang2d import Wang2D
 

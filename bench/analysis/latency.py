@@ -25,7 +25,7 @@ from bench.render.table import Table
 from bench.runs import registry
 from bench.runs.run_labels import is_reconstructed, marked, meanings
 from bench.schema import NO_CLASS, Samples
-from bench.training import TorchMethod
+from bench.training.loop import TorchMethod
 
 ONCE: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}  # weights do not change how long an answer takes
 

@@ -41,7 +41,7 @@ class SourceFile:
     """
 
     def __init__(self, path: Path, module: str = "") -> None:
-        self.path = path
+        self.path, self.module = path, module
         self.text = path.read_bytes()
         try:
             self.tree = ast.parse(self.text, str(path))
@@ -76,7 +76,7 @@ class SourceFile:
     def constant(self, name: str, member: str) -> str:
         """A text that a class assigns to a member, or the first of its bases that does; empty where none does."""
         statement = self._statements.get(name)
-        if isinstance(statement, ast.ImportFrom) and (foreign := _foreign(statement, name)):
+        if isinstance(statement, ast.ImportFrom) and (foreign := _foreign(statement, name, self.module)):
             source, original = foreign
             return source.constant(original, member)
         if not isinstance(statement, ast.ClassDef):
@@ -112,7 +112,7 @@ class SourceFile:
         if name not in self._scope and name in self._statements:
             statement = self._statements[name]
             if isinstance(statement, ast.ImportFrom):
-                self._scope[name] = _imported(statement, name, slim=slim)
+                self._scope[name] = _imported(statement, name, self.module, slim=slim)
                 return self._scope[name]
             if slim and isinstance(statement, ast.ClassDef):
                 for base in statement.bases:
@@ -134,29 +134,40 @@ def _foundation(path: Path, module: str) -> SourceFile:
     return source
 
 
-def _foreign(statement: ast.ImportFrom, name: str) -> tuple[SourceFile, str] | None:
+def _foreign(statement: ast.ImportFrom, name: str, package: str) -> tuple[SourceFile, str] | None:
     """The source that a name is imported from, and its name there; None for other people's modules."""
-    module = statement.module or ""
+    module = _module(statement, package)
     if module.partition(".")[0] not in OWN:
         return None
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return None
-    return SourceFile(Path(spec.origin), module), _original(statement, name)
+    return SourceFile(_face(Path(spec.origin)), module), _original(statement, name)
+
+
+def _face(path: Path) -> Path:
+    """A package's stub, which says where its names are from, in place of the package's file; else the file."""
+    stub = path.with_suffix(".pyi")
+    return stub if path.name == "__init__.py" and stub.is_file() else path
+
+
+def _module(statement: ast.ImportFrom, package: str) -> str:
+    """The module that is imported from; a stub names those of its ``package`` by a dot before."""
+    return f"{package}.{statement.module}" if statement.level else statement.module or ""
 
 
 def _original(statement: ast.ImportFrom, name: str) -> str:
     return next(alias.name for alias in statement.names if (alias.asname or alias.name) == name)
 
 
-def _imported(statement: ast.ImportFrom, name: str, *, slim: bool) -> Any:
+def _imported(statement: ast.ImportFrom, name: str, package: str, *, slim: bool) -> Any:
     """What ``from module import name`` gives."""
-    module, original = statement.module or "", _original(statement, name)
+    module, original = _module(statement, package), _original(statement, name)
     if module.partition(".")[0] in OWN and module not in sys.modules:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             raise NotPlain(f"no module {module}")
-        return _foundation(Path(spec.origin), module)._value(original, slim=slim)
+        return _foundation(_face(Path(spec.origin)), module)._value(original, slim=slim)
     return getattr(importlib.import_module(module), original)
 
 

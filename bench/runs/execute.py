@@ -265,7 +265,7 @@ def _budget_marks(spec: RunSpec, metrics: Mapping[str, float]) -> dict[str, str]
     defaults, steps = registry.describe(spec.method).defaults, spec.parameters.get("steps")
     if steps is None or not {"epochs", "batch_size"} <= defaults.keys() or "training_samples" not in metrics:
         return {}
-    from bench.training import steps_an_epoch
+    from bench.training.budget import steps_an_epoch
 
     batch_size = spec.parameters.get("batch_size", defaults["batch_size"])
     own = defaults["steps"] or defaults["epochs"] * steps_an_epoch(int(metrics["training_samples"]), batch_size)

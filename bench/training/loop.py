@@ -3,9 +3,6 @@
 A torch method gives :meth:`TorchMethod.network` and inherits the rest of the contract.  The loop is the usual
 one: shuffled batches, Adam, linear warm-up then steps down, the epoch with the best validation macro-F1 kept,
 early stop.  On the CPU two fits with one seed give identical predictions; a GPU adds no such promise.
-
-A budget is a number of optimiser steps, validated at equal distances: either as many passes over the training part as
-there are epochs, or so many steps, divided by the epochs.  Schedule and patience count epochs, whatever these are.
 """
 
 import time
@@ -13,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -23,30 +19,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import PackedSequence
 
 from bench.environment import precision_on
 from bench.errors import InputError
 from bench.method import (
-    COUNT,
-    POSITIVE,
-    SHARE,
     Inputs,
     Method,
     Monitor,
-    NoParameters,
     Part,
     count,
-    parameter,
     refuse_old_hooks,
     take,
 )
-from bench.readers import MASKS, Ragged, View
+from bench.readers import Ragged
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
-from bench.splits.assignment import rank_in_class
-
-#: the budget of every method's preset "shared", in steps whatever a method's batch; each adds the number of packets
-SHARED: Final = {"steps": 2000, "epochs": 40, "patience": 10}
+from bench.training.budget import TrainingParameters, epochs_of_batches
+from bench.training.recurrent import recurrent_in_float32
 
 TOLD_AT_ONCE: Final = 50  # steps whose numbers are fetched from the device together
 
@@ -55,57 +43,6 @@ STATE = "model.safetensors"
 
 class TrainingDiverged(ArithmeticError):
     """The loss became infinite or not a number: the run has failed, other runs may go on."""
-
-
-@dataclass(frozen=True)
-class TrainingParameters(NoParameters):
-    """What every torch method can set; a method repeats a field to give its paper's default."""
-
-    epochs: int = parameter(30, "passes over the training part", "our choice", allowed=COUNT)
-    steps: int | None = parameter(
-        None,
-        "optimiser steps, divided evenly into the epochs, each of which ends with a validation; none: as many as the "
-        "epochs' passes over the training part take",
-        "our choice",
-        allowed=COUNT,
-    )
-    batch_size: int = parameter(64, "samples an optimiser step", "our choice", allowed=COUNT)
-    learning_rate: float = parameter(
-        1e-3, "the optimiser's step size after the warm-up", "our choice", allowed=POSITIVE
-    )
-    warmup: float = parameter(
-        0.0, "part of all steps over which the learning rate rises linearly", "our choice", allowed=SHARE
-    )
-    step_size: int = parameter(
-        10, "epochs after the warm-up between two cuts of the learning rate", "our choice", allowed=COUNT
-    )
-    gamma: float = parameter(1.0, "factor of each cut of the learning rate", "our choice", allowed=POSITIVE)
-    patience: int | None = parameter(
-        None,
-        "epochs in which neither score nor loss of the validation part gets better before the end; none: all",
-        "our choice",
-        allowed=COUNT,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps is not None and self.steps < self.epochs:
-            raise InputError(
-                "bad-parameter",
-                f"parameter steps={self.steps}: fewer than the {self.epochs} epochs that they are divided into; "
-                "set epochs, too",
-            )
-
-    def steps_an_epoch(self, samples: int) -> float:
-        """Optimiser steps between two validations of a training part of so many samples; 12.5: 12 and 13 in turns."""
-        return steps_an_epoch(samples, self.batch_size) if self.steps is None else self.steps / self.epochs
-
-    def learning_rate_at(self, step: int, steps_an_epoch: float) -> float:
-        """The learning rate of a step (from 0): linear up to its full value, then StepLR by epochs."""
-        warm = round(self.warmup * self.epochs * steps_an_epoch)
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        return float(self.learning_rate * self.gamma ** ((step - warm) // steps_an_epoch // self.step_size))
 
 
 class TorchMethod(Method):
@@ -307,36 +244,6 @@ class TorchMethod(Method):
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=name == "bfloat16")
 
 
-def recurrent_in_float32(network: nn.Module) -> nn.Module:
-    """The network, its LSTMs and GRUs out of mixed precision from now on: they take and answer float32.
-
-    Under autocast cuDNN runs them in float16 whatever the type that was asked for, where small gradients become 0.
-    """
-    enabled: list[tuple[str, bool]] = []
-
-    def before(layer: nn.Module, inputs: Any, named: Any) -> Any:
-        kind = next(layer.parameters()).device.type
-        enabled.append((kind, torch.is_autocast_enabled(kind)))
-        torch.set_autocast_enabled(kind, False)
-        return _float32(inputs), {name: _float32(value) for name, value in named.items()}
-
-    def after(*_: Any) -> None:
-        torch.set_autocast_enabled(*enabled.pop())
-
-    for layer in network.modules():
-        if isinstance(layer, nn.RNNBase):
-            layer.register_forward_pre_hook(before, with_kwargs=True)
-            layer.register_forward_hook(after, always_call=True)
-    return network
-
-
-def _float32(value: Any) -> Any:
-    """Tensors and packed sequences as float32, tuples of them too (first states), anything else as it is."""
-    if isinstance(value, Tensor | PackedSequence):  # a packed sequence is a tuple, too
-        return value.float()
-    return tuple(map(_float32, value)) if isinstance(value, tuple) else value
-
-
 @dataclass
 class Kept:
     """The epoch whose weights are kept so far, and the last one in which anything got better."""
@@ -401,107 +308,3 @@ def _fetched(steps: list[dict[str, Tensor | float]]) -> list[dict[str, float]]:
         {name: next(numbers) if isinstance(value, Tensor) else value for name, value in values.items()}
         for values in steps
     ]
-
-
-def epochs_of_batches(
-    rows: NDArray[np.int64], settings: TrainingParameters, draw: np.random.Generator
-) -> Iterator[Iterator[NDArray[np.int64]]]:
-    """For each epoch its steps' rows: one pass after the other over ``rows [rows]``, each in a drawn order.
-
-    An epoch is a pass or, with ``steps``, an equal share of them, wherever in a pass it begins.
-    """
-    passes = chain.from_iterable(batches(draw.permutation(rows), settings.batch_size) for _ in repeat(None))
-    each = settings.steps_an_epoch(len(rows))
-    for epoch in range(settings.epochs):
-        yield islice(passes, round(each * (epoch + 1)) - round(each * epoch))
-
-
-def steps_an_epoch(samples: int, batch_size: int) -> int:
-    """Optimiser steps of one pass; a last batch of one sample joins the one before it."""
-    return max(1, samples // batch_size + (samples % batch_size > (batch_size > 1)))
-
-
-def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """The rows ``[rows]`` in batches; unless asked for, none holds one alone: batch normalisation cannot digest it.
-
-    >>> [len(batch) for batch in batches(np.arange(17), 8)]
-    [8, 9]
-    """
-    steps = steps_an_epoch(len(rows), batch_size)
-    for step in range(steps):
-        yield rows[step * batch_size : (step + 1) * batch_size if step < steps - 1 else len(rows)]
-
-
-class HeaderBytesMethod(TorchMethod):
-    """A method that reads the first ``bytes`` of the first ``packets`` from the IP header on.
-
-    Its parameters have these two and ``mask_ports``; addresses and checksums are always masked.
-    """
-
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
-
-    def represent(self, view: View) -> Inputs:
-        """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
-        p = self.parameters
-        mask = MASKS if p.mask_ports else ("addresses", "checksums")
-        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
-
-    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """Bool ``[samples]``: False for a session without a captured byte."""
-        return np.asarray(inputs["packets"].any(axis=(1, 2)))
-
-
-class PacketMethod(TorchMethod):
-    """A method whose unit is the packet, lifted to sessions by the mean log probability of its packets.
-
-    Its parameters have ``packets``; :meth:`represent` gives arrays ``[samples, packets, ...]`` and the bool array
-    ``eligible [samples, packets]``.  Training takes every eligible packet as a sample of one packet; a session
-    without any is an abstention.
-    The network works on eligible packets alone and ends with :func:`aggregate_packets`.
-    """
-
-    unit: ClassVar[str] = "packet"
-
-    @property
-    def scoring_batch(self) -> int:  # type: ignore[override]
-        """Sessions whose packets are some 256."""
-        return max(1, 256 // int(self.parameters.packets))
-
-    def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
-        """Bool ``[samples]``: False for a session without an eligible packet."""
-        return np.asarray(inputs["eligible"].any(axis=1))
-
-    def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
-        """Train on packets, choose the epoch on whole sessions of the validation part."""
-        return super().fit(packets_of(train), validation, monitor)
-
-
-def packets_of(part: Part) -> Part:
-    """Every packet of a part ``[S, P, ...]`` as a sample of one: ``[S * P, 1, ...]``, without a copy."""
-    packets = {name: values.reshape(-1, 1, *values.shape[2:]) for name, values in part.inputs.items()}
-    return Part(packets, np.repeat(part.labels, part.inputs["eligible"].shape[1]))
-
-
-def aggregate_packets(logits: Tensor, eligible: Tensor) -> Tensor:
-    """Mean log probability ``[samples, classes]`` of each sample's packets, as logits.
-
-    ``logits [N, classes]`` are of the N packets that ``eligible [samples, packets]`` marks, in its order.  The
-    softmax of the mean is the normalised geometric mean of the packets' probabilities; of one packet, its own.
-    """
-    mean = logits.new_zeros(len(eligible), logits.shape[1], dtype=torch.float32)
-    mean = mean.index_add(0, eligible.nonzero()[:, 0], logits.float().log_softmax(1))
-    return mean / eligible.sum(1, keepdim=True)
-
-
-def undersample(labels: NDArray[np.int64], draw: np.random.Generator, times: float = 1.0) -> NDArray[np.int64]:
-    """Rows of ``labels [N]``, sorted, at most ``times`` the smallest class's number of each class, at random."""
-    most = max(1, round(times * np.unique(labels, return_counts=True)[1].min(initial=len(labels))))
-    order, rank, _ = rank_in_class(labels, draw.permutation(len(labels)))
-    return np.sort(order[rank < most])
-
-
-def class_weights(labels: NDArray[np.int64], classes: int, most: float = np.inf) -> Tensor:
-    """Float32 ``[classes]``: N / (classes * n_c), at most ``most``; 0 for a class that is absent."""
-    counts = np.bincount(labels, minlength=classes)
-    weights = np.where(counts > 0, len(labels) / (classes * np.maximum(counts, 1)), 0.0)
-    return torch.tensor(weights.clip(max=most), dtype=torch.float32)

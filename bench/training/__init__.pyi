@@ -1,0 +1,12 @@
+from .balance import class_weights as class_weights
+from .balance import undersample as undersample
+from .budget import SHARED as SHARED
+from .budget import TrainingParameters as TrainingParameters
+from .budget import batches as batches
+from .budget import steps_an_epoch as steps_an_epoch
+from .loop import TorchMethod as TorchMethod
+from .loop import TrainingDiverged as TrainingDiverged
+from .units import HeaderBytesMethod as HeaderBytesMethod
+from .units import PacketMethod as PacketMethod
+from .units import aggregate_packets as aggregate_packets
+from .units import packets_of as packets_of
