@@ -54,6 +54,15 @@ def three_services(folder: Path, **salted: Any) -> Store:
     return Store.open(prepared.store_path)
 
 
+def five_services(folder: Path) -> Store:
+    """The demo's five services with 40 sessions each, whole and as they are: for what a method can be made to fit."""
+    captures = folder / "captures"
+    if not captures.is_dir():
+        demo.write(captures, demo.UNSALTED, seed=5, sessions=40, captures=2, classes=5)
+    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
+    return Store.open(prepared.store_path)
+
+
 def renamed_services(plain: Path, folder: Path) -> Store:
     """The captures of a folder once more, each class under the name of another, in a store of its own."""
     captures = folder / "captures"

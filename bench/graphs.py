@@ -27,7 +27,7 @@ class GraphMethod(TorchMethod):
     family: ClassVar[str] = "graph"
 
     def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
-        """Statistics of all norms from the ``rows [some]`` trained on, in batches as in training; of `ESTIMATED` at most."""
+        """Statistics of all norms from ``rows [some]`` trained on, `ESTIMATED` at most, in batches as in training."""
         if any(isinstance(module, RoundNorm) for module in network.modules()):
             drawn = np.random.default_rng((self.seed, 1)).permutation(np.sort(rows))[:ESTIMATED]
             with self.precision():

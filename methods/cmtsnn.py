@@ -91,7 +91,7 @@ class Cmtsnn(HeaderBytesMethod):
         "channels": 16,
         "head": 32,
         "dropout": 0.1,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
         "batch_size": 8,
         "epochs": 20,
     }

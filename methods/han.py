@@ -85,7 +85,7 @@ class Han(HeaderBytesMethod):
         "packets": 2,
         "bytes": 40,
         "hidden": 16,
-        "learning_rate": 1e-2,
+        "learning_rate": 3e-3,
         "batch_size": 16,
         "epochs": 30,
     }
