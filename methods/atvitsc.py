@@ -44,6 +44,14 @@ class Parameters(TrainingParameters):
     feedforward: int = parameter(
         2048, "hidden features of an encoder layer", "Table I", (512, 1024, 2048), allowed=COUNT
     )
+    length_init: str = parameter(
+        "normal",
+        "initial rows of the length embedding: normal (standard, an embedding's own, of norm 16) or linear (uniform "
+        "within 1 / sqrt(1500), those of a linear layer on one-hot lengths, of norm 0.24)",
+        "our choice",
+        ("normal", "linear"),
+        allowed=("normal", "linear"),
+    )
     mask_padding: bool = parameter(False, "keep attention from packets that are padding", "our choice")
     final_norm: bool = parameter(True, "LayerNorm after the last encoder layer", "our choice")
     encoder_dropout: float = parameter(0.1, "dropout inside the encoder", "our choice", Range(0.0, 0.5), allowed=SHARE)
@@ -54,6 +62,13 @@ class Parameters(TrainingParameters):
     )
     activation: str = parameter(
         "identity", "after convolution and norm: identity or leaky_relu", "III-C-1", allowed=("identity", "leaky_relu")
+    )
+    attention_activation: str = parameter(
+        "leaky_relu",
+        "of the two layers on average and maximum in the channel attention: leaky_relu or sigmoid",
+        "III-C-1: S-shaped, of which layers is not said; the last one is a sigmoid in any case",
+        ("leaky_relu", "sigmoid"),
+        allowed=("leaky_relu", "sigmoid"),
     )
     lstm_hidden: int = parameter(
         128, "hidden state of each LSTM direction", "our choice", (64, 128, 256), allowed=COUNT
@@ -143,6 +158,11 @@ class Atvitsc(TorchMethod):
         "heads of 64 features each: the paper's 12 heads do not divide its 256 features",
         "query, key and value without bias, LayerNorm after the last encoder layer (silent)",
         "length is the L4 payload length, cut to 1499: the paper's table of 1500 rows has no row 1500",
+        "the length embedding begins as torch's (rows of norm 16 beside 4 of an embedded packet); as the paper's "
+        "linear layer its rows would have 0.24 (length_init=linear)",
+        "LeakyReLU on average and maximum inside the channel attention, a sigmoid behind their sum (the paper: a layer "
+        "with an S-shaped activation; attention_activation=sigmoid)",
+        "one ResAtConv block, as III-C-1 says; Table I has two layers (preset two-blocks)",
         "the class token gets no position and no length (Fig. 1 draws 0 for both)",
         "dropout 0.5 on the spatiotemporal features and the head, 0.1 in the encoder, none on attention (place silent)",
         "ResAtConv: 3x3 convolution to 64 channels, 1x1 back to one (sizes silent)",
@@ -235,6 +255,8 @@ class PacketVisionTransformer(nn.Module):
         self.mask_padding = settings.mask_padding
         self.packet = nn.Linear(settings.bytes, width)
         self.length = nn.Embedding(LENGTHS, width)
+        if settings.length_init == "linear":
+            nn.init.uniform_(self.length.weight, -(LENGTHS**-0.5), LENGTHS**-0.5)
         self.register_buffer("position", sinusoids(1 + settings.packets, width)[1:], persistent=False)
         self.token = nn.Parameter(torch.randn(width))
         self.encoder = nn.ModuleList(EncoderLayer(settings) for _ in range(settings.layers))
@@ -360,8 +382,9 @@ class ResAtConv(nn.Module):
         self.convolution = nn.Conv2d(inputs, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels)
         self.activation = nn.LeakyReLU() if settings.activation == "leaky_relu" else nn.Identity()
-        self.average = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
-        self.maximum = nn.Sequential(nn.Linear(channels, channels), nn.LeakyReLU())
+        inner = nn.Sigmoid if settings.attention_activation == "sigmoid" else nn.LeakyReLU
+        self.average = nn.Sequential(nn.Linear(channels, channels), inner())
+        self.maximum = nn.Sequential(nn.Linear(channels, channels), inner())
         self.combine = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
         self.project = nn.Linear(channels, settings.map_channels)  # the 1x1 convolution
 

@@ -383,3 +383,23 @@ def test_a_session_without_payload_is_an_abstention():
     probabilities = method.fit(part, part, Monitor()).predict_proba(inputs)
     assert np.isnan(probabilities[3]).all()
     assert np.isfinite(np.delete(probabilities, 3, axis=0)).all()
+
+
+def test_the_length_embedding_begins_as_an_embedding_or_as_a_linear_layer():
+    normal, linear = (
+        network(length_init=kind).pvt.length.weight.norm(dim=1).mean().item() for kind in ("normal", "linear")
+    )
+    assert normal == pytest.approx(16, rel=0.02) and linear == pytest.approx(0.239, rel=0.02)
+    as_layer = torch.nn.Linear(1500, 256, bias=False).weight
+    assert as_layer.T.norm(dim=1).mean().item() == pytest.approx(linear, rel=0.02)
+
+
+def test_the_channel_attention_s_inner_layers_may_be_s_shaped():
+    block = network(attention_activation="sigmoid").stfe.blocks[0]
+    inner = [branch(torch.full((1, 64), 1e3)) for branch in (block.average, block.maximum)]
+    assert all(((0 <= values) & (values <= 1)).all() for values in inner)
+    assert (network().stfe.blocks[0].average(torch.full((1, 64), 1e3)).abs() > 1).any()
+    counts = {
+        sum(w.numel() for w in network(**values).parameters()) for values in ({}, {"attention_activation": "sigmoid"})
+    }
+    assert counts == {4_802_831}
