@@ -27,7 +27,7 @@ class GraphMethod(TorchMethod):
     family: ClassVar[str] = "graph"
 
     def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
-        """Statistics of all norms from ``rows [some]`` trained on, `ESTIMATED` at most, in batches as in training."""
+        """Statistics of all norms from ``rows [some]``, at most `ESTIMATED` of them, in batches as in training."""
         if any(isinstance(module, RoundNorm) for module in network.modules()):
             drawn = np.random.default_rng((self.seed, 1)).permutation(np.sort(rows))[:ESTIMATED]
             with self.precision():
@@ -67,9 +67,10 @@ class RoundNorm(nn.Module):
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:
-    """Give all norms of a network the means over ``batches`` (its keywords, tensors ``[N, ...]``) of mean and variance.
+    """Give all norms of a network the means over ``batches`` of each batch's mean and variance.
 
-    Dropout is off, as it is where the statistics are used.  The network is left in evaluation mode.
+    A batch is the network's keywords, tensors ``[N, ...]`` as :meth:`GraphMethod.batch` makes them.  Dropout is off, as
+    it is where the statistics are used.  The network is left in evaluation mode.
     """
     norms = [module for module in network.eval().modules() if isinstance(module, RoundNorm)]
     for norm in norms:

@@ -113,8 +113,11 @@ class Flowgnn(GraphMethod):
         "a core block has weights of its own, nothing skips the blocks, dropout 0.1 follows each norm (silent)",
         "no decoders of edges and nodes: the classes are read from the globals alone, so that those two (165,120 "
         "weights of the paper's network) can neither learn nor change an answer",
-        "batch normalisation uses running statistics in evaluation, and in training where a batch has only one edge; "
-        "they begin as the first batch's, and blocks that share weights have statistics of their own",
+        "batch normalisation uses in evaluation, and in training where a batch has only one edge, statistics estimated "
+        "after each epoch: means over batches of at most 2,000 training samples, without dropout; blocks that share "
+        "weights have their own (silent; the authors' notebook sets one flag for both, their models.py is missing)",
+        "epsilon of batch normalisation is 1e-5 (silent; where the authors' library Sonnet has 1e-4, Keras 1e-3)",
+        "an epoch's last batch may be smaller (authors' code: dropped)",
         "class weights are normalised within a batch, so that they do not scale the loss (silent)",
         "one training, one validation and one test part; epoch chosen by validation macro-F1 (paper: 60 % and 40 %, "
         "authors' code reports its best epoch on the latter)",
@@ -123,7 +126,7 @@ class Flowgnn(GraphMethod):
         "checksums), real payload lengths (there: packet length less 14), class weights of our training part (there: "
         "constants, the inverse class shares of its data); cores and MLPs as in the paper, as its models.py is missing",
         "standard deviations of the globals are the sample's (n - 1), 0 for one packet (silent)",
-        "batches count sessions, whatever their edges: 128 of 100 packets need some 19 GB (take fewer packets)",
+        "batches count sessions, whatever their edges; of large ones the blocks are computed twice, with equal results",
     )
 
     def represent(self, view: View) -> Inputs:
@@ -271,7 +274,7 @@ class Mlp(nn.Sequential):
         return [F.linear(*part) for part in zip(inputs, weights, biases, strict=True)]
 
     def rest(self, rows: Tensor) -> Tensor:
-        """The layers after the first, of what that answered: rows ``[N, width]``, as what comes out."""
+        """What the layers after the first make of its answer ``[N, width]``: ``[N, width]``."""
         for layer in list(self)[1:]:
             rows = layer(rows)
         return rows
@@ -334,7 +337,7 @@ def run(again: bool, block: nn.Module, *inputs: Any) -> Any:
 
 
 def spread(rows: Tensor, index: Tensor) -> Tensor:
-    """``rows[index]``, whose gradient is a sum of many and so taken in float32."""
+    """``rows[index]``, ``[N, width]`` for an ``index [N]``; the gradient sums many and so is taken in float32."""
     return rows.float().index_select(0, index).to(rows.dtype)
 
 

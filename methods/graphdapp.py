@@ -90,9 +90,9 @@ class Graphdapp(GraphMethod):
         "sessions without an edge are kept; the public code drops them",
         "scalar vertices are divided by 1500 (silent)",
         "the client is the sender of the session's first captured packet",
-        "batch normalisation keeps running statistics for each iteration, which begin as the first batch's; the public "
-        "code keeps one for all that share an MLP, which fits none (accuracy on the training sessions of demo: 0.59, "
-        "with its own for each iteration 0.99)",
+        "batch normalisation has statistics for each iteration, for evaluation estimated after each epoch from at most "
+        "2,000 training samples; the public code keeps one running mean for all that share an MLP, which fits none "
+        "(accuracy on the training sessions of demo: 0.59, with its own for each iteration 0.99)",
         "epoch chosen by validation macro-F1; the public code looks at one batch, keeps the last epoch",
         "the GIN layers are trained: the public code keeps them in a plain list, out of its optimiser's and its "
         "checkpoint's sight",

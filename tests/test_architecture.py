@@ -149,7 +149,7 @@ def public_functions():
 #: hooks that methods override; what they take and give is said once, in `bench.method`, `training` and `estimator`
 CONTRACT = {
     *("represent", "fit", "predict_proba", "save_state", "load_state", "network", "batch", "loss", "features"),
-    *("can_classify", "before_training", "sample_rows", "estimator"),
+    *("can_classify", "before_training", "before_validation", "sample_rows", "estimator"),
 }
 ARRAYS = re.compile(r"NDArray|\b(Ints|Floats|Rows|Tensor|Inputs|Series)\b")
 OURS = re.compile(
