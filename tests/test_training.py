@@ -11,7 +11,7 @@ from torch import nn
 
 from bench.method import Monitor, Part, make_parameters
 from bench.scores.metrics import macro_f1
-from bench.training import loop
+from bench.training import feed, loop
 from bench.training.balance import class_weights, undersample
 from bench.training.budget import TrainingParameters, batches, steps_an_epoch
 from bench.training.loop import TorchMethod, TrainingDiverged
@@ -286,6 +286,26 @@ def test_the_step_of_the_kept_weights_is_told():
     Misled(make(epochs=10).parameters, classes=3).fit(part(), part(seed=1), monitor)
     scores = [(e["validation_macro_f1"], -e["validation_loss"]) for e in monitor.epochs]
     assert monitor.notes["chosen_step"] == 8 * (scores.index(max(scores)) + 1)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_what_a_gpu_is_fed_with_is_what_the_processor_gets(held, monkeypatch):
+    """The feeding of a GPU, forced on the CPU: from arrays that it holds, or made ahead by a thread."""
+    plain, fed = Recorder(), Recorder()
+    expected = make(steps=37, epochs=3).fit(part(), part(seed=1), plain).predict_proba(part().inputs)
+    monkeypatch.setattr(feed, "can_hold", lambda inputs, device: held)
+    monkeypatch.setattr(feed, "ahead", lambda made, ahead=feed.ahead: ahead(made))
+    monkeypatch.setattr(loop.feed, "is_gpu", lambda device: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    found = make(steps=37, epochs=3).fit(part(), part(seed=1), fed).predict_proba(part().inputs)
+    assert np.array_equal(found, expected) and fed.steps == plain.steps
+
+
+def test_what_is_made_ahead_keeps_its_order_and_its_errors():
+    assert list(feed.ahead(iter(range(1, 9)))) == list(range(1, 9)) and list(feed.ahead(iter(()))) == []
+    failing = (1 // (3 - number) for number in range(5))
+    with pytest.raises(ZeroDivisionError):
+        list(feed.ahead(one + 1 for one in failing))
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])

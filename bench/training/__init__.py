@@ -4,8 +4,9 @@ Enters: a network, and the parts of a split as arrays with labels.  Leaves: a fi
 contract of methods and the ground below it; it knows no method.
 
 `budget` says how long to train, and has the parameters that all torch methods have; `loop` is the training loop, of
-:class:`TorchMethod`; `fitting` finds after how many steps it fits; `units` has methods that read the first bytes of
-packets, or single packets; `balance` is for unequal classes, `recurrent` for LSTMs and GRUs.
+:class:`TorchMethod`, which `feed` gives its batches; `fitting` finds after how many steps it fits; `units` has methods
+that read the first bytes of packets, or single packets; `balance` is for unequal classes, `recurrent` for LSTMs and
+GRUs.
 """
 
 import lazy_loader

@@ -7,7 +7,7 @@ early stop.  On the CPU two fits with one seed give identical predictions; a GPU
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +33,15 @@ from bench.method import (
 )
 from bench.readers import Ragged
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
+from bench.training import feed
 from bench.training.budget import TrainingParameters, epochs_of_batches
 from bench.training.recurrent import recurrent_in_float32
 
 TOLD_AT_ONCE: Final = 50  # steps whose numbers are fetched from the device together
 
 STATE = "model.safetensors"
+
+Batch = tuple[dict[str, Tensor], Tensor]  # a network's arguments, and the labels
 
 
 class TrainingDiverged(ArithmeticError):
@@ -90,14 +93,8 @@ class TorchMethod(Method):
         return self.to_device({name: values for name, values in rows.items() if not isinstance(values, Ragged)})
 
     def to_device(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """The arrays as tensors of the same shapes and dtypes (int, float or bool) on the device.
-
-        To a GPU they go by way of pinned memory, so that the copy runs beside what the GPU is at.
-        """
-        tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
-        if torch.device(self.device).type != "cuda":
-            return {name: values.to(self.device) for name, values in tensors.items()}
-        return {name: values.pin_memory().to(self.device, non_blocking=True) for name, values in tensors.items()}
+        """The arrays as tensors of the same shapes and dtypes (int, float or bool) on the device."""
+        return feed.to_device(arrays, self.device)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The scalar to minimise, of float32 logits; a part that the network worked out itself may be added."""
@@ -137,16 +134,17 @@ class TorchMethod(Method):
         optimiser, kept, told = self.optimiser(model), Kept(), StepLog(self.name, monitor)
         each = settings.steps_an_epoch(len(usable))
         epochs = epochs_of_batches(usable, settings, np.random.default_rng(self.seed))
+        feeding = self._feeding(train)
         for epoch, rows_of_steps in enumerate(epochs, start=1):
             model.train()
             started, before = time.perf_counter(), seen
-            for rows in rows_of_steps:
+            for tensors, truth in feeding(rows_of_steps):
                 rate = settings.learning_rate_at(step, each)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                values = self._step(model, optimiser, take(train.inputs, rows), train.labels[rows])
-                step, seen = step + 1, seen + len(rows)
-                told.add(epoch=epoch, step=step, samples=len(rows), learning_rate=rate, **values)
+                values = self._step(model, optimiser, tensors, truth)
+                step, seen = step + 1, seen + len(truth)
+                told.add(epoch=epoch, step=step, samples=len(truth), learning_rate=rate, **values)
             curve = told.means()
             curve["samples_a_second"] = (seen - before) / (time.perf_counter() - started)
             self.before_validation(model, train, usable)
@@ -158,14 +156,25 @@ class TorchMethod(Method):
                 break
         model.load_state_dict(kept.state)
 
-    def _step(self, model: nn.Module, optimiser: Any, rows: Inputs, labels: NDArray[np.int64]) -> dict[str, Tensor]:
-        """One optimiser step: its loss, the share of the rows that the model had right, and its diagnostics.
+    def _feeding(self, train: Part) -> Callable[[Iterator[NDArray[np.int64]]], Iterator[Batch]]:
+        """From the rows of each step of an epoch to what :meth:`_step` takes, in the same order."""
+        whole = type(self).batch is TorchMethod.batch and feed.can_hold(train.inputs, self.device)
+        held = self.to_device(train.inputs) if whole else {}
+
+        def made(steps: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
+            for rows in steps:
+                tensors = feed.rows_of(held, rows) if whole else self.batch(take(train.inputs, rows))
+                yield tensors, self.to_device({"truth": train.labels[rows]})["truth"]
+
+        return lambda steps: feed.ahead(made(steps)) if feed.is_gpu(self.device) else made(steps)
+
+    def _step(self, model: nn.Module, optimiser: Any, tensors: dict[str, Tensor], truth: Tensor) -> dict[str, Tensor]:
+        """One optimiser step: its loss, the share of the samples that the model had right, and its diagnostics.
 
         Nothing is fetched from the device: that would wait until it has done all that was asked of it.
         """
-        truth = self.to_device({"truth": labels})["truth"]
         with self.precision():
-            logits = model(**self.batch(rows))
+            logits = model(**tensors)
             loss = self.loss(logits.float(), truth)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
