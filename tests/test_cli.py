@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -394,3 +395,22 @@ def test_an_interval_over_few_groups_is_marked_where_runs_end():
     _, few, earlier, trusted, *notes = outcome_table(outcomes).splitlines()
     assert "0.500-0.900 §" in few and "0.500-0.900 ¶" in earlier and "0.500-0.900  " in trusted
     assert [note[0] for note in notes] == ["§", "¶"]
+
+
+def test_a_preset_shows_the_default_that_it_takes_away(bench):
+    status, text, _ = bench("methods", "wang1d")
+    assert status == 0 and "  adam:\n    optimiser: adam\n    learning_rate: 0.001\n    steps: none\n" in text
+    assert json.loads(bench("methods", "wang1d", "--json")[1])["presets"]["adam"]["steps"] is None
+
+
+def test_a_run_says_how_well_training_was_fitted_and_when(bench):
+    words = ("--set", "steps=6", "--set", "epochs=2", "--set", "resolution=32", "--set", "batch_size=8")
+    methods = ("--method", "mini-flowpic,forest-on:mini-flowpic", "--dataset", "traffic")
+    status, text, err = bench("run", *methods, *words)
+    assert status == 0, err
+    network, forest = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("mini", "forest"))
+    assert re.search(r" [01]\.\d\d at [36] of 6 ", network) and re.search(r" 1\.00 ", forest), text
+    rows = json.loads(bench("table", *methods, "--format", "json")[1])["rows"]
+    found = {row["method"]: row for row in rows}
+    assert found["mini-flowpic"]["chosen_step"] in (3, 6) and "chosen_step" not in found["forest-on:mini-flowpic"]
+    assert all("training_accuracy" in row for row in rows)
