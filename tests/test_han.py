@@ -12,7 +12,7 @@ from bench.schema import Samples
 from bench.training.balance import class_weights
 from methods import attlstm, han
 from methods.attlstm import Attlstm
-from methods.han import Attention, Han, one_sided_regression
+from methods.han import Attention, ByteReader, Han, Reader, one_sided_regression
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 METHODS = pytest.mark.parametrize("method", [Han, Attlstm], ids=lambda m: m.name)
@@ -89,6 +89,80 @@ def test_reading_empty_packets_once_leaves_gradients_alone():
         F.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
         gradients.append([weights.grad.clone() for weights in network.parameters()])
     assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(*gradients, strict=True))
+
+
+def padded(samples=5, packets=4, bytes=30):
+    """Packets of all lengths, with zeros inside; one is full, one ends with its first byte, two are equal."""
+    values = torch.from_numpy(traffic(samples, packets, bytes, seed=3))
+    ends = torch.from_numpy(np.random.default_rng(4).integers(0, bytes + 1, (samples, packets, 1)))
+    ends[0, :3, 0] = torch.tensor([bytes, 1, 0])
+    values[..., 5] = 0
+    values[1, 0], ends[1, 0] = values[1, 1], ends[1, 1]
+    return values * (torch.arange(bytes) < ends)
+
+
+def plainly(network, packets):
+    """Logits by torch's own layers, every packet of its full length, padding included."""
+    vectors = Reader.forward(network.over_bytes, packets.flatten(0, 1)[..., None].float() / 255)
+    return network.classify(vectors.unflatten(0, packets.shape[:2]))
+
+
+def answer_and_gradients(network, logits):
+    network.zero_grad()
+    F.cross_entropy(logits, torch.arange(len(logits)) % 3).backward()
+    return [logits.detach(), *(weights.grad.clone() for weights in network.parameters())]
+
+
+@pytest.mark.parametrize("path", ["oneDNN", "no oneDNN", "chunks"])
+@pytest.mark.parametrize("packets", [padded(), padded() | 1, torch.zeros(3, 2, 30, dtype=torch.uint8)])
+def test_reading_in_chunks_is_torchs_own_lstm_and_attention(monkeypatch, path, packets):
+    monkeypatch.setattr(han, "CHUNK", 6)  # several chunks, and several blocks of steps each
+    monkeypatch.setattr(han, "BLOCK", 20)
+    if path == "no oneDNN":
+        monkeypatch.setattr(han, "_onednn", None)
+    if path == "chunks":  # as on CUDA
+        monkeypatch.setattr(ByteReader, "on_cpu", ByteReader.in_chunks)
+    network = small(Han, bytes=30, dropout=0.0, attention=5).network()
+    expected = answer_and_gradients(network, plainly(network, packets))
+    found = answer_and_gradients(network, network(packets))
+    for one, two in zip(expected, found, strict=True):
+        assert (one - two).norm() <= 1e-4 * one.norm() + 1e-7
+    with torch.inference_mode():
+        torch.testing.assert_close(network(packets), found[0], rtol=1e-5, atol=1e-6)
+
+
+def test_two_passes_give_the_same_bits():
+    network, packets = small(Han, bytes=30, dropout=0.0).network(), padded()
+    first, second = (answer_and_gradients(network, network(packets)) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_the_byte_level_stays_out_of_mixed_precision():
+    network, steps = small(Han).network(), padded().flatten(0, 1)[..., None] / 255
+    exact = network.over_bytes(steps)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network.over_bytes(steps), exact)
+
+
+def kept_for_the_gradient(read, steps):
+    """Float32 values that autograd keeps a byte read; storages that are shared count once."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = (tensor, tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        assert read(steps).requires_grad
+    return sum(size for _, size in kept.values()) / 4 / steps.numel()
+
+
+def test_what_is_kept_for_the_gradient_is_bounded():
+    """On the CPU states and cells of both directions, four a hidden unit, and a little; elsewhere next to nothing."""
+    reader, steps = small(Han, hidden=32).network().over_bytes, torch.rand(40, 100, 1)
+    assert kept_for_the_gradient(lambda steps: Reader.forward(reader, steps), steps) > 9 * 32
+    assert kept_for_the_gradient(reader.on_cpu, steps) < 5 * 32
+    assert kept_for_the_gradient(reader.in_chunks, steps) < 32
 
 
 @METHODS
