@@ -38,6 +38,7 @@ class Parameters(TrainingParameters):
     packets: int = parameter(10, "packets a session", SECOND_HAND, allowed=COUNT)
     bytes: int = parameter(1000, "bytes a packet, from the IP header on", SECOND_HAND, allowed=COUNT)
     mask_ports: bool = parameter(False, "hide the ports too", OURS)
+    payload_only: bool = parameter(False, "leave out packets without payload, bare acknowledgements", OURS)
     hidden: int = parameter(256, "hidden state of each LSTM direction; at least 2", OURS, (128, 256), allowed=COUNT)
     layers: int = parameter(2, "LSTM layers", OURS, (1, 2), allowed=COUNT)
     channels: int = parameter(
@@ -103,7 +104,8 @@ class Cmtsnn(HeaderBytesMethod):
         " cost=expected is the other reading: weighted cross-entropy and the answer of least expected cost",
         "dropout of 0.1 (our choice) between the LSTM layers and on the hidden layer, not before the batch"
         " normalisation, whose statistics it would shift between training and test (reconstructed)",
-        "bytes begin at the IP header, addresses and checksums zero (unknown)",
+        "bytes begin at the IP header, addresses and checksums zero; bare acknowledgements count among the packets "
+        "(unknown; payload_only)",
         "Adam 1e-3, batches of 128, 50 epochs, 0.3 of the rate every 10: as TSCRNN, of the same laboratory",
         "with cost=expected probabilities are shifted by the costs; its cross-entropy is a weighted mean over a batch",
         "epoch chosen by validation macro-F1 (unknown)",

@@ -38,6 +38,7 @@ DEVIATIONS: Final[tuple[str, ...]] = (
     "with loss=sosr probabilities are the softmax of the negative costs: the paper takes the least cost and also"
     " speaks of probabilities",
     "DNS flows are kept: the paper removes them",
+    "bare acknowledgements count among a session's packets (silent; payload_only)",
     "epoch chosen by validation macro-F1 (silent)",
     "weighted cross-entropy is a weighted mean over a batch",
 )
@@ -52,6 +53,9 @@ class Parameters(TrainingParameters):
         1500, "bytes a packet, from the IP header on", "section 5", (256, 500, 1000, 1500), allowed=COUNT
     )
     mask_ports: bool = parameter(False, "hide the ports too", "section 5: only the addresses are removed")
+    payload_only: bool = parameter(
+        False, "leave out packets without payload, bare acknowledgements", "our choice: silent"
+    )
     hidden: int = parameter(128, "hidden state of each LSTM direction", "section 5", (64, 100, 128, 200), allowed=COUNT)
     attention: int | None = parameter(
         None, "features of the attention layer; none: twice hidden", "our choice", (None, 64, 128, 200), allowed=COUNT

@@ -28,6 +28,9 @@ class Parameters(TrainingParameters):
         1500, "bytes a packet, from the IP header on; at least 4", "section 4", (256, 500, 1000, 1500), allowed=COUNT
     )
     mask_ports: bool = parameter(False, "hide the ports too", "our choice")
+    payload_only: bool = parameter(
+        False, "leave out packets without payload, bare acknowledgements", "our choice: silent"
+    )
     channels: int = parameter(64, "channels of both convolutions", "Table I", allowed=COUNT)
     hidden: int = parameter(256, "hidden state of each LSTM direction", "Table I", (128, 256), allowed=COUNT)
     recurrent_axis: str = parameter(
@@ -92,7 +95,7 @@ class Tscrnn(HeaderBytesMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "bytes begin at the IP header, addresses and checksums zero (silent; the link layer is never read)",
-        "bidirectional sessions (silent)",
+        "bidirectional sessions; bare acknowledgements count among their packets (silent; payload_only)",
         "consecutive packets from the sample's start, no random start points inside long flows: those are the split's",
         "Table I prints a length of 325 after the poolings; 375 is what its parameter counts need",
         "the LSTMs' steps are the channels, as Table I's counts need and against the prose; recurrent_axis=length",

@@ -10,6 +10,9 @@ from refusals import refused
 from torch import nn
 
 from bench.method import Monitor, Part, make_parameters
+from bench.readers import View
+from bench.runs import registry
+from bench.schema import Samples
 from bench.scores.metrics import macro_f1
 from bench.training import feed, loop
 from bench.training.balance import class_weights, undersample
@@ -570,3 +573,23 @@ def test_a_session_without_a_captured_byte_is_an_abstention():
     packets = np.zeros((3, 2, 4), np.uint8)
     packets[1, 1, 2] = 1
     assert Bytes(classes=2).can_classify({"packets": packets}).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["tscrnn", "han", "attlstm", "cmtsnn"])
+def test_bare_acknowledgements_count_as_packets_unless_left_out(name, make_store):
+    header = bytes([0x45, *range(1, 8), 64, 6, *range(10, 40)])
+    store = make_store(
+        {"packets": [3], "first_packet": [0], "protocol": [6]},
+        {
+            **{"record": [0, 40, 80], "ip": [0, 0, 0], "captured": [40] * 3, "length": [40, 40, 45]},
+            **{"payload": [40, 40, 40], "payload_length": [0, 0, 5]},
+        },
+        captures=[header + bytes([*header[:8], 65, *header[9:]]) + bytes([*header[:8], 66, *header[9:]])],
+    )
+    kind = registry.load(name)
+    view = View(store, Samples(np.array([0]), np.array([0]), np.array([3])), kind.reads)
+    all_, with_payload = (
+        kind(make_parameters(kind, {"packets": 2, "payload_only": only}), classes=2).represent(view)["packets"][0, :, 8]
+        for only in (False, True)
+    )
+    assert all_.tolist() == [64, 65] and with_payload.tolist() == [66, 0]

@@ -18,7 +18,7 @@ from bench.training.loop import TorchMethod
 class HeaderBytesMethod(TorchMethod):
     """A method that reads the first ``bytes`` of the first ``packets`` from the IP header on.
 
-    Its parameters have these two and ``mask_ports``; addresses and checksums are always masked.
+    Its parameters have these two, ``mask_ports`` and ``payload_only``; addresses and checksums are always masked.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "ports"})
@@ -27,7 +27,7 @@ class HeaderBytesMethod(TorchMethod):
         """``packets`` uint8 ``[samples, packets, bytes]``, 0 padded."""
         p = self.parameters
         mask = MASKS if p.mask_ports else ("addresses", "checksums")
-        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask)}
+        return {"packets": view.ip_bytes(p.packets, p.bytes, mask=mask, payload_only=p.payload_only)}
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """Bool ``[samples]``: False for a session without a captured byte."""
