@@ -422,7 +422,7 @@ def _blocks(values: Tensor) -> list[slice]:
 
 def _outer(above: Tensor, inputs: Tensor) -> Tensor:
     """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``."""
-    return _product(above.T, inputs.contiguous().T)
+    return _product(inputs.contiguous().T, above.T).T
 
 
 def _gradients(gates: Tensor, after: Tensor, before: Tensor, state: Tensor, cell: Tensor, out: Tensor) -> None:
