@@ -7,7 +7,7 @@ Padding repeats one packet: all its bytes are zero.  The network reads it once a
 empty place, which is the same sum with fewer terms to work out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from bench.method import COUNT, POSITIVE, SHARE, Part, Range, parameter
 from bench.training.balance import class_weights
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.long_sequences import attend, scan_lstm
 from bench.training.units import HeaderBytesMethod
 
 HEAD = 128  # features of the hidden layer before the classes
@@ -176,7 +176,7 @@ class ByteReader(Reader):
         return torch.cat([read(some) for some in steps.split(CHUNK)])
 
     def on_cpu(self, steps: Tensor) -> Tensor:
-        """The same by the functions at the end of this file, float32 ``[N, 2 * hidden]`` of ``[N, steps, 1]``.
+        """The same by functions that keep less for the gradient, float32 ``[N, 2 * hidden]`` of ``[N, steps, 1]``.
 
         Read backwards, the padding of all packets is one run of zeros, that of an empty packet: it is read once.
         Packets of about one length share a chunk: a step takes those alone whose padding is over.
@@ -186,11 +186,11 @@ class ByteReader(Reader):
         ends = ((steps[..., 0] != 0) * at).amax(1)  # steps before the padding
         order = ends.argsort(descending=True, stable=True)
         with torch.autocast("cpu", enabled=False):
-            rest = torch.stack(_scan(self.lstm, torch.zeros(len(at), 1, 1), "_l0_reverse"))[:, :, 0]
+            rest = torch.stack(scan_lstm(self.lstm, torch.zeros(len(at), 1, 1), "_l0_reverse"))[:, :, 0]
             for rows in order.split(CHUNK):
                 some, active = steps[rows].transpose(0, 1), (ends[rows] >= at[:, None]).sum(1).tolist()
-                states = _scan(self.lstm, some)[0], _scan(self.lstm, some, "_l0_reverse", rest, active)[0]
-                vectors.append(_attend(states, project.weight, project.bias, context.weight))
+                states = scan_lstm(self.lstm, some)[0], scan_lstm(self.lstm, some, "_l0_reverse", rest, active)[0]
+                vectors.append(attend(states, project.weight, project.bias, context.weight))
         return torch.cat(vectors).index_select(0, order.argsort())
 
 
@@ -245,205 +245,3 @@ def initialise(lstm: nn.LSTM) -> None:
                 nn.init.orthogonal_(gate)
         elif name.startswith("bias_ih"):
             values.chunk(4)[1].add_(1)
-
-
-# --- long sequences on the CPU --------------------------------------------------------------------------------
-#
-# torch's LSTM keeps some ten values a unit and step for the gradient, and attention a few more: 13 GB for 64 x 10
-# packets of 1500 bytes.  Here states and cells alone are kept; all else is worked out again, many steps in one product.
-
-BLOCK: Final = 2048  # rows of a product over several steps: what it takes and gives stays in the processor's cache
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward
-_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-
-
-def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``[N, outputs]`` of float32 ``[N, inputs]`` and ``[outputs, inputs]`` on the CPU, outside of autograd.
-
-    By oneDNN where torch has it, through the operator that `torch.compile` calls: torch's own product is MKL's, half
-    as fast on AMD.  A matrix that is a transposed part of another goes through oneDNN's slow reference: copy it.
-    """
-    if _onednn is not None and len(rows):
-        result: Tensor = _onednn(rows, weight, bias, "none", [], "")
-        return result
-    return rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-
-
-def _scan(
-    lstm: nn.LSTM, inputs: Tensor, suffix: str = "_l0", rest: Tensor | None = None, active: Sequence[int] = ()
-) -> tuple[Tensor, Tensor]:
-    """States and cells, float32 ``[steps, N, hidden]``, of one direction of a layer over ``[steps, N, inputs]``.
-
-    ``suffix`` is that of the weights' names: ``_l0``, ``_l0_reverse``.  With ``active``, step t reads the first
-    ``active[t]`` rows, never fewer than the step before it in the direction; all others are in the given states and
-    cells, ``rest [2, steps, hidden]``, and go on from them when their time comes.
-    """
-    of = {name: getattr(lstm, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
-    weight, bias = torch.cat([of["weight_ih"], of["weight_hh"]], 1), of["bias_ih"] + of["bias_hh"]
-    active = active or [inputs.shape[1]] * len(inputs)
-    reverse = suffix.endswith("_reverse")
-    result: tuple[Tensor, Tensor] = _Scan.apply(  # type: ignore[no-untyped-call]
-        inputs, weight, bias, rest, active, reverse
-    )
-    return result
-
-
-class _Scan(torch.autograd.Function):
-    """One direction.  Row t of ``joined [steps + 1, N, inputs + hidden]`` is an input and the state before it.
-
-    tanh(x) is 2 sigmoid(2x) - 1, so that all four gates are one sigmoid; torch's tanh takes ten times as long.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        rest: Tensor | None,
-        active: Sequence[int],
-        reverse: bool,
-    ) -> tuple[Tensor, Tensor]:
-        steps, rows, width = inputs.shape
-        hidden, start = len(weight) // 4, steps if reverse else 0
-        joined = inputs.new_empty(steps + 1, rows, width + hidden)
-        states, cells = joined[..., width:], inputs.new_empty(steps + 1, rows, hidden)
-        states[start], cells[start], joined[steps - start, :, :width] = 0, 0, 0
-        (joined[1:] if reverse else joined[:-1])[..., :width] = inputs
-        weight, bias = _scaled(weight, 2), _scaled(bias, 2)
-        for t in range(steps)[:: -1 if reverse else 1]:
-            before, after, n = t + reverse, t + (not reverse), active[t]
-            i, f, g, o = _product(joined[before, :n], weight, bias).sigmoid_().chunk(4, 1)
-            cell = torch.mul(f, cells[before, :n], out=cells[after, :n]).addcmul_(i, g, value=2).sub_(i)
-            torch.addcmul(-o, o, (cell * 2).sigmoid_(), value=2, out=states[after, :n])
-            if rest is not None:
-                states[after, n:], cells[after, n:] = rest[0, t], rest[1, t]
-        ctx.save_for_backward(joined, cells, weight, bias)
-        ctx.active, ctx.reverse = active, reverse
-        ctx.set_materialize_grads(False)
-        known = slice(0, steps) if reverse else slice(1, None)
-        return states[known], cells[known]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, for_states: Tensor | None, for_cells: Tensor | None) -> tuple[Any, ...]:
-        joined, cells, weight, bias = ctx.saved_tensors
-        steps, rows, hidden, reverse = len(cells) - 1, cells.shape[1], cells.shape[2], ctx.reverse
-        back = _scaled(weight[:, joined.shape[2] - hidden :], 2).T.contiguous()
-        of_rest = cells.new_zeros(2, steps, hidden) if ctx.needs_input_grad[3] else None
-        of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
-        carried = cells.new_zeros(2, rows, hidden)  # what later steps ask of the state and the cell
-        above = [(k, values) for k, values in enumerate((for_states, for_cells)) if values is not None]
-        for some in _blocks(cells[1:])[:: 1 if reverse else -1]:
-            read = joined[some.start + reverse : some.stop + reverse].flatten(0, 1)
-            gates = _product(read, weight, bias).sigmoid_().unflatten(0, (-1, rows))
-            of_gates = torch.zeros_like(gates)
-            for t in range(steps)[some][:: 1 if reverse else -1]:
-                n, out = ctx.active[t], of_gates[t - some.start]
-                for k, values in above:
-                    carried[k] += values[t]
-                if of_rest is not None:
-                    of_rest[:, t] = carried[:, n:].sum(1)
-                    carried[:, n:] = 0
-                around = cells[t + (not reverse), :n], cells[t + reverse, :n]
-                _gradients(gates[t - some.start, :n], *around, carried[0, :n], carried[1, :n], out[:n])
-                carried[0, :n] = _product(out[:n], back)
-            of_weight += _outer(of_gates.flatten(0, 1), read)
-            of_bias += of_gates.sum((0, 1))
-        return None, _scaled(of_weight, 4), _scaled(of_bias, 4), of_rest, None, None
-
-
-def _attend(states: Sequence[Tensor], weight: Tensor, bias: Tensor, context: Tensor) -> Tensor:
-    """``[N, features]``: sums of states weighted by softmax(context . tanh(weight state + bias)) over the steps.
-
-    ``states`` are several float32 ``[steps, N, some]`` with ``features`` in all; ``weight [width, features]``,
-    ``bias [width]``, ``context [1, width]``.  Keeps nothing wider than one weight a step.
-    """
-    parts = weight.split([part.shape[2] for part in states], 1)
-    return torch.cat(_Attend.apply(bias, context, *states, *parts), 1)  # type: ignore[no-untyped-call]
-
-
-class _Attend(torch.autograd.Function):
-    """tanh(x) as 2 sigmoid(2x) - 1; the softmax does not see what the 1 adds."""
-
-    @staticmethod
-    def forward(ctx: Any, bias: Tensor, context: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        states, weights = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
-        blocks = _blocks(states[0])
-        scores = torch.cat([_squashed(states, some, bias, weights) @ (2 * context[0]) for some in blocks])
-        shares = scores.unflatten(0, states[0].shape[:2]).softmax(0)
-        ctx.save_for_backward(shares, bias, context, *inputs)
-        return tuple(torch.stack([(shares[b, :, None] * part[b]).sum(0) for b in blocks]).sum(0) for part in states)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, ...]:
-        shares, bias, context, *inputs = ctx.saved_tensors
-        states, weights = inputs[: len(above)], inputs[len(above) :]
-        of_states = [torch.empty(part.shape) for part in states]  # not laid out as they are: they are parts
-        of_weights = [torch.zeros_like(part) for part in weights]
-        of_bias, of_context = torch.zeros_like(bias), torch.zeros_like(context)
-        of_shares = torch.empty_like(shares)
-        for some in _blocks(shares):
-            parts = [(part[some] * one).sum(2) for part, one in zip(states, above, strict=True)]
-            of_shares[some] = torch.stack(parts).sum(0)
-        of_scores = shares * (of_shares - (shares * of_shares).sum(0))
-        backs = [part.T.contiguous() for part in weights]
-        for some in _blocks(shares):
-            squashed, score = _squashed(states, some, bias, weights), of_scores[some].flatten()
-            of_context += 2 * score @ squashed
-            inner = _sigmoid_backward(score[:, None] * (4 * context), squashed)
-            of_bias += inner.sum(0)
-            for k, part in enumerate(states):
-                of_weights[k] += _outer(inner, part[some].flatten(0, 1))
-                torch.addcmul(
-                    _product(inner, backs[k]).unflatten(0, (-1, shares.shape[1])),
-                    shares[some, :, None],
-                    above[k],
-                    out=of_states[k][some],
-                )
-        return of_bias, of_context, *of_states, *of_weights
-
-
-def _squashed(states: Sequence[Tensor], some: slice, bias: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """``[steps * N, width]``: sigmoid of twice the inner products of some steps."""
-    inner = _product(states[0][some].flatten(0, 1), 2 * weights[0], 2 * bias)
-    for part, weight in zip(states[1:], weights[1:], strict=True):
-        inner += _product(part[some].flatten(0, 1), 2 * weight)
-    return inner.sigmoid_()
-
-
-def _blocks(values: Tensor) -> list[slice]:
-    """Slices of the steps of ``[steps, N, ...]``, of some :data:`BLOCK` rows each."""
-    steps, at_once = len(values), max(1, BLOCK // values.shape[1])
-    return [slice(begin, min(begin + at_once, steps)) for begin in range(0, steps, at_once)]
-
-
-def _outer(above: Tensor, inputs: Tensor) -> Tensor:
-    """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``."""
-    return _product(inputs.contiguous().T, above.T).T
-
-
-def _gradients(gates: Tensor, after: Tensor, before: Tensor, state: Tensor, cell: Tensor, out: Tensor) -> None:
-    """Of a step's gates into ``out``, from those of the state and the cell ``after`` it; ``cell`` becomes that before.
-
-    Of the third gate, whose input the forward pass doubles, it is half and has to be doubled twice.
-    """
-    i, f, g, o = gates.chunk(4, 1)
-    of_i, of_f, of_g, of_o = out.chunk(4, 1)
-    squashed = (after * 2).sigmoid_()
-    cell.add_(_sigmoid_backward(state * o, squashed), alpha=4)
-    torch.addcmul(-state, state, squashed, value=2, out=of_o)
-    torch.addcmul(-cell, cell, g, value=2, out=of_i)
-    torch.mul(cell, before, out=of_f)
-    torch.mul(cell, i, out=of_g)
-    _sigmoid_backward.grad_input(out, gates, grad_input=out)
-    cell.mul_(f)
-
-
-def _scaled(gates: Tensor, times: float) -> Tensor:
-    """A copy of ``[4 * hidden, ...]`` with the third gate's values, the only one that is a tanh, ``times`` as large."""
-    gates = gates.clone()
-    gates.chunk(4)[2].mul_(times)
-    return gates
