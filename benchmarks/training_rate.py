@@ -34,7 +34,7 @@ from bench.runs.attempt import represent_parts, scored_classes
 from bench.spec import SplitSpec
 from bench.splits.split import make_split
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "rnn_layer", "lstm", "gru", "attention")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "linear_pointwise", "rnn_layer", "lstm", "gru", "attention")
 ROOT = Path(__file__).resolve().parents[1]
 A_CLASS = 32  # samples of a class at most: batches are repeated anyway
 HEAD = "| method | batch | samples/s | before | ratio (lowest … highest) | products alone | share | MiB | before |"

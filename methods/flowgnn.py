@@ -23,6 +23,7 @@ from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
 from bench.readers import Ragged, View, offsets_of
 from bench.training.balance import class_weights
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.products import linear
 
 #: edges of a batch from which on blocks are computed again in the backward pass: an edge keeps some 25 KB for it, so
 #: that smaller batches, which need 2.5 GB at most, are spared the third of a step that it takes
@@ -271,7 +272,7 @@ class Mlp(nn.Sequential):
         assert isinstance(first, nn.Linear)
         weights = first.weight.split([rows.shape[1] for rows in inputs], dim=1)
         biases = [first.bias] + [None] * (len(inputs) - 1)
-        return [F.linear(*part) for part in zip(inputs, weights, biases, strict=True)]
+        return [linear(*part) for part in zip(inputs, weights, biases, strict=True)]
 
     def rest(self, rows: Tensor) -> Tensor:
         """What the layers after the first make of its answer ``[N, width]``: ``[N, width]``."""

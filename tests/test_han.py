@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bench.method import Monitor, Part, make_parameters
 from bench.readers import UndeclaredRead, View
 from bench.schema import Samples
-from bench.training import long_sequences
+from bench.training import long_sequences, products
 from bench.training.balance import class_weights
 from methods import attlstm, han
 from methods.attlstm import Attlstm
@@ -120,7 +120,7 @@ def test_reading_in_chunks_is_torchs_own_lstm_and_attention(monkeypatch, path, p
     monkeypatch.setattr(han, "CHUNK", 6)  # several chunks, and several blocks of steps each
     monkeypatch.setattr(long_sequences, "BLOCK", 20)
     if path == "no oneDNN":
-        monkeypatch.setattr(long_sequences, "_onednn", None)
+        monkeypatch.setattr(products, "_onednn", None)
     if path == "chunks":  # as on CUDA
         monkeypatch.setattr(ByteReader, "on_cpu", ByteReader.in_chunks)
     network = small(Han, bytes=30, dropout=0.0, attention=5).network()
@@ -130,17 +130,6 @@ def test_reading_in_chunks_is_torchs_own_lstm_and_attention(monkeypatch, path, p
         assert (one - two).norm() <= 1e-4 * one.norm() + 1e-7
     with torch.inference_mode():
         torch.testing.assert_close(network(packets), found[0], rtol=1e-5, atol=1e-6)
-
-
-def test_a_private_operator_that_answers_otherwise_is_not_used(monkeypatch):
-    def raising(*_):
-        raise RuntimeError("another signature")
-
-    for operator in (raising, lambda rows, weight, *_: rows @ weight.T + 1, None):
-        monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", operator)
-        assert long_sequences.onednn_product() is None
-    monkeypatch.undo()
-    assert long_sequences.onednn_product() is not None or not torch.backends.mkldnn.is_available()
 
 
 def test_two_passes_give_the_same_bits():

@@ -5,41 +5,15 @@ of 1500 bytes.  Here states and cells alone are kept; all else is worked out aga
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-BLOCK: Final = 2048  # rows of a product over several steps: what it takes and gives stays in the processor's cache
+from bench.training.products import BLOCK, outer, product
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
-
-
-def onednn_product() -> Any:
-    """OneDNN's product, a private operator of torch; None where it is not there or is not what it was."""
-    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-    rows, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
-    try:
-        good = operator is not None and torch.equal(operator(rows, weight, None, "none", [], ""), rows @ weight.T)
-    except Exception:
-        good = False
-    return operator if good else None
-
-
-_onednn = onednn_product()
-
-
-def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``[N, outputs]`` of float32 ``[N, inputs]`` and ``[outputs, inputs]`` on the CPU, outside of autograd.
-
-    By oneDNN where torch has it, through the operator that `torch.compile` calls: torch's own product is MKL's, half
-    as fast on AMD.  A matrix that is a transposed part of another goes through oneDNN's slow reference: copy it.
-    """
-    if _onednn is not None and len(rows):
-        result: Tensor = _onednn(rows, weight, bias, "none", [], "")
-        return result
-    return rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
 
 
 def scan_lstm(
@@ -86,7 +60,7 @@ class _Scan(torch.autograd.Function):
         weight, bias = _scaled(weight, 2), _scaled(bias, 2)
         for t in range(steps)[:: -1 if reverse else 1]:
             before, after, n = t + reverse, t + (not reverse), active[t]
-            i, f, g, o = _product(joined[before, :n], weight, bias).sigmoid_().chunk(4, 1)
+            i, f, g, o = product(joined[before, :n], weight, bias).sigmoid_().chunk(4, 1)
             cell = torch.mul(f, cells[before, :n], out=cells[after, :n]).addcmul_(i, g, value=2).sub_(i)
             torch.addcmul(-o, o, (cell * 2).sigmoid_(), value=2, out=states[after, :n])
             if rest is not None:
@@ -109,7 +83,7 @@ class _Scan(torch.autograd.Function):
         above = [(k, values) for k, values in enumerate((for_states, for_cells)) if values is not None]
         for some in _blocks(cells[1:])[:: 1 if reverse else -1]:
             read = joined[some.start + reverse : some.stop + reverse].flatten(0, 1)
-            gates = _product(read, weight, bias).sigmoid_().unflatten(0, (-1, rows))
+            gates = product(read, weight, bias).sigmoid_().unflatten(0, (-1, rows))
             of_gates = torch.zeros_like(gates)
             for t in range(steps)[some][:: 1 if reverse else -1]:
                 n, out = ctx.active[t], of_gates[t - some.start]
@@ -120,8 +94,8 @@ class _Scan(torch.autograd.Function):
                     carried[:, n:] = 0
                 around = cells[t + (not reverse), :n], cells[t + reverse, :n]
                 _gradients(gates[t - some.start, :n], *around, carried[0, :n], carried[1, :n], out[:n])
-                carried[0, :n] = _product(out[:n], back)
-            of_weight += _outer(of_gates.flatten(0, 1), read)
+                carried[0, :n] = product(out[:n], back)
+            of_weight += outer(of_gates.flatten(0, 1), read)
             of_bias += of_gates.sum((0, 1))
         return None, _scaled(of_weight, 4), _scaled(of_bias, 4), of_rest, None, None
 
@@ -168,9 +142,9 @@ class _Attention(torch.autograd.Function):
             inner = _sigmoid_backward(score[:, None] * (4 * context), squashed)
             of_bias += inner.sum(0)
             for k, part in enumerate(states):
-                of_weights[k] += _outer(inner, part[some].flatten(0, 1))
+                of_weights[k] += outer(inner, part[some].flatten(0, 1))
                 torch.addcmul(
-                    _product(inner, backs[k]).unflatten(0, (-1, shares.shape[1])),
+                    product(inner, backs[k]).unflatten(0, (-1, shares.shape[1])),
                     shares[some, :, None],
                     above[k],
                     out=of_states[k][some],
@@ -180,9 +154,9 @@ class _Attention(torch.autograd.Function):
 
 def _squashed(states: Sequence[Tensor], some: slice, bias: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """``[steps * N, width]``: sigmoid of twice the inner products of some steps."""
-    inner = _product(states[0][some].flatten(0, 1), 2 * weights[0], 2 * bias)
+    inner = product(states[0][some].flatten(0, 1), 2 * weights[0], 2 * bias)
     for part, weight in zip(states[1:], weights[1:], strict=True):
-        inner += _product(part[some].flatten(0, 1), 2 * weight)
+        inner += product(part[some].flatten(0, 1), 2 * weight)
     return inner.sigmoid_()
 
 
@@ -190,11 +164,6 @@ def _blocks(values: Tensor) -> list[slice]:
     """Slices of the steps of ``[steps, N, ...]``, of some :data:`BLOCK` rows each."""
     steps, at_once = len(values), max(1, BLOCK // values.shape[1])
     return [slice(begin, min(begin + at_once, steps)) for begin in range(0, steps, at_once)]
-
-
-def _outer(above: Tensor, inputs: Tensor) -> Tensor:
-    """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``."""
-    return _product(inputs.contiguous().T, above.T).T
 
 
 def _gradients(gates: Tensor, after: Tensor, before: Tensor, state: Tensor, cell: Tensor, out: Tensor) -> None:

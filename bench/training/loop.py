@@ -35,6 +35,7 @@ from bench.readers import Ragged
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
 from bench.training import feed
 from bench.training.budget import TrainingParameters, epochs_of_batches
+from bench.training.products import by_onednn
 from bench.training.recurrent import recurrent_in_float32
 
 TOLD_AT_ONCE: Final = 50  # steps whose numbers are fetched from the device together
@@ -120,7 +121,7 @@ class TorchMethod(Method):
             raise InputError("cannot-train", f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.log_fact(training_samples=len(usable))
         with self._seeded():
-            self.model = recurrent_in_float32(self.network()).to(self.device)
+            self.model = self._made()
             self.before_training(self.model, train, usable)
             self._loop(self.model, train, usable, validation, monitor)
         self.model.eval()
@@ -219,9 +220,12 @@ class TorchMethod(Method):
     def load_state(self, folder: Path) -> None:
         """Read what :meth:`save_state` wrote."""
         with self._seeded():
-            self.model = recurrent_in_float32(self.network()).to(self.device)
+            self.model = self._made()
         self.model.load_state_dict(safetensors.torch.load_file(folder / STATE, device=self.device))
         self.model.eval()
+
+    def _made(self) -> nn.Module:
+        return by_onednn(recurrent_in_float32(self.network())).to(self.device)
 
     def _fitted(self) -> nn.Module:
         if self.model is None:

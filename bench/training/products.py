@@ -1,0 +1,100 @@
+"""Matrix products on the CPU by oneDNN where torch would take MKL's, which is half as fast on AMD: the same sums.
+
+torch hands linear layers to MKL, which keeps its best kernels for Intel.  oneDNN, which torch has beside it, uses what
+the processor can do; the operator is the one that `torch.compile` calls.  Elsewhere (a GPU, mixed precision, a torch
+without the operator, products so small that Python's part of the work would show) layers are torch's own.
+"""
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LEAST: Final = 1 << 22  # multiplications of a layer's product: some 80 us, of which Python's part is a tenth
+BLOCK: Final = 2048  # rows of a sum over rows: oneDNN's gradient of a weight slows down beyond
+
+
+def onednn_product() -> Any:
+    """OneDNN's product, a private operator of torch; None where it is not there or is not what it was."""
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+    rows, weight = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
+    try:
+        good = operator is not None and torch.equal(operator(rows, weight, None, "none", [], ""), rows @ weight.T)
+    except Exception:
+        good = False
+    return operator if good else None
+
+
+_onednn = onednn_product()
+
+
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``[N, outputs]`` of float32 ``[N, inputs]`` and ``[outputs, inputs]`` on the CPU, outside of autograd.
+
+    A matrix that is a transposed part of another goes through oneDNN's slow reference: copy it.
+    """
+    if _onednn is not None and len(rows):
+        result: Tensor = _onednn(rows, weight, bias, "none", [], "")
+        return result
+    return rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+
+
+def outer(above: Tensor, inputs: Tensor) -> Tensor:
+    """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``."""
+    return product(inputs.contiguous().T, above.T).T
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As `torch.nn.functional.linear`: ``[..., outputs]`` of ``[..., inputs]``, by oneDNN where that is faster."""
+    large = rows.numel() * len(weight) >= LEAST
+    if not (large and rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32) or _onednn is None:
+        return F.linear(rows, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        return F.linear(rows, weight, bias)
+    flat: Tensor = _Product.apply(rows.flatten(0, -2).contiguous(), weight, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = flat.unflatten(0, rows.shape[:-1])
+    return result
+
+
+class _Product(torch.autograd.Function):
+    """:func:`product` with its gradients, the weight's summed over blocks of rows in their order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return product(rows, weight.contiguous(), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        of_rows, of_weight, of_bias = None, None, None
+        above = above.contiguous()
+        if ctx.needs_input_grad[0]:
+            of_rows = product(above, weight.T.contiguous())
+        if ctx.needs_input_grad[1]:
+            blocks = zip(above.split(BLOCK), rows.split(BLOCK), strict=True)
+            of_weight = outer(*next(blocks))
+            for one in blocks:
+                of_weight += outer(*one)
+        if ctx.needs_input_grad[2]:
+            of_bias = above.sum(0)
+        return of_rows, of_weight, of_bias
+
+
+class Linear(nn.Linear):
+    """torch's layer by :func:`linear`."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[..., outputs]`` of ``[..., inputs]``."""
+        return linear(rows, self.weight, self.bias)
+
+
+def by_onednn(network: nn.Module) -> nn.Module:
+    """The network, its linear layers' products by oneDNN from now on; names and weights are as they were."""
+    for layer in network.modules():
+        if type(layer) is nn.Linear:
+            layer.__class__ = Linear
+    return network
