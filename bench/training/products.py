@@ -33,7 +33,7 @@ _onednn = onednn_product()
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``[N, outputs]`` of float32 ``[N, inputs]`` and ``[outputs, inputs]`` on the CPU, outside of autograd.
 
-    A matrix that is a transposed part of another goes through oneDNN's slow reference: copy it.
+    A matrix may be the transposed of a whole one; that of a part goes through oneDNN's slow reference: copy it.
     """
     if _onednn is not None and len(rows):
         result: Tensor = _onednn(rows, weight, bias, "none", [], "")
@@ -63,8 +63,9 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        weight = weight.contiguous()
         ctx.save_for_backward(rows, weight)
-        return product(rows, weight.contiguous(), bias)
+        return product(rows, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -73,7 +74,7 @@ class _Product(torch.autograd.Function):
         of_rows, of_weight, of_bias = None, None, None
         above = above.contiguous()
         if ctx.needs_input_grad[0]:
-            of_rows = product(above, weight.T.contiguous())
+            of_rows = product(above, weight.T)
         if ctx.needs_input_grad[1]:
             blocks = zip(above.split(BLOCK), rows.split(BLOCK), strict=True)
             of_weight = outer(*next(blocks))
