@@ -7,7 +7,7 @@ INFOCOM 2019, 1171-1179.  "Code" below is the authors' own (WSPTTH/FS-Net, 2020)
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Inputs, Range, pa
 from bench.readers import View
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.loop import TorchMethod
+from bench.training.packed import packed_gru
 
 PAPER = "INFOCOM paper, as two public ports give it"
 CODE = "the authors' code"
@@ -199,11 +200,12 @@ class StackedGru(nn.Module):
 
     def forward(self, sequence: PackedSequence) -> tuple[Tensor, Tensor]:
         """Outputs ``[words, 2 * layers * hidden]`` in packed order and states ``[samples, 2 * layers * hidden]``."""
-        outputs, states = [], []
+        outputs: list[Tensor] = []
+        states: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             if number:
                 sequence = sequence._replace(data=self.dropout(sequence.data))
-            sequence, final = layer(sequence)
+            sequence, final = packed_gru(cast(nn.GRU, layer), sequence)
             outputs.append(sequence.data)
             states += final.unbind(0)
         return torch.cat(outputs, 1), torch.cat(states, 1)

@@ -42,8 +42,17 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def outer(above: Tensor, inputs: Tensor) -> Tensor:
-    """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``."""
-    return product(inputs.contiguous().T, above.T).T
+    """Gradients ``[outputs, inputs]`` of a product's weights, of those of its outputs and its inputs, ``[N, ...]``.
+
+    They are summed over blocks of rows in their order.
+    """
+    sums = (
+        product(two.contiguous().T, one.T).T for one, two in zip(above.split(BLOCK), inputs.split(BLOCK), strict=True)
+    )
+    total = next(sums)
+    for one in sums:
+        total += one
+    return total
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -59,7 +68,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """:func:`product` with its gradients, the weight's summed over blocks of rows in their order."""
+    """:func:`product` with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -76,10 +85,7 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_rows = product(above, weight.T)
         if ctx.needs_input_grad[1]:
-            blocks = zip(above.split(BLOCK), rows.split(BLOCK), strict=True)
-            of_weight = outer(*next(blocks))
-            for one in blocks:
-                of_weight += outer(*one)
+            of_weight = outer(above, rows)
         if ctx.needs_input_grad[2]:
             of_bias = above.sum(0)
         return of_rows, of_weight, of_bias
