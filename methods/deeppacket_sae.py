@@ -54,7 +54,7 @@ class DeepPacketSae(DeepPacket):
         "pretraining_epochs": 1,
         "batch_size": 16,
         "epochs": 12,
-        "learning_rate": 3e-3,
+        "learning_rate": 1e-3,
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,

@@ -223,3 +223,8 @@ def test_it_learns_classes_and_words():
     method.fit(part, part, curve)
     assert (method.predict_proba(part.inputs).argmax(1) == labels).all()
     assert curve.steps[-1]["reconstruction_loss"] < 0.5 * curve.steps[0]["reconstruction_loss"]
+
+
+def test_on_the_cpu_no_layer_runs_torchs_gru(monkeypatch):
+    monkeypatch.setattr(nn.GRU, "forward", None)
+    assert small().network()(draw_words([4, 8], 10)).shape == (2, 3)

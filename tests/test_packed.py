@@ -1,72 +1,82 @@
-"""GRUs over packed sequences: outputs, last states and gradients are those of torch's own layer."""
+"""GRUs over packed sequences on the CPU against torch's own layer: outputs, last states and every gradient."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from bench.training import packed
+from bench.training import packed, products
 from bench.training.packed import packed_gru
 
-SIZES = ([3, 7, 1, 7, 5], [4, 4, 4], [1], [9, 1, 1])
+pytestmark = pytest.mark.usefixtures("torch_seeded")
+LENGTHS = [[3, 7, 1, 7, 12, 5], [4, 4, 4], [1, 1], [9], [2, 5, 30, 5]]
 
 
-def answers(read, layer, inputs, sizes):
-    """Outputs, last states, and the gradients of all weights and of the inputs for a loss that looks at both."""
+def pack(lengths, inputs=5):
+    """Values that take a gradient, and their packed sequence, not sorted by length."""
+    values = torch.randn(len(lengths), max(lengths), inputs, requires_grad=True)
+    return values, pack_padded_sequence(values, lengths, True, enforce_sorted=False)
+
+
+def answers_and_gradients(run, layer, lengths, ask=(True, True)):
+    """Outputs, last states and gradients of inputs and weights, of a loss of the outputs, the last states or both."""
+    torch.manual_seed(3)
+    values, sequence = pack(lengths)
+    outputs, final = run(layer, sequence)
     layer.zero_grad()
-    given = inputs.clone().requires_grad_()
-    outputs, final = read(pack_padded_sequence(given, torch.tensor(sizes), True, enforce_sorted=False))
-    draw = torch.Generator().manual_seed(3)
-    weights = [torch.randn(values.shape, generator=draw) for values in (outputs.data, final)]
-    ((outputs.data * weights[0]).sum() + (final * weights[1]).sum()).backward()
-    gradients = [values.grad.clone() for values in layer.parameters()]
-    return [outputs.data.detach(), final.detach(), given.grad, *gradients]
+    answers = [outputs.data, final]
+    sum((one * torch.randn_like(one)).sum() for one, asked in zip(answers, ask, strict=True) if asked).backward()
+    return [*(one.detach() for one in answers), values.grad, *(weights.grad for weights in layer.parameters())]
 
 
-@pytest.mark.usefixtures("torch_seeded")
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("block", [2048, 3])
-def test_it_is_torch_s_own_layer(sizes, block, monkeypatch):
-    monkeypatch.setattr("bench.training.products.BLOCK", block)
-    layer, inputs = nn.GRU(6, 5, bidirectional=True), torch.randn(len(sizes), max(sizes), 6)
-    expected = answers(layer, layer, inputs, sizes)
-    found = answers(lambda sequence: packed_gru(layer, sequence), layer, inputs, sizes)
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("path", ["oneDNN", "no oneDNN"])
+@pytest.mark.parametrize("ask", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_outputs_last_states_and_gradients_are_torchs(monkeypatch, lengths, ask, path):
+    monkeypatch.setattr(products, "BLOCK", 7)  # weights' gradients of several blocks
+    if path == "no oneDNN":
+        monkeypatch.setattr(products, "_onednn", None)
+    layer = nn.GRU(5, 6, bidirectional=True)
+    expected = answers_and_gradients(lambda layer, sequence: layer(sequence), layer, lengths, ask)
+    found = answers_and_gradients(packed_gru, layer, lengths, ask)
+    for one, two in zip(expected, found, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("torch_seeded")
-@pytest.mark.parametrize("looked_at", ["outputs", "final"])
-def test_a_loss_may_look_at_one_of_the_two(looked_at):
-    sizes = SIZES[0]
-    layer, inputs = nn.GRU(6, 5, bidirectional=True), torch.randn(5, 7, 6)
-    gradients = []
-    for read in (layer, lambda sequence: packed_gru(layer, sequence)):
-        layer.zero_grad()
-        outputs, final = read(pack_padded_sequence(inputs, torch.tensor(sizes), True, enforce_sorted=False))
-        (outputs.data if looked_at == "outputs" else final).square().sum().backward()
-        gradients.append([values.grad.clone() for values in layer.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+def test_a_sorted_sequence_and_evaluation_are_taken():
+    layer, values = nn.GRU(5, 6, bidirectional=True).eval(), torch.randn(3, 8, 5)
+    sequence = pack_padded_sequence(values, [8, 4, 2], True)
+    assert sequence.sorted_indices is None
+    with torch.inference_mode():
+        (expected, last), (found, final) = layer(sequence), packed_gru(layer, sequence)
+    torch.testing.assert_close(found.data, expected.data, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(final, last, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("torch_seeded")
+def test_gates_far_from_zero_saturate():
+    layer, (values, sequence) = nn.GRU(5, 6, bidirectional=True), pack([6, 2, 4])
+    for weights in layer.parameters():
+        weights.data *= 300
+    (expected, _), (found, _) = layer(sequence), packed_gru(layer, sequence)
+    torch.testing.assert_close(found.data, expected.data, rtol=1e-5, atol=1e-5)
+    found.data.sum().backward()
+    assert values.grad.isfinite().all()
+
+
 def test_two_passes_give_the_same_bits():
-    layer, inputs = nn.GRU(6, 5, bidirectional=True), torch.randn(5, 7, 6)
-    first, second = (answers(lambda sequence: packed_gru(layer, sequence), layer, inputs, SIZES[0]) for _ in range(2))
-    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    layer = nn.GRU(5, 64, bidirectional=True)
+    first, second = (answers_and_gradients(packed_gru, layer, LENGTHS[4]) for _ in range(2))
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
-@pytest.mark.usefixtures("torch_seeded")
-def test_other_types_and_mixed_precision_stay_torch_s(monkeypatch):
+def test_other_types_and_mixed_precision_stay_torchs(monkeypatch):
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr(packed._Scan, "apply", never)
-    layer, sequence = (
-        nn.GRU(6, 5, bidirectional=True),
-        pack_padded_sequence(torch.randn(3, 4, 6), torch.tensor([4, 2, 1]), True),
-    )
-    assert packed_gru(layer.double(), sequence._replace(data=sequence.data.double()))[0].data.dtype == torch.float64
+    monkeypatch.setattr(packed, "product", never)
+    layer, (_, sequence) = nn.GRU(5, 6, bidirectional=True), pack([3, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        packed_gru(layer, sequence)
+    assert packed_gru(layer.double(), sequence.double())[1].dtype == torch.float64
     with pytest.raises(AssertionError):
         packed_gru(layer.float(), sequence)
