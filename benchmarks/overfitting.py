@@ -2,9 +2,9 @@
 
     python benchmarks/overfitting.py [--method NAME ...] [--size tiny|own] [--set NAME=VALUE ...]
 
-On 5 x 40 sessions of the demo, without end until 0.95 of the sessions that the method answers are right, or 6,000 steps
-have passed: what `bench check` asks (`bench.training.fitting`).  ``tiny`` are the method's quick settings, ``own`` its
-defaults; a slow method takes --set.  A Markdown table.
+On 5 x 40 sessions of the demo, without end until 0.95 of the sessions that the method answers are right, or 10,000
+steps have passed: what `bench check` asks.  ``tiny`` are the quick settings of a method, ``own``
+its defaults; a slow method takes --set.  A Markdown table.
 """
 
 import argparse

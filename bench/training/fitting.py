@@ -8,7 +8,7 @@ import numpy as np
 from bench.method import Monitor, Part, take
 from bench.training.loop import TorchMethod
 
-MOST: Final = 6000  # optimiser steps
+MOST: Final = 10_000  # optimiser steps
 EVERY: Final = 25  # steps between two looks
 
 
