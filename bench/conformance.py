@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from bench.contract_captures import (
     CLASSES,
-    five_services,
     renamed_services,
     same_sessions,
     three_services,
@@ -37,15 +36,13 @@ from bench.contract_captures import (
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.estimator import FOREST_ON
-from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, take
+from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, one_pass, take
 from bench.readers import READS, View
 from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
-from bench.schema import NO_CLASS, Samples
+from bench.schema import Samples
 
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
-SHORTEST: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}  # of parameters that methods may have
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
-FITTED: Final = 0.95  # accuracy on training samples that shows that a network can learn
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
 
@@ -336,15 +333,9 @@ def fits_its_training_samples(case: Case) -> str | None:
     """A torch method reaches an accuracy of 0.95 on what it is trained on, 5 x 40 sessions of the demo; tells when."""
     if not _is_torch(case.method):
         return None
-    from bench.training.fitting import steps_to_fit
+    from bench.training.fitting import FITTED, steps_on_demo
 
-    store = five_services(case.folder / "five")
-    labels = store.labels(store.default_task).astype(np.int64)
-    sessions = np.flatnonzero(labels != NO_CLASS)
-    packets = np.asarray(store.session("packets"), np.int64)[sessions]
-    view = View(store, Samples(sessions, np.zeros_like(sessions), packets), case.method.reads)
-    method: Any = case.method(make_parameters(case.method, case.method.tiny), classes=5, seed=7, device=case.device)
-    steps, accuracy = steps_to_fit(method, Part(method.represent(view), labels[sessions]), FITTED)
+    steps, accuracy = steps_on_demo(case.method, case.method.tiny, case.folder / "five", device=case.device)
     _demand(accuracy >= FITTED, f"accuracy {accuracy:.2f} on training samples after {steps} steps, {FITTED} expected")
     return f"accuracy {accuracy:.2f} on 5 x 40 training sessions after {steps} steps"
 
@@ -384,10 +375,8 @@ def saves_and_loads(case: Case) -> None:
 
 def fits_every_preset(case: Case) -> None:
     """Every preset over ``tiny`` fits for one epoch, answers, saves and loads."""
-    known = {field.name for field in dataclasses.fields(case.method.Parameters)}
-    short = {name: value for name, value in SHORTEST.items() if name in known}
     for name, preset in case.method.presets.items():
-        parameters = make_parameters(case.method, {**case.method.tiny, **preset, **short})
+        parameters = make_parameters(case.method, {**case.method.tiny, **preset, **one_pass(case.method)})
         method = case.method(parameters, classes=CLASSES, seed=7, device=case.device)
         train, test = (method.represent(case.view(case.samples.take(case.rows[part]))) for part in (0, 2))
         part = Part(train, case.labels[case.rows[0]])

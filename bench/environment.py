@@ -31,15 +31,20 @@ def environment(device: str) -> dict[str, Any]:
         "cores": cores(),
         "threads": torch.get_num_threads() if torch else threads(),
         "precision": precision_on(device),
-        "device": torch.cuda.get_device_name(device) if torch and device.startswith("cuda") else device,
+        "device": torch.cuda.get_device_name(device) if torch and is_gpu(device) else device,
         "packages": {name: installed for name in PACKAGES if (installed := _version(name)) is not None},
         **_revision(),
     }
 
 
+def is_gpu(device: str) -> bool:
+    """Whether a device, as torch names it, works beside the processor."""
+    return device.startswith("cuda")
+
+
 def precision_on(device: str) -> str:
     """What torch methods compute in: mixed bfloat16 on a GPU, which needs no scaling of the loss, float32 elsewhere."""
-    return "bfloat16" if device.startswith("cuda") else FLOAT32
+    return "bfloat16" if is_gpu(device) else FLOAT32
 
 
 def cores() -> int:

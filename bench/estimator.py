@@ -13,6 +13,7 @@ from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, count, refuse_old_hooks, take
 from bench.readers import Ragged, View
 
+FORESTS: Final = "Random Forests, 2001, doi:10.1023/A:1010933404324"
 #: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
 TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
 
@@ -107,6 +108,13 @@ class EstimatorMethod(Method):
         self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])
 
 
+def random_forest(seed: int, trees: int = 300, **more: Any) -> Any:
+    """A random forest, classes weighted alike; ``more`` are further words of scikit-learn's."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(trees, class_weight="balanced", random_state=seed, **more)
+
+
 class ForestOn(EstimatorMethod):
     """A random forest on exactly what another method reads: it tells the method from its input.
 
@@ -114,7 +122,6 @@ class ForestOn(EstimatorMethod):
     becomes how often it holds each.  Abstains where the method does.
     """
 
-    family: ClassVar[str] = "baseline"
     of: ClassVar[type[Method]]
     values: dict[str, list[int]]  # of each ragged input those that training holds, sorted: each is a feature
 
@@ -146,9 +153,7 @@ class ForestOn(EstimatorMethod):
 
     def estimator(self) -> Any:
         """The forest of method ``forest`` at its defaults."""
-        from sklearn.ensemble import RandomForestClassifier
-
-        return RandomForestClassifier(300, class_weight="balanced", random_state=self.random_state)
+        return random_forest(self.random_state)
 
     def save_state(self, folder: Path) -> None:
         """Write ``model.skops`` and ``values.json``."""
@@ -177,12 +182,21 @@ def _counts(lists: Ragged, values: NDArray[np.int64]) -> Any:
 FOREST_ON: Final = "forest-on:"  # and a method's name
 
 
+def forest_traits(of: str) -> dict[str, Any]:
+    """What the forest on a method's input says of itself, by the names of a method's attributes."""
+    return {
+        "name": f"{FOREST_ON}{of}",
+        "family": "baseline",
+        "reference": FORESTS,
+        "deviations": (f"parameters of {of} that are about its network or training do nothing here",),
+    }
+
+
 def forest_on(kind: type[Method]) -> type[ForestOn]:
     """The class of the forest on what ``kind`` reads, with its parameters and presets; those of training do nothing."""
     members = {
-        "name": f"{FOREST_ON}{kind.name}",
+        **forest_traits(kind.name),
         "of": kind,
-        "reference": "Random Forests, 2001, doi:10.1023/A:1010933404324",
         "__doc__": f"Random forest on exactly what {kind.name} reads.",
         **{name: getattr(kind, name) for name in ("reads", "presets", "tiny", "Parameters")},
     }

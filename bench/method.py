@@ -143,6 +143,10 @@ RENAMED: Final = {
 }
 
 
+#: what makes a fit short, of the parameters that a method may have
+_ONE_PASS: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}
+
+
 class Method(ABC):
     """One classifier.  Parameters default to the values of the original paper."""
 
@@ -250,6 +254,12 @@ class DeclaresParameters(Protocol):
     @property
     def Parameters(self) -> type:
         """A frozen dataclass of `parameter` fields."""
+
+
+def one_pass(method: DeclaresParameters | type[Method]) -> dict[str, Any]:
+    """Values of those parameters that the method has, with which a fit is one pass over the training part."""
+    known = {field.name for field in dataclasses.fields(method.Parameters)}
+    return {name: value for name, value in _ONE_PASS.items() if name in known}
 
 
 def search_spaces(method: DeclaresParameters | type[Method]) -> dict[str, Space]:

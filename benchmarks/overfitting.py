@@ -11,39 +11,23 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from bench.contract_captures import five_services
-from bench.method import Part, make_parameters
-from bench.readers import View
+from bench.method import make_parameters
 from bench.runs import registry
-from bench.schema import NO_CLASS, Samples
-from bench.training.fitting import MOST, steps_to_fit
-
-ACCURACY = 0.95
+from bench.training.fitting import MOST, steps_on_demo
 
 
 def row(name: str, folder: Path, size: str, asked: dict[str, str]) -> str:
     """One method's line."""
-    kind: Any = registry.load(name)
-    store = five_services(folder)
-    labels = store.labels(store.default_task).astype(np.int64)
-    sessions = np.flatnonzero(labels != NO_CLASS)
-    packets = np.asarray(store.session("packets"), np.int64)[sessions]
-    own = kind.tiny if size == "tiny" else {}
-    method = kind(make_parameters(kind, {**own, **asked}), classes=5, seed=7)
-    inputs = method.represent(View(store, Samples(sessions, np.zeros_like(sessions), packets), kind.reads))
+    kind = registry.load(name)
+    values = {**(kind.tiny if size == "tiny" else {}), **asked}
     started = time.perf_counter()
-    steps, accuracy = steps_to_fit(method, Part(inputs, labels[sessions]), ACCURACY)
+    steps, accuracy = steps_on_demo(kind, values, folder)
     seconds = time.perf_counter() - started
-    parts = [
-        f"{size}{''.join(f', {key}={value}' for key, value in asked.items())}",
-        method.parameters.batch_size,
-        steps,
-    ]
+    settings = ", ".join([size, *(f"{key}={value}" for key, value in asked.items())])
+    parts = [settings, make_parameters(kind, values).batch_size, steps]
     return "| " + " | ".join(map(str, [name, *parts, f"{accuracy:.3f}", f"{seconds:.0f}"])) + " |"
 
 

@@ -14,20 +14,17 @@ from pathlib import Path
 
 from bench.data.prepare import open_dataset
 from bench.data.store import Store
-from bench.method import Monitor, make_parameters
+from bench.method import Monitor, make_parameters, one_pass
 from bench.runs import registry
 from bench.runs.attempt import represent_parts
 from bench.spec import SplitSpec
 from bench.splits.split import make_split
 
-QUICK = {"epochs": 1, "steps": None, "pretraining_epochs": 1}
-
 
 def rate(name: str, store: Store, seconds: float) -> tuple[int, float]:
     """Samples of the last epoch, and samples a second."""
     kind = registry.load(name)
-    known = {field.name for field in dataclasses.fields(kind.Parameters)}
-    parameters = make_parameters(kind, {key: value for key, value in QUICK.items() if key in known})
+    parameters = make_parameters(kind, one_pass(kind))
     classes = len(store.classes(store.default_task))
     for per_class in (10 * 2**doubling for doubling in range(9)):
         spec = SplitSpec("paper", max_per_class=per_class, sampling="window=16")

@@ -129,7 +129,7 @@ def child(options: argparse.Namespace) -> None:
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """The parameters that were asked for; pre-training is no part of the measure and is made short."""
-    known = registry.describe(options.method[0]).defaults
+    known = registry.describe(options.method[0]).defaults  # in an older checkout, too: not by `one_pass`
     short = {name: value for name, value in {"pretraining_epochs": 1, "steps": None}.items() if name in known}
     batch = {"batch_size": options.batch} if options.batch else {}
     return {"batch_size": known["batch_size"]} | short | batch | dict(word.split("=", 1) for word in options.set)

@@ -22,6 +22,7 @@ from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
 from bench.training.balance import undersample
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.initial import begin
 from bench.training.units import PacketMethod, aggregate_packets
 
 UDP: Final = 17
@@ -175,7 +176,9 @@ class DeepPacket(PacketMethod):
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """The packets to train on: all, or of each class at most ``balance_ratio`` times what the smallest has."""
         p = self.parameters
-        return undersample(labels, draw, p.balance_ratio) if p.balance == "undersample" else np.arange(len(labels))
+        if p.balance == "keep":
+            return super().sample_rows(labels, draw)
+        return undersample(labels, draw, p.balance_ratio)
 
     def network(self) -> nn.Module:
         """A fresh :class:`PacketNetwork` over the convolutions."""
@@ -216,21 +219,12 @@ def convolutions(settings: Parameters, classes: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
 
-def glorot(network: nn.Module) -> nn.Module:
-    """The network, its linear and convolutional layers begun as Keras begins them: Glorot's weights, zero biases."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    return network
-
-
 class PacketNetwork(nn.Module):
     """A classifier of packets, ``body``, whose answers are lifted to sessions."""
 
     def __init__(self, body: nn.Module, aggregate: str) -> None:
         super().__init__()
-        self.body = glorot(body)
+        self.body = begin(body, nn.init.xavier_uniform_)  # as Keras
         self.aggregate = aggregate
 
     def forward(self, bytes: Tensor, eligible: Tensor) -> Tensor:

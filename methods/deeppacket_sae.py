@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from bench.method import COUNT, NOT_NEGATIVE, Part, parameter, take
 from bench.training.budget import SHARED, batches
+from bench.training.initial import begin
 from bench.training.loop import TrainingDiverged
-from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters, glorot
+from methods.deeppacket import DEVIATIONS, DeepPacket, PacketNetwork, PacketParameters
 
 WIDTHS: Final = (400, 300, 200, 100, 50)
 
@@ -90,7 +91,8 @@ class DeepPacketSae(DeepPacket):
     ) -> float:
         """Train one encoder on what the layers ``below`` make of the packets; its last loss."""
         p, loss = self.parameters, torch.zeros(())
-        decoder = glorot(nn.Linear(encoder[0].out_features, encoder[0].in_features)).to(self.device)
+        decoder = nn.Linear(encoder[0].out_features, encoder[0].in_features)
+        begin(decoder, nn.init.xavier_uniform_).to(self.device)
         optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=p.learning_rate, fused=True)
         for _ in range(p.pretraining_epochs):
             for some in batches(draw.permutation(rows), p.batch_size):

@@ -21,6 +21,7 @@ from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import Ragged, View
 from bench.training.balance import undersample
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.initial import begin
 from bench.training.loop import TorchMethod
 from bench.training.units import aggregate_packets
 
@@ -264,8 +265,7 @@ class Network(nn.Module):
             nn.Linear(64, classes),
         )
         # as the authors' framework begins: torch's own biases drown a nearly empty picture
-        for name, values in self.layers.named_parameters():
-            nn.init.zeros_(values) if name.endswith("bias") else nn.init.xavier_uniform_(values)
+        begin(self.layers, nn.init.xavier_uniform_)
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that :meth:`FlowPic.batch` describes."""

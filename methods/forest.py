@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.estimator import EstimatorMethod
+from bench.estimator import EstimatorMethod, random_forest
 from bench.method import COUNT, PART, Inputs, NoParameters, Range, parameter
 from bench.readers import View
 
@@ -79,16 +79,9 @@ class Forest(EstimatorMethod):
 
     def estimator(self) -> Any:
         """The forest, classes weighted alike."""
-        from sklearn.ensemble import RandomForestClassifier
-
         p = self.parameters
-        return RandomForestClassifier(
-            p.trees,
-            max_features="sqrt" if p.max_features is None else p.max_features,
-            min_samples_leaf=p.min_leaf,
-            class_weight="balanced",
-            random_state=self.random_state,
-        )
+        features = "sqrt" if p.max_features is None else p.max_features
+        return random_forest(self.random_state, p.trees, max_features=features, min_samples_leaf=p.min_leaf)
 
 
 def _moments(values: NDArray[Any], kept: NDArray[np.bool_]) -> NDArray[np.float64]:

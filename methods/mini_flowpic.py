@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.training.budget import SHARED
+from bench.training.initial import begin
 from bench.training.units import aggregate_packets
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
@@ -135,8 +136,7 @@ class LeNet(nn.Module):
             nn.Linear(84, classes),
         )
         if settings.initial == "he":
-            for name, values in self.layers.named_parameters():
-                nn.init.zeros_(values) if name.endswith("bias") else nn.init.kaiming_uniform_(values)
+            begin(self.layers, nn.init.kaiming_uniform_)
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that ``FlowPic.batch`` describes."""

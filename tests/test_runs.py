@@ -282,6 +282,10 @@ def test_fewer_steps_than_the_method_s_own_are_a_reduced_scale(store, tracker):
     samples = int(short.metrics["training_samples"])
     own = 50 * steps_an_epoch(samples, values["batch_size"])
     assert tracker.load(short.run_id).scale == f"steps=2 of {own}"
+    default, passes = 400, 40 * steps_an_epoch(samples, 128)  # FlowPic's own steps, and its epochs as passes
+    tiny = {"resolution": 32, "balance": "keep"}
+    by_passes = execute(planned(["flowpic"], [store], values=tiny | {"steps": None})[0], tracker)
+    assert tracker.load(by_passes.run_id).scale == f"steps={passes} of {default}"
     assert tracker.load(long.run_id).scale == "full" and own <= 600
     assert short.metrics["optimiser_steps"] == short.metrics["chosen_step"] == 2
 

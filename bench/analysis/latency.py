@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, make_parameters, take
+from bench.method import Inputs, Method, Monitor, Part, make_parameters, one_pass, take
 from bench.readers import View
 from bench.render.table import Table
 from bench.runs import registry
 from bench.runs.run_labels import is_reconstructed, marked, meanings
 from bench.schema import NO_CLASS, Samples
 from bench.training.loop import TorchMethod
-
-ONCE: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}  # weights do not change how long an answer takes
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,7 @@ def batch_of(store: Store, size: int, least: int) -> tuple[Samples, NDArray[np.i
 
 def fitted(kind: type[Method], view: View, labels: NDArray[np.int64], classes: int, device: str = "cpu") -> Method:
     """The method with its default parameters after one epoch on the view's samples, int64 ``labels [samples]``."""
-    known = {field.name for field in dataclasses.fields(kind.Parameters)}
-    parameters = make_parameters(kind, {name: value for name, value in ONCE.items() if name in known})
+    parameters = make_parameters(kind, one_pass(kind))
     method = kind(parameters, classes=classes, device=device)
     part = Part(method.represent(view), labels)
     nothing = Part({name: values[:0] for name, values in part.inputs.items()}, labels[:0])

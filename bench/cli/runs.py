@@ -41,8 +41,10 @@ def methods(name: str | None, as_json: bool) -> None:
     else:
         method = registry.describe(name).to_dict()
         head = {key: value for key, value in method.items() if key != "parameters"}
-        for name, values in method["presets"].items():  # a preset that takes a default away says so
-            head["presets"] = head["presets"] | {name: {k: "none" if v is None else v for k, v in values.items()}}
+        head["presets"] = {  # a preset that takes a default away says so
+            name: {key: "none" if value is None else value for key, value in values.items()}
+            for name, values in method["presets"].items()
+        }
         emit(as_json, method, f"{outline(head)}\n{parameter_table(method['parameters'])}")
 
 

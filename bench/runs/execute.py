@@ -117,7 +117,7 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
             result = attempt(spec, store, kind, monitor, device=options.device)
             _keep(run, result, monitor, result_of(spec, store, result, options.device))
             metrics = result.metrics
-            run.tags(_budget_marks(spec, metrics))
+            run.tags({"scale": _scale(spec, result)})
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -223,13 +223,7 @@ def result_of(spec: RunSpec, store: Store, attempted: Attempt, device: str) -> R
 def tags_of(spec: RunSpec) -> dict[str, str]:
     """What a table marks and what the MLflow page filters by."""
     outline = registry.describe(spec.method)
-    reduced = [f"max_per_class={spec.split.max_per_class}"] if spec.split.reduced else []
-    epochs, steps = (spec.parameters.get(name) for name in ("epochs", "steps"))
-    if steps is None and epochs is not None and epochs < outline.defaults["epochs"]:
-        reduced.append(f"epochs={epochs}")
-    if (small := outline.presets.get("small")) and small.items() <= spec.parameters.items():
-        reduced.append("preset small")
-    tags = {"leaky": str(spec.split.leaky).lower(), "scale": ", ".join(reduced) or "full", "source": code_of(spec)}
+    tags = {"leaky": str(spec.split.leaky).lower(), "scale": _scale(spec), "source": code_of(spec)}
     tags |= {"transductive": "true"} if outline.transductive else {}
     tags |= {"family": outline.family} | ({"origin": outline.origin} if outline.origin else {})
     tags |= {"row": f"{method_label(spec, outline.origin)} · {spec.split.label}"}
@@ -250,27 +244,42 @@ def code_of(spec: RunSpec) -> str:
 
 
 def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
-    """Tags that only the split knows: one from a file may be of reduced scale, or share groups unproved."""
+    """Tags that only the split knows: one from a file may share groups unproved."""
     marks = {"test_in_training_captures": f"{split.seen['capture_groups']:.0%}"}
-    if spec.split.max_per_class is None and split.spec.reduced:
-        marks["scale"] = f"max_per_class={split.spec.max_per_class}"
     unproved = split.spec.scheme == "file" and split.shared["test_in_training_conversations"]
     if unproved or split.spec.leaky:
         marks["leaky"] = "true"
     return marks
 
 
-def _budget_marks(spec: RunSpec, metrics: Mapping[str, float]) -> dict[str, str]:
-    """A tag where a run's steps are fewer than its method's own epochs take: known where its samples are counted."""
-    defaults, steps = registry.describe(spec.method).defaults, spec.parameters.get("steps")
-    if steps is None or not {"epochs", "batch_size"} <= defaults.keys() or "training_samples" not in metrics:
-        return {}
-    from bench.training.budget import steps_an_epoch
+def _scale(spec: RunSpec, done: Attempt | None = None) -> str:
+    """In what a run is smaller than its paper's or data set's own, ``full`` where in nothing.
 
-    batch_size = spec.parameters.get("batch_size", defaults["batch_size"])
-    own = defaults["steps"] or defaults["epochs"] * steps_an_epoch(int(metrics["training_samples"]), batch_size)
-    scale = [scale for scale in tags_of(spec)["scale"].split(", ") if scale != "full"]
-    return {"scale": ", ".join([*scale, f"steps={steps} of {own}"])} if steps < own else {}
+    What rests on a split file or on the number of training samples is known when it is done.
+    """
+    outline, parameters = registry.describe(spec.method), spec.parameters
+    split = done.split.spec if done and spec.split.max_per_class is None else spec.split
+    reduced = [f"max_per_class={split.max_per_class}"] if split.reduced else []
+    epochs, steps = (parameters.get(name) for name in ("epochs", "steps"))
+    if steps is None and epochs is not None and epochs < outline.defaults["epochs"]:
+        reduced.append(f"epochs={epochs}")
+    elif done and (fewer := _fewer_steps(done)):
+        reduced.append(fewer)
+    if (small := outline.presets.get("small")) and small.items() <= parameters.items():
+        reduced.append("preset small")
+    return ", ".join(reduced) or "full"
+
+
+def _fewer_steps(done: Attempt) -> str:
+    """Optimiser steps of a torch method's budget, where they are fewer than its own for as many samples a step."""
+    from bench.training.budget import TrainingParameters
+
+    now = done.method.parameters
+    if not isinstance(now, TrainingParameters):
+        return ""
+    samples, own = int(done.metrics["training_samples"]), type(now)(batch_size=now.batch_size)
+    asked, usual = (round(one.epochs * one.steps_an_epoch(samples)) for one in (now, own))
+    return f"steps={asked} of {usual}" if asked < usual else ""
 
 
 def _cached(spec: RunSpec, known: Record) -> Outcome:

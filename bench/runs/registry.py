@@ -139,21 +139,18 @@ def describe(name: str) -> Outline:
 
 def _forest_outline(of: Outline) -> Outline:
     """Of the forest on a method's input.  Raises :class:`InputError` for a method that makes no input for networks."""
-    name = f"{FOREST_ON}{of.name}"
+    traits = bench.estimator.forest_traits(of.name)
     if of.family not in ("deep", "graph"):
         raise InputError(
             "unknown-method",
-            f"{name}: {of.name} is of family {of.family}; name a deep or graph method",
+            f"{traits['name']}: {of.name} is of family {of.family}; name a deep or graph method",
         )
     return dataclasses.replace(
         of,
-        name=name,
+        **traits,
         title=f"Random forest on exactly what {of.name} reads.",
-        reference="Random Forests, 2001, doi:10.1023/A:1010933404324",
-        family="baseline",
         unit="session",
         transductive=False,
-        deviations=(),
         sources=(*of.sources, Path(bench.estimator.__file__)),
     )
 

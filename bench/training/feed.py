@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.environment import is_gpu as is_gpu
 from bench.method import Inputs
 from bench.readers import Ragged
 
@@ -26,11 +27,6 @@ def to_device(arrays: Mapping[str, NDArray[Any]], device: str) -> dict[str, Tens
     if not is_gpu(device):
         return {name: values.to(device) for name, values in tensors.items()}
     return {name: values.pin_memory().to(device, non_blocking=True) for name, values in tensors.items()}
-
-
-def is_gpu(device: str) -> bool:
-    """Whether a device works beside the processor."""
-    return torch.device(device).type == "cuda"
 
 
 def can_hold(inputs: Inputs, device: str) -> bool:

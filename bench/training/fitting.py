@@ -1,13 +1,21 @@
 """How many optimiser steps a torch method takes to fit samples: whether it can learn at all, and after how long."""
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from bench.method import Monitor, Part, take
+from bench.contract_captures import five_services
+from bench.method import Method, Monitor, Part, make_parameters, take
+from bench.readers import View
+from bench.schema import NO_CLASS
+from bench.spec import Sampling
+from bench.splits.sampling import windows
 from bench.training.loop import TorchMethod
 
+FITTED: Final = 0.95  # accuracy on training samples that shows that a network can learn
 MOST: Final = 10_000  # optimiser steps
 EVERY: Final = 25  # steps between two looks
 
@@ -31,6 +39,21 @@ class _Watch(Monitor):
         self.best = max(self.best, values["validation_accuracy"])
         if self.best >= self.wanted:
             raise _Fitted
+
+
+def steps_on_demo(
+    method: type[Method], values: Mapping[str, Any], folder: Path, *, device: str = "cpu"
+) -> tuple[int, float]:
+    """:func:`steps_to_fit` of a torch method with these parameters, on 5 x 40 sessions of the demo, to `FITTED`.
+
+    ``folder`` keeps their captures for a further call.
+    """
+    store = five_services(folder)
+    labels = store.labels(store.default_task).astype(np.int64)
+    samples = windows(Sampling(), np.flatnonzero(labels != NO_CLASS), store)
+    fresh: Any = method(make_parameters(method, values), classes=5, seed=7, device=device)
+    inputs = fresh.represent(View(store, samples, method.reads))
+    return steps_to_fit(fresh, Part(inputs, labels[samples.session]), FITTED)
 
 
 def steps_to_fit(method: TorchMethod, part: Part, accuracy: float) -> tuple[int, float]:
