@@ -9,13 +9,13 @@ from .render.table import render as render
 from .runs.attempt import represent_parts as represent_parts
 from .runs.execute import Outcome as Outcome
 from .runs.execute import RunOptions as RunOptions
-from .runs.execute import run as run
-from .runs.tracking import Tracker as Tracker
+from .runs.matrix import run as run
 from .scores.metrics import Scores as Scores
 from .scores.metrics import evaluate as evaluate
 from .spec import Settings as Settings
 from .spec import SplitSpec as SplitSpec
 from .splits.split import Split as Split
 from .splits.split import make_split as make_split
+from .tracking.tracker import Tracker as Tracker
 
 __version__: str

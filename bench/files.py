@@ -59,25 +59,42 @@ def written_folder(path: Path) -> Iterator[Path]:
     Between two renames there is nothing at ``path``, never half of something; who ends there leaves what was there
     beside, and the next call puts it back.
     """
+    aside = begun_folder(path)
+    try:
+        yield aside
+        put_in_place(aside, path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def begun_folder(path: Path) -> Path:
+    """A hidden empty folder beside ``path``, for :func:`put_in_place`; what killed processes left there is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside, old = _aside(path), path.with_name(f".{path.name}.old")
+    old = _old(path)
     if old.exists() and not path.exists():
         old.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+    aside = _aside(path)
     aside.mkdir()
+    return aside
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Let a folder take the place of ``path`` and of what was there, which comes back where that goes wrong."""
+    old = _old(path)
     try:
-        yield aside
-        try:
-            if path.exists():
-                path.rename(old)
-            aside.rename(path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def write_text(path: Path, text: str) -> None:

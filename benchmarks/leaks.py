@@ -21,8 +21,9 @@ import numpy as np
 
 from bench.render.table import Table, render
 from bench.runs.run_labels import settings_of
-from bench.runs.tracking import Record, Tracker
 from bench.scores.significance import welch
+from bench.tracking.record import Record
+from bench.tracking.tracker import Tracker
 
 RATIO = 0.2 / 0.7  # test over training samples, of all these splits
 

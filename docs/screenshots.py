@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from bench.report.page import write
-from bench.runs.tracking import Tracker
+from bench.tracking.tracker import Tracker
 
 IMAGES = Path(__file__).with_name("images")
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}

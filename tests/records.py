@@ -6,9 +6,9 @@ import json
 import numpy as np
 
 from bench.files import file_sha256
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 
 
 class Recorded(dict):

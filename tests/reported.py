@@ -5,10 +5,10 @@ import json
 import numpy as np
 
 from bench.runs.execute import tags_of, title_of
-from bench.runs.tracking import Tracker
 from bench.scores.jackknife import intervals
 from bench.scores.metrics import evaluate
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.tracker import Tracker
 
 EVIL = '<script>alert(1)</script>&"x'
 CLASSES = ["chat", "<b>mail</b>", "a name that is rather long, as folders of captures may have"]

@@ -11,11 +11,11 @@ from refusals import refused
 from bench.method import make_parameters
 from bench.paper.attention import attention_maps
 from bench.readers import View
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record
 from bench.schema import Samples
 from bench.spec import RunSpec, parse_sampling
 from bench.splits.sampling import windows
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 from methods.atvitsc import Atvitsc
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")

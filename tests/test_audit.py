@@ -18,8 +18,8 @@ from bench.files import structured
 from bench.readers import Ragged
 from bench.render.table import FORMATS, render
 from bench.runs.execute import Outcome
-from bench.runs.tracking import Record
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.record import Record
 
 
 def test_rows_are_equal_where_all_their_arrays_are():

@@ -15,7 +15,7 @@ import pytest
 from reported import EVIL, results_folder
 
 from bench.report.page import write
-from bench.runs.tracking import Tracker
+from bench.tracking.tracker import Tracker
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")

@@ -15,9 +15,9 @@ from bench.analysis.data_quality import Pool
 from bench.analysis.setup_features import ALL, FEATURES, set_up_scores, setup_features, told
 from bench.data.prepare import open_dataset
 from bench.files import plain, structured
-from bench.runs.tracking import Record
 from bench.spec import RunSpec, SplitSpec
 from bench.splits.split import make_split
+from bench.tracking.record import Record
 
 CAPTURES, SESSIONS = 6, 8
 CONSTANT = {"link type", "snap length", "clock", "capture tool", "client known by", "copies", "cut packets", "VLAN",

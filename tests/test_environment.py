@@ -68,13 +68,15 @@ def matters(tree, module, path):
 
 
 RESULTS = [  # what a result rests on
-    *("runs/attempt", "runs/results", "method", "readers", "schema", "spec", "errors", "environment", "files"),
+    *("runs/attempt", "tracking/results", "method", "readers", "schema", "spec", "errors", "environment", "files"),
     *("scores/metrics", "splits/split", "splits/assignment", "splits/assignment_kernel", "splits/checks"),
     *("splits/filters", "splits/sampling", "splits/split_file", "ingest/packet_bytes", "ingest/headers", "data/store"),
 ]
 NO_RESULTS = [
     "cli/base",
-    "runs/tracking",
+    "tracking/tracker",
+    "tracking/writing",
+    "runs/matrix",
     "runs/execute",
     "analysis/tables",
     "render/table",

@@ -19,10 +19,10 @@ from bench.paper.experiment_results import (
     scores,
 )
 from bench.paper.tables_and_figures import _chosen, _mean_diagonal
-from bench.runs.results import SplitSummary
-from bench.runs.tracking import Record
 from bench.scores.significance import welch
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.record import Record
+from bench.tracking.results import SplitSummary
 
 ARMS = (Arm("A", "atvitsc", key="a"), Arm("B", "atvitsc", key="b", preset="pvt"))
 EXPERIMENT = Experiment("table-0", "Two arms", "demo", "arms", "A > B", arms=ARMS, pairs=(("A", "B"),))

@@ -17,8 +17,8 @@ from bench.method import make_parameters
 from bench.readers import Ragged, View
 from bench.runs import registry
 from bench.runs.execute import execute
-from bench.runs.tracking import Tracker
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, Samples
+from bench.tracking.tracker import Tracker
 
 KEPT = Path(__file__).parent / "kept"
 GOLDEN = json.loads((KEPT / "golden.json").read_text())

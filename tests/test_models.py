@@ -21,10 +21,10 @@ from bench.paper.declaration import find_paper, read_paper
 from bench.render.table import render
 from bench.runs import registry
 from bench.runs.models import fitted, method_of
-from bench.runs.results import Predictions, digests_of
 from bench.runs.run_labels import is_baseline, method_label
 from bench.schema import StoreTraits
 from bench.spec import RunSpec
+from bench.tracking.results import Predictions, digests_of
 
 EVIL = """
 import pathlib

@@ -376,7 +376,7 @@ def test_the_command_takes_two_runs_or_data_sets(words, tmp_path):
 def test_the_command_ranks_draws_and_refuses(runs, tmp_path, monkeypatch, command_line):
     three_methods(runs)
     runs.search = lambda *, dataset, task: [r for r in runs.records if r.spec.dataset in dataset]
-    monkeypatch.setattr("bench.runs.tracking.Tracker", lambda results: runs)
+    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results: runs)
     ask = ("compare", "--dataset", "demo", "--figure", tmp_path / "cd.png")
     status, out, _ = command_line(*ask, "--method", "forest,knn,majority", "--json")
     assert status == 0 and [row["method"] for row in json.loads(out)["rows"]] == ["forest", "knn", "majority"]
@@ -397,14 +397,14 @@ def test_the_command_ranks_draws_and_refuses(runs, tmp_path, monkeypatch, comman
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_read(words, said, monkeypatch, command_line):
-    monkeypatch.setattr("bench.runs.tracking.Tracker.search", lambda *_, **__: pytest.fail("runs were read"))
+    monkeypatch.setattr("bench.tracking.tracker.Tracker.search", lambda *_, **__: pytest.fail("runs were read"))
     status, _, err = command_line("compare", *words)
     assert status == 2 and said in err and err.count("\n") == 1
 
 
 def test_two_runs_come_in_all_forms(runs, monkeypatch, command_line):
     three_methods(runs, folds=1)
-    monkeypatch.setattr("bench.runs.tracking.Tracker", lambda results: runs)
+    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results: runs)
     assert "| accuracy | 0.500 | 0.900 | -0.400 [" in command_line("compare", "run0", "run1", "--format", "md")[1]
     assert json.loads(command_line("compare", "run0", "run1", "--json")[1])["samples"] == SIZE
 

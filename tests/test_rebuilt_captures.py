@@ -16,8 +16,8 @@ from bench.method import make_parameters, reason_to_skip
 from bench.readers import Ragged, View
 from bench.render.table import render
 from bench.runs import registry
-from bench.runs.tracking import Tracker
 from bench.schema import Samples
+from bench.tracking.tracker import Tracker
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 SETS = {

@@ -20,8 +20,8 @@ from bench.cli import base, cli
 from bench.render.html import Html, el
 from bench.render.svg import confusion, dots, lines
 from bench.report.page import write
-from bench.runs.tracking import Tracker
 from bench.spec import Settings, command_lines
+from bench.tracking.tracker import Tracker
 
 VOID = {"meta", "img"}
 
@@ -143,7 +143,7 @@ def test_a_broken_file_is_named(name, content, tmp_path, tracker):
     path = tmp_path / name
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    there = Tracker(tmp_path, tracker.uri)
+    there = Tracker(tmp_path, tracker.address.uri)
     with refused("wrong-file", path):
         write(there, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
@@ -158,7 +158,7 @@ def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monk
     tracker = Tracker(tmp_path / "results")
     run = next(record for record in tracker.search(method="majority"))
     monkeypatch.setattr(
-        Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.info.run_id / "artifacts"
+        Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.run_id / "artifacts"
     )
     file = tracker.load(run.run_id).folder / "result.json"
     file.write_text(damage(file.read_text()))

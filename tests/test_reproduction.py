@@ -14,8 +14,8 @@ from bench.paper.declaration import find_paper
 from bench.paper.plan import Scale, chosen_arms, plan
 from bench.paper.published import rows_by_key
 from bench.paper.reproduction import Request
-from bench.runs.tracking import Tracker
 from bench.spec import RunSpec
+from bench.tracking.tracker import Tracker
 
 PAPER = find_paper()
 EXPERIMENTS = {one.id: one for one in PAPER.experiments}

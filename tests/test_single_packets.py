@@ -6,9 +6,9 @@ from records import of_spec, write_result
 from refusals import refused
 
 from bench.paper.single_packets import one_packet
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record
 from bench.spec import RunSpec
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 
 CLASSES = ["chat", "mail", "voip", "web"]
 #: session: payload packets 1, but for 2 and 5

@@ -15,9 +15,11 @@ from refusals import refused
 from bench.files import file_sha256
 from bench.method import Monitor, Part
 from bench.runs.models import fitted
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record, Tracker
 from bench.spec import RunSpec
+from bench.tracking.database import rows_of, rows_of_server
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
+from bench.tracking.tracker import Tracker
 from methods.majority import Majority
 
 
@@ -190,7 +192,7 @@ def test_a_study_is_taken_up_again_and_its_trials_are_nested(tracker):
     with pytest.raises(ZeroDivisionError), tracker.study("s", spec) as again, again.trial(1, {"packets": 9}):
         raise ZeroDivisionError("oh")
     assert again.run_id == study.run_id
-    experiment = tracker._experiment(spec)
+    experiment = tracker._experiment("bench/tracked/service")
     trials = tracker._client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{study.run_id}'")
     told = {t.data.params["packets"]: (t.info.status, t.data.tags["reason"]) for t in trials}
     assert told == {"4": ("FINISHED", ""), "9": ("FAILED", "ZeroDivisionError: oh")}
@@ -199,7 +201,7 @@ def test_a_study_is_taken_up_again_and_its_trials_are_nested(tracker):
 
 def test_the_environment_names_the_store(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'own.db'}")
-    assert Tracker(tmp_path / "results").uri.endswith("own.db")
+    assert Tracker(tmp_path / "results").address.uri.endswith("own.db")
     assert not (tmp_path / "results").exists()
 
 
@@ -211,9 +213,14 @@ def test_a_store_that_mlflow_refuses_is_one_line(uri, tmp_path):
         Tracker(tmp_path, uri=uri).search()
 
 
+def test_a_store_that_is_not_there_is_read_as_empty_and_not_made(tmp_path):
+    assert Tracker(tmp_path / "none").search() == [] and not (tmp_path / "none").exists()
+
+
 def test_a_new_store_is_made_without_a_word(tmp_path):
     code = (
-        f"from pathlib import Path; from bench.runs.tracking import Tracker; Tracker(Path({str(tmp_path)!r})).search()"
+        "from bench.spec import RunSpec; from bench.tracking.tracker import Tracker\n"
+        f"Tracker({str(tmp_path)!r}).start(RunSpec('majority', 'tracked', 'service'), 'one', {{}}).end('done')"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
@@ -228,6 +235,105 @@ def test_artefacts_lie_beside_a_database_that_is_given(tracker, tmp_path):
         (folder / "note.txt").write_text("here")
     run.end("done")
     assert list((tmp_path / "artifacts").rglob("note.txt")) and not (tmp_path / "results").exists()
+
+
+def test_rows_are_those_that_mlflow_itself_finds(tracker):
+    _, run = begin(tracker, dataset="rows", seed=1)
+    run.metrics({"macro_f1": 0.25, "nothing": float("nan")})
+    run.curve(3, {"step/loss": 0.5})
+    run.parameters({"packets": 4})
+    run.end("done")
+    begin(tracker, dataset="rows", seed=2)
+    asked = rows_of(tracker._engine), rows_of_server(tracker._client)
+    ours, theirs = ({row.run_id: row for row in rows} for rows in asked)
+    assert ours.keys() == theirs.keys() and len(ours) > 2
+    for run_id, row in ours.items():
+        same = theirs[run_id]
+        assert (row.name, row.status, row.started, row.ended) == (same.name, same.status, same.started, same.ended)
+        assert row.tags.items() <= same.tags.items() and row.artefacts == same.artefacts
+        np.testing.assert_equal(row.metrics, same.metrics)
+    assert [row.started for row in asked[0]] == sorted((row.started for row in asked[1]), reverse=True)
+
+
+def test_one_question_for_many_digests(tracker):
+    specs = []
+    for seed in range(3):
+        spec, run = begin(tracker, dataset="many", seed=seed)
+        specs.append(spec)
+        run.end("failed" if seed == 1 else "done")
+    found = tracker.finished_of([spec.digest for spec in specs] + ["0" * 16])
+    assert found.keys() == {specs[0].digest, specs[2].digest}
+    by_server = rows_of_server(tracker._client, digests=[spec.digest for spec in specs])
+    assert len(by_server) == 3 and len(rows_of_server(tracker._client, digests=[specs[1].digest])) == 1
+
+
+class Away:
+    """A client of a store that goes away."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __getattr__(self, name):
+        if name in ("log_batch", "log_artifact", "set_terminated"):
+            raise ConnectionError("no route to postgresql://me:secret@host")
+        return getattr(self.client, name)
+
+
+@pytest.mark.parametrize("begun_again", [False, True])
+def test_a_run_whose_store_goes_away_waits_beside_it_and_is_logged_later(tracker, monkeypatch, begun_again):
+    monkeypatch.setattr("bench.tracking.writing.WAITS", (0.0,))
+    spec, run = begin(tracker, dataset="away", seed=int(begun_again))
+    run._target = dataclasses.replace(run._target, client=Away(tracker._client))
+    run.curve(1, {"step/loss": 0.5})
+    run.metrics({"macro_f1": 0.75})
+    run.parameters({"packets": 4})
+    with run.artefacts() as folder:
+        (folder / "note.txt").write_text("found")
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("1 2 3")
+    with refused("storage-failed", tracker.results / "pending", "bench sync") as caught:
+        run.end("done")
+    assert "secret" not in str(caught.value)
+    assert tracker.finished(spec.digest) is None
+    if begun_again:
+        tracker._client.delete_run(run.run_id)
+    assert Tracker(tracker.results).sync() == [spec.name]
+    record = tracker.load(tracker.finished(spec.digest).run_id)
+    assert record.metrics["macro_f1"] == 0.75 and (record.run_id == run.run_id) != begun_again
+    assert (record.folder / "note.txt").read_text() == "found"
+    assert (record.folder / "model" / "weights").read_text() == "1 2 3"
+    assert record.files.keys() == {"note.txt", "model/weights"}
+    assert tracker.curve(record.run_id, "step/loss")[1].tolist() == [0.5]
+    assert not list((tracker.results / "pending").glob("*/run.json")) and Tracker(tracker.results).sync() == []
+
+
+def test_what_is_logged_twice_is_there_once(tracker):
+    _, run = begin(tracker, dataset="twice")
+    run.curve(1, {"step/loss": 0.5})
+    run.curve(2, {"step/loss": 0.25})
+    run.flush()
+    run._flushed = 0  # as a process that takes the folder up later sees it
+    run.end("done")
+    assert tracker.curve(run.run_id, "step/loss")[1].tolist() == [0.5, 0.25]
+
+
+def test_what_is_killed_leaves_nothing_that_waits(tracker):
+    _, run = begin(tracker, dataset="killed")
+    with run.artefacts() as folder:
+        (folder / "note.txt").write_text("half")
+    run.end("killed", "interrupted")
+    assert tracker.load(run.run_id).status == "killed" and not run._folder.exists()
+
+
+def test_artefacts_of_a_database_server_that_lie_elsewhere_are_refused(tmp_path, monkeypatch):
+    class Experiment:
+        name, artifact_location, tags = "bench/demo/service", f"file://{tmp_path}/there", {"bench.host": "far"}
+
+    tracker = Tracker(tmp_path, "postgresql://me:secret@host/runs")
+    with refused("no-artefact-store", "far", tmp_path / "there", "me:***@host"):
+        tracker._check_artefacts(Experiment)
+    (tmp_path / "there").mkdir()  # shared
+    tracker._check_artefacts(Experiment)
 
 
 def test_a_curve_comes_back_in_the_order_of_its_steps(tracker):

@@ -34,14 +34,15 @@ from bench.method import make_parameters, reason_to_skip
 from bench.readers import View
 from bench.render.table import one_line
 from bench.runs import registry
-from bench.runs.execute import run_matrix
+from bench.runs.matrix import run_matrix
 from bench.runs.models import method_of
 from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed, origin_of, parameter_labels
-from bench.runs.tracking import Record, Tracker
 from bench.schema import asked_in_drawn_order
 from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
+from bench.tracking.record import Record
+from bench.tracking.tracker import Tracker
 
 UNKNOWN: Final = ("unknown-method", "unnamed-code", "other-code")  # why nothing is known of a run's method
 ENDED_STATUSES: Final = ("done", "failed", "skipped")  # runs that the audit tells of

@@ -7,8 +7,8 @@ from typing import Any, Final, Self
 
 from bench.analysis.capture_setup import ClassSetUp
 from bench.files import plain, read_json
-from bench.runs.results import SHARED
 from bench.spec import NEW_FIELDS
+from bench.tracking.results import SHARED
 
 METRICS: Final = ("accuracy", "macro_f1")  # that are told of runs
 

@@ -14,12 +14,12 @@ from bench.analysis.paired import (
 )
 from bench.analysis.tables import Row, notes_of
 from bench.render.table import Table
-from bench.runs.results import Predictions
 from bench.runs.run_labels import interval_meanings, interval_sign, marked, with_interval
-from bench.runs.tracking import Record
 from bench.scores.jackknife import FEWEST_GROUPS, count_groups, difference
 from bench.scores.metrics import decide, macro_f1
 from bench.scores.significance import FEWEST_SIGNS, permute_groups
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 
 METRICS: Final = ("accuracy", "macro_f1")
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from bench.analysis.tables import numbered
 from bench.errors import InputError
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record
 from bench.scores.significance import FEWEST, LEVEL, cohens_dz, corrected_t, dominance, holm
 from bench.spec import FIVE_TUPLES, SplitSpec
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

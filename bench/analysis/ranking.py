@@ -30,12 +30,12 @@ from bench.errors import InputError
 from bench.render.plots import draw_critical_difference
 from bench.render.table import Table
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
-from bench.runs.tracking import Record
 from bench.scores import significance
 from bench.scores.jackknife import FEWEST_GROUPS, GroupJackknife, mean_estimate
 from bench.scores.metrics import MACRO, decide
 from bench.scores.significance import FEWEST, LEVEL
 from bench.spec import NEW_FIELDS
+from bench.tracking.record import Record
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

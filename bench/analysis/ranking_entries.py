@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from bench.analysis.tables import Row, group, numbered
 from bench.errors import InputError
 from bench.runs.run_labels import marked
-from bench.runs.tracking import Record
 from bench.scores.significance import FEWEST
+from bench.tracking.record import Record
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 

@@ -27,9 +27,9 @@ from bench.runs.run_labels import (
     seen_in_training,
     with_interval,
 )
-from bench.runs.tracking import Record
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
+from bench.tracking.record import Record
 
 COLUMNS: Final = (*MACRO, "training_accuracy", "chosen_step", "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns

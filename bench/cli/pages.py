@@ -16,7 +16,7 @@ from bench.cli.base import cli, list_option, results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
     from bench.report.page import write
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     output = output or results / "report.html"
     number = write(Tracker(results), output, datasets=datasets, tell=lambda line: click.echo(line, err=True))
@@ -28,10 +28,13 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
 @results_option
 def ui(port: int, results: Path) -> None:
     """Serve the MLflow page of all runs on the loopback address."""
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
-    command = ["-m", "mlflow", "ui", "--backend-store-uri", Tracker(results).uri, "--host", "127.0.0.1"]
+    address = Tracker(results).address
+    if address.is_database:  # not among the words: other users can read those, and it may hold a password
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = address.uri
+    command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     click.echo(f"http://127.0.0.1:{port}", err=True)
-    os.execv(sys.executable, [sys.executable, *command, "--port", str(port), "--workers", "1"])
+    os.execv(sys.executable, [sys.executable, *command])

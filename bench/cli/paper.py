@@ -101,7 +101,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
     from bench.render.table import render
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     paper = find_paper(action.paper)
     if action.check:
@@ -151,7 +151,7 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     statuses = set()
 

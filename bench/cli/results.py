@@ -28,7 +28,7 @@ from bench.spec import SplitSpec
 
 if TYPE_CHECKING:
     from bench.analysis.ranking import Ranking
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def table(asked: TableOptions, form: str, results: Path, as_json: bool) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     records = Tracker(results).search(
         method=asked.methods or None, dataset=asked.datasets or None, task=asked.task, split=asked.split
@@ -110,7 +110,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     from bench.analysis.comparison import compare, comparison_table
     from bench.analysis.tables import siblings
     from bench.render.table import render
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
         raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
@@ -156,7 +156,7 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
     """Label the sessions of a new capture with the model of a run."""
     from bench.runs.classify import classify, lines
     from bench.runs.run_labels import provenance
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     record = Tracker(results).load(run)
     done = classify(capture, record, named)
@@ -212,7 +212,7 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
     from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
     request = AuditRequest(
         schemes=tuple(asked.schemes) or ("session", "capture", "paper"),

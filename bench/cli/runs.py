@@ -88,8 +88,9 @@ def run(
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
     specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds)]
     from bench.cli.progress import RunProgress
-    from bench.runs.execute import RunOptions, run_matrix
-    from bench.runs.tracking import Tracker
+    from bench.runs.execute import RunOptions
+    from bench.runs.matrix import run_matrix
+    from bench.tracking.tracker import Tracker
 
     outcomes = []
     if matrix.jobs > 1:
@@ -103,6 +104,17 @@ def run(
     outcomes.sort(key=lambda outcome: order[outcome.spec.digest])
     emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
     return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+@cli.command()
+@results_option
+@json_option
+def sync(results: Path, as_json: bool) -> None:
+    """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
+    from bench.tracking.tracker import Tracker
+
+    logged = Tracker(results).sync()
+    emit(as_json, {"logged": logged}, "\n".join([*(f"logged {name}" for name in logged), f"{len(logged)} runs logged"]))
 
 
 @dataclass(frozen=True)
@@ -153,8 +165,8 @@ def tune(
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
 
-    from bench.runs.tracking import Tracker
     from bench.runs.tuning import Search, TuneOptions, check_runs, spaces_for, tune
+    from bench.tracking.tracker import Tracker
 
     spec = specs[study.fold or 0].on(study.device)
     check_runs(spec)

@@ -15,11 +15,11 @@ from bench.errors import InputError
 from bench.readers import View
 from bench.runs import registry
 from bench.runs.models import fitted, method_of
-from bench.runs.results import Predictions
-from bench.runs.tracking import Record
 from bench.schema import Samples
 from bench.scores.metrics import decide
 from bench.splits.sampling import window_keys, windows
+from bench.tracking.record import Record
+from bench.tracking.results import Predictions
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.plan import Scale, check_preset, chosen_arms, plan
 from bench.render.table import Table
 from bench.runs.registry import describe
-from bench.runs.tracking import Tracker
+from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
 
 
 def _finished(tracker: Tracker) -> set[str]:
-    """Digests of the runs that are done; MLflow, which takes seconds to load, is not asked where it has nothing."""
-    if tracker.uri.startswith("sqlite:///") and not Path(tracker.uri.removeprefix("sqlite:///")).is_file():
-        return set()
+    """Digests of the runs that are done."""
     return {record.digest for record in tracker.search() if record.status == "done"}
 
 

@@ -17,8 +17,9 @@ from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.published import published_table
 from bench.render.table import Table
 from bench.runs.run_labels import interval_sign, marked, meanings, origin_of, provenance, with_interval
-from bench.runs.tracking import Record, Tracker
 from bench.scores.significance import FEWEST, holm, welch
+from bench.tracking.record import Record
+from bench.tracking.tracker import Tracker
 
 COMPARED: Final = ("macro_f1", "accuracy")  # metrics whose differences are shown
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}

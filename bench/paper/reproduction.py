@@ -22,9 +22,11 @@ from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms
 from bench.paper.published import published_table, rows_by_key
 from bench.paper.tables_and_figures import Reproduced, table_or_figure
 from bench.render.table import Table, render
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, run_matrix
-from bench.runs.tracking import Record, Tracker
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions
+from bench.runs.matrix import run_matrix
 from bench.spec import RunSpec
+from bench.tracking.record import Record
+from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.runs.tracking import Record
 from bench.scores.jackknife import count_groups, interval
 from bench.scores.metrics import ABSTAINED, confusion, decide
+from bench.tracking.record import Record
 
 Ints = NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from bench.paper.experiment_results import (
 from bench.paper.single_packets import OnePacket, one_packet
 from bench.render import plots
 from bench.render.table import Table
-from bench.runs.tracking import Record
+from bench.tracking.record import Record
 
 Draw = Callable[[Path], None]
 NO_INTERVAL: Final = "(too few sessions or groups for an interval)"

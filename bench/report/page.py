@@ -19,10 +19,11 @@ from bench.files import write_text
 from bench.render.html import Html, el, facts, joined, picture, table
 from bench.render.svg import Curve, confusion, dots, lines
 from bench.render.table import SavedTable, Table
-from bench.runs.results import SplitSummary
 from bench.runs.run_labels import MARKS, MEANING
-from bench.runs.tracking import Record, Tracker
 from bench.scores.metrics import Scores
+from bench.tracking.record import Record
+from bench.tracking.results import SplitSummary
+from bench.tracking.tracker import Tracker
 
 STYLE: Final = Path(__file__).with_name("style.css")
 

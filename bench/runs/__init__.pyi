@@ -1,12 +1,8 @@
 from .execute import Outcome as Outcome
 from .execute import RunOptions as RunOptions
-from .execute import run as run
-from .execute import run_matrix as run_matrix
+from .matrix import run as run
+from .matrix import run_matrix as run_matrix
 from .plan import expand as expand
-from .results import Predictions as Predictions
-from .results import RunResult as RunResult
-from .tracking import Record as Record
-from .tracking import Tracker as Tracker
 from .tuning import Search as Search
 from .tuning import TuneOptions as TuneOptions
 from .tuning import tune as tune

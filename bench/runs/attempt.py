@@ -30,12 +30,12 @@ from bench.runs.guards import (
     surroundings_of,
     unchanged,
 )
-from bench.runs.results import Predictions
 from bench.schema import MARK_BOUNDED, Samples, drawn_order, is_cut
 from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
+from bench.tracking.results import Predictions
 
 Rows = NDArray[np.int64]
 

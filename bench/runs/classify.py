@@ -19,11 +19,11 @@ from bench.ingest.inspection import inspect
 from bench.ingest.options import IngestOptions
 from bench.readers import View
 from bench.runs.models import fitted
-from bench.runs.tracking import Record
 from bench.schema import Samples, asked_in_drawn_order
 from bench.spec import named_seed
 from bench.splits.filters import COLUMNS, apply_filter
 from bench.splits.sampling import windows
+from bench.tracking.record import Record
 
 _SESSIONS = "sessions"  # the only task of the passing store
 

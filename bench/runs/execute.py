@@ -1,4 +1,4 @@
-"""Runs that are remembered: done once, told as they go, and what goes wrong is an outcome with a reason.
+"""A run that is remembered: claimed, done once, told as it goes, and what goes wrong is an outcome with a reason.
 
 Nothing here imports a method, torch or scikit-learn before it is known that something has to be computed.
 """
@@ -6,26 +6,27 @@ Nothing here imports a method, torch or scikit-learn before it is known that som
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from bench.data.store import Store
-from bench.environment import code_digest, cores, environment
+from bench.environment import code_digest, environment
 from bench.errors import InputError
 from bench.method import reason_to_skip
-from bench.render.plots import draw_confusion, draw_curves
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
-from bench.runs.plan import DEFAULTS, WHOLE, expand
-from bench.runs.results import RunResult, SplitSummary
 from bench.runs.run_labels import method_label, settings_of
-from bench.runs.tracking import DEVIATION, Record, Run, Tracker
 from bench.scores.metrics import Scores
-from bench.spec import RunSpec, Settings, SplitSpec
+from bench.spec import RunSpec
 from bench.splits.split import Split
+from bench.tracking.claims import Claims
+from bench.tracking.record import DEVIATION, Record
+from bench.tracking.results import RunResult, SplitSummary
+from bench.tracking.tracker import Tracker
+from bench.tracking.writing import Run
 
 #: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score") and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
@@ -40,7 +41,7 @@ class Outcome:
     """What became of a run."""
 
     spec: RunSpec
-    status: str  # done, cached, skipped, failed
+    status: str  # done, cached, skipped, failed; elsewhere: another process is at it; left: no time for it
     reason: str = ""
     run_id: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -60,50 +61,40 @@ class RunOptions:
     rerun: bool = False  # also what is done
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
+    budget: float | None = None  # seconds after which no run is begun; none: no end
 
 
 DEFAULT_OPTIONS: Final = RunOptions()
 
 
-def run(
-    methods: str | Sequence[str],
-    datasets: str | Sequence[str],
-    splits: SplitSpec | Sequence[SplitSpec] = WHOLE,
-    *,
-    task: str | None = None,
-    settings: Settings = DEFAULTS,
-    results: str | Path = "results",
-    options: RunOptions = DEFAULT_OPTIONS,
-) -> list[Outcome]:
-    """`bench run` from Python: every method on every data set and split, finished runs from the store of runs.
-
-    ``methods`` and ``datasets`` are names as on the command line, a folder of captures, or ``FILE.py:CLASS``; each of
-    ``splits`` stands for all its folds.  The outcomes come as in :func:`run_matrix`; that a run failed or was skipped
-    is an outcome with a reason.  Raises :class:`InputError` for what cannot be, before the first run.
-
-    >>> spec = SplitSpec("capture").each_seed(3)  # three runs a method
-    """
-    from bench.data.prepare import open_dataset  # not needed by `bench run`, which has its stores
-
-    names, split_specs = _listed(methods), [splits] if isinstance(splits, SplitSpec) else splits
-    stores = [open_dataset(name) for name in _listed(datasets)]
-    specs = [
-        spec
-        for split in split_specs
-        for spec in expand(names, stores, split, task=task, seeds=[split.seed], settings=settings)
-    ]
-    return list(run_matrix(specs, Tracker(Path(results)), options))
-
-
-def _listed(names: str | Sequence[str]) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
+class Superseded(Exception):
+    """Another process took the run over while this one was asleep."""
 
 
 def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIONS) -> Outcome:
-    """Run it, unless the tracker has it done.  An interrupt ends the run as killed and goes on its way."""
+    """Run it, unless the tracker has it done or another process is at it.
+
+    An interrupt ends the run as killed and goes on its way.  Raises :class:`InputError` where the store of runs does
+    not answer: what was computed is kept beside it, and logged by `Tracker.sync`.
+    """
     spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
-        return _cached(spec, known)
+        return answered(spec, known)
+    if (holder := tracker.claims.take(spec.digest)) is not None:
+        return Outcome(spec, "elsewhere", f"running on {holder}")
+    try:
+        if not options.rerun and (known := tracker.finished(spec.digest)) is not None:  # just now
+            return answered(spec, known)
+        return _computed(spec, tracker, options)
+    except Superseded:
+        return Outcome(spec, "elsewhere", "another process took it over")
+    finally:
+        with suppress(InputError):  # the store is away; the claim ends with this process
+            tracker.claims.let_go(spec.digest)
+
+
+def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
+    """What comes of a claimed run, written into the store."""
     started = time.perf_counter()
     run = tracker.start(spec, title_of(spec), tags_of(spec))
     status, reason, metrics = "done", "", {}
@@ -113,11 +104,14 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
             status = "skipped"
         else:
             run.parameters(parameters_of(spec, kind))
-            monitor = RunMonitor(spec, run, options.progress)
+            monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, result, monitor, result_of(spec, store, result, options.device))
+            _keep(run, result, result_of(spec, store, result, options.device))
             metrics = result.metrics
             run.tags({"scale": _scale(spec, result)})
+    except Superseded:
+        run.end("killed", "another process took it over")
+        raise
     except Exception as error:
         status, reason = "failed", _reason(error)
         with run.artefacts() as folder:
@@ -125,33 +119,10 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     except BaseException:
         run.end("killed", "interrupted")
         raise
+    if not tracker.claims.has(spec.digest):  # taken over while this process slept, and yet it was quicker
+        tracker.claims.take(spec.digest, force=True)
     run.end(status, reason)
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
-
-
-def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions = DEFAULT_OPTIONS) -> Iterator[Outcome]:
-    """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
-
-    With several jobs only outcomes are told.
-    """
-    todo = []
-    for spec in (spec.on(options.device) for spec in specs):
-        known = None if options.rerun else tracker.finished(spec.digest)
-        if known is None:
-            todo.append(spec)
-        else:
-            yield _cached(spec, known)
-    jobs = min(options.jobs, len(todo))
-    if jobs <= 1:
-        for spec in todo:
-            yield execute(spec, tracker, options)
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    quiet = dataclasses.replace(options, progress=silent)
-    with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
-        work = (delayed(execute)(spec, tracker, quiet) for spec in todo)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(work)
 
 
 def store_of(spec: RunSpec) -> Store:
@@ -165,13 +136,13 @@ def store_of(spec: RunSpec) -> Store:
 class RunMonitor(AttemptMonitor):
     """Sends curves and marks to the run, stages and epochs to whoever shows progress."""
 
-    def __init__(self, spec: RunSpec, run: Run, progress: Progress) -> None:
-        self._spec, self._run = spec, run
+    def __init__(self, spec: RunSpec, run: Run, progress: Progress, claims: Claims) -> None:
+        self._spec, self._run, self._claims = spec, run, claims
         self._tell = partial(progress, spec)
-        self.epochs: list[tuple[int, dict[str, float]]] = []
 
     def stage(self, name: str) -> None:
-        """Show the stage."""
+        """Show the stage, and end the run where another process took it over."""
+        self._check()
         self._tell(name, {})
 
     def divided(self, split: Split) -> None:
@@ -184,12 +155,16 @@ class RunMonitor(AttemptMonitor):
 
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """Record the end of an epoch."""
-        self.epochs.append((epoch, values))
+        self._check()
         self._run.curve(epoch, {f"epoch/{name}": value for name, value in values.items()})
         self._tell("epoch", {"epoch": epoch, "epochs": epochs, **values})
 
+    def _check(self) -> None:
+        if not self._claims.has(self._spec.digest):
+            raise Superseded
 
-def _keep(run: Run, attempted: Attempt, monitor: RunMonitor, result: RunResult) -> None:
+
+def _keep(run: Run, attempted: Attempt, result: RunResult) -> None:
     """Write all of an attempt into the store of runs."""
     run.metrics(attempted.metrics | _f1_by_class(attempted.scores))
     with run.artefacts() as folder:
@@ -197,8 +172,6 @@ def _keep(run: Run, attempted: Attempt, monitor: RunMonitor, result: RunResult) 
         attempted.method.save(folder / "model")
         result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
         attempted.predictions.save(folder / "predictions.npz")
-        draw_confusion(attempted.scores, folder / "confusion.png")
-        draw_curves(monitor.epochs, folder / "curves.png")
 
 
 def _f1_by_class(scores: Scores) -> dict[str, float]:
@@ -282,7 +255,7 @@ def _fewer_steps(done: Attempt) -> str:
     return f"steps={asked} of {usual}" if asked < usual else ""
 
 
-def _cached(spec: RunSpec, known: Record) -> Outcome:
+def answered(spec: RunSpec, known: Record) -> Outcome:
     """The outcome of a run that is done; says so where the code is not that of the run any more."""
     code = code_of(spec)
     other_code = f"made by other code ({known.source or 'unknown'}, now {code}); --rerun computes it again"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from bench.errors import InputError
 from bench.method import Method
 from bench.runs import registry
-from bench.runs.tracking import Record
 from bench.spec import RunSpec
+from bench.tracking.record import Record
 
 
 def method_of(spec: RunSpec, named: Sequence[str] = ()) -> str:

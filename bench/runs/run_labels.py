@@ -7,10 +7,10 @@ from bench.data.cards import card_names
 from bench.environment import CPU
 from bench.errors import InputError
 from bench.runs.registry import Outline, describe, file_origin, is_file, is_shipped
-from bench.runs.tracking import Record
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
 from bench.spec import RunSpec
+from bench.tracking.record import Record
 
 MARKS: Final = {
     "leaky": "*",

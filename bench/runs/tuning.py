@@ -27,7 +27,7 @@ from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec, named_seed
 
 if TYPE_CHECKING:
-    from bench.runs.tracking import Tracker
+    from bench.tracking.tracker import Tracker
 
 SAMPLERS = ("tpe", "grid")
 HEARTBEAT_S = 20  # a trial without a sign of life for three times that was killed

@@ -1,0 +1,153 @@
+"""A run as it is remembered, and the files that it left, held against the digests that it recorded."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bench.data.store import Store
+from bench.errors import InputError
+from bench.files import file_sha256
+from bench.spec import RunSpec
+from bench.tracking.database import Row
+from bench.tracking.results import Predictions, RunResult, digests_of
+
+Kept = TypeVar("Kept")
+
+SPEC: Final = "bench.spec"
+DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as the store remembers it."""
+
+    run_id: str
+    status: str  # done, failed, skipped, killed, running (or killed without a trace)
+    reason: str
+    spec: RunSpec
+    metrics: dict[str, float]
+    leaky: bool = False
+    scale: str = "full"  # or what is reduced
+    transductive: bool = False
+    source: str = ""  # digest of the code that made it: `bench.runs.execute.code_of`
+    origin: str = ""  # where its method is from: `bench.runs.registry.origin`
+    deviations: tuple[str, ...] = ()
+    started: float = 0.0  # seconds since the epoch
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
+    folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
+
+    @property
+    def digest(self) -> str:
+        """Digest of the run's specification."""
+        return self.spec.digest
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether it has digests to hold its files against."""
+        return bool(self.files)
+
+    def predictions(self) -> Predictions:
+        """Answers for the test part.  Raises :class:`InputError` where the run has none, or other ones than it made."""
+        return self._read("predictions.npz", "predictions", Predictions.load)
+
+    def result(self) -> RunResult:
+        """Its scores, timings, environment and split.  Raises :class:`InputError` as :meth:`predictions` does."""
+        return self._read("result.json", "result", RunResult.load)
+
+    def model_folder(self) -> Path:
+        """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
+        folder = self._place("model/method.json", "model").parent
+        there = {f"model/{name}" for name in digests_of(folder)}
+        for name in sorted(there | {name for name in self.files if name.startswith("model/")}):
+            self._check(name)
+        return folder
+
+    def check(self) -> None:
+        """Raises :class:`InputError` for a file that is there and not the one that the run wrote, or unreadable."""
+        for name in self.files:
+            if self.folder is not None and (self.folder / name).is_file():
+                self._check(name)
+        if self.folder is not None and (self.folder / "result.json").is_file():
+            self.result()
+
+    def damaged(self, what: str, error: object = "") -> InputError:
+        """That something of the run is not, or cannot be read as, what it wrote."""
+        reason = f" ({type(error).__name__}: {' '.join(str(error).split()):.200})" if error else ""
+        remedy = "put back what it wrote or run it again with --rerun"
+        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {remedy}")
+
+    def _place(self, name: str, what: str) -> Path:
+        if self.folder is None or not (self.folder / name).is_file():
+            raise InputError(
+                "missing-artefact", f"run {self.run_id[:8]} ({self.status}) has no {what}; run it again with --rerun"
+            )
+        return self.folder / name
+
+    def _check(self, name: str) -> None:
+        """Hold a file against its digest, if the run recorded any."""
+        assert self.folder is not None
+        path, recorded = self.folder / name, self.files.get(name, "none")
+        found = file_sha256(path) if path.is_file() else "gone"
+        if self.files and found != recorded:
+            raise self.damaged(f"{path} is not what it wrote (SHA-256 {found[:16]}, recorded {recorded[:16]})")
+
+    def _read(self, name: str, what: str, load: Callable[[Path], Kept]) -> Kept:
+        path = self._place(name, what)
+        self._check(name)
+        try:
+            return load(path)
+        except Exception as error:  # of a zip file, JSON, an array; whatever a foreign file brings about
+            raise self.damaged(f"its {what} cannot be read", error) from error
+
+    def check_store(self, store: Store) -> None:
+        """Raises :class:`InputError` unless the store has the rows that the run names."""
+        if self.spec.store not in ("", store.digest):
+            raise InputError(
+                "store-changed", f"{store.name} was prepared anew since run {self.run_id[:8]}; run it again"
+            )
+
+
+def status_of(row: Row) -> str:
+    """The word of `ENDS` where the run was closed by us, else what MLflow says."""
+    return row.status.lower() if row.status in ("RUNNING", "KILLED") else row.tags.get("status", "failed")
+
+
+def record_of(row: Row, folder: Path | None = None) -> Record:
+    """A row of the store as a record.  Raises :class:`InputError` where it cannot be read."""
+    tags = row.tags
+    try:
+        spec = RunSpec.from_dict(json.loads(tags[SPEC]))
+    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
+        what = f"its record cannot be read ({type(error).__name__}: {error})"
+        raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; delete that run (`bench ui`)") from error
+    lines = (tags[key].partition("  ") for key in tags if key.startswith(FILE))
+    return Record(
+        run_id=row.run_id,
+        status=status_of(row),
+        reason=tags.get("reason", ""),
+        spec=spec,
+        metrics=row.metrics,
+        leaky=tags.get("leaky") == "true",
+        scale=tags.get("scale", "full"),
+        transductive=tags.get("transductive") == "true",
+        source=tags.get("source", ""),
+        origin=tags.get("origin", ""),
+        deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
+        started=row.started / 1000,
+        files={name: digest for digest, _, name in lines},
+        folder=folder,
+    )
+
+
+def matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:
+    """Whether a specification has all wanted values; None asks nothing."""
+    fields = spec.to_dict()
+    return all(
+        fields.get(key) in (value if isinstance(value, list | tuple | set) else [value])
+        for key, value in wanted.items()
+        if value is not None
+    )

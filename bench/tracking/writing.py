@@ -1,0 +1,233 @@
+"""A run that is being written: first whole into a folder of its own, then into the store of runs.
+
+The folder is what a run is: ``run.json`` and its files.  A store that is away when a run ends finds it there later; a
+bundle holds the same folders.  Curves go to the store while a run lasts, as far as it answers.
+"""
+
+import contextlib
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.files import begun_folder, put_in_place, read_json, write_json
+from bench.tracking.address import Address
+from bench.tracking.record import ENDS, FILE
+from bench.tracking.results import digests_of
+
+POINTS: Final = 800  # metrics in one call: MLflow takes 1,000 things in all
+WORDS: Final = 100  # parameters or tags in one call, MLflow's limit
+TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
+FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
+WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
+UID: Final = "bench.uid"  # what a run is called in every store that has it
+
+
+@dataclass
+class Content:
+    """All of a run but its files: what ``run.json`` holds."""
+
+    experiment: str
+    name: str
+    started: int  # milliseconds since the epoch
+    store: str  # that it was begun in, without its password
+    tags: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+    points: list[list[Any]] = field(default_factory=list)  # name, value, milliseconds since the epoch, step
+    status: str = "running"
+    ended: int | None = None
+    run_id: str | None = None  # where it was begun; a store that it is brought to gives another one
+    format: int = 1
+
+    @property
+    def uid(self) -> str:
+        """What the run is called in every store."""
+        return self.tags[UID]
+
+    def save(self, folder: Path) -> None:
+        """Write it into the run's folder."""
+        write_json(folder / "run.json", self.__dict__, indent=None, allow_nan=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Content":
+        """Read what :meth:`save` wrote.  Raises :class:`InputError` where it is something else."""
+        return read_json(folder / "run.json", cls, "a run's content")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs are written: MLflow's client of an address, and how to come by an experiment."""
+
+    client: Any
+    address: Address
+    experiment: Callable[[str], str]  # id by name, made where it is missing
+
+    @property
+    def pending(self) -> Path:
+        """Where finished runs wait for the store."""
+        return self.address.folder / "pending"
+
+
+class Run:
+    """A run that is being written, begun in the store so that others see it."""
+
+    def __init__(self, target: Target, content: Content, key: str) -> None:
+        content.tags.setdefault(UID, secrets.token_hex(16))
+        self._target, self.content = target, content
+        self._place = target.pending / key
+        self._folder = begun_folder(self._place)
+        self._flushed, self._last = 0, time.monotonic()
+        self.run_id: str = content.run_id or _begin(target, content)
+        content.run_id = self.run_id
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Record single numbers."""
+        self._add(0, values)
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """Record a step of some curves, and let the store know now and then."""
+        self._add(step, values)
+        if len(self.content.points) - self._flushed >= POINTS or time.monotonic() - self._last > FLUSH_SECONDS:
+            self._last = time.monotonic()
+            with contextlib.suppress(Exception):  # it is away: all is written at the end
+                self.flush()
+
+    def flush(self) -> None:
+        """Send the store what it does not have yet of the curves."""
+        points = self.content.points
+        for start in range(self._flushed, len(points), POINTS):
+            self._target.client.log_batch(self.run_id, list(map(_metric, points[start : start + POINTS])))
+        self._flushed = len(points)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Record parameters."""
+        self.content.parameters |= {name: str(value)[:TEXT] for name, value in values.items()}
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.content.tags |= {name: value[:TEXT] for name, value in values.items()}
+
+    @contextmanager
+    def artefacts(self) -> Iterator[Path]:
+        """The folder whose files become the run's artefacts, each with its digest in the record."""
+        yield self._folder
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Close the run as one of `ENDS`: write it whole into its folder, then into the store.
+
+        Raises :class:`InputError` where the store does not answer for a while: the folder waits for it.  What is killed
+        leaves nothing but the word.
+        """
+        self.tags({"status": status, "reason": reason})
+        self.content.status, self.content.ended = status, now()
+        if status == "killed":
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(Exception):
+                _log(self._target.client, self.run_id, self.content, self._flushed)
+            return
+        files = enumerate(digests_of(self._folder).items())
+        self.tags({f"{FILE}{number:03d}": f"{digest}  {name}" for number, (name, digest) in files})
+        self.content.save(self._folder)
+        put_in_place(self._folder, self._place)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Bring the folder to the store, several times if need be."""
+        for wait in (*WAITS, None):
+            try:
+                publish(self._target, self._place, self.content, since=self._flushed)
+                return
+            except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
+                if wait is None:
+                    kept = f"what {self.content.name!r} found is kept in {self._place}: the next `bench run` logs it"
+                    raise self._target.address.failed(error).with_remedy(f"{kept}, and so does `bench sync`") from None
+                time.sleep(wait)
+
+    def _add(self, step: int, values: Mapping[str, float]) -> None:
+        at = now()
+        self.content.points += [[_plain(name), float(value), at, step] for name, value in values.items()]
+
+
+class Study(Run):
+    """A hyper-parameter study: a run whose trials are runs nested under it."""
+
+    @contextmanager
+    def trial(self, number: int, parameters: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, float]], None]]:
+        """A nested run; yields what records its metrics.  An exception ends it as failed and goes on its way."""
+        shared = {key: value for key, value in self.content.tags.items() if not key.startswith("bench.")}
+        tags = {"mlflow.parentRunId": self.run_id, "trial": str(number), **shared}
+        name = f"{shared['method']} · trial {number}"
+        content = Content(self.content.experiment, name, now(), self.content.store, tags)
+        with closing(Run(self._target, content, f"{self.run_id}-{number}")) as run:
+            run.parameters(parameters)
+            yield run.metrics
+
+
+@contextmanager
+def closing(run: Run) -> Iterator[Run]:
+    """End a run as done, failed or killed, by the way the block ends."""
+    try:
+        yield run
+    except Exception as error:
+        run.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    except BaseException:
+        run.end("killed", "interrupted")
+        raise
+    run.end("done")
+
+
+def publish(target: Target, folder: Path, content: Content, *, since: int = 0) -> str:
+    """Write a run's folder into the store and remove it there; the id that the run has in the store.
+
+    A run that was begun there is completed, from the point ``since`` on.  Doing it again changes nothing.
+    """
+    run_id = content.run_id or _begin(target, content)
+    files = [path for path in folder.iterdir() if path.name != "run.json"]
+    for path in files:
+        one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
+        one(run_id, str(path), *([path.name] if path.is_dir() else []))
+    _log(target.client, run_id, content, since)
+    shutil.rmtree(folder)
+    return run_id
+
+
+def _begin(target: Target, content: Content) -> str:
+    """Id of a new run in the store, with its tags."""
+    place = target.experiment(content.experiment)
+    made = target.client.create_run(place, start_time=content.started, run_name=content.name, tags=content.tags)
+    return str(made.info.run_id)
+
+
+def _log(client: Any, run_id: str, content: Content, since: int) -> None:
+    """Send points, parameters and tags, as many at once as MLflow takes, and close the run."""
+    from mlflow.entities import Param, RunTag
+
+    points = [_metric(point) for point in content.points[since:]]
+    parameters = [Param(name, value) for name, value in content.parameters.items()]
+    tags = [RunTag(name, value) for name, value in content.tags.items()]
+    while points or parameters or tags:
+        client.log_batch(run_id, points[:POINTS], parameters[:WORDS], tags[:WORDS])
+        points, parameters, tags = points[POINTS:], parameters[WORDS:], tags[WORDS:]
+    client.set_terminated(run_id, ENDS[content.status], content.ended)
+
+
+def _metric(point: Sequence[Any]) -> Any:
+    from mlflow.entities import Metric
+
+    return Metric(*point)
+
+
+def _plain(name: str) -> str:
+    """A name as MLflow takes it."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)

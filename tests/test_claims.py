@@ -1,0 +1,164 @@
+"""Who computes what: claims of several processes on one database."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from refusals import refused
+
+from bench.tracking import claims as module
+from bench.tracking.address import Address
+from bench.tracking.claims import Claims, process_lives, this_process
+
+ELSEWHERE = "another-boot/pid:[1] 77 1234"
+
+
+@pytest.fixture
+def address(tmp_path):
+    return Address(f"sqlite:///{tmp_path / 'runs.db'}", tmp_path)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STALE_SECONDS", 0.4)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 1.0)
+
+
+def write(address, **fields):
+    """A row as another process would have written it."""
+    Claims(address).holders()
+    row = {"name": "a", "owner": "other", "host": "far, process 77", "process": ELSEWHERE, "beats": 3} | fields
+    with sa.create_engine(address.uri).begin() as connection:
+        connection.execute(sa.delete(module._table))
+        connection.execute(sa.insert(module._table).values(**row))
+
+
+def test_one_has_it_until_it_is_let_go(address):
+    one, other = Claims(address), Claims(address)
+    assert one.take("a") is None and one.has("a") and not other.has("a")
+    holder = other.take("a")
+    assert str(holder).endswith(f"process {os.getpid()}") and not other.has("a")
+    assert other.take("b") is None
+    assert one.elsewhere(["a", "b", "c"]).keys() == {"b"} and other.elsewhere(["a", "b", "c"]).keys() == {"a"}
+    one.let_go("a")
+    assert not one.has("a") and other.take("a") is None and one.holders().keys() == {"a", "b"}
+
+
+def test_a_claim_of_a_process_that_is_gone_is_taken_at_once(address):
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    machine = this_process().split()[0]
+    started = Path(f"/proc/{gone.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    write(address, process=f"{machine} {gone.pid} {started}")
+    assert Claims(address).take("a") is not None
+    gone.kill()  # and nobody asks after it: a zombie
+    while process_lives(f"{machine} {gone.pid} {started}"):
+        time.sleep(0.01)
+    assert Claims(address).take("a") is None
+    gone.wait()
+
+
+def test_a_number_that_another_process_has_now_is_not_the_one_that_claimed(address):
+    machine, number, _ = this_process().split()
+    write(address, process=f"{machine} {number} 1")
+    assert Claims(address).take("a") is None
+
+
+def test_of_another_machine_is_taken_when_its_count_has_stood_still_while_we_looked(address, quick):
+    write(address)
+    claims = Claims(address)
+    assert claims.take("a") is not None  # however long it stood still before
+    time.sleep(0.5)
+    assert claims.take("a") is None
+    assert claims.holders()["a"].owner != "other"
+
+
+def test_of_another_machine_that_counts_is_left_alone(address, quick):
+    write(address, beats=0)
+    claims, until, beats = Claims(address), time.monotonic() + 1.0, 0
+    while time.monotonic() < until:
+        assert claims.take("a") is not None
+        time.sleep(0.1)
+        beats += 1
+        write(address, beats=beats)
+
+
+def test_who_is_taken_over_knows_and_does_not_let_go_of_what_is_not_his(address, quick):
+    one, other = Claims(address), Claims(address)
+    one.take("a")
+    assert other.take("a", force=True) is None
+    until = time.monotonic() + 10
+    while one.has("a") and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not one.has("a") and other.has("a")
+    one.let_go("a")
+    assert other.holders()["a"].owner and other.has("a")
+
+
+def test_beats_are_counted_for_what_is_held_alone(address, quick):
+    claims = Claims(address)
+    claims.take("a"), claims.take("b")
+    claims.let_go("b")
+    until = time.monotonic() + 10
+    while claims.holders()["a"].beats < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert claims.holders()["a"].beats >= 3 and "b" not in claims.holders()
+
+
+def test_one_at_a_time_and_the_wait_has_an_end(address, quick):
+    inside, order = threading.Event(), []
+
+    def first():
+        with Claims(address).alone("tables"):
+            inside.set()
+            time.sleep(0.2)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    inside.wait()
+    told = []
+    with Claims(address).alone("tables", say=told.append):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"] and len(told) == 1 and "waiting for" in told[0]
+    Claims(address).take("tables")
+    with refused("busy", "tables"), Claims(address).alone("tables"):
+        pass
+
+
+RACE = """
+import sys
+from pathlib import Path
+from bench.tracking.address import Address
+from bench.tracking.claims import Claims
+claims = Claims(Address(sys.argv[1], Path(".")))
+input()
+print(*(number for number in range(60) if claims.take(f"cell {number}") is None), flush=True)
+input()
+"""
+
+
+def test_processes_that_race_divide_the_names(address):
+    """The table is made by all of them at once, too."""
+    words = [sys.executable, "-c", RACE, address.uri]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(words, **pipes) for _ in range(4)]
+    for racer in racers:
+        racer.stdin.write("\n")
+        racer.stdin.flush()
+    taken = [int(number) for racer in racers for number in racer.stdout.readline().split()]
+    assert [racer.communicate("\n")[0] for racer in racers] == [""] * 4  # all lived to the end
+    assert sorted(taken) == list(range(60))
+
+
+def test_a_database_that_does_not_answer_is_one_line_without_its_password(tmp_path):
+    nobody = Address("postgresql://me:secret@127.0.0.1:9/runs", tmp_path)
+    with refused("storage-failed", "me:***@127.0.0.1:9") as caught:
+        Claims(nobody).take("a")
+    assert "secret" not in str(caught.value)
