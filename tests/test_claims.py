@@ -100,6 +100,27 @@ def test_who_is_taken_over_knows_and_does_not_let_go_of_what_is_not_his(address,
     assert other.holders()["a"].owner and other.has("a")
 
 
+def test_what_could_not_be_let_go_of_is_nobody_s(address, monkeypatch):
+    """Else a process whose database was away for a moment would wait for itself."""
+    claims = Claims(address)
+    claims.take("a")
+    with monkeypatch.context() as patch, refused("storage-failed"):
+        patch.setattr(
+            claims._engine, "begin", lambda: (_ for _ in ()).throw(sa.exc.OperationalError("", {}, OSError("away")))
+        )
+        claims.let_go("a")
+    assert claims.holders().keys() == {"a"}
+    assert claims.take("a") is None and claims.still_has("a")
+
+
+def test_who_asks_learns_at_once_that_another_took_it_over(address):
+    one = Claims(address)
+    one.take("a")
+    assert one.still_has("a")
+    Claims(address).take("a", force=True)
+    assert one.has("a") and not one.still_has("a") and not one.has("a")
+
+
 def test_beats_are_counted_for_what_is_held_alone(address, quick):
     claims = Claims(address)
     claims.take("a"), claims.take("b")

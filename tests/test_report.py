@@ -157,9 +157,7 @@ def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monk
     shutil.copytree(results, tmp_path / "results")
     tracker = Tracker(tmp_path / "results")
     run = next(record for record in tracker.search(method="majority"))
-    monkeypatch.setattr(
-        Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.run_id / "artifacts"
-    )
+    monkeypatch.setattr(Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.run_id / "artifacts")
     file = tracker.load(run.run_id).folder / "result.json"
     file.write_text(damage(file.read_text()))
     status, out, err = command_line("report", "--results", tmp_path / "results", "--output", tmp_path / "r.html")

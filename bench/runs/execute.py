@@ -119,8 +119,9 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     except BaseException:
         run.end("killed", "interrupted")
         raise
-    if not tracker.claims.has(spec.digest):  # taken over while this process slept, and yet it was quicker
-        tracker.claims.take(spec.digest, force=True)
+    with suppress(InputError):  # the store is away: what was found is kept
+        if not tracker.claims.still_has(spec.digest):  # taken over while this process slept, and yet it was quicker
+            tracker.claims.take(spec.digest, force=True)
     run.end(status, reason)
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
 

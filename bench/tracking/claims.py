@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,9 @@ _table = sa.Table(
     sa.Column("process", sa.String(200), nullable=False),  # machine, number and start: whether it lives
     sa.Column("beats", sa.Integer, nullable=False),
 )
+
+
+_OWNED: Final[set[str]] = set()  # owners of this process, of all its `Claims`
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,27 @@ class Claims:
         with self._guard:
             self._mine[name] = owner
             self._lost.discard(name)
+            _OWNED.add(owner)
         self._beat_on()
         return None
 
     def has(self, name: str) -> bool:
-        """Whether this process holds the claim and knows of nobody who took it over."""
+        """Whether this process holds the claim and knows of nobody who took it over; asks nobody."""
         with self._guard:
             return name in self._mine and name not in self._lost
+
+    def still_has(self, name: str) -> bool:
+        """Whether this process holds the claim; the database is asked."""
+        owner = self._mine.get(name)
+        if owner is not None:
+            self._count(name, owner)
+        return self.has(name)
 
     def let_go(self, name: str) -> None:
         """End a claim; one that somebody took over stays theirs."""
         with self._guard:
             owner = self._mine.pop(name, None)
+            _OWNED.discard(owner or "")
         if owner is not None:
             with self._connected() as connection:
                 connection.execute(sa.delete(_table).where((_table.c.name == name) & (_table.c.owner == owner)))
@@ -151,6 +163,8 @@ class Claims:
 
     def _is_stale(self, holder: Holder) -> bool:
         """Whether nobody alive has it: its process is gone, or its count has stood still while we looked."""
+        if holder.process == this_process():
+            return holder.owner not in _OWNED  # it was let go of while the database was away
         if (alive := process_lives(holder.process)) is not None:
             return not alive
         owner, beats, since = self._seen.get(holder.name, ("", -1, 0.0))
@@ -186,15 +200,17 @@ class Claims:
             if not mine:
                 return
             for name, owner in mine.items():
-                same = (_table.c.name == name) & (_table.c.owner == owner)
-                try:
-                    with self._connected() as connection:
-                        counted = connection.execute(sa.update(_table).where(same).values(beats=_table.c.beats + 1))
-                except InputError:
-                    continue  # the database is away; others cannot take the claim either
-                with self._guard:
-                    if not counted.rowcount and self._mine.get(name) == owner:
-                        self._lost.add(name)
+                with suppress(InputError):  # the database is away; others cannot take the claim either
+                    self._count(name, owner)
+
+    def _count(self, name: str, owner: str) -> None:
+        """Show that the claim's owner lives; notes where it is somebody else's by now."""
+        same = (_table.c.name == name) & (_table.c.owner == owner)
+        with self._connected() as connection:
+            counted = connection.execute(sa.update(_table).where(same).values(beats=_table.c.beats + 1)).rowcount
+        with self._guard:
+            if not counted and self._mine.get(name) == owner:
+                self._lost.add(name)
 
 
 def _with_table(address: Address) -> sa.Engine:
