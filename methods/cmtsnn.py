@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Part, Range, parameter
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.lstm import lstm_states
 from bench.training.units import HeaderBytesMethod
 
 SECOND_HAND = "input as TrafficAudio (2026) describes it"
@@ -170,7 +171,7 @@ class Network(nn.Module):
         With cost=expected and outside training, p_j weighted by c_j: answering j costs sum_i p_i c_i - p_j c_j, so
         the least expected cost is the largest p_j c_j.
         """
-        states = self.lstm(packets.float() / 255)[0]
+        states = lstm_states(self.lstm, packets.float() / 255)
         logits = self.head(self.convolutions(states).flatten(1))
         result: Tensor = logits if self.training or not self.expected else logits + self.get_buffer("costs").log()
         return result

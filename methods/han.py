@@ -22,6 +22,7 @@ from bench.method import COUNT, POSITIVE, SHARE, Part, Range, parameter
 from bench.training.balance import class_weights
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.long_sequences import attend, scan_lstm
+from bench.training.lstm import lstm_states
 from bench.training.units import HeaderBytesMethod
 
 HEAD = 128  # features of the hidden layer before the classes
@@ -156,7 +157,7 @@ class Reader(nn.Module):
 
     def forward(self, steps: Tensor) -> Tensor:
         """``[N, 2 * hidden]`` of ``[N, steps, inputs]``."""
-        result: Tensor = self.attention(self.lstm(steps)[0])
+        result: Tensor = self.attention(lstm_states(self.lstm, steps))
         return result
 
 

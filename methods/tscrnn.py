@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Range, parameter
 from bench.training.budget import SHARED, TrainingParameters
+from bench.training.recurrent import last_step
 from bench.training.units import HeaderBytesMethod
 
 
@@ -130,8 +131,11 @@ class Network(nn.Module):
         maps = self.convolutions(packets.float() / 255)  # [samples, channels, bytes // 4]
         if self.along_length:
             maps = maps.transpose(1, 2)
-        states, (final, _) = self.second(self.dropout(self.first(maps)[0]))
-        features = states[:, -1] if self.read_out == "last_step" else final.transpose(0, 1).flatten(1)
+        states = self.dropout(self.first(maps)[0])
+        if self.read_out == "last_step":
+            features = last_step(self.second, states)
+        else:
+            features = self.second(states)[1][0].transpose(0, 1).flatten(1)
         result: Tensor = self.out(self.dropout(features))
         return result
 

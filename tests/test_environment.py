@@ -128,3 +128,21 @@ def test_imports_for_type_checkers_do_not_count(tree):
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bench.cli import base\n"
     )
     assert not matters(tree, "bench.one", "bench/cli/base.py") and matters(tree, "bench.one", "bench/one.py")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
+def test_freed_memory_is_given_out_again_and_goes_back_afterwards():
+    code = (  # in a process of its own: the settings are the process's
+        "import resource; from bench.environment import freed_memory_kept\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    block = b'x' * (64 << 20); del block\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "faults(); first = faults()\n"
+        "with freed_memory_kept():\n"
+        "    faults(); within = faults()\n"
+        "print(first, within, faults())"
+    )
+    root = Path(__file__).parents[1]
+    first, within, after = map(int, subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root).split())
+    assert within < 100 < first and after > 100

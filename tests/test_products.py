@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from bench.training import products
-from bench.training.products import Linear, by_onednn, linear
+from bench.training.products import Linear, by_onednn, linear, padded_linear
 
 needs_onednn = pytest.mark.skipif(products.onednn_product() is None, reason="torch has no oneDNN product here")
 
@@ -96,3 +96,37 @@ def test_two_passes_give_the_same_bits():
         layer(rows).square().sum().backward()
         gradients.append(layer.weight.grad.clone())
     assert torch.equal(*gradients)
+
+
+def zero_behind(lengths, inputs):
+    return torch.randn(len(lengths), inputs) * (torch.arange(inputs) < torch.tensor(lengths)[:, None])
+
+
+@pytest.mark.parametrize("path", ["oneDNN", "no oneDNN"])
+@pytest.mark.parametrize(
+    "lengths", [[3, 0, 7, 7, 1, 5, 2, 4, 6, 0, 3, 7], [0, 0, 0], [7] * 20, [2], [5, 4] * 9], ids=len
+)
+@pytest.mark.usefixtures("torch_seeded")
+def test_rows_that_end_in_zeros_give_what_whole_rows_do(monkeypatch, lengths, path):
+    if path == "no oneDNN":
+        monkeypatch.setattr(products, "_onednn", None)
+    layer, rows, above = nn.Linear(7, 4), zero_behind(lengths, 7), torch.randn(len(lengths), 4)
+    answers = []
+    for product in (F.linear, padded_linear):
+        layer.zero_grad()
+        made = product(rows, layer.weight, layer.bias)
+        made.backward(above)
+        answers.append([made, layer.weight.grad, layer.bias.grad])
+    for one, two in zip(*answers, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("torch_seeded")
+def test_zeros_behind_rows_are_not_multiplied(monkeypatch):
+    sizes, product = [], products.product
+    monkeypatch.setattr(
+        products, "product", lambda rows, weight, *bias: (sizes.append(rows.numel()), product(rows, weight, *bias))[1]
+    )
+    rows = zero_behind([100] * 10 + [10] * 70, 100)
+    padded_linear(rows.view(8, 10, 100), torch.randn(5, 100), torch.zeros(5))
+    assert sum(sizes) == int((rows != 0).sum()) == 1700

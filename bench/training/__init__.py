@@ -6,8 +6,8 @@ contract of methods and the ground below it; it knows no method.
 `budget` says how long to train, and has the parameters that all torch methods have; `loop` is the training loop, of
 :class:`TorchMethod`, which `feed` gives its batches; `fitting` finds after how many steps it fits; `units` has methods
 that read the first bytes of packets, or single packets; `balance` is for unequal classes, `recurrent` for LSTMs and
-GRUs under mixed precision, `long_sequences` for those that would not fit into memory, `packed` for GRUs over packed
-sequences; `products` are matrix products, `initial` starting weights.
+GRUs under mixed precision, `lstm` for LSTMs over bytes, `long_sequences` for those that would not fit into memory,
+`packed` for GRUs over packed sequences; `products` are matrix products, `initial` starting weights.
 """
 
 import lazy_loader

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from bench.training.lstm import gate_gradients
 from bench.training.products import BLOCK, outer, product
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
@@ -76,7 +77,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, for_states: Tensor | None, for_cells: Tensor | None) -> tuple[Any, ...]:
         joined, cells, weight, bias = ctx.saved_tensors
         steps, rows, hidden, reverse = len(cells) - 1, cells.shape[1], cells.shape[2], ctx.reverse
-        back = _scaled(weight[:, joined.shape[2] - hidden :], 2).T.contiguous()
+        back = _scaled(weight[:, joined.shape[2] - hidden :], 0.5).T.contiguous()
         of_rest = cells.new_zeros(2, steps, hidden) if ctx.needs_input_grad[3] else None
         of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         carried = cells.new_zeros(2, rows, hidden)  # what later steps ask of the state and the cell
@@ -93,11 +94,11 @@ class _Scan(torch.autograd.Function):
                     of_rest[:, t] = carried[:, n:].sum(1)
                     carried[:, n:] = 0
                 around = cells[t + (not reverse), :n], cells[t + reverse, :n]
-                _gradients(gates[t - some.start, :n], *around, carried[0, :n], carried[1, :n], out[:n])
+                gate_gradients(gates[t - some.start, :n], *around, carried[0, :n], carried[1, :n], out[:n])
                 carried[0, :n] = product(out[:n], back)
             of_weight += outer(of_gates.flatten(0, 1), read)
             of_bias += of_gates.sum((0, 1))
-        return None, _scaled(of_weight, 4), _scaled(of_bias, 4), of_rest, None, None
+        return None, of_weight, of_bias, of_rest, None, None
 
 
 def attend(states: Sequence[Tensor], weight: Tensor, bias: Tensor, context: Tensor) -> Tensor:
@@ -164,23 +165,6 @@ def _blocks(values: Tensor) -> list[slice]:
     """Slices of the steps of ``[steps, N, ...]``, of some :data:`BLOCK` rows each."""
     steps, at_once = len(values), max(1, BLOCK // values.shape[1])
     return [slice(begin, min(begin + at_once, steps)) for begin in range(0, steps, at_once)]
-
-
-def _gradients(gates: Tensor, after: Tensor, before: Tensor, state: Tensor, cell: Tensor, out: Tensor) -> None:
-    """Of a step's gates into ``out``, from those of the state and the cell ``after`` it; ``cell`` becomes that before.
-
-    Of the third gate, whose input the forward pass doubles, it is half and has to be doubled twice.
-    """
-    i, f, g, o = gates.chunk(4, 1)
-    of_i, of_f, of_g, of_o = out.chunk(4, 1)
-    squashed = (after * 2).sigmoid_()
-    cell.add_(_sigmoid_backward(state * o, squashed), alpha=4)
-    torch.addcmul(-state, state, squashed, value=2, out=of_o)
-    torch.addcmul(-cell, cell, g, value=2, out=of_i)
-    torch.mul(cell, before, out=of_f)
-    torch.mul(cell, i, out=of_g)
-    _sigmoid_backward.grad_input(out, gates, grad_input=out)
-    cell.mul_(f)
 
 
 def _scaled(gates: Tensor, times: float) -> Tensor:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.environment import precision_on
+from bench.environment import freed_memory_kept, precision_on
 from bench.errors import InputError
 from bench.method import (
     Inputs,
@@ -120,7 +120,7 @@ class TorchMethod(Method):
         if len(usable) < 2:
             raise InputError("cannot-train", f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.log_fact(training_samples=len(usable))
-        with self._seeded():
+        with self._seeded(), freed_memory_kept():
             self.model = self._made()
             self.before_training(self.model, train, usable)
             self._loop(self.model, train, usable, validation, monitor)

@@ -5,6 +5,7 @@ the processor can do; the operator is the one that `torch.compile` calls.  Elsew
 without the operator, products so small that Python's part of the work would show) layers are torch's own.
 """
 
+import itertools
 from typing import Any, Final
 
 import torch
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 
 LEAST: Final = 1 << 22  # multiplications of a layer's product: some 80 us, of which Python's part is a tenth
 BLOCK: Final = 2048  # rows of a sum over rows: oneDNN's gradient of a weight slows down beyond
+
+LENGTHS: Final = 8  # groups of rows of about one length
 
 
 def onednn_product() -> Any:
@@ -89,6 +92,49 @@ class _Product(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             of_bias = above.sum(0)
         return of_rows, of_weight, of_bias
+
+
+def padded_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As :func:`linear` of rows whose gradient nobody asks for, without the zeros at their ends.
+
+    ``[..., outputs]`` of float32 ``[..., inputs]`` on the CPU; weights ``[outputs, inputs]``, bias ``[outputs]``.
+    """
+    flat: Tensor = _Padded.apply(rows.flatten(0, -2), weight, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = flat.unflatten(0, rows.shape[:-1])
+    return result
+
+
+class _Padded(torch.autograd.Function):
+    """Rows in the order of their lengths, :data:`LENGTHS` groups of them: each is cut to its longest row."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        places = torch.arange(1, rows.shape[1] + 1, dtype=torch.int32)
+        ends, order = ((rows != 0) * places).amax(1).sort(descending=True, stable=True)
+        groups = order.chunk(LENGTHS)
+        starts = [0, *itertools.accumulate(map(len, groups))]
+        widths = [int(ends[start]) for start in starts[:-1]]
+        rows, turned = rows.index_select(0, order), weight.T.contiguous()
+        result = rows.new_empty(len(rows), len(weight))
+        for group, start, width in zip(groups, starts, widths, strict=False):
+            part = rows[start : start + len(group), :width].contiguous()
+            result.index_copy_(
+                0, group, product(part, turned[:width].T, bias) if width else bias.expand(len(group), -1)
+            )
+        ctx.save_for_backward(rows, order)
+        ctx.groups = list(zip(widths, [*widths[1:], 0], starts[1:], strict=True))
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Any, ...]:
+        rows, order = ctx.saved_tensors
+        of_bias, above = above.sum(0), above.index_select(0, order)
+        of_weight = above.new_zeros(above.shape[1], rows.shape[1])
+        for width, next_width, stop in ctx.groups:  # the columns that rows up to `stop` alone have
+            if next_width < width:
+                of_weight[:, next_width:width] = outer(above[:stop], rows[:stop, next_width:width].contiguous())
+        return None, of_weight, of_bias
 
 
 class Linear(nn.Linear):
