@@ -1,7 +1,9 @@
 """The one error that users read, with the code that programs and tests hold it by, and how its words name many."""
 
+import signal
 from collections.abc import Sequence
-from typing import Final, Self
+from types import FrameType
+from typing import Final, NoReturn, Self
 
 #: code -> what it says; docs/errors.md has them with their remedies
 CODES: Final[dict[str, str]] = {
@@ -95,6 +97,16 @@ CODES: Final[dict[str, str]] = {
     "wrong-model": "a model of another method, or one that may not be loaded",
     "wrong-split-file": "a split file that does not fit, or is none",
 }
+
+
+class Terminated(BaseException):
+    """SIGTERM, which a scheduler sends some seconds before it kills: as an interrupt it ends what is going on."""
+
+    @classmethod
+    def on_signal(cls, number: int, frame: FrameType | None) -> NoReturn:
+        """A handler of SIGTERM; a second one does not disturb what the first one made end."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise cls
 
 
 class InputError(Exception):

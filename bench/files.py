@@ -131,7 +131,7 @@ def _aside(path: Path) -> Path:
 def _machine() -> str:
     """Where a process number means one process: a machine, or a container of it."""
     with contextlib.suppress(OSError):
-        return f"{platform.node()}/{os.readlink('/proc/self/ns/pid')}"
+        return f"{platform.node()}/{Path('/proc/self/ns/pid').readlink()}"
     return platform.node()
 
 
@@ -190,14 +190,11 @@ def mapped(path: Path) -> Path:
 def _shortened(number: int) -> None:
     """End this process with the line that says which mapped file is not as long as it was."""
     with contextlib.suppress(Exception):
-        lost = [path for path, size in _MAPPED.items() if path.is_file() and path.stat().st_size < size]
-        what = (
-            f"{some(list(map(str, lost)), 1)}: was shortened"
-            if lost
-            else "a file cannot be read any more: a disk failed"
-        )
-        text = f"bench: {what} while it was read; put it back, or prepare it again, and start the command again"
-        print(f"{text} [capture-changed]", file=sys.stderr, flush=True)
+        lost = [str(path) for path, size in _MAPPED.items() if path.is_file() and path.stat().st_size < size]
+        what = f"{some(lost, 1)}: was shortened" if lost else "a file cannot be read any more, perhaps a disk failed,"
+        remedy = "put it back, or prepare it again, and start the command again"
+        sys.stderr.write(f"bench: {what} while it was read; {remedy} [capture-changed]\n")
+        sys.stderr.flush()
     os._exit(2)
 
 

@@ -211,7 +211,7 @@ class Store:
             raise InputError("capture-changed", f"{path}: {what}; {self._remedy}") from error
 
     def _check(self, capture: int, path: Path, stat: os.stat_result) -> None:
-        """Raises :class:`InputError` for a capture, OSError for one that cannot be read, that is not the one prepared."""
+        """Raises :class:`InputError` for a capture that is not the one prepared, OSError where it cannot be read."""
         recorded, remedy = self.manifest.captures[capture], self._remedy
         if stat.st_size != recorded.bytes:
             raise InputError(
