@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -110,17 +111,16 @@ class _Worker:
     """One process, made when it gets its first run."""
 
     def __init__(self, threads: int) -> None:
-        from joblib.externals.loky import ProcessPoolExecutor  # another process need not import what calls us
+        from joblib.externals.loky import ProcessPoolExecutor  # a process of its need not import what calls us
 
+        warnings.filterwarnings("ignore", "A worker stopped while")  # one that has grown makes room for a new one
         environment = dict.fromkeys(THREADS, str(threads))
         self._pool = ProcessPoolExecutor(1, env=environment, initializer=live_with, initargs=(os.getpid(),))
-        self._process: Future[int] | None = None
 
     def begin(self, spec: RunSpec, tracker: Tracker, options: RunOptions) -> "Future[Outcome]":
         """Execute a run there."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it inherits that: Ctrl-C is for us
         try:
-            self._process = self._process or self._pool.submit(os.getpid)
             begun: Future[Outcome] = self._pool.submit(_in_worker, spec, tracker, options)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -128,9 +128,9 @@ class _Worker:
 
     def terminate(self) -> None:
         """Tell it to close its run and end."""
-        if self._process is not None and self._process.done() and self._process.exception() is None:
+        for process in list(self._pool._processes):
             with suppress(ProcessLookupError):
-                os.kill(self._process.result(), signal.SIGTERM)
+                os.kill(process, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, whatever it is at."""
