@@ -9,20 +9,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from refusals import refused
 from small_captures import pcap, talk
 from tiny_store import write_store
 
-import bench.readers
-from bench import files
 from bench.data.prepare import open_dataset
-from bench.data.sources import captures_below
-from bench.data.store import Store, bench_home
+from bench.data.store import Store
 from bench.runs.execute import execute
 from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand

@@ -29,7 +29,7 @@ __all__ = ["cli", "data", "main", "pages", "paper", "results", "runs"]
 def main() -> None:
     """Entry point of `bench`: turns bad input into one line and an exit status."""
     try:
-        signal.signal(signal.SIGTERM, Terminated.on_signal)
+        Terminated.listen()
         status = cli.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:

@@ -1,6 +1,7 @@
 """What the ingest sees in a capture, for people: counts, how it was made, what is remarkable."""
 
 import collections
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def inspected(
     seen: list[dict[str, Any]] = []
     for number, file in enumerate(files, 1):
         try:
-            with tempfile.TemporaryDirectory(dir=work, prefix="inspect-") as folder:
+            with tempfile.TemporaryDirectory(dir=_room(work), prefix="inspect-") as folder:
                 seen.append(inspect(file, options, work=Path(folder)))
         except InputError as error:
             if alone:
@@ -143,6 +144,11 @@ def details(index: CaptureIndex) -> dict[str, Any]:
         **({"payload": bare} if (bare := bare_payload(index)) else {}),
         **({"processes": _processes(index)} if "PKTAP" in index.link_types else {}),
     }
+
+
+def _room(work: Path) -> Path | None:
+    """A folder to unpack into: the one that has room for stores, if it can be written, else the system's."""
+    return work if os.access(work, os.W_OK) else None
 
 
 def bare_payload(index: CaptureIndex) -> str:

@@ -139,7 +139,7 @@ class _Worker:
 
 def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     """Execute it; SIGTERM ends the run as killed, and the process."""
-    signal.signal(signal.SIGTERM, Terminated.on_signal)
+    Terminated.listen()
     try:
         return execute(spec, tracker, options)
     except Terminated:
