@@ -71,12 +71,7 @@ def test_who_kills_a_worker_is_tried_once_more_and_ends_no_other_run(place, tmp_
         monkeypatch.setenv(name, str(value))
     tracker = Tracker(tmp_path / "results")
     outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, RunOptions(jobs=2))}
-    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {
-        0: "done",
-        1: "failed",
-        2: "done",
-        3: "done",
-    }
+    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {0: "done", 1: "failed", 2: "done"}
     assert outcomes[1].reason == KILLED and "memory" in KILLED
     assert not tracker.claims.holders() and not list((tmp_path / "results" / "pending").iterdir())
     statuses = [(run.spec.split.seed, run.status) for run in tracker.search(latest=False)]
@@ -100,11 +95,22 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
     out, err = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in out + err, err
     assert err.splitlines()[-1].endswith("the same command goes on where it stopped")
-    with pytest.raises(ProcessLookupError):  # the session is empty
-        os.killpg(process.pid, 0)
+    until = time.monotonic() + 60
+    while is_there(process.pid) and time.monotonic() < until:  # loky's own process sees its pipe closed
+        time.sleep(0.1)
+    assert not is_there(process.pid)
     tracker = Tracker(results)
     assert {run.status for run in tracker.search(latest=False)} == {"killed"} and not tracker.claims.holders()
     assert not list((results / "pending").iterdir())
+
+
+def is_there(group):
+    """Whether any process of a group lives."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 LOST = """
