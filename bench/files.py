@@ -38,7 +38,10 @@ def written(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
-    """What the file system refuses in the block is bad input that names ``path``; ``only`` for these errno, if any."""
+    """What the file system refuses in the block is bad input that names ``path``; ``only`` for these errno, if any.
+
+    Raises :class:`InputError` in place of OSError.
+    """
     try:
         yield
     except OSError as error:

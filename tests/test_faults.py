@@ -151,7 +151,6 @@ HURTS = {
     "removed": Path.unlink,
     "a folder": become_a_folder,
     "shortened": lambda database: os.truncate(database, 5000),
-    "emptied": lambda database: os.truncate(database, 0),
     "corrupt": corrupt,
     "held": hold,
     "gone with its folder": vanish,

@@ -65,22 +65,22 @@ def test_who_kills_a_worker_is_tried_once_more_and_ends_no_other_run(place, tmp_
     from bench.runs.attempt import new_method
     from methods.majority import Majority
 
-    specs = expand([f"{place / 'own.py'}:Dies"], [Store.find("tiny")], SplitSpec("capture"), seeds=range(3))
+    specs = expand([f"{place / 'own.py'}:Dies"], [Store.find("tiny")], SplitSpec("capture"), seeds=range(2))
     seeds = [new_method(spec, Majority, 3, "cpu").seed for spec in specs]
     for name, value in {"DIES": seeds[1], "DIES_ONCE": seeds[0], "MARK": tmp_path / "mark"}.items():
         monkeypatch.setenv(name, str(value))
     tracker = Tracker(tmp_path / "results")
     outcomes = {o.spec.split.seed: o for o in run_matrix(specs, tracker, RunOptions(jobs=2))}
-    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {0: "done", 1: "failed", 2: "done"}
+    assert {seed: outcome.status for seed, outcome in outcomes.items()} == {0: "done", 1: "failed"}
     assert outcomes[1].reason == KILLED and "memory" in KILLED
     assert not tracker.claims.holders() and not list((tmp_path / "results" / "pending").iterdir())
     statuses = [(run.spec.split.seed, run.status) for run in tracker.search(latest=False)]
     once, always = [(0, "done"), (0, "killed")], [(1, "failed"), (1, "killed"), (1, "killed")]
-    assert sorted(statuses) == [*once, *always, (2, "done")]
+    assert sorted(statuses) == [*once, *always]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143)])
 def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp_path, number, status):
     apps = write_captures(place / "apps", 5)
     words = f"run --method {place / 'own.py'}:Slow --dataset {apps} --split capture --seeds 3 --jobs 2"
@@ -164,7 +164,7 @@ def test_a_preparation_that_is_killed_at_any_moment_is_what_it_would_have_been(t
     began = time.monotonic()
     assert alone.wait(timeout=120) == 0
     lasts = time.monotonic() - began
-    for _ in range(6):
+    for _ in range(4):
         process = begin("home")
         process.stdout.readline()
         time.sleep(chance.uniform(0, lasts))

@@ -33,7 +33,10 @@ COLUMN_FILES: Final = ("packets.arrow", "sessions.arrow")
 
 
 def bench_home() -> Path:
-    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder."""
+    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
+
+    Raises :class:`InputError` where the system knows none.
+    """
     if home := os.environ.get("BENCH_HOME"):
         return Path(home).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
