@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,8 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
 
     files = [file for path in captures for file in (captures_below(path) if path.is_dir() else [path])]
     alone, work = len(captures) == len(files) == 1 and not captures[0].is_dir(), bench_home()
-    work.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # where nothing can be written there is another folder for what is packed
+        work.mkdir(parents=True, exist_ok=True)
     with PrepareProgress() as progress:
         seen = inspected(files, ingest, alone=alone, work=work, progress=progress)
     in_full = full or (alone and form == "text")

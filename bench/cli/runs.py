@@ -22,6 +22,7 @@ from bench.cli.base import (
     settings_options,
     specs_of,
     split_options,
+    tell,
 )
 from bench.cli.text import columns, outcome_table, outline, parameter_table
 from bench.errors import InputError
@@ -113,7 +114,10 @@ def sync(results: Path, as_json: bool) -> None:
     """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
     from bench.tracking.tracker import Tracker
 
-    logged = Tracker(results).sync()
+    tracker = Tracker(results)
+    logged = tracker.sync()
+    for store in tracker.waiting_elsewhere():
+        tell(f"other runs wait for {store}; name it in MLFLOW_TRACKING_URI and sync again")
     emit(as_json, {"logged": logged}, "\n".join([*(f"logged {name}" for name in logged), f"{len(logged)} runs logged"]))
 
 

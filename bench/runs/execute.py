@@ -26,7 +26,7 @@ from bench.tracking.claims import Claims
 from bench.tracking.record import DEVIATION, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
-from bench.tracking.writing import Run
+from bench.tracking.writing import Run, Unwritable
 
 #: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score") and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
@@ -75,7 +75,8 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     """Run it, unless the tracker has it done or another process is at it.
 
     An interrupt ends the run as killed and goes on its way.  Raises :class:`InputError` where the store of runs does
-    not answer: what was computed is kept beside it, and logged by `Tracker.sync`.
+    not answer: what was computed is kept beside it, and logged by `Tracker.sync`; and where the results folder cannot
+    be written: other runs had no better luck.
     """
     spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
@@ -112,9 +113,12 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     except Superseded:
         run.end("killed", "another process took it over")
         raise
+    except Unwritable as error:
+        run.end("killed", str(error))
+        raise
     except Exception as error:
         status, reason = "failed", _reason(error)
-        with run.artefacts() as folder:
+        with suppress(Unwritable), run.artefacts() as folder:
             (folder / "traceback.txt").write_text(traceback.format_exc())
     except BaseException:
         run.end("killed", "interrupted")

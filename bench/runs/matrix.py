@@ -1,22 +1,18 @@
 """Many runs: each cell once, whoever else computes the same matrix, here or in several processes."""
 
-import dataclasses
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.environment import cores
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered, execute, silent
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered, execute
 from bench.runs.plan import DEFAULTS, WHOLE, expand
+from bench.runs.workers import Workers
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker
 
-LOOK_SECONDS: Final = 1.0  # between two looks at what others compute, and at whether a parent lives
+LOOK_SECONDS: Final = 1.0  # between two looks at what others compute
 
 
 def run(
@@ -95,12 +91,7 @@ def _executed(specs: Iterator[RunSpec], number: int, tracker: Tracker, options: 
     if jobs <= 1:
         yield from (execute(spec, tracker, options) for spec in specs)
         return
-    from joblib import Parallel, delayed, parallel_config
-
-    quiet = dataclasses.replace(options, progress=silent)
-    with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
-        work = (delayed(_in_worker)(spec, tracker, quiet, os.getpid()) for spec in specs)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)(work)
+    yield from Workers(jobs, tracker, options).executed(specs)
 
 
 def _waited_for(
@@ -117,21 +108,3 @@ def _waited_for(
         options.progress(spec, f"waits for {held[spec.digest]}", {})
         time.sleep(LOOK_SECONDS)
     return {}
-
-
-def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions, parent: int) -> Outcome:
-    """Execute it in a process that ends with its parent."""
-    live_with(parent)
-    return execute(spec, tracker, options)
-
-
-def live_with(parent: int) -> None:
-    """End this process soon after its parent, however that ends; a worker whose parent was killed works for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=watch, name="parent", daemon=True).start()

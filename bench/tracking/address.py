@@ -12,6 +12,16 @@ from bench.errors import InputError
 
 ANSWER_SECONDS: Final = 5.0  # for a server to take a connection, and as much again to answer the first question
 PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
+REMEDIES: Final = {  # of a file, by words of SQLite and of the system
+    "full": "make room there",
+    "No space": "make room there",
+    "locked": "end the program that holds it, and start again",
+    "malformed": "it is damaged: put a copy of it back, or move it away",
+    "not a database": "it is damaged: put a copy of it back, or move it away",
+    "no such table": "it was another file when this command began: put that back, or start again",
+    "readonly": "mind its rights and those of its folder, or name another folder (--results)",
+    "unable to open": "mind its rights and those of its folder, or name another folder (--results)",
+}
 DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours, by the driver that it brings
 
 
@@ -55,6 +65,11 @@ class Address:
         """The address without its password."""
         return without_password(self.uri)
 
+    @property
+    def place(self) -> str:
+        """What tells it from other stores beside one results folder, which may move with its SQLite file."""
+        return f"sqlite:///{self.file.name}" if self.is_sqlite else self.shown
+
     def check(self) -> None:
         """Raises :class:`InputError` where a server takes no connection within `ANSWER_SECONDS`."""
         parts = urlsplit(self.uri)
@@ -70,6 +85,8 @@ class Address:
         """That it does not answer as it should, with what a library said of it."""
         text = self.without_secret(" ".join(str(error).split()) or type(error).__name__)
         remedy = "give a sqlite:/// file, or start that server"
+        if self.is_sqlite:
+            remedy = next((what for word, what in REMEDIES.items() if word in text), "mind that the file is whole")
         for driver, extra in DRIVERS.items():
             if isinstance(error, ImportError) and driver in str(error):
                 remedy = f"`pip install 'etc-bench[{extra}]'` brings its driver {driver}"

@@ -19,7 +19,6 @@ from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bench.errors import InputError
@@ -82,16 +81,22 @@ class Tracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # traces of what it raises as well
         wait = f"?timeout={BUSY_SECONDS}" if self.address.is_sqlite and "?" not in self.address.uri else ""
+        with self._answering(), self._alone():
+            client = MlflowClient(self.address.uri + wait)
+            client.search_experiments(max_results=1)  # a server is not asked before
+        return client
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What a library raises in the block is that the store does not answer."""
         try:
-            with self._alone():
-                client = MlflowClient(self.address.uri + wait)
-                client.search_experiments(max_results=1)  # a server is not asked before
-        except OSError:
+            yield
+        except (InputError, OSError):
             raise
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
-            raise self.address.failed(error) from None
-        return client
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -116,10 +121,8 @@ class Tracker:
             return found if begins is None else [row for row in found if row.run_id.startswith(begins)]
         if self.address.is_sqlite and not self.address.file.is_file():
             return []
-        try:
+        with self._answering():
             return rows_of(self._engine, digests=digests, begins=begins)
-        except sa.exc.SQLAlchemyError as error:
-            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""
@@ -141,14 +144,16 @@ class Tracker:
         for stale in self._rows([spec.digest]):
             here_and_gone = process_lives(stale.tags.get(PROCESS, "")) is False
             if stale.status == "RUNNING" and (self.shares_claims or here_and_gone):
-                self._client.set_terminated(stale.run_id, ENDS["killed"])
+                with self._answering():
+                    self._client.set_terminated(stale.run_id, ENDS["killed"])
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed", "fold")
                  if fields[key] is not None}  # fmt: skip
         own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True), PROCESS: this_process()}
         short = {key: value[:TEXT] for key, value in tags.items()}
         content = Content(_experiment_of(spec), name, now(), self.address.shown, plain | short | own)
-        return Run(self._target, content, spec.digest)
+        with self._answering():
+            return Run(self._target, content, spec.digest)
 
     @contextmanager
     def study(self, name: str, spec: RunSpec) -> Iterator[Study]:
@@ -157,12 +162,13 @@ class Tracker:
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed")}
         tags = {STUDY: name, **plain, "row": f"study {name}"}
         content = Content(_experiment_of(spec), name, now(), self.address.shown, tags)
-        experiment = self._experiment(content.experiment)
-        known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
-        if known:
-            content.run_id = known[0].info.run_id
-            self._client.update_run(content.run_id, status="RUNNING")
-        study = Study(self._target, content, name)
+        with self._answering():
+            experiment = self._experiment(content.experiment)
+            known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
+            if known:
+                content.run_id = known[0].info.run_id
+                self._client.update_run(content.run_id, status="RUNNING")
+            study = Study(self._target, content, name)
         with closing(study):
             yield study
 
@@ -173,11 +179,12 @@ class Tracker:
             if self.claims.take(folder.name) is not None:
                 continue  # its process is at it
             try:
-                if folder in self.waiting():
+                if folder in self.waiting():  # else its process was quicker
                     content = Content.load(folder)
                     begun = self._rows(begins=content.run_id) if content.run_id else []
                     content.run_id = begun[0].run_id if begun else None  # deleted since
-                    publish(self._target, folder, content)
+                    with self._answering():
+                        publish(self._target, folder, content)
                     logged.append(content.name)
             finally:
                 self.claims.let_go(folder.name)
@@ -185,14 +192,20 @@ class Tracker:
 
     def waiting(self) -> list[Path]:
         """Folders of runs in the results folder that this store has not logged; those of another one are left out."""
-        found = []
-        for path in sorted((self.address.folder / "pending").glob("*/run.json")):
+        return [folder for folder, store in self._pending() if store == self.address.place]
+
+    def waiting_elsewhere(self) -> list[str]:
+        """The stores, without their passwords, that other runs in the results folder wait for."""
+        return sorted({store for _, store in self._pending()} - {self.address.place})
+
+    def _pending(self) -> Iterator[tuple[Path, str]]:
+        """Folders of runs that wait, and for what store."""
+        for path in sorted((self.address.folder / "pending").glob("[!.]*/run.json")):
             try:
-                found += [path.parent] if Content.load(path.parent).store == self.address.shown else []
-            except InputError:
+                yield path.parent, Address(Content.load(path.parent).store).place
+            except InputError as error:
                 if path.exists():  # else its process has just logged it
-                    raise
-        return found
+                    raise error.with_remedy("move that folder away") from None
 
     @cached_property
     def _target(self) -> Target:
@@ -226,7 +239,8 @@ class Tracker:
 
     def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
-        points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
+        with self._answering():
+            points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
         steps, values = zip(*points, strict=True) if points else ((), ())
         return np.array(steps, np.int64), np.array(values, np.float64)
 
@@ -237,7 +251,8 @@ class Tracker:
             recorded = Path(unquote(place.path))
             beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
             return recorded if recorded.is_dir() or not self.address.is_database else beside
-        return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+        with self._answering():
+            return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
 
     def _experiment(self, name: str) -> str:
         """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.

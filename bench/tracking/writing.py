@@ -5,6 +5,8 @@ bundle holds the same folders.  Curves go to the store while a run lasts, as far
 """
 
 import contextlib
+import errno
+import os
 import re
 import secrets
 import shutil
@@ -15,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.files import begun_folder, put_in_place, read_json, write_json
+from bench.errors import InputError
+from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
 from bench.tracking.address import Address
 from bench.tracking.record import ENDS, FILE
 from bench.tracking.results import digests_of
@@ -80,7 +83,8 @@ class Run:
         content.tags.setdefault(UID, secrets.token_hex(16))
         self._target, self.content = target, content
         self._place = target.pending / key
-        self._folder = begun_folder(self._place)
+        with _writing(target.pending):
+            self._folder = begun_folder(self._place)
         self._flushed, self._last = 0, time.monotonic()
         self.run_id: str = content.run_id or _begin(target, content)
         content.run_id = self.run_id
@@ -114,27 +118,47 @@ class Run:
 
     @contextmanager
     def artefacts(self) -> Iterator[Path]:
-        """The folder whose files become the run's artefacts, each with its digest in the record."""
-        yield self._folder
+        """The folder whose files become the run's artefacts, each with its digest in the record.
+
+        Raises `Unwritable` where the block is refused to write.
+        """
+        with _writing(self._target.pending):
+            self._folder.mkdir(parents=True, exist_ok=True)  # the results folder may have gone meanwhile
+            yield self._folder
 
     def end(self, status: str, reason: str = "") -> None:
         """Close the run as one of `ENDS`: write it whole into its folder, then into the store.
 
-        Raises :class:`InputError` where the store does not answer for a while: the folder waits for it.  What is killed
-        leaves nothing but the word.
+        Raises :class:`InputError` where the store does not answer for a while: the folder waits for it; and
+        `Unwritable` where that cannot be written.  What is killed leaves nothing but the word.
         """
+        self._close_as(status, reason)
+        if status == "killed":
+            self._forget()
+            return
+        try:
+            with self.artefacts() as folder:
+                files = enumerate(digests_of(folder).items())
+                self.tags({f"{FILE}{number:03d}": f"{digest}  {name}" for number, (name, digest) in files})
+                self.content.save(folder)
+                if self._place.exists():  # of another store, or of one that was away
+                    self._place = self._place.with_name(f"{self._place.name}-{self.content.uid[:12]}")
+                put_in_place(folder, self._place)
+        except BaseException as error:  # an interrupt, too
+            self._close_as("killed", str(error) or "interrupted")
+            self._forget()
+            raise
+        self._deliver()
+
+    def _close_as(self, status: str, reason: str) -> None:
         self.tags({"status": status, "reason": reason})
         self.content.status, self.content.ended = status, now()
-        if status == "killed":
-            shutil.rmtree(self._folder, ignore_errors=True)
-            with contextlib.suppress(Exception):
-                _log(self._target.client, self.run_id, self.content, self._flushed)
-            return
-        files = enumerate(digests_of(self._folder).items())
-        self.tags({f"{FILE}{number:03d}": f"{digest}  {name}" for number, (name, digest) in files})
-        self.content.save(self._folder)
-        put_in_place(self._folder, self._place)
-        self._deliver()
+
+    def _forget(self) -> None:
+        """Leave nothing of it, and tell the store as far as that answers."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(Exception):
+            _log(self._target.client, self.run_id, self.content, self._flushed)
 
     def _deliver(self) -> None:
         """Bring the folder to the store, several times if need be."""
@@ -182,12 +206,33 @@ def closing(run: Run) -> Iterator[Run]:
     run.end("done")
 
 
+class Unwritable(InputError):
+    """The results folder takes no more: what a run found cannot be kept."""
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Want of room or rights in the block is Unwritable, with the place that takes no more."""
+    try:
+        yield
+    except (OSError, InputError) as error:
+        refused = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(refused, OSError) or refused.errno not in (*NO_ROOM, errno.EACCES):
+            raise
+        what = f"{place}: cannot be written ({os.strerror(refused.errno)})"
+        remedy = "make room or mind its rights, and start again: what is finished stays"
+        raise Unwritable("unwritable-file", f"{what}; {remedy}") from error
+
+
 def publish(target: Target, folder: Path, content: Content, *, since: int = 0) -> str:
     """Write a run's folder into the store and remove it there; the id that the run has in the store.
 
     A run that was begun there is completed, from the point ``since`` on.  Doing it again changes nothing.
     """
-    run_id = content.run_id or _begin(target, content)
+    if content.run_id is None:
+        content.run_id = _begin(target, content)
+        content.save(folder)  # who is killed from here on does not begin it again
+    run_id = content.run_id
     files = [path for path in folder.iterdir() if path.name != "run.json"]
     for path in files:
         one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
