@@ -1,22 +1,18 @@
 """Many runs: each cell once, whoever else computes the same matrix, here or in several processes."""
 
-import dataclasses
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.environment import cores
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered, execute, silent
+from bench.runs.engines import engine_for
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered
 from bench.runs.plan import DEFAULTS, WHOLE, expand
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker
 
-LOOK_SECONDS: Final = 1.0  # between two looks at what others compute, and at whether a parent lives
+LOOK_SECONDS: Final = 1.0  # between two looks at what others compute
 
 
 def run(
@@ -57,8 +53,8 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     Runs that wait for the store are logged first.  What another process computes is waited for, and computed here
-    where that process ends without it.  With several jobs only outcomes are told.  Raises :class:`InputError` where
-    the store of runs does not answer.
+    where that process ends without it.  With several jobs or a scheduler only outcomes are told.  Raises
+    :class:`InputError` where the store of runs, or the scheduler, does not answer.
     """
     tracker.sync()
     specs = [spec.on(options.device) for spec in specs]
@@ -67,9 +63,10 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     todo = [spec for spec in specs if spec.digest not in known]
     until = None if options.budget is None else time.monotonic() + options.budget
     while todo:
+        compute = engine_for(options, len(todo))
         begun: list[RunSpec] = []
         elsewhere: list[RunSpec] = []
-        for outcome in _executed(_in_time(todo, until, begun), len(todo), tracker, options):
+        for outcome in compute(todo, _in_time(todo, until, begun), tracker, options):
             if outcome.status == "elsewhere":
                 elsewhere.append(outcome.spec)
             else:
@@ -89,20 +86,6 @@ def _in_time(specs: Sequence[RunSpec], until: float | None, begun: list[RunSpec]
         yield spec
 
 
-def _executed(specs: Iterator[RunSpec], number: int, tracker: Tracker, options: RunOptions) -> Iterator[Outcome]:
-    """Outcomes of at most ``number`` specifications, here or in processes of their own."""
-    jobs = min(options.jobs, number)
-    if jobs <= 1:
-        yield from (execute(spec, tracker, options) for spec in specs)
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    quiet = dataclasses.replace(options, progress=silent)
-    with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
-        work = (delayed(_in_worker)(spec, tracker, quiet, os.getpid()) for spec in specs)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)(work)
-
-
 def _waited_for(
     specs: Sequence[RunSpec], until: float | None, tracker: Tracker, options: RunOptions
 ) -> dict[str, Record]:
@@ -117,21 +100,3 @@ def _waited_for(
         options.progress(spec, f"waits for {held[spec.digest]}", {})
         time.sleep(LOOK_SECONDS)
     return {}
-
-
-def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions, parent: int) -> Outcome:
-    """Execute it in a process that ends with its parent."""
-    live_with(parent)
-    return execute(spec, tracker, options)
-
-
-def live_with(parent: int) -> None:
-    """End this process soon after its parent, however that ends; a worker whose parent was killed works for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=watch, name="parent", daemon=True).start()
