@@ -49,6 +49,7 @@ CODES: Final[dict[str, str]] = {
     "no-artefact-store": "a database whose runs' files lie on another machine",
     "no-attention": "a model without attention between packets",
     "no-capture": "none of the captures can be used",
+    "no-cluster": "a Dask cluster that does not answer, or a worker that lacks something",
     "no-downloads": "a card without downloads",
     "no-packets": "captures without a TCP or UDP packet that counts",
     "no-runs": "no finished runs of what was asked for",

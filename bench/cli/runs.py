@@ -56,8 +56,22 @@ class MatrixOptions:
     seed: int | None
     seeds: int | None
     jobs: int
+    scheduler: str | None
     rerun: bool
     device: str
+
+    def check(self) -> None:
+        """Refuse what does not go together or is not there, before anything is prepared."""
+        if self.seed is not None and self.seeds is not None:
+            raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
+        if self.scheduler is None:
+            check_device(self.device)
+            return
+        if self.jobs > 1:
+            raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
+        from bench.runs.engines import check_scheduler
+
+        check_scheduler(self.scheduler)
 
 
 @cli.command()
@@ -68,6 +82,7 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
+         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, a task each."),
          click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
 @settings_options
 @download_option
@@ -83,9 +98,7 @@ def run(
     as_json: bool,
 ) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
-    if matrix.seed is not None and matrix.seeds is not None:
-        raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
-    check_device(matrix.device)
+    matrix.check()
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
     specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds)]
     from bench.cli.progress import RunProgress
@@ -94,10 +107,11 @@ def run(
     from bench.tracking.tracker import Tracker
 
     outcomes = []
-    if matrix.jobs > 1:
-        click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
+    if matrix.jobs > 1 or matrix.scheduler:
+        where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once"
+        click.echo(f"{len(specs)} runs, {where}; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs)
+        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs, scheduler=matrix.scheduler, say=tell)
         for outcome in run_matrix(specs, Tracker(results), options):
             progress.outcome(outcome)
             outcomes.append(outcome)

@@ -36,6 +36,10 @@ def silent(spec: RunSpec, stage: str, values: Mapping[str, float]) -> None:
     """Progress that nobody sees."""
 
 
+def unsaid(line: str) -> None:
+    """A line for people, where nobody reads."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a run."""
@@ -62,6 +66,13 @@ class RunOptions:
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
     budget: float | None = None  # seconds after which no run is begun; none: no end
+    scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
+    say: Callable[[str], None] = unsaid  # lines for people
+
+    @property
+    def quiet(self) -> "RunOptions":
+        """The same for another process, from which outcomes alone are told."""
+        return dataclasses.replace(self, progress=silent, say=unsaid)
 
 
 DEFAULT_OPTIONS: Final = RunOptions()

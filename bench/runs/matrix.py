@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered, execute
+from bench.runs.engines import engine_for
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered
 from bench.runs.plan import DEFAULTS, WHOLE, expand
-from bench.runs.workers import Workers
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker
@@ -53,8 +53,8 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     Runs that wait for the store are logged first.  What another process computes is waited for, and computed here
-    where that process ends without it.  With several jobs only outcomes are told.  Raises :class:`InputError` where
-    the store of runs does not answer.
+    where that process ends without it.  With several jobs or a scheduler only outcomes are told.  Raises
+    :class:`InputError` where the store of runs, or the scheduler, does not answer.
     """
     tracker.sync()
     specs = [spec.on(options.device) for spec in specs]
@@ -63,9 +63,10 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     todo = [spec for spec in specs if spec.digest not in known]
     until = None if options.budget is None else time.monotonic() + options.budget
     while todo:
+        compute = engine_for(options, len(todo))
         begun: list[RunSpec] = []
         elsewhere: list[RunSpec] = []
-        for outcome in _executed(_in_time(todo, until, begun), len(todo), tracker, options):
+        for outcome in compute(todo, _in_time(todo, until, begun), tracker, options):
             if outcome.status == "elsewhere":
                 elsewhere.append(outcome.spec)
             else:
@@ -83,15 +84,6 @@ def _in_time(specs: Sequence[RunSpec], until: float | None, begun: list[RunSpec]
             return
         begun.append(spec)
         yield spec
-
-
-def _executed(specs: Iterator[RunSpec], number: int, tracker: Tracker, options: RunOptions) -> Iterator[Outcome]:
-    """Outcomes of at most ``number`` specifications, here or in processes of their own."""
-    jobs = min(options.jobs, number)
-    if jobs <= 1:
-        yield from (execute(spec, tracker, options) for spec in specs)
-        return
-    yield from Workers(jobs, tracker, options).executed(specs)
 
 
 def _waited_for(

@@ -25,6 +25,7 @@ from bench.runs.attempt import fit_and_validate
 from bench.runs.execute import store_of
 from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec, named_seed
+from bench.tracking.address import Address
 
 if TYPE_CHECKING:
     from bench.tracking.tracker import Tracker
@@ -197,13 +198,14 @@ def open_study(search: Search, storage: str) -> optuna.Study:
     when its sign of life has been missing for a minute.  Raises :class:`InputError` for a database that cannot be
     opened and a sampler that there is not.
     """
+    address = Address(storage)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it prints a trace for every interrupt
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
     try:
         with warnings.catch_warnings():  # Optuna has called the heartbeat experimental since 2021
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             database = optuna.storages.RDBStorage(
-                storage,
+                address.url,
                 heartbeat_interval=HEARTBEAT_S,
                 grace_period=3 * HEARTBEAT_S,
                 heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=1),
@@ -216,9 +218,9 @@ def open_study(search: Search, storage: str) -> optuna.Study:
             pruner=pruner if search.prune else optuna.pruners.NopPruner(),
         )
     except (ValueError, ImportError, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = address.without_secret(str(error.__cause__ or error).splitlines()[0])
         raise InputError(
-            "storage-failed", f"--storage {storage}: cannot be opened ({reason}); give a database URL"
+            "storage-failed", f"--storage {address.shown}: cannot be opened ({reason}); give a database URL"
         ) from None
     study.sampler = _sampler(search, len(study.get_trials(deepcopy=False)))
     return study

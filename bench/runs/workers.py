@@ -3,7 +3,6 @@
 Each worker is a pool of one, so that the end of a process is the end of what it was at and of nothing else.
 """
 
-import dataclasses
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from typing import Final
 
 from bench.environment import cores
 from bench.errors import InputError, Terminated
-from bench.runs.execute import Outcome, RunOptions, answered, execute, silent, tags_of, title_of
+from bench.runs.execute import Outcome, RunOptions, answered, execute, tags_of, title_of
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
 
@@ -32,7 +31,7 @@ class Workers:
     """So many processes, each with its share of the threads, that execute runs and end with this one."""
 
     def __init__(self, number: int, tracker: Tracker, options: RunOptions) -> None:
-        self._tracker, self._options = tracker, dataclasses.replace(options, progress=silent)
+        self._tracker, self._options = tracker, options.quiet
         self._threads = max(1, cores() // number)
         self._idle = [_Worker(self._threads) for _ in range(number)]
         self._at: dict[Future[Outcome], tuple[RunSpec, _Worker]] = {}

@@ -135,6 +135,10 @@ class Claims:
                 found |= {row.name: Holder(*row) for row in rows}
         return found
 
+    def sees(self, name: str) -> bool:
+        """Whether there is such a claim; makes no file of a database that is not there."""
+        return (not self._address.is_sqlite or self._address.file.is_file()) and bool(self.holders([name]))
+
     def elsewhere(self, names: Sequence[str]) -> dict[str, Holder]:
         """Of these names those that another living process has."""
         with self._guard:

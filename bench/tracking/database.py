@@ -44,7 +44,7 @@ def engine_of(address: Address) -> sa.Engine:
     patience = {"sqlite": {"timeout": BUSY_SECONDS}, "postgresql": {"connect_timeout": round(ANSWER_SECONDS)}}
     try:
         return sa.create_engine(
-            address.uri, connect_args=patience.get(address.scheme, {}), pool_pre_ping=not address.is_sqlite
+            address.url, connect_args=patience.get(address.scheme, {}), pool_pre_ping=not address.is_sqlite
         )
     except (ImportError, sa.exc.SQLAlchemyError) as error:
         raise address.failed(error) from None

@@ -13,7 +13,7 @@ import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlparse
@@ -45,15 +45,17 @@ PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
 class Tracker:
     """The store of all runs.
 
-    ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does).
+    ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does),
+    ``claims`` the database of who computes what where that is a server (as ``BENCH_CLAIMS`` does).
     """
 
-    def __init__(self, results: str | Path = Path("results"), uri: str | None = None) -> None:
+    def __init__(self, results: str | Path = Path("results"), uri: str | None = None, claims: str = "") -> None:
         self.results = Path(results).absolute()
         self.address = address_of(self.results, uri)
+        self._own_claims = claims or os.environ.get("BENCH_CLAIMS", "")
 
-    def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves
-        return type(self), (self.results, self.address.uri)
+    def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves, each once
+        return _opened, (self.results, self.address.uri, self._own_claims)
 
     @cached_property
     def claims(self) -> Claims:
@@ -63,13 +65,13 @@ class Tracker:
     @property
     def _beside_a_server(self) -> Address:
         """Where claims are, since a server has none: a database of the user's, or a file of this results folder."""
-        own = os.environ.get("BENCH_CLAIMS") or f"sqlite:///{self.results / 'claims.db'}"
+        own = self._own_claims or f"sqlite:///{self.results / 'claims.db'}"
         return Address(own, self.results)
 
     @property
     def shares_claims(self) -> bool:
         """Whether everybody who writes into the store sees the same claims."""
-        return self.address.is_database or bool(os.environ.get("BENCH_CLAIMS"))
+        return self.address.is_database or bool(self._own_claims)
 
     @cached_property
     def _client(self) -> Any:
@@ -84,7 +86,7 @@ class Tracker:
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # traces of what it raises as well
         wait = f"?timeout={BUSY_SECONDS}" if self.address.is_sqlite and "?" not in self.address.uri else ""
         with self._answering(), self._alone():
-            client = MlflowClient(self.address.uri + wait)
+            client = MlflowClient(self.address.url + wait)
             client.search_experiments(max_results=1)  # a server is not asked before
         return client
 
@@ -286,6 +288,12 @@ class Tracker:
             where = f"artefacts of {experiment.name} are in {unquote(place.path)} of {host}, which is not here"
             remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
             raise InputError("no-artefact-store", f"{self.address.shown}: {where}; {remedy}")
+
+
+@cache
+def _opened(results: Path, uri: str, claims: str) -> Tracker:
+    """One store for all cells of a worker."""
+    return Tracker(results, uri, claims)
 
 
 def _experiment_of(spec: RunSpec) -> str:
