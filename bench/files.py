@@ -117,6 +117,13 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """Hidden files and folders there that killed processes of this machine began and did not put in place."""
+    host = hashlib.sha256(platform.node().encode()).hexdigest()[:12]
+    found = [path for path in folder.glob(f".*-{host}-*-*") if path.name.split("-")[2].isdigit()]
+    return sorted(path for path in found if not _is_alive(int(path.name.split("-")[2])))
+
+
 def _is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)

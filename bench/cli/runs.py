@@ -57,6 +57,7 @@ class MatrixOptions:
     jobs: int
     rerun: bool
     device: str
+    keep_models: str
 
 
 @cli.command()
@@ -67,7 +68,10 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
+         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option,
+         click.option("--keep-models", type=click.Choice(("all", "best", "none")), default="all", show_default=True,
+                      help="Fitted methods to store for `bench classify`: all (a deep one takes 5 to 60 MB a run), "
+                      "none, or of each table row's seeds and folds the best by validation macro-F1."))  # fmt: skip
 @settings_options
 @download_option
 @results_option
@@ -96,7 +100,7 @@ def run(
     if matrix.jobs > 1:
         click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs)
+        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs, models=matrix.keep_models)
         for outcome in run_matrix(specs, Tracker(results), options):
             progress.outcome(outcome)
             outcomes.append(outcome)
