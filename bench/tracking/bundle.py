@@ -357,9 +357,9 @@ def _bring(tracker: Tracker, bundle: Bundle, run: Listed, told: str) -> bool:
             shutil.rmtree(folder, ignore_errors=True)
         try:
             tracker.bring(place, content)
-        except OSError:
-            raise
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
+            if isinstance(error, OSError) and error.errno in OURS:
+                raise
             raise tracker.address.failed(error).with_remedy("import it again, and it goes on") from None
         return True
     finally:

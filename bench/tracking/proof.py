@@ -91,6 +91,8 @@ def check_files(record: Record, folder: Path, *, without: tuple[str, ...] = ("mo
 
     Raises :class:`InputError`.  Of a run without digests nothing can be said.
     """
+    if strange := [name for name in record.files if not {"", ".", ".."}.isdisjoint(name.split("/"))]:
+        raise record.damaged(f"{strange[0]} is no file of a run")
     there = digests_of(folder)
     there.pop("run.json", None)
     for name, digest in there.items():

@@ -270,13 +270,13 @@ class Tracker:
         return self._local(row) or Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
 
     def _local(self, row: Row) -> Path | None:
-        """The run's own folder on this machine; an SQLite file and its artefacts may have been moved together."""
+        """The run's own folder on this machine; a database and its artefacts may have been moved or copied together."""
         place = urlparse(row.artefacts)
         if place.scheme not in ("", "file"):
             return None
         recorded = Path(unquote(place.path))
         beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
-        return recorded if recorded.is_dir() or not self.address.is_database else beside
+        return beside if self.address.is_database and (beside.is_dir() or not recorded.is_dir()) else recorded
 
     @contextmanager
     def files(self, row: Row) -> Iterator[Path]:
@@ -307,32 +307,49 @@ class Tracker:
 
         Nobody sees it from the first step on; one that is in the bin is taken out of it for good, too.
         """
-        self._client.delete_run(row.run_id)
-        self._remove_files(row, "")
+        folder = self._removable(row)
+        with self._asking():
+            self._client.delete_run(row.run_id)
+        self._remove_files(row, folder, "")
         if self.address.is_database:
-            self._client._tracking_client.store._hard_delete_run(row.run_id)
+            with self._asking():
+                self._client._tracking_client.store._hard_delete_run(row.run_id)
 
     def remove_model(self, row: Row, why: str) -> None:
         """Remove the fitted method of a run, whose record says so first: it is never taken for lost."""
-        self._client.set_tag(row.run_id, MODEL, why)
-        self._remove_files(row, "model")
+        folder = self._removable(row)
+        with self._asking():
+            self._client.set_tag(row.run_id, MODEL, why)
+        self._remove_files(row, folder, "model")
 
-    def _remove_files(self, row: Row, part: str) -> None:
-        """Remove a run's folder, or a part of its artefacts.
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Whatever goes wrong in a question to MLflow is that the store does not answer."""
+        try:
+            yield
+        except Exception as error:
+            raise self.address.failed(error) from None
 
-        Raises :class:`InputError` where the record names a folder that is not the run's own: it may be anybody's.
+    def _removable(self, row: Row) -> Path | None:
+        """The run's own folder on this machine, if it is here, for removing it.
+
+        Raises :class:`InputError` where the record names one that is no run's, or, of a copied file, another store's.
         """
         folder = self._local(row)
+        if folder is None or not folder.exists():
+            return folder
+        ours = not self.address.is_sqlite or folder.is_relative_to(self.address.folder)
+        if folder.parts[-2:] != (row.run_id, "artifacts") or not ours:
+            what = f"its files are said to be in {folder}, which is no folder of this store"
+            raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove the run by hand")
+        return folder
+
+    def _remove_files(self, row: Row, folder: Path | None, part: str) -> None:
+        """Remove a run's folder, or a part of its artefacts."""
         if folder is None:
-            self._client._tracking_client._get_artifact_repo(row.run_id).delete_artifacts(part or None)
-            return
-        if not part and not folder.exists():
-            return
-        if folder.parts[-2:] != (row.run_id, "artifacts"):
-            what = f"its files are said to be in {folder}, which is no run's folder"
-            raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove it by hand")
-        gone = folder / part if part else folder.parent
-        if gone.exists():
+            with self._asking():
+                self._client._tracking_client._get_artifact_repo(row.run_id).delete_artifacts(part or None)
+        elif (gone := folder / part if part else folder.parent).exists():
             shutil.rmtree(gone)
 
     def shrink(self) -> str:
