@@ -63,7 +63,7 @@ class RunOptions:
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
     budget: float | None = None  # seconds after which no run is begun; none: no end
-    models: str = "all"  # fitted methods that are kept: one of `bench.tracking.pruning.KEPT`
+    models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
 
 
 DEFAULT_OPTIONS: Final = RunOptions()

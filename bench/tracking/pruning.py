@@ -17,7 +17,6 @@ from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 
 POLICIES: Final = ("best", "none")  # models that stay: of each row of a table the best run's, or none
-KEPT: Final = ("all", *POLICIES)
 MODEL: Final = "model/"  # how paths of a model's files begin
 
 

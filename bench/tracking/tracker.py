@@ -44,6 +44,11 @@ from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closi
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
+QUIET: Final = {  # standard output is ours
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 HTTP: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # of a server's answer
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
@@ -84,7 +89,7 @@ class Tracker:
 
     @cached_property
     def _client(self) -> Any:
-        os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+        os.environ.update(QUIET)
         for name, value in HTTP.items():
             os.environ.setdefault(name, value)
         self.address.check()
