@@ -23,7 +23,7 @@ from bench.environment import CPU, environment
 from bench.errors import InputError
 from bench.files import begun_folder, file_sha256, plain, put_in_place, read_json, write_json, written
 from bench.tracking.proof import check_files, proved
-from bench.tracking.record import IMPORTED, status_of
+from bench.tracking.record import AGAIN, IMPORTED, status_of
 from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 from bench.tracking.writing import NOTE, UID, Content, experiment_of
@@ -221,8 +221,8 @@ class Bundle:
                 scored = all((folder / name).is_file() for name in ("result.json", "predictions.npz"))
                 return Checked(run.name, record.digest, dict(record.files), scored)
             except InputError as error:
-                text = str(error).replace(f"{folder}/", "")
-                raise _damaged(f"run {run.name[:8]}: {text}") from error
+                text = str(error).replace(f"{folder}/", "").removeprefix(f"run {run.name[:8]}: ")
+                raise _damaged(f"run {run.name[:8]}: {text.removesuffix(f'; {AGAIN}')}") from error
 
     def _copy(self, name: str, path: Path) -> Member:
         """Write a member into a file."""

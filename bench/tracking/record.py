@@ -20,6 +20,7 @@ DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+AGAIN: Final = "put back what it wrote or run it again with --rerun"
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
 
 
@@ -85,8 +86,7 @@ class Record:
     def damaged(self, what: str, error: object = "") -> InputError:
         """That something of the run is not, or cannot be read as, what it wrote."""
         reason = f" ({type(error).__name__}: {' '.join(str(error).split()):.200})" if error else ""
-        remedy = "put back what it wrote or run it again with --rerun"
-        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {remedy}")
+        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {AGAIN}")
 
     def _place(self, name: str, what: str) -> Path:
         if self.folder is None or not (self.folder / name).is_file():
