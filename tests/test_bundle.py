@@ -105,7 +105,7 @@ def test_a_second_import_adds_nothing(arrived, bundle):
     assert (again.imported, again.there, len(stored_runs(arrived))) == ([], 7, 7)
 
 
-def test_models_travel_on_request(place, filled, arrived):
+def test_models_travel_on_request(place, filled, arrived, command_line):
     (run, *_) = chosen(stored_runs(filled), Wanted(methods=["majority"]))
     file, tracker = place.file(), place.tracker()
     write_bundle(filled, [run], file, models=True)
@@ -115,6 +115,10 @@ def test_models_travel_on_request(place, filled, arrived):
     (without,) = chosen(stored_runs(arrived), Wanted(runs=[run.uid]))
     with refused("missing-artefact", "stayed behind", "--models"):
         fitted(arrived.load(without.row.run_id))
+    words = ["results", "export", place.file(), "--models", "--method", "majority", "--results"]
+    assert "3 of these runs have no model here" in command_line(*words, arrived.results)[2]
+    words[2] = place.file()
+    assert command_line(*words, filled.results)[2] == ""
 
 
 def test_runs_of_before_are_called_by_their_ids(place, filled):
@@ -229,6 +233,9 @@ FOREIGN = {
     "no member": altered(lambda m, home: {n: c for n, c in m.items() if n != f"{home}/result.json"}),
     "one more": altered(lambda m, home: {f"{home}/more.txt": b"x", **m}),
     "another content": altered(lambda m, home: m | {f"{home}/result.json": b"{}"}),
+    "another word": altered(
+        lambda m, home: m | {f"{home}/run.json": m[f"{home}/run.json"].replace(b'"reason": ""', b'"reason": "x"')}
+    ),
     "out of its folder": altered(lambda m, home: indexed(m | {f"{home}/../../../slip.txt": b"x"})),
     "an absolute path": altered(lambda m, home: indexed(m | {"/tmp/slip.txt": b"x"})),
     "a backslash": altered(lambda m, home: indexed(m | {f"{home}/..\\slip.txt": b"x"})),
@@ -261,6 +268,7 @@ FOREIGN = {
 
 
 WORDS = {  # by which rule it is refused, where another one would do it, too
+    "another word": "not what the index says",
     "one more": "not those that its index names",
     "out of its folder": "leads out",
     "an absolute path": "leads out",

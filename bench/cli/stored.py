@@ -98,6 +98,9 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     if lasting := len(found) - len(runs):
         tell(f"{lasting} runs that have not ended are left out")
     index = write_bundle(tracker, runs, file, models=models)
+    having = {name.split("/")[1] for name in index.members if "/model/" in name}
+    if lacking := sum(one.record.status == "done" and one.uid not in having for one in runs) if models else 0:
+        tell(f"{lacking} of these runs have no model here: not kept, removed, or left behind when they were imported")
     size, digest = file.stat().st_size, file_sha256(file)
     data = {"file": str(file), "bytes": size, "sha256": digest, "runs": [one.name for one in index.runs]}
     emit(as_json, data, f"{file}: {len(runs)} runs, {len(index.members)} files, {_bytes(size)}, SHA-256 {digest}")

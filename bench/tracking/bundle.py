@@ -86,7 +86,8 @@ def write_bundle(tracker: Tracker, runs: Sequence[Stored], file: Path, *, models
         for one in sorted(runs, key=lambda one: one.uid):
             content = content_of(tracker, one)
             with tracker.files(one.row) as folder, tempfile.TemporaryDirectory() as made:
-                check_files(one.record, folder, without=() if models and not one.record.model else ("model/",))
+                may_lack = not models or one.record.model or one.record.imported
+                check_files(one.record, folder, without=("model/",) if may_lack else ())
                 content.save(Path(made))
                 paths = {"run.json": Path(made) / "run.json"} | _paths(folder, models)
                 for name in sorted(paths):
