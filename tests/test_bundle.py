@@ -100,9 +100,34 @@ def test_the_same_runs_give_the_same_bytes_also_from_where_they_came_to(place, f
     assert str(filled.results).encode() not in bundle.read_bytes()  # nor a machine's path
 
 
+def test_the_order_in_which_a_store_tells_things_is_none_of_a_bundle_s(place, filled, bundle, monkeypatch):
+    def backwards(tracker, row):
+        points, parameters = told(tracker, row)
+        return points[::-1], dict(reversed(parameters.items()))
+
+    told, file = Tracker.history, place.file()
+    monkeypatch.setattr(Tracker, "history", backwards)
+    write_bundle(filled, stored_runs(filled), file)
+    assert file.read_bytes() == bundle.read_bytes()
+
+
 def test_a_second_import_adds_nothing(arrived, bundle):
     again = import_bundle(arrived, bundle)
     assert (again.imported, again.there, len(stored_runs(arrived))) == ([], 7, 7)
+
+
+def test_what_another_process_brought_meanwhile_is_there_once(place, bundle):
+    tracker = place.tracker()
+    take, others = tracker.claims.take, []
+
+    def late(name):
+        if not others:
+            others.append(import_bundle(Tracker(tracker.results), bundle))
+        return take(name)
+
+    tracker.claims.take = late
+    ours = import_bundle(tracker, bundle)
+    assert (len(others[0].imported), ours.imported, ours.there, len(stored_runs(tracker))) == (7, [], 7, 7)
 
 
 def test_models_travel_on_request(place, filled, arrived, command_line):
