@@ -70,7 +70,7 @@ def plan_pruning(
 def shown_runs(runs: Sequence[Stored]) -> list[Stored]:
     """Of each digest the run that tables show, as `Tracker.search` chooses it, and all that still last."""
     best: dict[str, Stored] = {}
-    for one in sorted(reversed(runs), key=lambda one: one.record.status != "done"):  # runs come oldest first
+    for one in sorted(runs, key=lambda one: (one.record.status != "done", -one.row.started)):
         best.setdefault(one.record.digest, one)
     there = {one.row.run_id for one in best.values()}
     return [one for one in runs if one.row.run_id in there or one.record.status == "running"]

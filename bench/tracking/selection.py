@@ -41,8 +41,11 @@ class Stored:
 
 
 def stored_runs(tracker: Tracker, tag: tuple[str, str] | None = None) -> list[Stored]:
-    """All runs, or those with a tag, oldest first; studies and their trials are none."""
-    return [Stored(row, record_of(row)) for row in reversed(tracker.rows(tag))]
+    """All runs, or those with a tag, oldest first; of the same moment as `Tracker.search` has them.
+
+    Studies and their trials are none.
+    """
+    return [Stored(row, record_of(row)) for row in sorted(tracker.rows(tag), key=lambda row: row.started)]
 
 
 def chosen(runs: Sequence[Stored], wanted: Wanted) -> list[Stored]:
