@@ -242,7 +242,7 @@ def test_a_better_score_in_record_and_result_is_refused_by_the_answers(place, bu
     not_imported(place, file, name, "by what the run answered")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "precision of chat"])
+@pytest.mark.parametrize("name", ["accuracy", "support of chat"])
 def test_a_better_score_that_only_the_page_shows_is_refused(place, bundle, name):
     members = members_of(bundle)
     run = first_run(members)
