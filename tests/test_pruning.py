@@ -113,6 +113,16 @@ def test_pruning_changes_no_table(place):
     assert plan_pruning(tracker, again, again, "all", leftovers=True).is_empty
 
 
+def test_a_run_that_has_not_ended_is_never_pruned(place):
+    tracker = place.tracker()
+    done = add(tracker, seed=1)
+    (one,) = stored_runs(tracker)
+    begun = tracker.start(one.record.spec, "again", {})  # whose claim nobody here sees
+    runs = stored_runs(tracker)
+    assert sorted(ids(shown_runs(runs))) == sorted([done, begun.run_id])
+    assert plan_pruning(tracker, runs, runs, "all", leftovers=True).is_empty
+
+
 def test_leftovers_of_killed_processes_and_mlflow_s_bin_are_emptied(place):
     tracker = place.tracker()
     binned, stays = add(tracker, seed=1), add(tracker, seed=2)
