@@ -150,6 +150,11 @@ def test_a_folder_that_is_no_run_s_is_never_removed(place, tmp_path):
         with refused("run-damaged", run[:8], tmp_path / "home"):
             act(one.row)
     assert (tmp_path / "home" / "model").is_dir()
+    with sqlite3.connect(tracker.address.file) as database:
+        database.execute("UPDATE runs SET artifact_uri = ?", [tracker.results.as_uri()])
+    (one,) = stored_runs(tracker)
+    with refused("run-damaged", tracker.results):
+        tracker.remove(one.row)
 
 
 def test_removing_from_a_copy_leaves_the_first_store_whole(place):
