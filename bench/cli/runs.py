@@ -70,8 +70,8 @@ class MatrixOptions:
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
          click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option,
          click.option("--keep-models", type=click.Choice(("all", "best", "none")), default="all", show_default=True,
-                      help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one up "
-                      "to 47), none, or the best of each table row by validation macro-F1."))  # fmt: skip
+                      help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
+                      "up to 47), none, or the best of each table row by validation macro-F1."))  # fmt: skip
 @settings_options
 @download_option
 @results_option
