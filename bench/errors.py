@@ -13,6 +13,7 @@ CODES: Final[dict[str, str]] = {
     "ambiguous-split": "several splits could be meant",
     "ambiguous-task": "several tasks could be meant",
     "bad-archive": "a downloaded archive cannot be unpacked",
+    "bad-bundle": "a bundle of runs that is damaged, or none, or whose runs are not what they say",
     "bad-card": "a data set's card is not what a card should be",
     "bad-class-size": "a least or most number of samples a class that cannot be",
     "bad-device": "a device that torch does not have",

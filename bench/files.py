@@ -125,9 +125,8 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: b
 def _aside(path: Path) -> Path:
     """A hidden path beside ``path`` of this process alone; all that killed processes of this machine left goes."""
     name, host = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (path.name, _machine()))
-    for left in path.parent.glob(f".{'[0-9a-f]' * 12}-{host}-*"):
-        if not _is_alive(int(left.name.split("-")[2])):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    for left in left_behind(path.parent):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
@@ -136,6 +135,13 @@ def _machine() -> str:
     with contextlib.suppress(OSError):
         return f"{platform.node()}/{Path('/proc/self/ns/pid').readlink()}"
     return platform.node()
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Hidden files and folders there that killed processes of this machine began and did not put in place."""
+    host = hashlib.sha256(_machine().encode()).hexdigest()[:12]
+    found = folder.glob(f".{'[0-9a-f]' * 12}-{host}-*")
+    return sorted(path for path in found if not _is_alive(int(path.name.split("-")[2])))
 
 
 def _is_alive(process: int) -> bool:

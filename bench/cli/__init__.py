@@ -4,8 +4,9 @@ Enters: words.  Leaves: text or JSON on standard output, progress and warnings o
 May import everything below it, and is imported by nothing.
 
 `base` has the options that commands share; the commands stand in `data` (inspect, prepare, split), `runs` (run, tune,
-check, classify), `results` (table, compare, audit), `paper` (reproduce) and `pages` (report, ui).  `progress` shows a
-bar on a terminal and plain lines elsewhere, `text` lays out records.
+check, classify), `results` (table, compare, audit), `stored` (results export, import, show, rm, prune), `paper`
+(reproduce) and `pages` (report, ui).  `progress` shows a bar on a terminal and plain lines elsewhere, `text` lays out
+records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 130
@@ -18,12 +19,12 @@ import sys
 
 import click
 
-from bench.cli import data, pages, paper, results, runs
+from bench.cli import data, pages, paper, results, runs, stored
 from bench.cli.base import cli
 from bench.environment import PACKAGES_OF_OURS
 from bench.errors import InputError, Terminated
 
-__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs"]
+__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs", "stored"]
 
 
 def main() -> None:

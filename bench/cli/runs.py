@@ -59,6 +59,7 @@ class MatrixOptions:
     scheduler: str | None
     rerun: bool
     device: str
+    keep_models: str
 
     def check(self) -> None:
         """Refuse what does not go together or is not there, before anything is prepared."""
@@ -83,7 +84,10 @@ class MatrixOptions:
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
          click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, a task each."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
+         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option,
+         click.option("--keep-models", type=click.Choice(("all", "best", "none")), default="all", show_default=True,
+                      help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
+                      "up to 47), none, or the best of each table row by validation macro-F1."))  # fmt: skip
 @settings_options
 @download_option
 @results_option
@@ -111,7 +115,15 @@ def run(
         where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once"
         click.echo(f"{len(specs)} runs, {where}; each is told when it ends", err=True)
     with RunProgress(len(specs)) as progress:
-        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs, scheduler=matrix.scheduler, say=tell)
+        options = RunOptions(
+            matrix.device,
+            matrix.rerun,
+            progress,
+            matrix.jobs,
+            scheduler=matrix.scheduler,
+            say=tell,
+            models=matrix.keep_models,
+        )
         for outcome in run_matrix(specs, Tracker(results), options):
             progress.outcome(outcome)
             outcomes.append(outcome)

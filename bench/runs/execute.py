@@ -23,7 +23,8 @@ from bench.scores.metrics import Scores
 from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
-from bench.tracking.record import DEVIATION, Record
+from bench.tracking.pruning import keep_best
+from bench.tracking.record import DEVIATION, MODEL, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
@@ -68,6 +69,7 @@ class RunOptions:
     budget: float | None = None  # seconds after which no run is begun; none: no end
     scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
     say: Callable[[str], None] = unsaid  # lines for people
+    models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
 
     @property
     def quiet(self) -> "RunOptions":
@@ -118,7 +120,7 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             run.parameters(parameters_of(spec, kind))
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, result, result_of(spec, store, result, options.device))
+            _keep(run, result, result_of(spec, store, result, options.device), model=options.models != "none")
             metrics = result.metrics
             run.tags({"scale": _scale(spec, result)})
     except Superseded:
@@ -138,6 +140,8 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
         if not tracker.claims.still_has(spec.digest):  # taken over while this process slept, and yet it was quicker
             tracker.claims.take(spec.digest, force=True)
     run.end(status, reason)
+    if options.models == "best":
+        keep_best(tracker, spec, run.content.tags["row"])
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
 
 
@@ -180,12 +184,15 @@ class RunMonitor(AttemptMonitor):
             raise Superseded
 
 
-def _keep(run: Run, attempted: Attempt, result: RunResult) -> None:
-    """Write all of an attempt into the store of runs."""
+def _keep(run: Run, attempted: Attempt, result: RunResult, *, model: bool) -> None:
+    """Write all of an attempt into the store of runs, its ``model`` only where that is kept."""
     run.metrics(attempted.metrics | _f1_by_class(attempted.scores))
     with run.artefacts() as folder:
-        (folder / "model").mkdir()
-        attempted.method.save(folder / "model")
+        if model:
+            (folder / "model").mkdir()
+            attempted.method.save(folder / "model")
+        else:
+            run.tags({MODEL: "not kept, by --keep-models none"})
         result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
         attempted.predictions.save(folder / "predictions.npz")
 

@@ -22,6 +22,8 @@ _runs = sa.table("runs", *map(sa.column, ("run_uuid", "status", "start_time", "e
                                           "lifecycle_stage", "name")))  # fmt: skip
 _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _metrics = sa.table("latest_metrics", *map(sa.column, ("run_uuid", "key", "value", "is_nan")))
+_points = sa.table("metrics", *map(sa.column, ("run_uuid", "key", "value", "timestamp", "step", "is_nan")))
+_params = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,27 @@ def engine_of(address: Address) -> sa.Engine:
         raise address.failed(error) from None
 
 
-def rows_of(engine: sa.Engine, *, digests: Sequence[str] | None = None, begins: str | None = None) -> list[Row]:
-    """Runs of ours, newest first: all, those of ``digests``, or those whose id ``begins`` so.
+def rows_of(
+    engine: sa.Engine,
+    *,
+    digests: Sequence[str] | None = None,
+    begins: str | None = None,
+    tag: tuple[str, str] | None = None,
+    stage: str = "active",
+) -> list[Row]:
+    """Runs of ours, newest first: all, those of ``digests``, those whose id ``begins`` so, or those with a ``tag``.
+
+    ``stage`` "deleted" asks for those in MLflow's bin.
 
     Empty where the database has no tables yet.
     """
     with engine.connect() as connection:
         if not sa.inspect(connection).has_table("runs"):
             return []
-        chosen = _chosen(connection, digests, begins)
-        rows = {run.run_uuid: _row(run) for part in _parts(chosen) for run in connection.execute(_select_runs(part))}
+        chosen = _chosen(connection, digests, begins, tag)
+        rows = {
+            run.run_uuid: _row(run) for part in _parts(chosen) for run in connection.execute(_select_runs(part, stage))
+        }
         for part in _parts(None if chosen is None else list(rows)):
             for run_id, key, value in connection.execute(_of(part, _tags, "value")):
                 if run_id in rows:
@@ -70,8 +83,13 @@ def rows_of(engine: sa.Engine, *, digests: Sequence[str] | None = None, begins: 
     return sorted((row for row in rows.values() if DIGEST in row.tags), key=lambda row: row.started, reverse=True)
 
 
-def _chosen(connection: sa.Connection, digests: Sequence[str] | None, begins: str | None) -> list[str] | None:
+def _chosen(
+    connection: sa.Connection, digests: Sequence[str] | None, begins: str | None, tag: tuple[str, str] | None
+) -> list[str] | None:
     """Ids of the runs asked for; None: all."""
+    if tag is not None:
+        named = (_tags.c.key == tag[0]) & (_tags.c.value == tag[1])
+        return list(connection.execute(sa.select(_tags.c.run_uuid).where(named)).scalars())
     if begins is not None:
         found = connection.execute(
             sa.select(_runs.c.run_uuid).where(_runs.c.run_uuid.startswith(begins, autoescape=True))
@@ -92,8 +110,8 @@ def _parts(chosen: list[str] | None) -> Iterator[list[str] | None]:
     yield from (chosen[start : start + IN] for start in range(0, len(chosen), IN))
 
 
-def _select_runs(part: list[str] | None) -> sa.Select[Any]:
-    asked = sa.select(_runs).where(_runs.c.lifecycle_stage == "active")
+def _select_runs(part: list[str] | None, stage: str) -> sa.Select[Any]:
+    asked = sa.select(_runs).where(_runs.c.lifecycle_stage == stage)
     return asked if part is None else asked.where(_runs.c.run_uuid.in_(part))
 
 
@@ -104,6 +122,23 @@ def _of(part: list[str] | None, table: sa.TableClause, *columns: str) -> sa.Sele
 
 def _row(run: Any) -> Row:
     return Row(run.run_uuid, run.name or "", run.status, run.start_time or 0, run.end_time, run.artifact_uri or "")
+
+
+def history_of(engine: sa.Engine, run_id: str) -> tuple[list[list[Any]], dict[str, str]]:
+    """Every point of a run's curves (name, value, milliseconds since the epoch, step), and its parameters."""
+    columns = [_points.c[name] for name in ("key", "value", "timestamp", "step", "is_nan")]
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(*columns).where(_points.c.run_uuid == run_id))
+        points = [[key, math.nan if nan else value, at, step] for key, value, at, step, nan in found]
+        pairs = connection.execute(sa.select(_params.c.key, _params.c.value).where(_params.c.run_uuid == run_id))
+        return points, {key: value for key, value in pairs}
+
+
+def history_of_server(client: Any, run_id: str) -> tuple[list[list[Any]], dict[str, str]]:
+    """As :func:`history_of`, of an MLflow server: a question for each curve."""
+    data = client.get_run(run_id).data
+    found = (point for name in data.metrics for point in client.get_metric_history(run_id, name))
+    return [[point.key, point.value, point.timestamp, point.step] for point in found], dict(data.params)
 
 
 def rows_of_server(client: Any, *, digests: Sequence[str] | None = None) -> list[Row]:

@@ -17,7 +17,10 @@ Kept = TypeVar("Kept")
 
 SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
+MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+AGAIN: Final = "put back what it wrote or run it again with --rerun"
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
 
 
@@ -37,6 +40,8 @@ class Record:
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    imported: str = ""  # from which bundle
+    model: str = ""  # what became of its fitted method, where it is not kept
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
 
@@ -60,6 +65,10 @@ class Record:
 
     def model_folder(self) -> Path:
         """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
+        if self.folder is not None and not (self.folder / "model").exists() and (self.model or self.imported):
+            gone = self.model or f"it stayed behind when {self.imported} was written"
+            remedy = "run it again with --rerun" if self.model else "export it with --models, or --rerun the run"
+            raise InputError("missing-artefact", f"run {self.run_id[:8]} has no model ({gone}); {remedy}")
         folder = self._place("model/method.json", "model").parent
         there = {f"model/{name}" for name in digests_of(folder)}
         for name in sorted(there | {name for name in self.files if name.startswith("model/")}):
@@ -77,8 +86,7 @@ class Record:
     def damaged(self, what: str, error: object = "") -> InputError:
         """That something of the run is not, or cannot be read as, what it wrote."""
         reason = f" ({type(error).__name__}: {' '.join(str(error).split()):.200})" if error else ""
-        remedy = "put back what it wrote or run it again with --rerun"
-        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {remedy}")
+        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {AGAIN}")
 
     def _place(self, name: str, what: str) -> Path:
         if self.folder is None or not (self.folder / name).is_file():
@@ -138,6 +146,8 @@ def record_of(row: Row, folder: Path | None = None) -> Record:
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
+        imported=tags.get(IMPORTED, ""),
+        model=tags.get(MODEL, ""),
         files={name: digest for digest, _, name in lines},
         folder=folder,
     )

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlparse
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bench.errors import InputError
@@ -26,13 +28,27 @@ from bench.files import locked
 from bench.spec import RunSpec
 from bench.tracking.address import Address, address_of
 from bench.tracking.claims import Claims, process_lives, this_process
-from bench.tracking.database import BUSY_SECONDS, DIGEST, Row, engine_of, rows_of, rows_of_server
-from bench.tracking.record import ENDS, SPEC, Record, matches, record_of, status_of
-from bench.tracking.writing import TEXT, Content, Run, Study, Target, closing, now, publish
+from bench.tracking.database import (
+    BUSY_SECONDS,
+    DIGEST,
+    Row,
+    engine_of,
+    history_of,
+    history_of_server,
+    rows_of,
+    rows_of_server,
+)
+from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, status_of
+from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
 
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
+QUIET: Final = {  # standard output is ours
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 HTTP: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # of a server's answer
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
@@ -75,7 +91,7 @@ class Tracker:
 
     @cached_property
     def _client(self) -> Any:
-        os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+        os.environ.update(QUIET)
         for name, value in HTTP.items():
             os.environ.setdefault(name, value)
         self.address.check()
@@ -116,15 +132,18 @@ class Tracker:
     def _engine(self) -> Any:
         return engine_of(self.address)
 
-    def _rows(self, digests: Sequence[str] | None = None, begins: str | None = None) -> list[Row]:
+    def _rows(
+        self, digests: Sequence[str] | None = None, begins: str | None = None, tag: tuple[str, str] | None = None
+    ) -> list[Row]:
         """Rows of runs that are ours, newest first; nothing is written, not even a store that is not there."""
         if not self.address.is_database:
             found = rows_of_server(self._client, digests=digests)
+            found = found if tag is None else [row for row in found if row.tags.get(tag[0]) == tag[1]]
             return found if begins is None else [row for row in found if row.run_id.startswith(begins)]
         if self.address.is_sqlite and not self.address.file.is_file():
             return []
         with self._answering():
-            return rows_of(self._engine, digests=digests, begins=begins)
+            return rows_of(self._engine, digests=digests, begins=begins, tag=tag)
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""
@@ -153,7 +172,7 @@ class Tracker:
                  if fields[key] is not None}  # fmt: skip
         own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True), PROCESS: this_process()}
         short = {key: value[:TEXT] for key, value in tags.items()}
-        content = Content(_experiment_of(spec), name, now(), self.address.shown, plain | short | own)
+        content = Content(experiment_of(spec), name, now(), self.address.shown, plain | short | own)
         with self._answering():
             return Run(self._target, content, spec.digest)
 
@@ -163,7 +182,7 @@ class Tracker:
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed")}
         tags = {STUDY: name, **plain, "row": f"study {name}"}
-        content = Content(_experiment_of(spec), name, now(), self.address.shown, tags)
+        content = Content(experiment_of(spec), name, now(), self.address.shown, tags)
         with self._answering():
             experiment = self._experiment(content.experiment)
             known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
@@ -183,14 +202,21 @@ class Tracker:
             try:
                 if folder in self.waiting():  # else its process was quicker
                     content = Content.load(folder)
-                    begun = self._rows(begins=content.run_id) if content.run_id else []
-                    content.run_id = begun[0].run_id if begun else None  # deleted since
                     with self._answering():
-                        publish(self._target, folder, content)
+                        self.bring(folder, content)
                     logged.append(content.name)
             finally:
                 self.claims.let_go(folder.name)
         return logged
+
+    def bring(self, folder: Path, content: Content) -> str:
+        """Log the folder of a run, which the caller has claimed, and remove it; the id that the run has here.
+
+        What is here already in part, begun by a process that is gone, is completed.  MLflow's errors pass.
+        """
+        here = self._rows(tag=(UID, content.uid))
+        content.run_id = here[0].run_id if here else None
+        return publish(self._target, folder, content)
 
     def waiting(self) -> list[Path]:
         """Folders of runs in the results folder that this store has not logged; those of another one are left out."""
@@ -239,6 +265,21 @@ class Tracker:
             )
         return record_of(rows[0], self._folder(rows[0]))
 
+    def rows(self, tag: tuple[str, str] | None = None) -> list[Row]:
+        """Runs as the store has them, newest first: all, or those with a tag of that name and value."""
+        return self._rows(tag=tag)
+
+    def binned(self) -> list[Row]:
+        """Of a database the runs in MLflow's bin: deleted on its page, or by a removal that was broken off."""
+        there = self.address.is_database and (not self.address.is_sqlite or self.address.file.is_file())
+        return rows_of(self._engine, stage="deleted") if there else []
+
+    def history(self, row: Row) -> tuple[list[list[Any]], dict[str, str]]:
+        """Every point of a run's curves (name, value, milliseconds since the epoch, step), and its parameters."""
+        if self.address.is_database:
+            return history_of(self._engine, row.run_id)
+        return history_of_server(self._client, row.run_id)
+
     def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
         with self._answering():
@@ -247,14 +288,94 @@ class Tracker:
         return np.array(steps, np.int64), np.array(values, np.float64)
 
     def _folder(self, row: Row) -> Path:
-        """A local folder with the run's artefacts; an SQLite file and its artefacts may have been moved together."""
+        """A local folder with the run's artefacts, fetched where they lie elsewhere."""
+        return self._local(row) or Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+
+    def _local(self, row: Row) -> Path | None:
+        """The run's own folder on this machine; a database and its artefacts may have been moved or copied together."""
         place = urlparse(row.artefacts)
-        if place.scheme in ("", "file"):
-            recorded = Path(unquote(place.path))
-            beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
-            return recorded if recorded.is_dir() or not self.address.is_database else beside
+        if place.scheme not in ("", "file"):
+            return None
+        recorded = Path(unquote(place.path))
+        beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
+        return beside if self.address.is_database and (beside.is_dir() or not recorded.is_dir()) else recorded
+
+    @contextmanager
+    def files(self, row: Row) -> Iterator[Path]:
+        """The folder of a run's artefacts while the block lasts; what was fetched for it is removed."""
+        folder = self._folder(row)
+        try:
+            yield folder
+        finally:
+            if folder != self._local(row):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sizes(self, row: Row) -> dict[str, int]:
+        """Bytes of every file of a run, by its path among its artefacts."""
+        if (folder := self._local(row)) is not None:
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+        found, waiting = {}, [""]
+        while waiting:
+            for one in self._client.list_artifacts(row.run_id, waiting.pop()):
+                if one.is_dir:
+                    waiting.append(one.path)
+                else:
+                    found[one.path] = int(one.file_size or 0)
+        return found
+
+    def remove(self, row: Row) -> None:
+        """Remove a run with its files for good, or from a server into its bin, which `mlflow gc` there empties.
+
+        Nobody sees it from the first step on; one that is in the bin is taken out of it for good, too.
+        """
+        folder = self._removable(row)
         with self._answering():
-            return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+            self._client.delete_run(row.run_id)
+        self._remove_files(row, folder, "")
+        if self.address.is_database:
+            with self._answering():
+                self._client._tracking_client.store._hard_delete_run(row.run_id)
+
+    def remove_model(self, row: Row, why: str) -> None:
+        """Remove the fitted method of a run, whose record says so first: it is never taken for lost."""
+        folder = self._removable(row)
+        with self._answering():
+            self._client.set_tag(row.run_id, MODEL, why)
+        self._remove_files(row, folder, "model")
+
+    def _removable(self, row: Row) -> Path | None:
+        """The run's own folder on this machine, if it is here, for removing it.
+
+        Raises :class:`InputError` where the record names one that is no run's, or, of a copied file, another store's.
+        """
+        folder = self._local(row)
+        if folder is None or not folder.exists():
+            return folder
+        ours = not self.address.is_sqlite or folder.is_relative_to(self.address.folder)
+        if folder.parts[-2:] != (row.run_id, "artifacts") or not ours:
+            what = f"its files are said to be in {folder}, which is no folder of this store"
+            raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove the run by hand")
+        return folder
+
+    def _remove_files(self, row: Row, folder: Path | None, part: str) -> None:
+        """Remove a run's folder, or a part of its artefacts."""
+        if folder is None:
+            with self._answering():
+                self._client._tracking_client._get_artifact_repo(row.run_id).delete_artifacts(part or None)
+        elif (gone := folder / part if part else folder.parent).exists():
+            shutil.rmtree(gone)
+
+    def shrink(self) -> str:
+        """Give the space of removed runs back to the file system; why that could not be, or nothing."""
+        if not self.address.is_sqlite:
+            return "" if self.address.is_database else "a server keeps removed runs in its bin: `mlflow gc` there"
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text("VACUUM"))
+        except sa.exc.SQLAlchemyError as error:
+            return f"{self.address.shown} keeps its size for now ({getattr(error, 'orig', None) or error})"
+        return ""
 
     def _experiment(self, name: str) -> str:
         """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
@@ -294,10 +415,6 @@ class Tracker:
 def _opened(results: Path, uri: str, claims: str) -> Tracker:
     """One store for all cells of a worker."""
     return Tracker(results, uri, claims)
-
-
-def _experiment_of(spec: RunSpec) -> str:
-    return f"bench/{spec.dataset}/{spec.task}"
 
 
 def _machine_name() -> str:

@@ -19,7 +19,9 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
+from bench.spec import RunSpec
 from bench.tracking.address import Address
+from bench.tracking.database import Row
 from bench.tracking.record import ENDS, FILE
 from bench.tracking.results import digests_of
 
@@ -28,6 +30,7 @@ WORDS: Final = 100  # parameters or tags in one call, MLflow's limit
 TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
+NOTE: Final = "mlflow.note.content"  # that a reader wrote to a run on MLflow's page
 UID: Final = "bench.uid"  # what a run is called in every store that has it
 
 
@@ -60,6 +63,11 @@ class Content:
     def load(cls, folder: Path) -> "Content":
         """Read what :meth:`save` wrote.  Raises :class:`InputError` where it is something else."""
         return read_json(folder / "run.json", cls, "a run's content")
+
+
+def uid_of(row: Row) -> str:
+    """What a run is called in every store; of before, when runs had no such name, its id stands for it."""
+    return row.tags.get(UID, row.run_id)
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ class Run:
 
     def _add(self, step: int, values: Mapping[str, float]) -> None:
         at = now()
-        self.content.points += [[_plain(name), float(value), at, step] for name, value in values.items()]
+        self.content.points += [[plain_name(name), float(value), at, step] for name, value in values.items()]
 
 
 class Study(Run):
@@ -268,7 +276,12 @@ def _metric(point: Sequence[Any]) -> Any:
     return Metric(*point)
 
 
-def _plain(name: str) -> str:
+def experiment_of(spec: RunSpec) -> str:
+    """Where runs of a specification stand on MLflow's page."""
+    return f"bench/{spec.dataset}/{spec.task}"
+
+
+def plain_name(name: str) -> str:
     """A name as MLflow takes it."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 
