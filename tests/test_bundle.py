@@ -194,7 +194,7 @@ def test_an_import_that_was_broken_off_goes_on(place, filled, bundle, broken, by
 def test_of_two_runs_by_one_name_neither_is_lost(arrived, place, bundle):
     tracker = place.copy(arrived)
     with sqlite3.connect(tracker.address.file) as database:
-        database.execute("UPDATE tags SET value = '0' || substr(value, 2) WHERE key = 'file.000'")
+        database.execute("UPDATE tags SET value = 'z' || substr(value, 2) WHERE key = 'file.000'")
 
     with refused("run-mismatch", "results rm"):
         import_bundle(tracker, bundle)
