@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from bench.data.store import Store
@@ -213,7 +213,12 @@ def title_of(spec: RunSpec) -> str:
 
 def code_of(spec: RunSpec) -> str:
     """Digest of the code that decides the run's result: the method's, and what an attempt imports."""
-    sources = registry.describe(spec.method).sources
+    return _code_of_method(spec.method)
+
+
+@cache  # as the declarations of a method are: what a process has imported stays as it was
+def _code_of_method(method: str) -> str:
+    sources = registry.describe(method).sources
     return f"{code_digest(files=sources)}-{code_digest('bench.runs.attempt')}"
 
 

@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bench.errors import InputError
 
@@ -85,6 +85,12 @@ def address_of(results: Path, uri: str | None = None) -> Address:
     """The store of runs of a results folder: ``uri``, else ``MLFLOW_TRACKING_URI``, else a file there."""
     found = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.absolute() / 'mlflow.db'}"
     return Address(found, results.absolute())
+
+
+def local(uri: str) -> Path | None:
+    """The folder of this machine that an address of artefacts names; None where it is of a server."""
+    place = urlsplit(uri)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 
 def without_password(text: str) -> str:

@@ -18,6 +18,7 @@ Kept = TypeVar("Kept")
 SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+SCORED: Final = ("result.json", "predictions.npz")  # files of a run that its scores rest on
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
 
 
@@ -38,6 +39,7 @@ class Record:
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
+    artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
 
     @property
@@ -67,11 +69,14 @@ class Record:
         return folder
 
     def check(self) -> None:
-        """Raises :class:`InputError` for a file that is there and not the one that the run wrote, or unreadable."""
-        for name in self.files:
-            if self.folder is not None and (self.folder / name).is_file():
-                self._check(name)
-        if self.folder is not None and (self.folder / "result.json").is_file():
+        """Raises :class:`InputError` where what its scores rest on is there and not what the run wrote, or unreadable.
+
+        A fitted method, which may be large, is held against its digests where it is loaded.
+        """
+        there = [name for name in SCORED if self.folder is not None and (self.folder / name).is_file()]
+        for name in there:
+            self._check(name)
+        if not self.verifiable and "result.json" in there:
             self.result()
 
     def damaged(self, what: str, error: object = "") -> InputError:
@@ -116,7 +121,7 @@ def status_of(row: Row) -> str:
     return row.status.lower() if row.status in ("RUNNING", "KILLED") else row.tags.get("status", "failed")
 
 
-def record_of(row: Row, folder: Path | None = None) -> Record:
+def record_of(row: Row) -> Record:
     """A row of the store as a record.  Raises :class:`InputError` where it cannot be read."""
     tags = row.tags
     try:
@@ -139,7 +144,7 @@ def record_of(row: Row, folder: Path | None = None) -> Record:
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
         files={name: digest for digest, _, name in lines},
-        folder=folder,
+        artefacts=row.artefacts,
     )
 
 

@@ -6,8 +6,10 @@ before the first question.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import os
 import platform
 import tempfile
@@ -16,7 +18,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,12 +26,13 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.files import locked
 from bench.spec import RunSpec
-from bench.tracking.address import Address, address_of
+from bench.tracking.address import Address, address_of, local
 from bench.tracking.claims import Claims, process_lives, this_process
-from bench.tracking.database import BUSY_SECONDS, DIGEST, Row, engine_of, rows_of, rows_of_server
+from bench.tracking.database import BUSY_SECONDS, DIGEST, Point, Row, engine_of, points_of, rows_of, rows_of_server
 from bench.tracking.record import ENDS, SPEC, Record, matches, record_of, status_of
 from bench.tracking.writing import TEXT, Content, Run, Study, Target, closing, now, publish
 
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
@@ -196,7 +198,8 @@ class Tracker:
 
     @cached_property
     def _target(self) -> Target:
-        return Target(self._client, self.address, self._experiment)
+        engine = self._engine if self.address.is_database else None
+        return Target(self._client, self.address, self._experiment, engine)
 
     def search(self, *, latest: bool = True, **wanted: Any) -> list[Record]:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
@@ -222,22 +225,41 @@ class Tracker:
                 "unknown-run",
                 f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
             )
-        return record_of(rows[0], self._folder(rows[0]))
+        return self.opened(record_of(rows[0]))
 
-    def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
-        points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        return np.array(steps, np.int64), np.array(values, np.float64)
+    def opened(self, record: Record) -> Record:
+        """A record that :meth:`search` found, with its artefacts."""
+        return dataclasses.replace(record, folder=self._folder(record))
 
-    def _folder(self, row: Row) -> Path:
+    def curve(self, run_id: str, name: str) -> Curve:
+        """Steps ``[n]`` int64, ascending, and values ``[n]`` float64 of a curve ("step/loss"); empty: none kept."""
+        return self.curves(run_id, [name])[name]
+
+    def curves(self, run_id: str, names: Sequence[str]) -> dict[str, Curve]:
+        """Curves of a run by name, each as :meth:`curve` gives it, steps and values ``[n]``."""
+        if self.address.is_database:
+            known = [(key, step, math.nan if nan else value) for key, value, _, step, nan in self._points(run_id)]
+        else:
+            history = ((name, self._client.get_metric_history(run_id, name)) for name in names)
+            known = [(name, point.step, point.value) for name, points in history for point in points]
+        found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+        for name, step, value in known:
+            if name in found:
+                found[name].append((step, value))
+        return {name: _curve(points) for name, points in found.items()}
+
+    def _points(self, run_id: str) -> list[Point]:
+        try:
+            return points_of(self._engine, run_id)
+        except sa.exc.SQLAlchemyError as error:
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
+
+    def _folder(self, record: Record) -> Path:
         """A local folder with the run's artefacts; an SQLite file and its artefacts may have been moved together."""
-        place = urlparse(row.artefacts)
-        if place.scheme in ("", "file"):
-            recorded = Path(unquote(place.path))
-            beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
+        if (recorded := local(record.artefacts)) is not None:
+            beside = self.address.folder / "artifacts" / record.run_id / "artifacts"
             return recorded if recorded.is_dir() or not self.address.is_database else beside
-        return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+        return Path(self._client.download_artifacts(record.run_id, "", tempfile.mkdtemp()))
 
     def _experiment(self, name: str) -> str:
         """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
@@ -264,13 +286,18 @@ class Tracker:
 
     def _check_artefacts(self, experiment: Any) -> None:
         """Refuse to scatter artefacts: a folder of another machine that is not shared is none of ours."""
-        place, host = urlparse(experiment.artifact_location), experiment.tags.get(HOST)
-        if place.scheme not in ("", "file") or host in (None, _machine_name()) or self.address.is_sqlite:
+        place, host = local(experiment.artifact_location), experiment.tags.get(HOST)
+        if place is None or host in (None, _machine_name()) or self.address.is_sqlite:
             return
-        if not Path(unquote(place.path)).is_dir():
-            where = f"artefacts of {experiment.name} are in {unquote(place.path)} of {host}, which is not here"
+        if not place.is_dir():
+            where = f"artefacts of {experiment.name} are in {place} of {host}, which is not here"
             remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
             raise InputError("no-artefact-store", f"{self.address.shown}: {where}; {remedy}")
+
+
+def _curve(points: Sequence[tuple[int, float]]) -> Curve:
+    steps, values = zip(*sorted(points), strict=True) if points else ((), ())
+    return np.array(steps, np.int64), np.array(values, np.float64)
 
 
 def _experiment_of(spec: RunSpec) -> str:
