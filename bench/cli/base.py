@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -172,6 +173,18 @@ settings_options = grouped(
 )  # fmt: skip
 
 
+_UNITS: Final = {"h": 3600, "m": 60, "s": 1}
+
+
+def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """``8h``, ``90m``, ``1h30m`` or ``45s`` in seconds."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", value):
+        raise InputError("bad-options", f"{option.opts[0]} {value!r}: give a time such as 8h, 90m, 1h30m or 45s")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))
+
+
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 
 
@@ -261,6 +274,14 @@ def opened(dataset: str) -> "Store":
     return store
 
 
+def found(dataset: str) -> "Store":
+    """The store of a data set that is prepared; nothing is written."""
+    from bench.data.cards import find_card
+    from bench.data.store import Store
+
+    return Store.find(find_card(dataset).name)
+
+
 def other_code(dataset: str, store: "Store", now: str) -> str:
     """A line that says that a store was made by other code than today's, with the command that makes it anew."""
     options, words = store.manifest.options, ["bench", "prepare", dataset, "--rebuild"]
@@ -308,9 +329,15 @@ def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
 
 
 def specs_of(
-    methods: list[str], datasets: list[str], split: SplitOptions, settings: Settings, seeds: Sequence[int]
+    methods: list[str],
+    datasets: list[str],
+    split: SplitOptions,
+    settings: Settings,
+    seeds: Sequence[int],
+    *,
+    open_: Callable[[str], "Store"] = opened,
 ) -> list[RunSpec]:
-    """The matrix that the options ask for."""
+    """The matrix that the options ask for; ``open_`` gives the store of a data set."""
     from bench.runs.registry import describe
 
     for method in methods:  # a wrong name is told before anything heavy is imported
@@ -318,7 +345,7 @@ def specs_of(
     from bench.runs.plan import expand
 
     asked = split.spec()
-    stores = [opened(dataset) for dataset in datasets]
+    stores = [open_(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError(
             "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,18 +15,27 @@ from bench.cli.base import (
     device_option,
     download_option,
     emit,
+    found,
     grouped,
     json_option,
     list_option,
+    opened,
     pairs,
     results_option,
+    seconds_of,
     settings_options,
     specs_of,
     split_options,
+    tell,
 )
-from bench.cli.text import columns, outcome_table, outline, parameter_table
+from bench.cli.text import columns, outcome_table, outline, parameter_table, plan_table
 from bench.errors import InputError
 from bench.spec import Settings, command_lines
+
+if TYPE_CHECKING:
+    from bench.runs.execute import Outcome
+    from bench.runs.plan import Plan
+    from bench.tracking.tracker import Tracker
 
 
 @cli.command()
@@ -56,6 +66,8 @@ class MatrixOptions:
     seeds: int | None
     jobs: int
     rerun: bool
+    dry_run: bool
+    budget: float | None
     device: str
 
 
@@ -67,7 +79,11 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
+         click.option("--rerun", is_flag=True, help="Compute again what is done."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
+         click.option("--budget", callback=seconds_of, metavar="TIME",
+                      help="Begin no run that would not be done in so much time (8h, 90m, 45s); first seeds first."),
+         device_option)  # fmt: skip
 @settings_options
 @download_option
 @results_option
@@ -86,24 +102,43 @@ def run(
         raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
     check_device(matrix.device)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
-    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds)]
+    open_ = found if matrix.dry_run else opened
+    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds, open_=open_)]
+    from bench.render.table import render
+    from bench.runs.plan import planned
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    plan = planned(specs, tracker, rerun=matrix.rerun, jobs=matrix.jobs)
+    if matrix.dry_run:
+        click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
+        return 0
+    outcomes = _executed(plan, tracker, matrix)
+    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
+    left = sum(outcome.status == "left" for outcome in outcomes)
+    if left:
+        tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
+
+
+def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[Outcome]":
+    """Outcomes of a matrix, in its order; each is told as it comes."""
     from bench.cli.progress import RunProgress
     from bench.runs.execute import RunOptions
     from bench.runs.matrix import run_matrix
-    from bench.tracking.tracker import Tracker
 
-    outcomes = []
-    if matrix.jobs > 1:
-        click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
-    with RunProgress(len(specs)) as progress:
-        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs)
-        for outcome in run_matrix(specs, Tracker(results), options):
+    specs, outcomes = plan.specs, []
+    at_once = f"; {matrix.jobs} at once, each is told when it ends" if matrix.jobs > 1 else ""
+    tell(f"{len(specs)} runs: {plan.words}{at_once}")
+    with RunProgress(len(specs), plan) as progress:
+        options = RunOptions(
+            matrix.device, matrix.rerun, progress, matrix.jobs, budget=matrix.budget, forecast=plan.forecast
+        )
+        for outcome in run_matrix(specs, tracker, options):
             progress.outcome(outcome)
             outcomes.append(outcome)
     order = {spec.digest: number for number, spec in enumerate(specs)}
-    outcomes.sort(key=lambda outcome: order[outcome.spec.digest])
-    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
-    return int(any(outcome.status == "failed" for outcome in outcomes))
+    return sorted(outcomes, key=lambda outcome: order[outcome.spec.digest])
 
 
 @cli.command()

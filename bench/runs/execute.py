@@ -18,6 +18,7 @@ from bench.errors import InputError
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.plan import Forecast
 from bench.runs.run_labels import method_label, settings_of
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec
@@ -61,7 +62,8 @@ class RunOptions:
     rerun: bool = False  # also what is done
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
-    budget: float | None = None  # seconds after which no run is begun; none: no end
+    budget: float | None = None  # seconds in which runs have to be done; None: no end
+    forecast: Forecast | None = None  # that hears what runs took; None: nobody asks
 
 
 DEFAULT_OPTIONS: Final = RunOptions()

@@ -38,6 +38,7 @@ class Record:
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    ended: float | None = None  # seconds since the epoch
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
@@ -46,6 +47,11 @@ class Record:
     def digest(self) -> str:
         """Digest of the run's specification."""
         return self.spec.digest
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from its start to its end, all told; None where it has no end."""
+        return None if self.ended is None else self.ended - self.started
 
     @property
     def verifiable(self) -> bool:
@@ -143,6 +149,7 @@ def record_of(row: Row) -> Record:
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
+        ended=None if row.ended is None else row.ended / 1000,
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )
