@@ -217,7 +217,8 @@ ASKED = [
 def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, simple, tmp_path, monkeypatch):
     store = table_store(simple, attributes={"version=a'(\\d+) $x": np.arange(4)})
     monkeypatch.setattr(base, "opened", lambda dataset: store)
-    monkeypatch.setattr(base, "check_classes", lambda *_: None)
+    for name in ("check_classes", "check_words"):
+        monkeypatch.setattr(base, name, lambda *_: None)
     if asked.get("split") == "file":
         split_of(store, "task", "session").save(tmp_path / "a split.json")
         asked = asked | {"split_file": tmp_path / "a split.json"}

@@ -328,6 +328,31 @@ def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
     return spec
 
 
+def check_task(dataset: str, task: str | None) -> None:
+    """Refuse a data set that there is not, and a task that its card does not have; asks no store."""
+    from bench.data.cards import find_card
+
+    card = find_card(dataset)
+    if task is not None and task not in card.tasks:
+        raise InputError("unknown-task", f"{card.name} has no task {task!r}; it has: {', '.join(card.tasks)}")
+
+
+def check_words(
+    methods: Sequence[str], datasets: Sequence[str], task: str | None, split: SplitSpec, settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """Refuse what no data set can mend, before anything is fetched, prepared or computed; parameters by method."""
+    from bench.runs.registry import describe
+
+    for method in methods:
+        describe(method)
+    for dataset in datasets:
+        check_task(dataset, task)
+    from bench.runs.plan import settled_words
+
+    _, parameters, _ = settled_words(methods, split, settings)
+    return parameters
+
+
 def specs_of(
     methods: list[str],
     datasets: list[str],
@@ -335,17 +360,14 @@ def specs_of(
     settings: Settings,
     seeds: Sequence[int],
     *,
-    open_: Callable[[str], "Store"] = opened,
+    open_: Callable[[str], "Store"] | None = None,
 ) -> list[RunSpec]:
-    """The matrix that the options ask for; ``open_`` gives the store of a data set."""
-    from bench.runs.registry import describe
-
-    for method in methods:  # a wrong name is told before anything heavy is imported
-        describe(method)
+    """The matrix that the options ask for; ``open_`` gives the store of a data set, `opened` by default."""
+    asked = split.spec()
+    check_words(methods, datasets, split.task, asked, settings)
     from bench.runs.plan import expand
 
-    asked = split.spec()
-    stores = [open_(dataset) for dataset in datasets]
+    stores = [(open_ or opened)(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError(
             "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"
@@ -359,12 +381,12 @@ def check_device(device: str) -> None:
     """Refuse a device that torch does not have; asked only where it is not the processor."""
     if device == "cpu":
         return
+    if not re.fullmatch(r"cuda(:\d+)?|cpu:0", device):  # before torch, which takes seconds
+        raise InputError("bad-device", f"--device {device}: not a processor or a CUDA card; give cpu, cuda or cuda:N")
     import torch
 
     try:
-        known = torch.empty(0, device=device).device.type in ("cpu", "cuda")
-        reason = "not a processor or a CUDA card"
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        known, reason = False, str(error).splitlines()[0]
-    if not known:
-        raise InputError("bad-device", f"--device {device}: {reason}; give cpu, cuda or cuda:N")
+        reason = str(error).splitlines()[0]
+        raise InputError("bad-device", f"--device {device}: {reason}; give cpu, cuda or cuda:N") from None

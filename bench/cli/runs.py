@@ -11,6 +11,7 @@ from bench.cli.base import (
     RESULTS,
     SplitOptions,
     check_device,
+    check_words,
     cli,
     device_option,
     download_option,
@@ -176,7 +177,7 @@ class StudyOptions:
          click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
                       help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
-         click.option("--sampler", default="tpe", show_default=True, help="tpe or grid."),
+         click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "grid"]), help="How."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
                       help="Database URL of the study; a SQLite file in --results by default."),
@@ -196,16 +197,20 @@ def tune(
 ) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
     check_device(study.device)
+    parameters = check_words([method], [dataset], split.task, split.spec(), settings)
+    from bench.runs.tuning import Search, TuneOptions, check_runs, grid_values, spaces_for, tune
+
+    spaces = spaces_for(method, study.param, parameters[method])
+    if study.sampler == "grid":
+        grid_values(spaces)
     specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
-
-    from bench.runs.tuning import Search, TuneOptions, check_runs, spaces_for, tune
     from bench.tracking.tracker import Tracker
 
     spec = specs[study.fold or 0].on(study.device)
     check_runs(spec)
-    search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
+    search = Search(spec, spaces, study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
     url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
     options = TuneOptions(url, results, study.trials, study.device, lambda line: click.echo(line, err=True))

@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,8 +24,10 @@ from bench.schema import NO_CLASS
 from bench.spec import PAPER_PER_CLASS, RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
 from bench.splits.split import SHARES, check_request, make_split
-from bench.tracking.claims import Holder
-from bench.tracking.tracker import Tracker
+
+if TYPE_CHECKING:  # words are checked here, too, without the store of runs
+    from bench.tracking.claims import Holder
+    from bench.tracking.tracker import Tracker
 
 WHOLE: Final = SplitSpec()  # whole sessions, split as the data set can be
 DEFAULTS: Final = Settings()
@@ -46,13 +48,8 @@ def expand(
     data set's default one where not given.
     Raises :class:`InputError` for a parameter or preset that no method has, and for what cannot be for any run.
     """
-    outlines = {name: describe(name) for name in methods}
-    if settings.file is not None and len(outlines) != 1:
-        raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
-    parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    outlines, parameters, split = settled_words(methods, split, settings)
     sources = {name: None if is_shipped(name) else outline.digest for name, outline in outlines.items()}
-    if split.path is not None:
-        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
     splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}
     for store in stores:  # what cannot be for any run is told before the first
         _check(store, task or store.default_task, splits[store.name])
@@ -69,6 +66,22 @@ def expand(
         for store in stores
         for method, seed, one in product(methods, seeds, splits[store.name].each_fold())
     ]
+
+
+def settled_words(
+    methods: Sequence[str], split: SplitSpec, settings: Settings
+) -> tuple[dict[str, Outline], dict[str, dict[str, Any]], SplitSpec]:
+    """Declarations and parameters by method, and the split with its file's digest: what needs no data set.
+
+    Raises :class:`InputError` as :func:`expand` does.
+    """
+    outlines = {name: describe(name) for name in methods}
+    if settings.file is not None and len(outlines) != 1:
+        raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
+    parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    if split.path is not None:
+        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
+    return outlines, parameters, split
 
 
 def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
@@ -166,7 +179,7 @@ class Forecast:
     A row is what differs in nothing but seed and fold.  The store of runs is read at the first question.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: "Tracker") -> None:
         self._tracker = tracker
         self._by_rate: dict[RunSpec, Estimate] = {}
 
@@ -245,7 +258,7 @@ class Plan:
 
     specs: Sequence[RunSpec]
     done: set[str]  # digests
-    elsewhere: Mapping[str, Holder]  # by digest
+    elsewhere: "Mapping[str, Holder]"  # by digest
     forecast: Forecast
     jobs: int = 1
 
@@ -295,7 +308,7 @@ class Plan:
         return known, sum(number for number, each in rows if each is None)
 
 
-def planned(specs: Sequence[RunSpec], tracker: Tracker, *, rerun: bool = False, jobs: int = 1) -> Plan:
+def planned(specs: Sequence[RunSpec], tracker: "Tracker", *, rerun: bool = False, jobs: int = 1) -> Plan:
     """Where a matrix stands.  Writes nothing, not even a store of runs that is not there."""
     digests = [spec.digest for spec in specs]
     done = set() if rerun else set(tracker.finished_of(digests))
