@@ -85,9 +85,9 @@ def _chosen(connection: sa.Connection, digests: Sequence[str] | None, begins: st
         return list(found.scalars())
     if digests is None:
         return None
-    wanted = set(digests)
-    found = connection.execute(sa.select(_tags.c.run_uuid, _tags.c.value).where(_tags.c.key == DIGEST))
-    return [run_id for run_id, digest in found if digest in wanted]
+    wanted, asked = set(digests), sa.select(_tags.c.run_uuid, _tags.c.value).where(_tags.c.key == DIGEST)
+    few = asked.where(_tags.c.value.in_(wanted)) if len(wanted) <= IN else asked
+    return [run_id for run_id, digest in connection.execute(few) if digest in wanted]
 
 
 def _parts(chosen: list[str] | None) -> Iterator[list[str] | None]:
