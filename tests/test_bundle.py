@@ -14,6 +14,7 @@ from bench.analysis.tables import results_table
 from bench.render.table import FORMATS, render
 from bench.report.page import write as write_report
 from bench.runs.models import fitted
+from bench.tracking import writing
 from bench.tracking.bundle import import_bundle, write_bundle
 from bench.tracking.pruning import shown_runs
 from bench.tracking.selection import Wanted, chosen, stored_runs
@@ -160,27 +161,21 @@ def test_runs_of_before_are_called_by_their_ids(place, filled):
     assert import_bundle(old, file).there == 7 and import_bundle(tracker, file).there == 7
 
 
-class Broken:
-    """A client of a store that goes away when asked for the n-th time to do one thing."""
-
-    def __init__(self, client, name, number):
-        self.client, self.name, self.left = client, name, number
-
-    def __getattr__(self, name):
-        if name == self.name:
-            self.left -= 1
-            if self.left < 0:
-                raise ConnectionError("no route")
-        return getattr(self.client, name)
-
-
-@pytest.mark.parametrize("broken", ["create_run", "log_artifact", "log_batch", "set_terminated"])
+@pytest.mark.parametrize("broken", ["_begin", "_hand_over", "complete"])
 @pytest.mark.parametrize("by_sync", [False, True])
-def test_an_import_that_was_broken_off_goes_on(place, filled, bundle, broken, by_sync):
-    tracker = place.tracker()
-    tracker._client = Broken(tracker._client, broken, 2)
-    with refused("storage-failed", "goes on"):
-        import_bundle(tracker, bundle)
+def test_an_import_that_was_broken_off_goes_on(place, filled, bundle, broken, by_sync, monkeypatch):
+    tracker, step, calls = place.tracker(), getattr(writing, broken), []
+
+    def goes_away(*given):
+        calls.append(given)
+        if len(calls) > 2:
+            raise ConnectionError("no route")
+        return step(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, broken, goes_away)
+        with refused("storage-failed", "goes on"):
+            import_bundle(tracker, bundle)
     again = Tracker(tracker.results)
     if by_sync:
         assert len(again.sync()) == 1

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from bench.data.store import Store
@@ -18,6 +18,7 @@ from bench.errors import InputError
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.plan import Forecast
 from bench.runs.run_labels import method_label, settings_of
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec
@@ -66,7 +67,8 @@ class RunOptions:
     rerun: bool = False  # also what is done
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
-    budget: float | None = None  # seconds after which no run is begun; none: no end
+    budget: float | None = None  # seconds in which runs have to be done; None: no end
+    forecast: Forecast | None = None  # that hears what runs took; None: nobody asks
     scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
     say: Callable[[str], None] = unsaid  # lines for people
     models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
@@ -74,7 +76,7 @@ class RunOptions:
     @property
     def quiet(self) -> "RunOptions":
         """The same for another process, from which outcomes alone are told."""
-        return dataclasses.replace(self, progress=silent, say=unsaid)
+        return dataclasses.replace(self, progress=silent, say=unsaid, forecast=None)
 
 
 DEFAULT_OPTIONS: Final = RunOptions()
@@ -235,7 +237,12 @@ def title_of(spec: RunSpec) -> str:
 
 def code_of(spec: RunSpec) -> str:
     """Digest of the code that decides the run's result: the method's, and what an attempt imports."""
-    sources = registry.describe(spec.method).sources
+    return _code_of_method(spec.method)
+
+
+@cache  # as the declarations of a method are: what a process has imported stays as it was
+def _code_of_method(method: str) -> str:
+    sources = registry.describe(method).sources
     return f"{code_digest(files=sources)}-{code_digest('bench.runs.attempt')}"
 
 

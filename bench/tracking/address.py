@@ -127,6 +127,12 @@ def address_of(results: Path, uri: str | None = None) -> Address:
     return Address(found, results.absolute())
 
 
+def local(uri: str) -> Path | None:
+    """The folder of this machine that an address of artefacts names; None where it is of a server."""
+    place = urlsplit(uri)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
+
+
 def without_password(text: str) -> str:
     """Hide what stands between a user's name and the host of every address in a text, and ``password=`` of a query.
 

@@ -146,6 +146,21 @@ class Claims:
         held = self.holders(names).items()
         return {name: one for name, one in held if one.owner not in mine and not self._is_stale(one)}
 
+    def seen(self, names: Sequence[str]) -> dict[str, Holder]:
+        """As :meth:`elsewhere`; nothing is written, not even a table or a file that is not there."""
+        return self.elsewhere(names) if self._are_there() else {}
+
+    def _are_there(self) -> bool:
+        """Whether there is a table of claims."""
+        if self._engine is not None:
+            return True
+        if self._address.is_sqlite and not self._address.file.is_file():
+            return False
+        try:
+            return sa.inspect(engine_of(self._address)).has_table(_table.name)
+        except sa.exc.SQLAlchemyError as error:
+            raise self._address.failed(getattr(error, "orig", None) or error) from None
+
     @contextmanager
     def alone(self, name: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
         """Let one process in at a time; waits for the others, and says once for whom.

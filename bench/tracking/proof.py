@@ -30,7 +30,7 @@ def proved(content: Content, folder: Path) -> Record:
     row = Row("", content.name, ENDS[content.status], content.started, content.ended, "", dict(content.tags))
     row.metrics.update(latest_of(content.points))
     row.tags.setdefault("status", content.status)
-    record = dataclasses.replace(record_of(row, folder), run_id=content.uid)
+    record = dataclasses.replace(record_of(row), folder=folder, run_id=content.uid)
     spec = record.spec
     if content.tags.get(DIGEST) != spec.digest or content.experiment != experiment_of(spec):
         raise _wrong("its digest or experiment is not that of its specification")

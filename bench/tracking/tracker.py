@@ -6,8 +6,10 @@ before the first question.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -17,7 +19,6 @@ from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,21 +27,23 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.files import locked
 from bench.spec import RunSpec
-from bench.tracking.address import Address, address_of
+from bench.tracking.address import Address, address_of, local
 from bench.tracking.claims import Claims, process_lives, this_process
 from bench.tracking.database import (
     BUSY_SECONDS,
     DIGEST,
     Row,
     engine_of,
-    history_of,
     history_of_server,
+    parameters_of,
+    points_of,
     rows_of,
     rows_of_server,
 )
 from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, status_of
 from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
 
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
@@ -237,7 +240,8 @@ class Tracker:
 
     @cached_property
     def _target(self) -> Target:
-        return Target(self._client, self.address, self._experiment)
+        engine = self._engine if self.address.is_database else None
+        return Target(self._client, self.address, self._experiment, engine)
 
     def search(self, *, latest: bool = True, **wanted: Any) -> list[Record]:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
@@ -263,7 +267,7 @@ class Tracker:
                 "unknown-run",
                 f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
             )
-        return record_of(rows[0], self._folder(rows[0]))
+        return self.opened(record_of(rows[0]))
 
     def rows(self, tag: tuple[str, str] | None = None) -> list[Row]:
         """Runs as the store has them, newest first: all, or those with a tag of that name and value."""
@@ -277,26 +281,49 @@ class Tracker:
     def history(self, row: Row) -> tuple[list[list[Any]], dict[str, str]]:
         """Every point of a run's curves (name, value, milliseconds since the epoch, step), and its parameters."""
         if self.address.is_database:
-            return history_of(self._engine, row.run_id)
+            with self._answering():
+                return self._points(row.run_id), parameters_of(self._engine, row.run_id)
         return history_of_server(self._client, row.run_id)
 
-    def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
+    def opened(self, record: Record) -> Record:
+        """A record that :meth:`search` found, with its artefacts."""
+        return dataclasses.replace(record, folder=self._folder(record))
+
+    def curve(self, run_id: str, name: str) -> Curve:
+        """Steps ``[n]`` int64, ascending, and values ``[n]`` float64 of a curve ("step/loss"); empty: none kept."""
+        return self.curves(run_id, [name])[name]
+
+    def curves(self, run_id: str, names: Sequence[str]) -> dict[str, Curve]:
+        """Curves of a run by name, each as :meth:`curve` gives it, steps and values ``[n]``."""
+        if self.address.is_database:
+            known = self._points(run_id)
+        else:
+            with self._answering():
+                history = [point for name in names for point in self._client.get_metric_history(run_id, name)]
+            known = [[point.key, point.value, point.timestamp, point.step] for point in history]
+        found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+        for name, value, _, step in known:
+            if name in found:
+                found[name].append((step, value))
+        return {name: _curve(points) for name, points in found.items()}
+
+    def _points(self, run_id: str) -> list[list[Any]]:
+        """Every point of a run's curves in a database: name, value, milliseconds since the epoch, step."""
         with self._answering():
-            points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        return np.array(steps, np.int64), np.array(values, np.float64)
+            stored = points_of(self._engine, run_id)
+        return [[key, math.nan if nan else value, at, step] for key, value, at, step, nan in stored]
 
-    def _folder(self, row: Row) -> Path:
+    def _folder(self, row: Row | Record) -> Path:
         """A local folder with the run's artefacts, fetched where they lie elsewhere."""
-        return self._local(row) or Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+        if (here := self._local(row)) is not None:
+            return here
+        with self._answering():
+            return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
 
-    def _local(self, row: Row) -> Path | None:
+    def _local(self, row: Row | Record) -> Path | None:
         """The run's own folder on this machine; a database and its artefacts may have been moved or copied together."""
-        place = urlparse(row.artefacts)
-        if place.scheme not in ("", "file"):
+        if (recorded := local(row.artefacts)) is None:
             return None
-        recorded = Path(unquote(place.path))
         beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
         return beside if self.address.is_database and (beside.is_dir() or not recorded.is_dir()) else recorded
 
@@ -402,11 +429,11 @@ class Tracker:
 
     def _check_artefacts(self, experiment: Any) -> None:
         """Refuse to scatter artefacts: a folder of another machine that is not shared is none of ours."""
-        place, host = urlparse(experiment.artifact_location), experiment.tags.get(HOST)
-        if place.scheme not in ("", "file") or host in (None, _machine_name()) or self.address.is_sqlite:
+        place, host = local(experiment.artifact_location), experiment.tags.get(HOST)
+        if place is None or host in (None, _machine_name()) or self.address.is_sqlite:
             return
-        if not Path(unquote(place.path)).is_dir():
-            where = f"artefacts of {experiment.name} are in {unquote(place.path)} of {host}, which is not here"
+        if not place.is_dir():
+            where = f"artefacts of {experiment.name} are in {place} of {host}, which is not here"
             remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
             raise InputError("no-artefact-store", f"{self.address.shown}: {where}; {remedy}")
 
@@ -415,6 +442,11 @@ class Tracker:
 def _opened(results: Path, uri: str, claims: str) -> Tracker:
     """One store for all cells of a worker."""
     return Tracker(results, uri, claims)
+
+
+def _curve(points: Sequence[tuple[int, float]]) -> Curve:
+    steps, values = zip(*sorted(points), strict=True) if points else ((), ())
+    return np.array(steps, np.int64), np.array(values, np.float64)
 
 
 def _machine_name() -> str:

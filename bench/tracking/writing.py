@@ -20,8 +20,8 @@ from typing import Any, Final
 from bench.errors import InputError
 from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
 from bench.spec import RunSpec
-from bench.tracking.address import Address
-from bench.tracking.database import Row
+from bench.tracking.address import Address, local
+from bench.tracking.database import Ending, Row, artefacts_of, complete
 from bench.tracking.record import ENDS, FILE
 from bench.tracking.results import digests_of
 
@@ -77,6 +77,7 @@ class Target:
     client: Any
     address: Address
     experiment: Callable[[str], str]  # id by name, made where it is missing
+    engine: Any = None  # of a database, where runs end in SQL; None: a server
 
     @property
     def pending(self) -> Path:
@@ -166,7 +167,7 @@ class Run:
         """Leave nothing of it, and tell the store as far as that answers."""
         shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(Exception):
-            _log(self._target.client, self.run_id, self.content, self._flushed)
+            _log(self._target, self.run_id, self.content, self._flushed)
 
     def _deliver(self) -> None:
         """Bring the folder to the store, several times if need be."""
@@ -241,13 +242,32 @@ def publish(target: Target, folder: Path, content: Content, *, since: int = 0) -
         content.run_id = _begin(target, content)
         content.save(folder)  # who is killed from here on does not begin it again
     run_id = content.run_id
-    files = [path for path in folder.iterdir() if path.name != "run.json"]
-    for path in files:
-        one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
-        one(run_id, str(path), *([path.name] if path.is_dir() else []))
-    _log(target.client, run_id, content, since)
+    _hand_over(target, run_id, folder)
+    _log(target, run_id, content, since)
     shutil.rmtree(folder)
     return run_id
+
+
+def _hand_over(target: Target, run_id: str, folder: Path) -> None:
+    """Make the folder's files the run's artefacts; the folder keeps them until the store has the run whole."""
+    place = None if target.engine is None else local(artefacts_of(target.engine, run_id))
+    if place is not None:
+        own = {str(folder): {"run.json"}}
+        ignored = lambda at, names: own.get(str(at), set())  # noqa: E731
+        shutil.copytree(folder, place, copy_function=_linked, ignore=ignored, dirs_exist_ok=True)
+        return
+    for path in (path for path in folder.iterdir() if path.name != "run.json"):
+        one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
+        one(run_id, str(path), *([path.name] if path.is_dir() else []))
+
+
+def _linked(source: str, place: str) -> None:
+    """A second name for a file; where that cannot be, on another file system, a copy."""
+    Path(place).unlink(missing_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
 
 
 def _begin(target: Target, content: Content) -> str:
@@ -257,10 +277,15 @@ def _begin(target: Target, content: Content) -> str:
     return str(made.info.run_id)
 
 
-def _log(client: Any, run_id: str, content: Content, since: int) -> None:
-    """Send points, parameters and tags, as many at once as MLflow takes, and close the run."""
+def _log(target: Target, run_id: str, content: Content, since: int) -> None:
+    """Send points, parameters and tags and close the run: in one go, or as many at once as a server takes."""
+    if target.engine is not None:
+        status = ENDS[content.status]
+        complete(target.engine, run_id, Ending(content.points, content.parameters, content.tags, status, content.ended))
+        return
     from mlflow.entities import Param, RunTag
 
+    client = target.client
     points = [_metric(point) for point in content.points[since:]]
     parameters = [Param(name, value) for name, value in content.parameters.items()]
     tags = [RunTag(name, value) for name, value in content.tags.items()]
