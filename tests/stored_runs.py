@@ -10,8 +10,8 @@ import pytest
 from tiny_store import write_store
 
 from bench.data.store import Store
+from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.bundle import INDEX, STAMP

@@ -16,10 +16,11 @@ from servers import dask_cluster, free_port
 from tiny_store import write_store
 
 from bench.data.store import Store, store_path
-from bench.runs import engines
-from bench.runs.engines import Asked, check_scheduler, look, needs_of, received
+from bench.matrix import cluster
+from bench.matrix.cells import run_matrix
+from bench.matrix.cluster import Asked, check_scheduler, look, needs_of, received
+from bench.runs import execute
 from bench.runs.execute import RunOptions
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
@@ -69,7 +70,7 @@ def of_records(home, name="tiny"):
 
 def test_a_worker_that_has_all_lacks_nothing(place):
     tracker = Tracker(place / "results")
-    assert look(asked(place, tracker), tracker) == engines.Seen()
+    assert look(asked(place, tracker), tracker) == cluster.Seen()
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,12 @@ def test_other_code_of_a_method_another_store_or_none_is_told(place, monkeypatch
     tracker = Tracker(place / "results")
     wanted = asked(place, tracker)
     (place / "slow.py").write_text(METHOD.replace("0.5", "0.6"))
+    execute._code_of_method.cache_clear()  # as in another process
     assert "put the same file at the same path" in look(wanted, tracker).problem
     (place / "slow.py").write_text(METHOD)
+    execute._code_of_method.cache_clear()
     monkeypatch.setenv("BENCH_HOME", str(place / "other"))
-    assert look(wanted, tracker) == engines.Seen(stores=("tiny",))
+    assert look(wanted, tracker) == cluster.Seen(stores=("tiny",))
     write_store(place / "other", sessions=240)
     assert "prepared anew" in look(wanted, tracker).problem
 
@@ -161,7 +164,7 @@ def test_what_is_no_address_of_a_scheduler_is_refused(address):
 
 
 def test_a_scheduler_that_is_not_there_or_never_answers_is_one_line(place, monkeypatch):
-    monkeypatch.setattr(engines, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 0.5)
     cells, tracker = specs(place), Tracker(place / "results")
     with refused("no-cluster", "no scheduler answers", "dask scheduler"):
         check_scheduler(f"tcp://127.0.0.1:{free_port()}")
@@ -174,7 +177,7 @@ def test_a_scheduler_that_is_not_there_or_never_answers_is_one_line(place, monke
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     with refused("no-cluster", "pip install 'etc-bench[dask]'"):
         check_scheduler("tcp://127.0.0.1:8786")
 
@@ -218,10 +221,10 @@ def a_worker(place):
 @pytest.mark.slow
 def test_a_cluster_that_cannot_compute_is_refused_before_the_first_cell(place, monkeypatch):
     cells, tracker = specs(place), Tracker(place / "results")
-    monkeypatch.setattr(engines, "WORKER_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.2)
     with dask_cluster(place, workers=0) as scheduler, refused("no-cluster", "it has no worker", "--nthreads 1"):
         list(run_matrix(cells, tracker, RunOptions(scheduler=scheduler)))
-    monkeypatch.setattr(engines, "WORKER_SECONDS", 30)
+    monkeypatch.setattr(cluster, "WORKER_SECONDS", 30)
     with dask_cluster(place, 1, ["--nthreads", "2"]) as scheduler, refused("no-cluster", "has 2 threads", "worker tcp"):
         list(run_matrix(cells, tracker, RunOptions(scheduler=scheduler)))
     (place / "foreign" / "bench").mkdir(parents=True)  # another installation

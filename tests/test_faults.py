@@ -20,8 +20,8 @@ from bench import files
 from bench.data.prepare import open_dataset
 from bench.data.sources import captures_below
 from bench.data.store import Store, bench_home
+from bench.matrix.cells import run_matrix
 from bench.runs.execute import execute
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker

@@ -14,10 +14,10 @@ from tiny_store import write_store
 
 from bench.data.store import Store
 from bench.errors import Terminated
+from bench.matrix.cells import run_matrix
+from bench.matrix.workers import KILLED
 from bench.runs.execute import RunOptions
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
-from bench.runs.workers import KILLED
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
 

@@ -14,10 +14,10 @@ from bench.cli.base import seconds_of
 from bench.cli.progress import RunProgress
 from bench.cli.text import plan_table
 from bench.data.store import Store
+from bench.matrix.cells import run_matrix
 from bench.render.table import render
 from bench.runs import plan as planning
 from bench.runs.execute import Outcome, RunOptions, execute
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import Estimate, Forecast, expand, first_places_first, planned
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker

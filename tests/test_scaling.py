@@ -13,8 +13,8 @@ from servers import PASSWORD, ROOT, free_port, postgres
 from tiny_store import write_store
 
 from bench.data.store import Store
+from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions, execute
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker

@@ -82,7 +82,7 @@ class MatrixOptions:
             return
         if self.jobs > 1:
             raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
-        from bench.runs.engines import check_scheduler
+        from bench.matrix.cluster import check_scheduler
 
         check_scheduler(self.scheduler)
 
@@ -142,8 +142,8 @@ def run(
 def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[Outcome]":
     """Outcomes of a matrix, in its order; each is told as it comes."""
     from bench.cli.progress import RunProgress
+    from bench.matrix.cells import run_matrix
     from bench.runs.execute import RunOptions
-    from bench.runs.matrix import run_matrix
 
     specs, outcomes = plan.specs, []
     where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once" if matrix.jobs > 1 else ""

@@ -5,8 +5,6 @@ Each worker is a pool of one, so that the end of a process is the end of what it
 
 import os
 import signal
-import threading
-import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -14,14 +12,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Final
 
-from bench.environment import cores
+from bench.environment import GRACE_SECONDS, cores, live_with
 from bench.errors import InputError, Terminated
 from bench.runs.execute import Outcome, RunOptions, answered, execute, tags_of, title_of
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
 
-LOOK_SECONDS: Final = 1.0  # between two looks at whether the parent lives
-GRACE_SECONDS: Final = 10.0  # for a worker to close its run before it is killed
 THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")  # fmt: skip
 KILLED: Final = "its process was killed twice, most likely for want of memory; try fewer --jobs, or less of the data"
@@ -145,17 +141,3 @@ def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
         os._exit(128 + signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def live_with(parent: int) -> None:
-    """End this process soon after its parent, however that ends; a worker whose parent was killed works for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=watch, name="parent", daemon=True).start()

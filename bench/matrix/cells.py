@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.runs.engines import engine_for
+from bench.matrix.engines import engine_for
 from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered
 from bench.runs.plan import DEFAULTS, WHOLE, Forecast, duration, expand, first_places_first
 from bench.spec import RunSpec, Settings, SplitSpec

@@ -1,9 +1,5 @@
-"""Where cells are computed: one after the other here, in processes of this machine, or a task each on a Dask cluster.
-
-An engine is given all cells that are to do and an iterator over those that there is time for, takes from it when it has
-room for one more, and yields outcomes as they come.  Whatever it is, a cell is `execute` with the same store of runs:
-claims, retries and going on hold for all of them.  On a cluster nothing is computed before every worker has been asked
-for the same code, the data sets and the store of runs.
+"""Cells on a Dask cluster, a task each: nothing is computed before every worker has been asked for the same code, the
+data sets and the store of runs.
 """
 
 import logging
@@ -11,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +21,6 @@ from bench.environment import code_digest, is_gpu
 from bench.errors import InputError
 from bench.files import locked, written_folder
 from bench.runs.execute import Outcome, RunOptions, code_of, execute, store_of
-from bench.runs.workers import Workers
 from bench.spec import RunSpec
 from bench.tracking.address import ANSWER_SECONDS
 from bench.tracking.claims import here
@@ -39,29 +34,7 @@ DASK: Final = "`pip install 'etc-bench[dask]'` brings dask.distributed"
 GPU: Final = "GPU"  # resources as workers declare them: cards,
 MEMORY: Final = "MEMORY"  # and bytes
 
-Engine = Callable[[Sequence[RunSpec], Iterator[RunSpec], Tracker, RunOptions], Iterator[Outcome]]
 Needs = Mapping[str, float]
-
-
-def engine_for(options: RunOptions, cells: int) -> Engine:
-    """What the options ask for."""
-    if options.scheduler is not None:
-        return cluster
-    return processes if min(options.jobs, cells) > 1 else serial
-
-
-def serial(
-    todo: Sequence[RunSpec], specs: Iterator[RunSpec], tracker: Tracker, options: RunOptions
-) -> Iterator[Outcome]:
-    """Outcomes in order; progress is told from inside."""
-    yield from (execute(spec, tracker, options) for spec in specs)
-
-
-def processes(
-    todo: Sequence[RunSpec], specs: Iterator[RunSpec], tracker: Tracker, options: RunOptions
-) -> Iterator[Outcome]:
-    """Outcomes of processes of their own, which share the cores and end with this one."""
-    yield from Workers(min(options.jobs, len(todo)), tracker, options).executed(specs)
 
 
 def cluster(
@@ -356,7 +329,7 @@ def no_cluster(address: str | None, why: str) -> InputError:
 @cache
 def _version() -> str:
     """Digest of the code that computes cells."""
-    return code_digest("bench.runs.engines")
+    return code_digest("bench.matrix.cluster")
 
 
 _LOOKED: Final[set[str]] = set()  # signs of those for whom this process was found fit
