@@ -1,18 +1,25 @@
 """Search spaces from the command line, and studies that prune, stop and go on."""
 
 import dataclasses
-import time
+import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from refusals import refused
 
 from bench.files import plain, read_json, write_json
 from bench.method import Range
-from bench.runs import tuning
 from bench.runs.plan import ParameterFile, read_parameters
-from bench.runs.tuning import Search, TuneOptions, grid_values, open_study, parse_space, spaces_for, tune
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.address import Address
+from bench.tracking.claims import Claims
+from bench.tuning import share
+from bench.tuning.search import Search
+from bench.tuning.share import TuneOptions
+from bench.tuning.spaces import grid_values, parse_space, spaces_for
+from bench.tuning.studies import open_study
+from bench.tuning.study import tune
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ class FakeTracker:
 
     def __init__(self, folder):
         self.folder = folder
-        self.trials = []
+        self.trials, self.closed = [], []
 
     @contextmanager
     def study(self, name, spec):
@@ -80,6 +87,9 @@ class FakeTracker:
     def artefacts(self):
         yield self.folder
 
+    def close_trial(self, number):
+        self.closed.append(number)
+
 
 class Scored:
     def __init__(self, value):
@@ -89,7 +99,20 @@ class Scored:
 @pytest.fixture
 def search():
     spec = RunSpec("atvitsc", "fake", "task", parameters={"packets": 4})
-    return Search(spec, {"temperature": Range(1, 781, step=20)})
+    return Search(spec, {"temperature": Range(20, 800, step=20)})  # 500 is the method's default
+
+
+def file_of(folder, name="study.db"):
+    return Address(f"sqlite:///{folder / name}", folder, "the storage of studies")
+
+
+def begun_elsewhere(search, folder):
+    """A running trial of another process, which has it claimed."""
+    claims = Claims(file_of(folder))
+    opened = open_study(search, file_of(folder), claims)
+    trial = opened.ask(search.distributions)
+    claims.take(f"{search.name} {trial.number}")
+    return claims, opened, trial
 
 
 @pytest.fixture
@@ -103,18 +126,17 @@ def study(tmp_path, monkeypatch):
             seen.append(dict(spec.parameters))
             return Scored(fit(spec.parameters, monitor))
 
-        monkeypatch.setattr(tuning, "fit_and_validate", fit_and_validate)
-        monkeypatch.setattr(tuning, "store_of", lambda spec: None)
+        monkeypatch.setattr(share, "fit_and_validate", fit_and_validate)
+        monkeypatch.setattr(share, "store_of", lambda spec: None)
         tracker = FakeTracker(tmp_path)
-        url = f"sqlite:///{tmp_path / storage}"
-        summary = tune(search, tracker, TuneOptions(url, tmp_path, trials, progress=seen.append))
+        summary = tune(search, tracker, TuneOptions(file_of(tmp_path, storage), tmp_path, trials, progress=seen.append))
         return summary, tracker, [one for one in seen if isinstance(one, dict)]
 
     return call
 
 
 def closeness(parameters, monitor):
-    return 1 - abs(parameters["temperature"] - 501) / 1000
+    return 1 - abs(parameters["temperature"] - 440) / 1000
 
 
 def test_a_study_goes_on_where_it_stopped_and_draws_anew(search, study):
@@ -136,23 +158,23 @@ def test_one_seed_draws_the_same_trials(search, study):
 
 def test_the_best_is_written_for_run(search, study):
     summary, _, _ = study(search, closeness, 4)
-    parameters = read_parameters(tuning.Path(summary["file"]), "atvitsc")
+    parameters = read_parameters(Path(summary["file"]), "atvitsc")
     assert parameters == {"packets": 4, **summary["best"]["parameters"]}
     assert summary["best"]["value"] == max(t["value"] for t in summary["trials"])
     with refused("wrong-file", "atvitsc", "forest"):
-        read_parameters(tuning.Path(summary["file"]), "forest")
+        read_parameters(Path(summary["file"]), "forest")
 
 
 def test_the_parameter_file_says_what_they_are_the_best_of(search, study):
     split = SplitSpec("capture", seed=2, fold=1, folds=3, filter="dns", sampling="window=4", max_per_class=9)
     spec = dataclasses.replace(search.spec, split=split, store="0f", task="t")
     summary, _, _ = study(Search(spec, search.spaces), closeness, 1)
-    kept = read_json(tuning.Path(summary["file"]), ParameterFile, "a parameter file")
+    kept = read_json(Path(summary["file"]), ParameterFile, "a parameter file")
     assert (kept.split, kept.store, kept.task, kept.dataset) == (split, "0f", "t", "fake")
-    assert read_parameters(tuning.Path(summary["file"]), "atvitsc") == kept.parameters
+    assert read_parameters(Path(summary["file"]), "atvitsc") == kept.parameters
     before = {key: value for key, value in plain(kept).items() if key not in ("split", "store", "task")}
-    write_json(tuning.Path(summary["file"]), before)  # as earlier versions wrote it
-    assert read_parameters(tuning.Path(summary["file"]), "atvitsc") == kept.parameters
+    write_json(Path(summary["file"]), before)  # as earlier versions wrote it
+    assert read_parameters(Path(summary["file"]), "atvitsc") == kept.parameters
 
 
 def test_bad_trials_are_pruned_and_say_so(search, study):
@@ -170,25 +192,29 @@ def test_bad_trials_are_pruned_and_say_so(search, study):
     assert summary["best"]["value"] == 0.9
 
 
-def test_a_killed_trial_is_closed_and_tried_again(search, study, tmp_path, monkeypatch):
-    monkeypatch.setattr(tuning, "HEARTBEAT_S", 1)
-    opened = open_study(search, f"sqlite:///{tmp_path / 'study.db'}")
-    killed = opened.ask()
-    drawn = killed.suggest_int("temperature", 1, 781, step=20)
-    opened._storage._backend.record_heartbeat(killed._trial_id)
-    time.sleep(5)
-    summary, _, seen = study(search, closeness, 1)
+def test_a_killed_trial_is_closed_and_tried_again(search, study, tmp_path):
+    claims, _, killed = begun_elsewhere(search, tmp_path)
+    claims.let_go(f"{search.name} 0")  # as if its process were gone
+    summary, tracker, seen = study(search, closeness, 1)
     assert [t["state"] for t in summary["trials"]] == ["fail", "complete"]
-    assert seen[0]["temperature"] == drawn
+    assert seen[0]["temperature"] == killed.params["temperature"]
+    assert tracker.closed == [0] and not claims.holders()
 
 
-def test_a_running_trial_of_another_process_is_left_alone(search, study, tmp_path):
-    opened = open_study(search, f"sqlite:///{tmp_path / 'study.db'}")
-    live = opened.ask()
-    opened._storage._backend.record_heartbeat(live._trial_id)
-    summary, _, _ = study(search, closeness, 1)
-    assert [t["state"] for t in summary["trials"]] == ["running", "complete"]
-    opened.tell(live, 0.5)
+def test_a_running_trial_of_another_process_counts_as_taken(search, study, tmp_path, monkeypatch):
+    monkeypatch.setattr(share, "LOOK_SECONDS", 0.01)
+    claims, opened, live = begun_elsewhere(search, tmp_path)
+
+    def fit(parameters, monitor):
+        order.append(parameters["temperature"])
+        if len(order) == 2:  # the other one ends while this process has nothing left to begin
+            threading.Timer(0.3, lambda: (opened.tell(live, 0.5), claims.let_go(f"{search.name} 0"))).start()
+        return 0.4
+
+    order = []
+    summary, _, _ = study(search, fit, 3)
+    assert [(t["state"], t["value"]) for t in summary["trials"]] == [("complete", v) for v in (0.5, 0.4, 0.4)]
+    assert live.params["temperature"] not in order
 
 
 def test_a_step_that_leads_to_a_value_that_cannot_be_is_refused_before_the_first_trial():
@@ -228,5 +254,7 @@ def test_unknown_sampler(search, study):
 
 
 def test_a_storage_that_cannot_be_opened(search):
-    with refused("storage-failed", "--storage"):
-        open_study(search, "nosuch://x")
+    for uri in ("nosuch://x", "no address"):
+        nowhere = Address(uri, what="the storage of studies")
+        with refused("storage-failed", "the storage of studies does not open"):
+            open_study(search, nowhere, Claims(nowhere))

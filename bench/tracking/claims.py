@@ -65,7 +65,7 @@ class Claims:
     """
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self.address = address
         self._engine: sa.Engine | None = None
         self._mine: dict[str, str] = {}  # owner by name
         self._lost: set[str] = set()
@@ -74,7 +74,7 @@ class Claims:
         self._beating: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process has claims of its own
-        return type(self), (self._address,)
+        return type(self), (self.address,)
 
     def take(self, name: str, *, force: bool = False) -> Holder | None:
         """Claim a name; who has it, where that is somebody alive.  ``force`` takes it from them, too."""
@@ -178,13 +178,13 @@ class Claims:
         """A transaction; IntegrityError passes, all else that goes wrong is that the database does not answer."""
         try:
             if self._engine is None:
-                self._engine = _with_table(self._address)
+                self._engine = _with_table(self.address)
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.IntegrityError:
             raise
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise self._address.failed(getattr(error, "orig", None) or error) from None
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     def _beat_on(self) -> None:
         """See that a thread of this process counts its claims up."""
