@@ -178,8 +178,11 @@ class Tracker:
         """One process at a time leaves a study; whether no other one that lives is at it."""
         with self.claims.alone(f"study {name}"):
             try:
-                others = [one for one in self.claims.holders() if one.startswith(f"{name}-")]
-                yield not self.claims.elsewhere(others)
+                others = [one for one in self.claims.holders() if one.startswith(f"{name}-") and one != key]
+                gone = [one for one in others if self.claims.take(one) is None]
+                for one in gone:
+                    self.claims.let_go(one)
+                yield gone == others
             finally:
                 self.claims.let_go(key)
 
