@@ -1,5 +1,6 @@
 """The store of runs, on one database for all tests."""
 
+import contextlib
 import dataclasses
 import shutil
 import subprocess
@@ -197,6 +198,20 @@ def test_a_study_is_taken_up_again_and_its_trials_are_nested(tracker):
     told = {t.data.params["packets"]: (t.info.status, t.data.tags["reason"]) for t in trials}
     assert told == {"4": ("FINISHED", ""), "9": ("FAILED", "ZeroDivisionError: oh")}
     assert all(r.run_id != study.run_id for r in tracker.search())
+
+
+def test_processes_share_a_study_s_run_and_the_last_closes_it(tracker, tmp_path):
+    spec = RunSpec("majority", "tracked", "service")
+    other = Tracker(tracker.results, tracker.address.uri)
+    with tracker.study("shared", spec) as study:
+        with pytest.raises(KeyboardInterrupt), other.study("shared", spec) as same, same.trial(0, {"packets": 4}):
+            raise KeyboardInterrupt
+        assert same.run_id == study.run_id
+        assert tracker._client.get_run(study.run_id).info.status == "RUNNING"
+        with contextlib.suppress(ZeroDivisionError), study.trial(1, {"packets": 9}):
+            study.close_trial(1)
+    assert tracker._client.get_run(study.run_id).info.status == "FINISHED"
+    assert not tracker.claims.holders()
 
 
 def test_the_environment_names_the_store(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,6 +193,7 @@ class StudyOptions:
     sampler: str
     no_prune: bool
     storage: str | None
+    jobs: int
     device: str
 
 
@@ -208,7 +210,8 @@ class StudyOptions:
          click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "grid"]), help="How."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
-                      help="Database URL of the study; a SQLite file in --results by default."),
+                      help="Database URL of the study; the PostgreSQL server of runs, else a file in --results."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Trials at once."),
          device_option)  # fmt: skip
 @settings_options
 @download_option
@@ -226,7 +229,7 @@ def tune(
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
     check_device(study.device)
     parameters = check_words([method], [dataset], split.task, split.spec(), settings)
-    from bench.runs.tuning import Search, TuneOptions, check_runs, grid_values, spaces_for, tune
+    from bench.tuning.spaces import grid_values, spaces_for
 
     spaces = spaces_for(method, study.param, parameters[method])
     if study.sampler == "grid":
@@ -234,23 +237,25 @@ def tune(
     specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
+    from bench.cli.text import study_text
     from bench.tracking.tracker import Tracker
+    from bench.tuning.search import Search
+    from bench.tuning.share import TuneOptions
+    from bench.tuning.studies import storage_of
+    from bench.tuning.study import check_runs, tune
 
     spec = specs[study.fold or 0].on(study.device)
     check_runs(spec)
     search = Search(spec, spaces, study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
-    url = study.storage or f"sqlite:///{(results / 'optuna.db').absolute()}"
-    options = TuneOptions(url, results, study.trials, study.device, lambda line: click.echo(line, err=True))
-    summary = tune(search, Tracker(results), options)
-    best = summary["best"]
-    text = f"study {summary['study']}: {len(summary['trials'])} trials"
-    if best:
+    tracker = Tracker(results)
+    storage = storage_of(tracker, study.storage)
+    say = partial(click.echo, err=True)
+    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, say, study.jobs))
+    if summary["best"]:
         more = ["--params", summary["file"], *([] if results == RESULTS else ["--results", str(results)])]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
-        text += f"\nbest validation macro-F1 {best['value']:.4f} (trial {best['trial']})\n{outline(best['parameters'])}"
-        text += f"\n{summary['command']}"
-    emit(as_json, summary, text)
+    emit(as_json, summary, study_text(summary))
 
 
 @cli.command()

@@ -59,6 +59,28 @@ def parameter_table(parameters: Sequence[dict[str, Any]]) -> str:
     return "\n" + columns(rows) if parameters else ""
 
 
+def study_text(study: Mapping[str, Any]) -> str:
+    """A study's default and best parameters, and the command that runs these."""
+    score, default, best = study["objective"].replace("_f1", "-F1"), study["default"], study["best"]
+    lines = [f"study {study['study']}: {len(study['trials'])} trials"]
+    if study["known"] == study["points"]:
+        lines.append(f"all {study['points']} points of the space are known")
+    against = "" if study["difference"] is None else f", {study['difference']:+.4f} against the default"
+    if default:
+        where = "outside of the space" if default["trial"] is None else f"trial {default['trial']}"
+        lines.append(f"default {score} {default['value']:.4f} ({where})")
+    else:
+        lines.append("the default parameters have no score in this study; a further trial gives them one")
+    if study["equal"] is not None:
+        lines.append(f"all trials have {score} {study['equal']:.4f}{against}: none is the best")
+    if best:
+        lines.append(
+            f"best {score} {best['value']:.4f} (trial {best['trial']}){against}\n{outline(best['parameters'])}"
+        )
+        lines.append(study["command"])
+    return "\n".join(lines)
+
+
 def brief(manifest: "Manifest") -> dict[str, Any]:
     """A store's manifest for people: counts, and whatever is not as the card expects."""
     shown: dict[str, Any] = {"captures": len(manifest.captures)}

@@ -139,7 +139,7 @@ def reproduce(
     )
     shown = table_or_figure(results)
     if experiment.kind == "sweep" and (studies := keep_studies(arm_results, tracker)):
-        note = f"as Optuna grid studies of validation macro-F1 in optuna.db: {', '.join(studies)}"
+        note = f"as Optuna grid studies of validation macro-F1: {', '.join(studies)}"
         return dataclasses.replace(shown, table=shown.table.noted(note))
     return dataclasses.replace(shown, table=shown.table.noted(request.unrun))
 
@@ -154,13 +154,14 @@ def _result(planned: PlannedArm, outcomes: Mapping[str, Outcome], tracker: Track
 
 def keep_studies(arm_results: Sequence[ArmResult], tracker: Tracker) -> list[str]:
     """The sweep as Optuna grid studies of validation macro-F1, one a mode, seed and fold; their names."""
-    from bench.runs.tuning import Search, keep_runs
+    from bench.tuning.search import Search
+    from bench.tuning.studies import keep_runs, storage_of
 
     runs: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Record]]] = {}
     for one in arm_results:
         for record in one.records:
             runs.setdefault((one.mode, *record.spec.place), []).append((one.arm.values, record))
-    storage, studies = f"sqlite:///{tracker.results / 'optuna.db'}", []
+    storage, studies = storage_of(tracker), []
     for trials in runs.values():
         drawn, record = trials[0]
         fixed = {name: value for name, value in record.spec.parameters.items() if name not in drawn}

@@ -33,6 +33,7 @@ class Address:
 
     uri: str = ""  # may hold a password: for libraries alone
     results: Path = Path("results")
+    what: str = "the store of runs"  # as errors call it
 
     def __repr__(self) -> str:
         return f"Address({self.shown})"
@@ -110,7 +111,7 @@ class Address:
         for driver, extra in DRIVERS.items():
             if isinstance(error, ImportError) and driver in str(error):
                 remedy = f"`pip install 'etc-bench[{extra}]'` brings its driver {driver}"
-        return InputError("storage-failed", f"{self.shown}: the store of runs does not open ({text:.200}); {remedy}")
+        return InputError("storage-failed", f"{self.shown}: {self.what} does not open ({text:.200}); {remedy}")
 
     def without_secret(self, text: str) -> str:
         """A library's words without the address's password."""

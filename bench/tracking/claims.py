@@ -65,7 +65,7 @@ class Claims:
     """
 
     def __init__(self, address: Address) -> None:
-        self._address = address
+        self.address = address
         self._engine: sa.Engine | None = None
         self._mine: dict[str, str] = {}  # owner by name
         self._lost: set[str] = set()
@@ -74,7 +74,7 @@ class Claims:
         self._beating: threading.Thread | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process has claims of its own
-        return type(self), (self._address,)
+        return type(self), (self.address,)
 
     def take(self, name: str, *, force: bool = False) -> Holder | None:
         """Claim a name; who has it, where that is somebody alive.  ``force`` takes it from them, too."""
@@ -137,7 +137,7 @@ class Claims:
 
     def sees(self, name: str) -> bool:
         """Whether there is such a claim; makes no file of a database that is not there."""
-        return (not self._address.is_sqlite or self._address.file.is_file()) and bool(self.holders([name]))
+        return (not self.address.is_sqlite or self.address.file.is_file()) and bool(self.holders([name]))
 
     def elsewhere(self, names: Sequence[str]) -> dict[str, Holder]:
         """Of these names those that another living process has."""
@@ -154,12 +154,12 @@ class Claims:
         """Whether there is a table of claims."""
         if self._engine is not None:
             return True
-        if self._address.is_sqlite and not self._address.file.is_file():
+        if self.address.is_sqlite and not self.address.file.is_file():
             return False
         try:
-            return sa.inspect(engine_of(self._address)).has_table(_table.name)
+            return sa.inspect(engine_of(self.address)).has_table(_table.name)
         except sa.exc.SQLAlchemyError as error:
-            raise self._address.failed(getattr(error, "orig", None) or error) from None
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     @contextmanager
     def alone(self, name: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
@@ -197,13 +197,13 @@ class Claims:
         """A transaction; IntegrityError passes, all else that goes wrong is that the database does not answer."""
         try:
             if self._engine is None:
-                self._engine = _with_table(self._address)
+                self._engine = _with_table(self.address)
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.IntegrityError:
             raise
         except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise self._address.failed(getattr(error, "orig", None) or error) from None
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     def _beat_on(self) -> None:
         """See that a thread of this process counts its claims up."""

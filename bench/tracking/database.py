@@ -47,13 +47,16 @@ class Row:
 def engine_of(address: Address) -> sa.Engine:
     """A way into the database.  Raises :class:`InputError` where a server does not answer or a driver is missing."""
     address.check()
-    patience = {"sqlite": {"timeout": BUSY_SECONDS}, "postgresql": {"connect_timeout": round(ANSWER_SECONDS)}}
     try:
-        return sa.create_engine(
-            address.url, connect_args=patience.get(address.scheme, {}), pool_pre_ping=not address.is_sqlite
-        )
+        return sa.create_engine(address.url, **connection_options(address))
     except (ImportError, sa.exc.SQLAlchemyError) as error:
         raise address.failed(error) from None
+
+
+def connection_options(address: Address) -> dict[str, Any]:
+    """How long a database is waited for, and that a connection is tried before it is used, as SQLAlchemy takes it."""
+    patience = {"sqlite": {"timeout": BUSY_SECONDS}, "postgresql": {"connect_timeout": round(ANSWER_SECONDS)}}
+    return {"connect_args": patience.get(address.scheme, {}), "pool_pre_ping": not address.is_sqlite}
 
 
 def rows_of(

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import platform
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,20 +182,38 @@ class Tracker:
 
     @contextmanager
     def study(self, name: str, spec: RunSpec) -> Iterator[Study]:
-        """A hyper-parameter study of ``spec`` by its name, taken up again where it exists."""
+        """A hyper-parameter study of ``spec`` by its name, taken up again where it exists.
+
+        Several processes may be at it; the last one closes it.
+        """
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed")}
         tags = {STUDY: name, **plain, "row": f"study {name}"}
         content = Content(experiment_of(spec), name, now(), self.address.shown, tags)
-        with self._answering():
+        key = f"{name}-{secrets.token_hex(4)}"  # of this process's part
+        with self.claims.alone(f"study {name}"), self._answering():
             experiment = self._experiment(content.experiment)
             known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
             if known:
                 content.run_id = known[0].info.run_id
                 self._client.update_run(content.run_id, status="RUNNING")
-            study = Study(self._target, content, name)
+            study = Study(self._target, content, key, lambda: self._leaving(name, key))
+            self.claims.take(key)
         with closing(study):
             yield study
+
+    @contextmanager
+    def _leaving(self, name: str, key: str) -> Iterator[bool]:
+        """One process at a time leaves a study; whether no other one that lives is at it."""
+        with self.claims.alone(f"study {name}"):
+            try:
+                others = [one for one in self.claims.holders() if one.startswith(f"{name}-") and one != key]
+                gone = [one for one in others if self.claims.take(one) is None]
+                for one in gone:
+                    self.claims.let_go(one)
+                yield gone == others
+            finally:
+                self.claims.let_go(key)
 
     def sync(self) -> list[str]:
         """Log the runs that wait in the results folder because the store was away when they ended; their names."""

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -187,10 +187,37 @@ class Run:
 
 
 class Study(Run):
-    """A hyper-parameter study: a run whose trials are runs nested under it."""
+    """A hyper-parameter study: a run whose trials are runs nested under it.
+
+    Several processes may write it: ``leaving`` lets one of them out at a time, and says whether nobody else is left.
+    """
+
+    def __init__(
+        self, target: Target, content: Content, key: str, leaving: Callable[[], AbstractContextManager[bool]]
+    ) -> None:
+        super().__init__(target, content, key)
+        self._leaving = leaving
+
+    def end(self, status: str, reason: str = "") -> None:
+        """As of any run, where nobody else is at it; else they end it."""
+        with self._leaving() as is_last:
+            if is_last:
+                super().end(status, reason)
+            else:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close_trial(self, number: int | str) -> None:
+        """Close the nested run of a trial whose process is gone."""
+        asked = f"tags.`mlflow.parentRunId` = '{self.run_id}' AND tags.trial = '{number}'"
+        with contextlib.suppress(Exception):  # the store is away
+            place = self._target.experiment(self.content.experiment)
+            for run in self._target.client.search_runs([place], f"{asked} AND attributes.status = 'RUNNING'"):
+                self._target.client.set_terminated(run.info.run_id, ENDS["killed"])
 
     @contextmanager
-    def trial(self, number: int, parameters: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    def trial(
+        self, number: int | str, parameters: Mapping[str, Any]
+    ) -> Iterator[Callable[[Mapping[str, float]], None]]:
         """A nested run; yields what records its metrics.  An exception ends it as failed and goes on its way."""
         shared = {key: value for key, value in self.content.tags.items() if not key.startswith("bench.")}
         tags = {"mlflow.parentRunId": self.run_id, "trial": str(number), **shared}

@@ -1,0 +1,3 @@
+from .search import Search as Search
+from .share import TuneOptions as TuneOptions
+from .study import tune as tune

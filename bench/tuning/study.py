@@ -1,0 +1,164 @@
+"""One study from its first trial to the file of its best parameters.
+
+The test part is neither represented nor scored.  Every trial is a nested run under the study's own run.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+from bench.environment import live_with, threads
+from bench.errors import InputError
+from bench.method import reason_to_skip
+from bench.runs import registry
+from bench.runs.execute import store_of
+from bench.runs.plan import ParameterFile
+from bench.spec import RunSpec
+from bench.tuning.search import Search
+from bench.tuning.share import Share, TuneOptions, silent
+from bench.tuning.spaces import grid_values
+from bench.tuning.studies import answering
+from bench.tuning.summary import summarise, write_plots
+
+if TYPE_CHECKING:
+    from bench.tracking.tracker import Tracker
+
+SAMPLERS: Final = ("tpe", "grid")
+STOP_SECONDS: Final = 10.0  # for a process to close its trial
+THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, Any]:
+    """Bring the study to its finished trials and describe it.
+
+    Returns the study's name, the default parameters' value and the best one with its parameters, all trials and the
+    parameter file's path.  Raises :class:`InputError` as :func:`open_study` does, and where no trial can be made.
+    """
+    if search.sampler not in SAMPLERS:
+        raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
+    if search.sampler == "grid":
+        grid_values(search.spaces)
+    with answering(options.storage):
+        shares = _shares(search, options)
+        with tracker.study(search.name, search.spec) as run:
+            if options.jobs > 1:
+                _side_by_side(search, tracker, options)
+            _work(shares, run)
+            summary = summarise(search, *(share.study for share in shares))
+            if best := summary["best"]:
+                path = options.results / "params" / f"{search.name}.json"
+                parameter_file(search, best).save(path)
+                summary["file"] = str(path)
+            with run.artefacts() as folder:
+                write_plots(shares[0].study, folder)
+                (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def _shares(search: Search, options: TuneOptions) -> list[Share]:
+    """Of the study, and of that of the default parameters where the space does not hold them."""
+    shares = [Share(search, options)]
+    if search.default is None:
+        shares.append(Share(search.of_default, dataclasses.replace(options, trials=1)))
+    return shares
+
+
+def _work(shares: Sequence[Share], run: Any) -> None:
+    """Do what is to be done, the default first; what others are at is waited for in the end."""
+    for share in reversed(shares):
+        share.work(run, wait=False)
+    for share in shares:
+        share.work(run)
+
+
+def _side_by_side(search: Search, tracker: "Tracker", options: TuneOptions) -> None:
+    """Let processes work on the study and tell what they tell; they end when there is nothing left, or with this one.
+
+    What they must know goes by a pipe, since it may hold a password.
+    """
+    job = pickle.dumps((os.getpid(), search, tracker, dataclasses.replace(options, jobs=1, progress=silent)))
+    surroundings = os.environ | dict.fromkeys(THREADS, str(max(1, threads() // options.jobs)))
+    words = [sys.executable, "-c", f"from {__name__} import help_out; help_out()"]
+    reading, writing = os.pipe()
+    helpers: list[subprocess.Popen[bytes]] = []
+    try:
+        for _ in range(options.jobs):  # in sessions of their own: an interrupt is for this process alone
+            helper = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=writing, env=surroundings, start_new_session=True
+            )
+            helpers.append(helper)
+            with suppress(BrokenPipeError), cast(IO[bytes], helper.stdin) as pipe:
+                pipe.write(job)
+        os.close(writing)
+        with os.fdopen(reading, encoding="utf-8") as lines:
+            for line in lines:
+                options.progress(line.rstrip("\n"))
+        for helper in helpers:
+            if status := helper.wait():
+                how = f"signal {-status}" if status < 0 else f"status {status}"
+                options.progress(f"a process ended with {how}: its trial is tried once more")
+    finally:
+        _stop(helpers)
+
+
+def _stop(helpers: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """End processes, each after it closed its trial."""
+    until = time.monotonic() + STOP_SECONDS
+    try:
+        for helper in helpers:
+            helper.terminate()
+        for helper in helpers:
+            with suppress(subprocess.TimeoutExpired):
+                helper.wait(max(0.0, until - time.monotonic()))
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.wait()
+
+
+def help_out() -> None:
+    """What a process of `_side_by_side` does: work on the study that it is told of, and end when it is told so."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parent, search, tracker, options = pickle.load(sys.stdin.buffer)
+    live_with(parent)
+    options = dataclasses.replace(options, progress=partial(print, flush=True))
+    try:
+        with answering(options.storage):
+            shares = _shares(search, options)
+            with tracker.study(search.name, search.spec) as run:
+                _work(shares, run)
+    except InputError as error:
+        options.progress(f"a process ends: {error}")
+    except KeyboardInterrupt:
+        pass
+
+
+def check_runs(spec: RunSpec) -> None:
+    """Raises :class:`InputError` for a method that cannot run on the data set: every trial would fail."""
+    kind = registry.load(spec.method)
+    if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store_of(spec)):
+        raise InputError("method-cannot-run", f"{spec.method} on {spec.dataset}: {reason}; take another method")
+
+
+def parameter_file(search: Search, best: Mapping[str, Any]) -> ParameterFile:
+    """The best parameters of a study, and all that they are the best of."""
+    spec = search.spec
+    return ParameterFile(
+        method=spec.method,
+        parameters={**spec.parameters, **best["parameters"]},
+        study=search.name,
+        dataset=spec.dataset,
+        task=spec.task,
+        store=spec.store,
+        split=spec.split,
+        validation_macro_f1=best["value"],
+    )
