@@ -163,7 +163,12 @@ def tune(
     as_json: bool,
 ) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
+    from bench.tracking.address import Address
+    from bench.tuning.spaces import check_words, spaces_for
+
     check_device(study.device)
+    check_words(study.sampler, study.param)
+    Address(study.storage or "", results, "the storage of studies").check()
     specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
@@ -172,7 +177,6 @@ def tune(
     from bench.tracking.tracker import Tracker
     from bench.tuning.search import Search
     from bench.tuning.share import TuneOptions
-    from bench.tuning.spaces import spaces_for
     from bench.tuning.studies import storage_of
     from bench.tuning.study import check_runs, tune
 
