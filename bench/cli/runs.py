@@ -227,13 +227,15 @@ def tune(
     as_json: bool,
 ) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
-    check_device(study.device)
-    parameters = check_words([method], [dataset], split.task, split.spec(), settings)
+    from bench.tracking.address import Address
     from bench.tuning.spaces import grid_values, spaces_for
 
+    check_device(study.device)
+    parameters = check_words([method], [dataset], split.task, split.spec(), settings)
     spaces = spaces_for(method, study.param, parameters[method])
     if study.sampler == "grid":
         grid_values(spaces)
+    Address(study.storage or "", results, "the storage of studies").check()
     specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")

@@ -62,7 +62,9 @@ def parameter_table(parameters: Sequence[dict[str, Any]]) -> str:
 def study_text(study: Mapping[str, Any]) -> str:
     """A study's default and best parameters, and the command that runs these."""
     score, default, best = study["objective"].replace("_f1", "-F1"), study["default"], study["best"]
-    lines = [f"study {study['study']}: {len(study['trials'])} trials"]
+    repeated = sum(trial["same_as"] is not None for trial in study["trials"])
+    more = f", {repeated} of them of points that were known" if repeated else ""
+    lines = [f"study {study['study']}: {len(study['trials'])} trials{more}"]
     if study["known"] == study["points"]:
         lines.append(f"all {study['points']} points of the space are known")
     against = "" if study["difference"] is None else f", {study['difference']:+.4f} against the default"
@@ -71,6 +73,8 @@ def study_text(study: Mapping[str, Any]) -> str:
         lines.append(f"default {score} {default['value']:.4f} ({where})")
     else:
         lines.append("the default parameters have no score in this study; a further trial gives them one")
+    if best and default and best["trial"] == default["trial"]:
+        against = ", the default itself"
     if study["equal"] is not None:
         lines.append(f"all trials have {score} {study['equal']:.4f}{against}: none is the best")
     if best:

@@ -157,7 +157,6 @@ class Points(optuna.samplers.BaseSampler):  # type: ignore[misc]
             multivariate=True,
             group=False,
             constant_liar=True,
-            warn_independent_sampling=False,
             seed=seed,
         )
         single = {name: one for name, one in self._search.spaces.items() if name not in search_space}

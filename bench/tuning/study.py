@@ -25,14 +25,13 @@ from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec
 from bench.tuning.search import Search
 from bench.tuning.share import Share, TuneOptions, silent
-from bench.tuning.spaces import grid_values
+from bench.tuning.spaces import check_words, grid_values
 from bench.tuning.studies import answering
 from bench.tuning.summary import summarise, write_plots
 
 if TYPE_CHECKING:
     from bench.tracking.tracker import Tracker
 
-SAMPLERS: Final = ("tpe", "grid")
 STOP_SECONDS: Final = 10.0  # for a process to close its trial
 THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -43,8 +42,7 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     Returns the study's name, the default parameters' value and the best one with its parameters, all trials and the
     parameter file's path.  Raises :class:`InputError` as :func:`open_study` does, and where no trial can be made.
     """
-    if search.sampler not in SAMPLERS:
-        raise InputError("unknown-sampler", f"--sampler {search.sampler!r}: choose {' or '.join(SAMPLERS)}")
+    check_words(search.sampler, {})
     if search.sampler == "grid":
         grid_values(search.spaces)
     with answering(options.storage):
