@@ -2,6 +2,7 @@ from .analysis.tables import results_table as results_table
 from .data.prepare import open_dataset as open_dataset
 from .data.store import Store as Store
 from .errors import InputError as InputError
+from .matrix.cells import run as run
 from .method import Method as Method
 from .method import Monitor as Monitor
 from .readers import View as View
@@ -9,7 +10,6 @@ from .render.table import render as render
 from .runs.attempt import represent_parts as represent_parts
 from .runs.execute import Outcome as Outcome
 from .runs.execute import RunOptions as RunOptions
-from .runs.matrix import run as run
 from .scores.metrics import Scores as Scores
 from .scores.metrics import evaluate as evaluate
 from .spec import Settings as Settings

@@ -8,8 +8,11 @@ import hashlib
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]  # of the packages, in a checkout and where they are installed
 PACKAGES_OF_OURS: Final = ("bench", "methods")
+LOOK_SECONDS: Final = 1.0  # between two looks at whether a parent lives
+GRACE_SECONDS: Final = 10.0  # for a process that is told to end
 FLOAT32: Final = "float32"
 CPU: Final = "cpu"
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # glibc's names of its settings, M_... in malloc.h
@@ -95,6 +100,20 @@ def freed_memory_kept() -> Iterator[None]:
         libc.mallopt(MMAP_THRESHOLD, 32 << 20)  # what glibc itself comes to, which adapts no more once it was told
         libc.mallopt(TRIM_THRESHOLD, 64 << 20)
         libc.malloc_trim(0)
+
+
+def live_with(parent: int) -> None:
+    """End this process soon after its parent, however that ends; a worker whose parent was killed works for nobody."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not any(thread.name == "parent" for thread in threading.enumerate()):
+        threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _version(package: str) -> str | None:

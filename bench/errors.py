@@ -1,13 +1,19 @@
-"""The one error that users read, with the code that programs and tests hold it by, and how its words name many."""
+"""The one error that users read, with its code for programs and tests, how its words name many, and SIGTERM."""
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Sequence
-from typing import Final, Self
+from types import FrameType
+from typing import Final, NoReturn, Self
 
 #: code -> what it says; docs/errors.md has them with their remedies
 CODES: Final[dict[str, str]] = {
     "ambiguous-split": "several splits could be meant",
     "ambiguous-task": "several tasks could be meant",
     "bad-archive": "a downloaded archive cannot be unpacked",
+    "bad-bundle": "a bundle of runs that is damaged, or none, or whose runs are not what they say",
     "bad-card": "a data set's card is not what a card should be",
     "bad-class-size": "a least or most number of samples a class that cannot be",
     "bad-device": "a device that torch does not have",
@@ -44,6 +50,7 @@ CODES: Final[dict[str, str]] = {
     "no-artefact-store": "a database whose runs' files lie on another machine",
     "no-attention": "a model without attention between packets",
     "no-capture": "none of the captures can be used",
+    "no-cluster": "a Dask cluster that does not answer, or a worker that lacks something",
     "no-downloads": "a card without downloads",
     "no-packets": "captures without a TCP or UDP packet that counts",
     "no-runs": "no finished runs of what was asked for",
@@ -95,6 +102,32 @@ CODES: Final[dict[str, str]] = {
     "wrong-model": "a model of another method, or one that may not be loaded",
     "wrong-split-file": "a split file that does not fit, or is none",
 }
+
+
+class Terminated(BaseException):
+    """SIGTERM, which a scheduler sends some seconds before it kills: as an interrupt it ends what is going on."""
+
+    @classmethod
+    def listen(cls) -> None:
+        """From now on SIGTERM is raised, and no interrupt is lost that came where nothing can be raised."""
+        signal.signal(signal.SIGTERM, cls._raised)
+        sys.unraisablehook = cls._once_more
+
+    @classmethod
+    def _raised(cls, number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not disturb what the first one made end
+        raise cls
+
+    @classmethod
+    def _once_more(cls, lost: "sys.UnraisableHookArgs") -> None:
+        """Python drops, with a trace, what is raised while it clears an object away."""
+        number = {cls: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(lost.exc_type)
+        if number is None:
+            sys.__unraisablehook__(lost)
+            return
+        if number == signal.SIGTERM:
+            signal.signal(number, cls._raised)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
 
 class InputError(Exception):

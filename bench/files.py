@@ -6,6 +6,7 @@ Every file of the harness is written and read here, so that a killed process lea
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -18,9 +19,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin
 
-from bench.errors import InputError
+from bench.errors import InputError, some
 
 Record = TypeVar("Record")
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # no fault of what is read meanwhile
 LISTED_PROBLEMS: Final = 3  # problems of one file that a message tells; the others are counted
 
 
@@ -30,11 +32,22 @@ def written(path: Path) -> Iterator[Path]:
 
     Raises :class:`InputError` where the file system refuses.
     """
+    with writing(path), aside_of(path) as aside:
+        yield aside
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
+    """What the file system refuses in the block is bad input that names ``path``; ``only`` for these errno, if any.
+
+    Raises :class:`InputError` in place of OSError.
+    """
     try:
-        with aside_of(path) as aside:
-            yield aside
+        yield
     except OSError as error:
-        reason = error.strerror or error
+        if only and error.errno not in only:
+            raise
+        reason = os.strerror(error.errno) if error.errno else error
         raise InputError(
             "unwritable-file", f"{path}: cannot be written ({reason}); make room or name another place"
         ) from error
@@ -57,14 +70,15 @@ def written_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path``, which takes its place, and that of what was there, when the block ends well.
 
     Between two renames there is nothing at ``path``, never half of something; who ends there leaves what was there
-    beside, and the next call puts it back.
+    beside, and the next call puts it back.  Raises :class:`InputError` where there is no room.
     """
-    aside = begun_folder(path)
-    try:
-        yield aside
-        put_in_place(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with writing(path, only=NO_ROOM):
+        aside = begun_folder(path)
+        try:
+            yield aside
+            put_in_place(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def begun_folder(path: Path) -> Path:
@@ -109,12 +123,25 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: b
 
 
 def _aside(path: Path) -> Path:
-    """A hidden path beside ``path`` of this process alone; what killed processes of this machine left is removed."""
-    name, host = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (path.name, platform.node()))
-    for left in path.parent.glob(f".{name}-{host}-*"):
-        if not _is_alive(int(left.name.split("-")[2])):
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    """A hidden path beside ``path`` of this process alone; all that killed processes of this machine left goes."""
+    name, host = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (path.name, _machine()))
+    for left in left_behind(path.parent):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def _machine() -> str:
+    """Where a process number means one process: a machine, or a container of it."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()}/{Path('/proc/self/ns/pid').readlink()}"
+    return platform.node()
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Hidden files and folders there that killed processes of this machine began and did not put in place."""
+    host = hashlib.sha256(_machine().encode()).hexdigest()[:12]
+    found = folder.glob(f".{'[0-9a-f]' * 12}-{host}-*")
+    return sorted(path for path in found if not _is_alive(int(path.name.split("-")[2])))
 
 
 def _is_alive(process: int) -> bool:
@@ -129,12 +156,55 @@ def _is_alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the name of a file or folder against other processes; the lock ends with the process, however that ends."""
+    """Hold the name of a file or folder against other processes; the lock ends with the process, however that ends.
+
+    Where nothing can be written nobody writes, and no lock is needed to read.
+    """
     from filelock import FileLock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:
+        if not path.parent.is_dir() or os.access(path.parent, os.W_OK):
+            raise
+    try:
         yield
+    finally:
+        lock.release()
+
+
+_MAPPED: dict[Path, int] = {}  # size, bytes, when it was mapped
+_HANDLERS: list[Any] = []  # that C knows by their addresses alone
+
+
+def mapped(path: Path) -> Path:
+    """Note a file that is about to be mapped into memory; returns it.
+
+    Who reads a map behind the end of a file that was shortened since gets SIGBUS, and nothing can go on from there.
+    From now on this process says so in a line and exits with status 2; what it began is taken up as that of any killed
+    one.  Raises OSError where the file is gone.
+    """
+    _MAPPED[path.absolute()] = path.stat().st_size
+    if not _HANDLERS:  # Python's own are called between two of its steps, of which there is none any more
+        import ctypes
+        import signal
+
+        _HANDLERS.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(_shortened))
+        ctypes.CDLL(None).signal(int(signal.SIGBUS), _HANDLERS[0])
+    return path
+
+
+def _shortened(number: int) -> None:
+    """End this process with the line that says which mapped file is not as long as it was."""
+    with contextlib.suppress(Exception):
+        lost = [str(path) for path, size in _MAPPED.items() if path.is_file() and path.stat().st_size < size]
+        what = f"{some(lost, 1)}: was shortened" if lost else "a file cannot be read any more, perhaps a disk failed,"
+        remedy = "put it back, or prepare it again, and start the command again"
+        sys.stderr.write(f"bench: {what} while it was read; {remedy} [capture-changed]\n")
+        sys.stderr.flush()
+    os._exit(2)
 
 
 def plain(value: Any) -> Any:

@@ -5,9 +5,11 @@ no label.  Every row of every array depends on its own sample alone.  Importing 
 numba is imported with the first array.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bench.errors import InputError
+from bench.files import writing
 from bench.schema import Samples, SessionStore, by_capture
 
 if TYPE_CHECKING:
@@ -407,4 +410,7 @@ def _zeros(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
     if int(np.prod(shape)) * np.dtype(dtype).itemsize <= SPILL_BYTES:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(prefix="bench-") as file:  # has no name any more; the map keeps it alive
+        if hasattr(os, "posix_fallocate"):  # where there is no room is told now, not by SIGBUS
+            with writing(Path(tempfile.gettempdir())):
+                os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.memmap(file, dtype, "w+", shape=shape)

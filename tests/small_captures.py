@@ -31,3 +31,13 @@ def talk(port, payload, start=1000.0):
     """Two packets there and back."""
     client = (CLIENT[0], port)
     return [packet(start, client, SERVER, payload), packet(start + 0.5, SERVER, client, payload[::-1])]
+
+
+def write_captures(folder, talks=1):
+    """Two classes of three captures, so many talks of two packets each."""
+    for number, name in enumerate(f"{kind}/{n}.pcap" for kind in "ab" for n in range(3)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ports = range(1000 * (number + 1), 1000 * (number + 1) + talks)
+        path.write_bytes(pcap([two for port in ports for two in talk(port, name.encode() * 20)]))
+    return folder

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -196,8 +197,8 @@ def test_data_folders_hold_no_code():
     assert [p for d in ("datasets", "results") for p in (ROOT / d).rglob("*.py")] == []
 
 
-@pytest.mark.parametrize("command", [["--help"], ["methods"], ["datasets"], ["run", "--help"]])
-def test_listing_commands_import_nothing_heavy(command):
+def called(command, folder):
+    """Exit status of a command, called in a folder with stores of its own there, and the packages that it imported."""
     code = (
         "import sys, json, contextlib, io\n"
         f"sys.argv = ['bench', *{command!r}]\n"
@@ -207,10 +208,46 @@ def test_listing_commands_import_nothing_heavy(command):
         "    except SystemExit as end: status = end.code\n"
         "print(json.dumps([status, sorted({m.split('.')[0] for m in sys.modules})]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    where = os.environ | {"BENCH_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=where, cwd=folder
+    )
     status, modules = json.loads(done.stdout)
-    assert status == 0
-    assert HEAVY & set(modules) == set()
+    return status, set(modules)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["methods"], ["datasets"], ["run", "--help"]])
+def test_listing_commands_import_nothing_heavy(command, tmp_path):
+    status, modules = called(command, tmp_path)
+    assert (status, HEAVY & modules) == (0, set())
+
+
+ON_DEMO = "--method forest --dataset demo"
+WRONG = [
+    "nonsense",
+    "run --method forrest --dataset demo",
+    "run --method forest --dataset nowhere",
+    *(f"run {ON_DEMO} --{words}" for words in (
+        "task x", "split x", "split file:none", "sampling x", "filter x", "device gpu9", "preset x", "set trees=x",
+        "set treees=1", "params none.json", "budget 8", "results file")),
+    *(f"tune {ON_DEMO} --{words}" for words in ("task x", "sampler x", "set trees=x")),
+    "audit nowhere", "audit demo --task x", "audit demo --method x", "audit demo --split x", "audit demo --filter x",
+    "split demo --task x", "split demo --folds 3 --fold 7",
+    "prepare nowhere", "prepare demo --source nowhere", "inspect nowhere",
+    "classify nowhere --run a", "classify file --run a", "compare a", "compare a b", "table --columns x",
+    "reproduce nothing", "reproduce table-VI --mode x", "reproduce table-VI --methods x",
+    "reproduce table-VI --preset x", "reproduce table-VI --split x", "reproduce table-VI --dataset demo --task x",
+    "published --dataset nowhere", "check nothing", "report --results file",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_wrong_words_cost_nothing(command, tmp_path):
+    """Neither an import that takes seconds, nor a data set that is prepared, nor a file that is written."""
+    (tmp_path / "file").write_text("")
+    status, modules = called(command.split(), tmp_path)
+    assert (status, HEAVY & modules) == (2, set())
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_no_method_or_data_set_is_named_in_the_harness():

@@ -76,7 +76,7 @@ NO_RESULTS = [
     "cli/base",
     "tracking/tracker",
     "tracking/writing",
-    "runs/matrix",
+    "matrix/cells",
     "runs/execute",
     "analysis/tables",
     "render/table",

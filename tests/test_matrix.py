@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_store import write_store
 
+from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions, execute
-from bench.runs.matrix import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
@@ -34,7 +34,7 @@ WORK = """
 import sys
 from bench.data.store import Store
 from bench.runs.execute import RunOptions
-from bench.runs.matrix import run_matrix
+from bench.matrix.cells import run_matrix
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
@@ -132,7 +132,7 @@ def is_ours(process: int) -> bool:
 
 
 def test_what_runs_elsewhere_is_waited_for_and_taken_over_where_it_ends_without(place, tmp_path, specs, monkeypatch):
-    monkeypatch.setattr("bench.runs.matrix.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("bench.matrix.cells.LOOK_SECONDS", 0.01)
     one, two = specs(range(2))
     tracker, other = Tracker(tmp_path), Tracker(tmp_path)
     for spec in (one, two):

@@ -17,6 +17,7 @@ from reported import CLASSES, EVIL, results_folder
 from split_tables import split_of
 
 from bench.cli import base, cli
+from bench.files import file_sha256
 from bench.render.html import Html, el
 from bench.render.svg import confusion, dots, lines
 from bench.report.page import write
@@ -167,6 +168,31 @@ def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monk
     assert f"run {run.run_id[:8]}: artifacts" in text and str(tmp_path) not in text
 
 
+def test_what_scores_rest_on_is_checked_and_a_large_model_is_not(tracker, tmp_path, monkeypatch):
+    run = next(record for record in tracker.search(method="majority"))
+    names = ("result.json", "predictions.npz", "model/weights")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    files = {name: file_sha256(tmp_path / name) for name in names}
+    found = dataclasses.replace(run, folder=tmp_path, files=files)
+    found.check()
+    (tmp_path / "model" / "weights").write_text("other")
+    found.check()
+    (tmp_path / "predictions.npz").write_text("other")
+    with refused("run-damaged", "predictions.npz"):
+        found.check()
+
+
+def test_a_result_that_cannot_be_read_costs_its_details_alone(tracker, tmp_path, monkeypatch):
+    def unreadable(path):
+        raise ValueError("of another version")
+
+    monkeypatch.setattr("bench.tracking.record.RunResult.load", unreadable)
+    write(tracker, tmp_path / "report.html", datasets=["traffic"])
+    assert "files are not readable" in (tmp_path / "report.html").read_text()
+
+
 def test_a_run_without_files_keeps_its_numbers(tracker, tmp_path, monkeypatch):
     monkeypatch.setattr(Tracker, "_folder", lambda *_: tmp_path / "gone")
     write(tracker, tmp_path / "report.html", datasets=["traffic"])
@@ -217,7 +243,8 @@ ASKED = [
 def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, simple, tmp_path, monkeypatch):
     store = table_store(simple, attributes={"version=a'(\\d+) $x": np.arange(4)})
     monkeypatch.setattr(base, "opened", lambda dataset: store)
-    monkeypatch.setattr(base, "check_classes", lambda *_: None)
+    for name in ("check_classes", "check_words"):
+        monkeypatch.setattr(base, name, lambda *_: None)
     if asked.get("split") == "file":
         split_of(store, "task", "session").save(tmp_path / "a split.json")
         asked = asked | {"split_file": tmp_path / "a split.json"}

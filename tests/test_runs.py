@@ -16,11 +16,11 @@ from tiny_store import write_store
 
 from bench.analysis.tables import group, results_table
 from bench.data.store import Store, write_columns
+from bench.matrix.cells import run_matrix
 from bench.method import Monitor
 from bench.render.table import render
 from bench.runs import attempt, registry
 from bench.runs.execute import RunOptions, execute, tags_of
-from bench.runs.matrix import run_matrix
 from bench.runs.run_labels import method_label
 from bench.schema import SESSION_COLUMNS
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
@@ -443,7 +443,7 @@ def test_a_cached_answer_imports_neither_torch_nor_scikit_learn(store, tracker, 
     execute(spec(store), tracker)
     code = (
         "import sys; from pathlib import Path; from bench.data.store import Store; from bench.spec import SplitSpec\n"
-        "from bench.runs.matrix import run_matrix; from bench.runs.plan import expand\n"
+        "from bench.matrix.cells import run_matrix; from bench.runs.plan import expand\n"
         "from bench.tracking.tracker import Tracker\n"
         "specs = expand(['majority', 'atvitsc'], [Store.find('tiny')], SplitSpec('capture'))\n"
         f"print([o.status for o in run_matrix(specs[:1], Tracker(Path({str(tracker.results)!r})))])\n"

@@ -17,7 +17,7 @@ from bench.files import file_sha256
 from bench.method import Monitor, Part
 from bench.runs.models import fitted
 from bench.spec import RunSpec
-from bench.tracking.database import rows_of, rows_of_server
+from bench.tracking.database import Ending, complete, rows_of, rows_of_server
 from bench.tracking.record import Record
 from bench.tracking.results import Predictions
 from bench.tracking.tracker import Tracker
@@ -270,6 +270,71 @@ def test_rows_are_those_that_mlflow_itself_finds(tracker):
     assert [row.started for row in asked[0]] == sorted((row.started for row in asked[1]), reverse=True)
 
 
+def left(tracker, dataset, engine):
+    """A run with numbers of every kind, ended in SQL or as a server is told, as MLflow's own client reads it."""
+    _, run = begin(tracker, dataset=dataset)
+    run._target = dataclasses.replace(run._target, engine=engine)
+    run.metrics({"macro_f1": 0.25, "nothing": float("nan"), "all": float("inf"), "none": -float("inf")})
+    for step in (1, 2, 2, 3):
+        run.curve(step, {"step/loss": 1 / step})
+    run.flush()
+    run.curve(4, {"step/loss": 2.0, "step/late": 1.0})
+    run.parameters({"packets": 4, "text": "ä" * 30})
+    with run.artefacts() as folder:
+        (folder / "model").mkdir()
+        (folder / "model" / "run.json").write_text("not ours")
+    run.end("failed", "because")
+    there = tracker._client.get_run(run.run_id)
+    history = {name: tracker._client.get_metric_history(run.run_id, name) for name in there.data.metrics}
+    points = {name: sorted((point.step, point.value) for point in one) for name, one in history.items()}
+    tags = {key: value for key, value in there.data.tags.items() if not key.startswith("bench.")} | {"dataset": ""}
+    files = {path.name for path in tracker.load(run.run_id).folder.rglob("*") if path.is_file()}
+    return (
+        (there.info.status, there.info.end_time is not None, files),
+        there.data.metrics,
+        points,
+        there.data.params,
+        tags,
+    )
+
+
+def test_a_run_ends_in_sql_as_it_ends_through_mlflow(tracker):
+    ours, theirs = left(tracker, "ended-in-sql", tracker._engine), left(tracker, "ended-by-client", None)
+    np.testing.assert_equal(ours, theirs)
+    assert ours[0] == ("FAILED", True, {"run.json"}) and ours[1]["step/loss"] == 2.0
+
+
+def test_a_run_that_somebody_removed_is_not_ended(tracker):
+    with pytest.raises(LookupError):
+        complete(tracker._engine, "0" * 32, Ending([], {}, {}, "FINISHED", None))
+
+
+def test_artefacts_on_another_file_system_are_copied(tracker, monkeypatch):
+    def refuse(*_):
+        raise OSError("another file system")
+
+    monkeypatch.setattr("os.link", refuse)
+    _, run = begin(tracker, dataset="copied")
+    with run.artefacts() as folder:
+        (folder / "note.txt").write_text("here")
+    run.end("done")
+    assert (tracker.load(run.run_id).folder / "note.txt").read_text() == "here"
+
+
+def test_curves_of_a_run_are_read_at_once_without_mlflow(tracker, monkeypatch):
+    _, run = begin(tracker, seed=78)
+    for step in (2, 1):
+        run.curve(step, {"epoch/loss": 1 / step, "epoch/nothing": float("nan")})
+    run.end("done")
+    reader = Tracker(tracker.results, tracker.address.uri)
+    found = reader.curves(run.run_id, ["epoch/loss", "epoch/nothing", "epoch/none"])
+    assert {name: steps.tolist() for name, (steps, _) in found.items()} == {
+        "epoch/loss": [1, 2], "epoch/nothing": [1, 2], "epoch/none": []
+    }  # fmt: skip
+    assert found["epoch/loss"][1].tolist() == [1.0, 0.5] and np.isnan(found["epoch/nothing"][1]).all()
+    assert "_client" not in vars(reader)
+
+
 def test_one_question_for_many_digests(tracker):
     specs = []
     for seed in range(3):
@@ -283,22 +348,17 @@ def test_one_question_for_many_digests(tracker):
 
 
 class Away:
-    """A client of a store that goes away."""
-
-    def __init__(self, client):
-        self.client = client
+    """A store that has gone away: nothing of it is to be had."""
 
     def __getattr__(self, name):
-        if name in ("log_batch", "log_artifact", "set_terminated"):
-            raise ConnectionError("no route to postgresql://me:secret@host")
-        return getattr(self.client, name)
+        raise ConnectionError("no route to postgresql://me:secret@host")
 
 
 @pytest.mark.parametrize("begun_again", [False, True])
 def test_a_run_whose_store_goes_away_waits_beside_it_and_is_logged_later(tracker, monkeypatch, begun_again):
     monkeypatch.setattr("bench.tracking.writing.WAITS", (0.0,))
     spec, run = begin(tracker, dataset="away", seed=int(begun_again))
-    run._target = dataclasses.replace(run._target, client=Away(tracker._client))
+    run._target = dataclasses.replace(run._target, client=Away(), engine=Away())
     run.curve(1, {"step/loss": 0.5})
     run.metrics({"macro_f1": 0.75})
     run.parameters({"packets": 4})

@@ -30,11 +30,11 @@ from bench.analysis.setup_features import set_up_scores, setup_features, told
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import write_json
+from bench.matrix.cells import run_matrix
 from bench.method import make_parameters, reason_to_skip
 from bench.readers import View
 from bench.render.table import one_line
 from bench.runs import registry
-from bench.runs.matrix import run_matrix
 from bench.runs.models import method_of
 from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed, origin_of, parameter_labels

@@ -4,30 +4,33 @@ Enters: words.  Leaves: text or JSON on standard output, progress and warnings o
 May import everything below it, and is imported by nothing.
 
 `base` has the options that commands share; the commands stand in `data` (inspect, prepare, split), `runs` (run, tune,
-check, classify), `results` (table, compare, audit), `paper` (reproduce) and `pages` (report, ui).  `progress` shows a
-bar on a terminal and plain lines elsewhere, `text` lays out records.
+check, classify), `results` (table, compare, audit), `stored` (results export, import, show, rm, prune), `paper`
+(reproduce) and `pages` (report, ui).  `progress` shows a bar on a terminal and plain lines elsewhere, `text` lays out
+records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
-With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 130
-interrupted.
+With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
+runs are left since the time of --budget was over, 130 interrupted, 143 terminated.
 """
 
 import os
+import signal
 import sys
 
 import click
 
-from bench.cli import data, pages, paper, results, runs
+from bench.cli import data, pages, paper, results, runs, stored
 from bench.cli.base import cli
 from bench.environment import PACKAGES_OF_OURS
-from bench.errors import InputError
+from bench.errors import InputError, Terminated
 
-__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs"]
+__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs", "stored"]
 
 
 def main() -> None:
     """Entry point of `bench`: turns bad input into one line and an exit status."""
     try:
+        Terminated.listen()
         status = cli.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:
@@ -38,7 +41,10 @@ def main() -> None:
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses twice gets the same line
         _fail("interrupted; the same command goes on where it stopped", 130)
+    except Terminated:
+        _fail("terminated; the same command goes on where it stopped", 143)
     except BrokenPipeError:  # `bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -172,6 +173,18 @@ settings_options = grouped(
 )  # fmt: skip
 
 
+_UNITS: Final = {"h": 3600, "m": 60, "s": 1}
+
+
+def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """``8h``, ``90m``, ``1h30m`` or ``45s`` in seconds."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", value):
+        raise InputError("bad-options", f"{option.opts[0]} {value!r}: give a time such as 8h, 90m, 1h30m or 45s")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))
+
+
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
 
 
@@ -261,6 +274,14 @@ def opened(dataset: str) -> "Store":
     return store
 
 
+def found(dataset: str) -> "Store":
+    """The store of a data set that is prepared; nothing is written."""
+    from bench.data.cards import find_card
+    from bench.data.store import Store
+
+    return Store.find(find_card(dataset).name)
+
+
 def other_code(dataset: str, store: "Store", now: str) -> str:
     """A line that says that a store was made by other code than today's, with the command that makes it anew."""
     options, words = store.manifest.options, ["bench", "prepare", dataset, "--rebuild"]
@@ -307,18 +328,46 @@ def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
     return spec
 
 
-def specs_of(
-    methods: list[str], datasets: list[str], split: SplitOptions, settings: Settings, seeds: Sequence[int]
-) -> list[RunSpec]:
-    """The matrix that the options ask for."""
+def check_task(dataset: str, task: str | None) -> None:
+    """Refuse a data set that there is not, and a task that its card does not have; asks no store."""
+    from bench.data.cards import find_card
+
+    card = find_card(dataset)
+    if task is not None and task not in card.tasks:
+        raise InputError("unknown-task", f"{card.name} has no task {task!r}; it has: {', '.join(card.tasks)}")
+
+
+def check_words(
+    methods: Sequence[str], datasets: Sequence[str], task: str | None, split: SplitSpec, settings: Settings
+) -> dict[str, dict[str, Any]]:
+    """Refuse what no data set can mend, before anything is fetched, prepared or computed; parameters by method."""
     from bench.runs.registry import describe
 
-    for method in methods:  # a wrong name is told before anything heavy is imported
+    for method in methods:
         describe(method)
+    for dataset in datasets:
+        check_task(dataset, task)
+    from bench.runs.plan import settled_words
+
+    _, parameters, _ = settled_words(methods, split, settings)
+    return parameters
+
+
+def specs_of(
+    methods: list[str],
+    datasets: list[str],
+    split: SplitOptions,
+    settings: Settings,
+    seeds: Sequence[int],
+    *,
+    open_: Callable[[str], "Store"] | None = None,
+) -> list[RunSpec]:
+    """The matrix that the options ask for; ``open_`` gives the store of a data set, `opened` by default."""
+    asked = split.spec()
+    check_words(methods, datasets, split.task, asked, settings)
     from bench.runs.plan import expand
 
-    asked = split.spec()
-    stores = [opened(dataset) for dataset in datasets]
+    stores = [(open_ or opened)(dataset) for dataset in datasets]
     if len({store.name for store in stores}) < len(stores):
         raise InputError(
             "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"
@@ -332,12 +381,12 @@ def check_device(device: str) -> None:
     """Refuse a device that torch does not have; asked only where it is not the processor."""
     if device == "cpu":
         return
+    if not re.fullmatch(r"cuda(:\d+)?|cpu:0", device):  # before torch, which takes seconds
+        raise InputError("bad-device", f"--device {device}: not a processor or a CUDA card; give cpu, cuda or cuda:N")
     import torch
 
     try:
-        known = torch.empty(0, device=device).device.type in ("cpu", "cuda")
-        reason = "not a processor or a CUDA card"
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        known, reason = False, str(error).splitlines()[0]
-    if not known:
-        raise InputError("bad-device", f"--device {device}: {reason}; give cpu, cuda or cuda:N")
+        reason = str(error).splitlines()[0]
+        raise InputError("bad-device", f"--device {device}: {reason}; give cpu, cuda or cuda:N") from None

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import click
 from bench.cli.base import (
     SplitOptions,
     check_classes,
+    check_words,
     cli,
     download_option,
     emit,
@@ -38,6 +40,7 @@ from bench.cli.text import (
 from bench.errors import InputError
 from bench.files import plain
 from bench.ingest.options import IngestOptions
+from bench.spec import Settings
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -71,6 +74,8 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
 
     Ends with status 1 where one of several is no capture.
     """
+    if len(captures) == 1 and not captures[0].exists():
+        raise InputError("unreadable-file", f"{captures[0]}: there is no such capture; give a file or a folder of some")
     from bench.cli.progress import PrepareProgress
     from bench.data.sources import captures_below
     from bench.data.store import bench_home
@@ -79,7 +84,8 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
 
     files = [file for path in captures for file in (captures_below(path) if path.is_dir() else [path])]
     alone, work = len(captures) == len(files) == 1 and not captures[0].is_dir(), bench_home()
-    work.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # where nothing can be written there is another folder for what is packed
+        work.mkdir(parents=True, exist_ok=True)
     with PrepareProgress() as progress:
         seen = inspected(files, ingest, alone=alone, work=work, progress=progress)
     in_full = full or (alone and form == "text")
@@ -127,14 +133,17 @@ class PrepareArguments:
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
+    from bench.data.cards import find_card
+
+    card = find_card(dataset)
+    if asked.source is not None and not asked.source.is_dir():
+        raise InputError("missing-source", f"--source {asked.source}: there is no such folder; give one of captures")
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
     from bench.data.build import code_of_stores
-    from bench.data.cards import find_card
     from bench.data.prepare import PrepareOptions, prepare_dataset
     from bench.data.store import Store
 
-    card = find_card(dataset)
     if asked.verify:
         _verify(card, asked, ingest, as_json)
         return
@@ -202,11 +211,12 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 @json_option
 def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:
     """Make a split, verify that no group stands in two parts, describe and save it."""
-    from bench.splits.split import make_split
-
     if save is not None and not save.parent.is_dir():
         raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
     spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
+    check_words([], [dataset], split.task, spec, Settings())
+    from bench.splits.split import make_split
+
     store = opened(dataset)
     spec = settle(store, split.task, spec)
     check_classes(store, split.task, spec, split.strict)

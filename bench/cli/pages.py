@@ -33,8 +33,11 @@ def ui(port: int, results: Path) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
     address = Tracker(results).address
+    if address.is_server:
+        click.echo(address.shown)  # it has these pages itself
+        return
     if address.is_database:  # not among the words: other users can read those, and it may hold a password
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = address.uri
+        os.environ["MLFLOW_BACKEND_STORE_URI"] = address.url
     command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     click.echo(f"http://127.0.0.1:{port}", err=True)
     os.execv(sys.executable, [sys.executable, *command])

@@ -10,6 +10,7 @@ import click
 
 from bench.cli.base import (
     check_device,
+    check_task,
     cli,
     device_option,
     download_option,
@@ -100,6 +101,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     """
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
+    from bench.paper.plan import check_scale
     from bench.render.table import render
     from bench.tracking.tracker import Tracker
 
@@ -120,6 +122,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
             "bad-options", "name a table or figure, table-VI for instance; `bench reproduce --list` shows all"
         )
     check_device(action.device)
+    check_scale(paper, experiments, asked.scale)
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
@@ -134,6 +137,8 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     if strange := [mode for mode in asked.modes if mode not in MODES]:
         raise InputError("unknown-mode", f"--mode {strange[0]}: choose of {', '.join(MODES)}")
     check_clean_split(asked.split)
+    if asked.dataset:
+        check_task(asked.dataset, asked.task)
     wanted = tuple(mode for mode in MODES if not asked.modes or mode in asked.modes)
     if wanted == ("published",):
         return Request(paper, experiment, wanted, asked.scale)

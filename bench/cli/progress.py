@@ -12,6 +12,7 @@ from bench.spec import RunSpec
 
 if TYPE_CHECKING:
     from bench.runs.execute import Outcome
+    from bench.runs.plan import Plan
 
 EVERY_S: Final = 10.0  # between plain lines
 RESET: Final = "\x1b[0m"  # what colorama, which numba brings, writes by itself when a process ends on a terminal
@@ -176,9 +177,10 @@ class DownloadProgress(_Shown):
 class RunProgress(_Shown):
     """Which run of how many is at which stage or epoch; call with what `bench.runs.execute` reports."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self, runs: int, plan: "Plan | None" = None) -> None:
         super().__init__()
         self._runs = runs
+        self._plan = plan  # that knows how long the rest takes
         self._done = 0
         self._fit_started = 0.0
 
@@ -196,9 +198,13 @@ class RunProgress(_Shown):
         self._display.show(f"{text} {done}/{of}: {numbers}, at most {left:.0f} s left", done, of)
 
     def outcome(self, outcome: "Outcome") -> None:
-        """Show what became of a run."""
+        """Show what became of a run, and the time that the others take."""
         self._done += 1
+        left = ""
+        if self._plan is not None:
+            self._plan.ended(outcome.spec)
+            left = self._plan.time_left if outcome.status == "done" else ""
         score = f", macro F1 {outcome.metrics['macro_f1']:.4f}" if "macro_f1" in outcome.metrics else ""
         why = f" ({outcome.reason})" if outcome.reason else ""
         name = f"{outcome.spec.dataset} {outcome.spec.name}"
-        self._display.tell(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}")
+        self._display.tell(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}{left}")

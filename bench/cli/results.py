@@ -10,6 +10,7 @@ import click
 from bench.cli.base import (
     SampleOptions,
     check_classes,
+    check_words,
     cli,
     download_option,
     emit,
@@ -24,7 +25,7 @@ from bench.cli.base import (
 )
 from bench.cli.text import columns
 from bench.errors import InputError
-from bench.spec import SplitSpec
+from bench.spec import Settings, SplitSpec, check_scheme
 
 if TYPE_CHECKING:
     from bench.analysis.ranking import Ranking
@@ -52,7 +53,8 @@ class TableOptions:
          click.option("--split", help="Only this split scheme."),
          list_option("--metric", "metrics", metavar="NAME,...",
                      help="Columns; accuracy, macro precision, recall and F1, and seconds by default."),
-         click.option("--columns", "spread", help="Spread the first metric over dataset, task or split."),
+         click.option("--columns", "spread", type=click.Choice(["dataset", "task", "split"]),
+                      help="Spread the first metric over dataset, task or split."),
          click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."))  # fmt: skip
 @format_option
 @results_option
@@ -106,21 +108,23 @@ class RankingOptions:
 @json_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path, as_json: bool) -> None:
     """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
-    from bench.analysis import ranking
-    from bench.analysis.comparison import compare, comparison_table
-    from bench.analysis.tables import siblings
-    from bench.render.table import render
-    from bench.tracking.tracker import Tracker
-
     if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
         raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
     if asked.datasets and pool:
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    sides = [[tracker.load(run)] for run in runs]
+    from bench.analysis import ranking
+    from bench.analysis.comparison import compare, comparison_table
+    from bench.analysis.tables import siblings
+    from bench.render.table import render
+
     if asked.figure is not None:
         ranking.check_figure(asked.figure)
-    tracker = Tracker(results)
     form = "json" if as_json else form
     if asked.datasets:
         ranked = _ranked(tracker, asked)
@@ -128,10 +132,9 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
             ranking.draw(ranked, asked.figure)
         click.echo(render(ranking.ranking_table(ranked), form))
         return
-    sides = [[tracker.load(run)] for run in runs]
     if pool:
         everything = tracker.search()
-        sides = [[tracker.load(r.run_id) for r in siblings(side[0], everything)] for side in sides]
+        sides = [[tracker.opened(r) for r in siblings(side[0], everything)] for side in sides]
     click.echo(render(comparison_table(compare(*sides)), form))
 
 
@@ -154,11 +157,14 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
 @json_option
 def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
     """Label the sessions of a new capture with the model of a run."""
-    from bench.runs.classify import classify, lines
-    from bench.runs.run_labels import provenance
+    if not capture.is_file():
+        raise InputError("missing-file", f"{capture}: there is no such capture; give a pcap or pcapng file")
     from bench.tracking.tracker import Tracker
 
     record = Tracker(results).load(run)
+    from bench.runs.classify import classify, lines
+    from bench.runs.run_labels import provenance
+
     done = classify(capture, record, named)
     for note in provenance([record]):
         click.echo(note, err=True)
@@ -210,6 +216,10 @@ class AuditOptions:
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
     """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
+    spec = SplitSpec(filter=samples.filter, sampling=samples.sampling)
+    for scheme in asked.schemes:
+        check_scheme(scheme)
+    check_words(asked.methods, [dataset], asked.task, spec, Settings())
     from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
     from bench.tracking.tracker import Tracker
@@ -222,7 +232,7 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
         options=samples.fields,
     )
     store = opened(dataset)
-    check_classes(store, asked.task, SplitSpec(filter=samples.filter, sampling=samples.sampling), strict=False)
+    check_classes(store, asked.task, spec, strict=False)
     record = audit_dataset(
         store,
         asked.task or store.default_task,

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,22 +12,32 @@ from bench.cli.base import (
     RESULTS,
     SplitOptions,
     check_device,
+    check_words,
     cli,
     device_option,
     download_option,
     emit,
+    found,
     grouped,
     json_option,
     list_option,
+    opened,
     pairs,
     results_option,
+    seconds_of,
     settings_options,
     specs_of,
     split_options,
+    tell,
 )
-from bench.cli.text import columns, outcome_table, outline, parameter_table
+from bench.cli.text import columns, outcome_table, outline, parameter_table, plan_table
 from bench.errors import InputError
 from bench.spec import Settings, command_lines
+
+if TYPE_CHECKING:
+    from bench.runs.execute import Outcome
+    from bench.runs.plan import Plan
+    from bench.tracking.tracker import Tracker
 
 
 @cli.command()
@@ -56,8 +67,25 @@ class MatrixOptions:
     seed: int | None
     seeds: int | None
     jobs: int
+    scheduler: str | None
     rerun: bool
+    dry_run: bool
+    budget: float | None
     device: str
+    keep_models: str
+
+    def check(self) -> None:
+        """Refuse what does not go together or is not there, before anything is prepared."""
+        if self.seed is not None and self.seeds is not None:
+            raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
+        if self.scheduler is None:
+            check_device(self.device)
+            return
+        if self.jobs > 1:
+            raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
+        from bench.matrix.cluster import check_scheduler
+
+        check_scheduler(self.scheduler)
 
 
 @cli.command()
@@ -68,7 +96,15 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."), device_option)  # fmt: skip
+         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, a task each."),
+         click.option("--rerun", is_flag=True, help="Compute again what is done."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
+         click.option("--budget", callback=seconds_of, metavar="TIME",
+                      help="Begin no run that would not be done in so much time (8h, 90m, 45s); first seeds first."),
+         device_option,
+         click.option("--keep-models", type=click.Choice(("all", "best", "none")), default="all", show_default=True,
+                      help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
+                      "up to 47), none, or the best of each table row by validation macro-F1."))  # fmt: skip
 @settings_options
 @download_option
 @results_option
@@ -83,28 +119,53 @@ def run(
     as_json: bool,
 ) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
-    if matrix.seed is not None and matrix.seeds is not None:
-        raise InputError("bad-options", "--seed and --seeds exclude each other; give one")
-    check_device(matrix.device)
+    matrix.check()
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
-    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds)]
-    from bench.cli.progress import RunProgress
-    from bench.runs.execute import RunOptions
-    from bench.runs.matrix import run_matrix
+    open_ = found if matrix.dry_run else opened
+    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds, open_=open_)]
+    from bench.render.table import render
+    from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
 
-    outcomes = []
-    if matrix.jobs > 1:
-        click.echo(f"{len(specs)} runs, {matrix.jobs} at once; each is told when it ends", err=True)
-    with RunProgress(len(specs)) as progress:
-        options = RunOptions(matrix.device, matrix.rerun, progress, matrix.jobs)
-        for outcome in run_matrix(specs, Tracker(results), options):
+    tracker = Tracker(results)
+    plan = planned(specs, tracker, rerun=matrix.rerun, jobs=matrix.jobs)
+    if matrix.dry_run:
+        click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
+        return 0
+    outcomes = _executed(plan, tracker, matrix)
+    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
+    left = sum(outcome.status == "left" for outcome in outcomes)
+    if left:
+        tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
+
+
+def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[Outcome]":
+    """Outcomes of a matrix, in its order; each is told as it comes."""
+    from bench.cli.progress import RunProgress
+    from bench.matrix.cells import run_matrix
+    from bench.runs.execute import RunOptions
+
+    specs, outcomes = plan.specs, []
+    where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once" if matrix.jobs > 1 else ""
+    tell(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
+    with RunProgress(len(specs), plan) as progress:
+        options = RunOptions(
+            matrix.device,
+            matrix.rerun,
+            progress,
+            matrix.jobs,
+            budget=matrix.budget,
+            forecast=plan.forecast,
+            scheduler=matrix.scheduler,
+            say=tell,
+            models=matrix.keep_models,
+        )
+        for outcome in run_matrix(specs, tracker, options):
             progress.outcome(outcome)
             outcomes.append(outcome)
     order = {spec.digest: number for number, spec in enumerate(specs)}
-    outcomes.sort(key=lambda outcome: order[outcome.spec.digest])
-    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
-    return int(any(outcome.status == "failed" for outcome in outcomes))
+    return sorted(outcomes, key=lambda outcome: order[outcome.spec.digest])
 
 
 @cli.command()
@@ -114,7 +175,10 @@ def sync(results: Path, as_json: bool) -> None:
     """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
     from bench.tracking.tracker import Tracker
 
-    logged = Tracker(results).sync()
+    tracker = Tracker(results)
+    logged = tracker.sync()
+    for store in tracker.waiting_elsewhere():
+        tell(f"other runs wait for {store}; name it in MLFLOW_TRACKING_URI and sync again")
     emit(as_json, {"logged": logged}, "\n".join([*(f"logged {name}" for name in logged), f"{len(logged)} runs logged"]))
 
 
@@ -143,7 +207,7 @@ class StudyOptions:
          click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
                       help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
-         click.option("--sampler", default="tpe", show_default=True, help="tpe or grid."),
+         click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "grid"]), help="How."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
                       help="Database URL of the study; the PostgreSQL server of runs, else a file in --results."),
@@ -164,15 +228,17 @@ def tune(
 ) -> None:
     """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
     from bench.tracking.address import Address
-    from bench.tuning.spaces import check_words, spaces_for
+    from bench.tuning.spaces import grid_values, spaces_for
 
     check_device(study.device)
-    check_words(study.sampler, study.param)
+    parameters = check_words([method], [dataset], split.task, split.spec(), settings)
+    spaces = spaces_for(method, study.param, parameters[method])
+    if study.sampler == "grid":
+        grid_values(spaces)
     Address(study.storage or "", results, "the storage of studies").check()
     specs = specs_of([method], [dataset], split, settings, [study.seed])
     if (study.fold or 0) >= len(specs):
         raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
-
     from bench.cli.text import study_text
     from bench.tracking.tracker import Tracker
     from bench.tuning.search import Search
@@ -182,12 +248,12 @@ def tune(
 
     spec = specs[study.fold or 0].on(study.device)
     check_runs(spec)
-    search = Search(spec, spaces_for(method, study.param, spec.parameters), study.sampler, prune=not study.no_prune)
+    search = Search(spec, spaces, study.sampler, prune=not study.no_prune)
     results.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(results)
     storage = storage_of(tracker, study.storage)
-    tell = partial(click.echo, err=True)
-    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, tell, study.jobs))
+    say = partial(click.echo, err=True)
+    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, say, study.jobs))
     if summary["best"]:
         more = ["--params", summary["file"], *([] if results == RESULTS else ["--results", str(results)])]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)

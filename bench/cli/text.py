@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.manifest import Manifest
     from bench.runs.execute import Outcome
+    from bench.runs.plan import Plan
 
 LOUD: Final = 5  # lines of a kind before the rest is counted
 
@@ -232,6 +233,48 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         for line in (*reason, *remarks(outcome.spec, outcome.metrics)):
             told.setdefault(line, []).append(outcome.spec.name)
     return "\n".join([columns(rows), *(_said_of(*one) for one in told.items()), *interval_meanings(signs)])
+
+
+def plan_table(plan: "Plan", budget: float | None = None) -> Table:
+    """What a matrix would cost, a row for each method's settings on a data set and split, and below it in all."""
+    from bench.runs.plan import duration
+    from bench.runs.run_labels import method_label
+
+    records: list[dict[str, Any]] = []
+    for row, specs in plan.rows.items():
+        spec, estimate = next(iter(specs.values())), plan.estimate(row)
+        away = {digest: str(plan.elsewhere[digest]) for digest in specs.keys() & plan.elsewhere.keys()}
+        number, each = len(plan.left[row]), estimate.seconds
+        records.append(
+            {"method": method_label(spec), "dataset": spec.dataset, "task": spec.task, "split": spec.split.label}
+            | {"runs": len(specs), "done": len(specs.keys() & plan.done), "elsewhere": sorted(set(away.values()))}
+            | {"running_elsewhere": len(away), "to_do": number, "seconds_each": each}
+            | {"seconds": None if each is None else number * each, "basis": estimate.basis}
+        )
+    seconds, unknown = plan.seconds
+    total: dict[str, Any] = {
+        name: sum(one[name] for one in records) for name in ("runs", "done", "running_elsewhere", "to_do")
+    }
+    total |= {"seconds": seconds, "unknown": unknown}
+    head = ["method", "data set", "split", "runs", "done", "running elsewhere", "to do", "each", "in all", "rests on"]
+    lines = [_plan_line(one) for one in records]
+    shown = [str(total[name]) for name in ("runs", "done", "running_elsewhere", "to_do")]
+    lines.append(["in all", "", "", *shown, "", duration(seconds) + (f" and {unknown} unknown" if unknown else ""), ""])
+    notes = ["a rate of training is of two slow cores and of the fit alone (results/rates.csv)"]
+    notes += [f"{plan.jobs} at once"] if plan.jobs > 1 else []
+    if budget is not None and (unknown or seconds > budget):
+        notes.append(f"--budget {duration(budget)} is not sure to be enough; first seeds and folds come first")
+    return Table("", head, lines, notes, records, more={"total": total})
+
+
+def _plan_line(row: Mapping[str, Any]) -> list[str]:
+    from bench.runs.plan import duration
+
+    away = f"{row['running_elsewhere']} ({', '.join(row['elsewhere'])})" if row["elsewhere"] else "0"
+    times = ["?" if row[name] is None else duration(row[name]) for name in ("seconds_each", "seconds")]
+    plain = [str(row[name]) for name in ("runs", "done")]
+    place = [row["method"], f"{row['dataset']}/{row['task']}", row["split"]]
+    return [*place, *plain, away, str(row["to_do"]), *times, row["basis"]]
 
 
 def _on_training(metrics: Mapping[str, float]) -> str:

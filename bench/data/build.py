@@ -49,7 +49,7 @@ from bench.data.sources import CaptureFile, Source, capture_attributes, capture_
 from bench.data.store import COLUMN_FILES, TASK_COLUMN, column_file, write_columns
 from bench.environment import code_digest
 from bench.errors import InputError
-from bench.files import file_sha256, plain, write_json
+from bench.files import file_sha256, mapped, plain, write_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
 
 if TYPE_CHECKING:
@@ -123,7 +123,9 @@ class Build(ABC):
         """The packet columns that were written so far, as memory maps ``[packets]``."""
         if not self.packets:
             return {name: np.zeros(0, kind) for name, kind in PACKET_COLUMNS.items()}
-        return {name: np.memmap(self.column_file(name), kind, mode="r") for name, kind in PACKET_COLUMNS.items()}
+        return {
+            name: np.memmap(mapped(self.column_file(name)), kind, mode="r") for name, kind in PACKET_COLUMNS.items()
+        }
 
     def _write_packets(self) -> None:
         """One Arrow batch of the column files, copied through memory maps."""

@@ -150,7 +150,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
         path = full.relative_to(root).as_posix()
         if not any(_matches(path.split("/"), pattern) for pattern in patterns):
             continue
-        if full.name.startswith("."):
+        if _is_hidden(path):
             ignored["hidden"] += 1
         elif wanted(full) or (not listed and not card.records and unpacking(full.name)):
             stat = full.stat() if full.exists() else None  # of a broken link nothing is known
@@ -261,11 +261,16 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
 
 def captures_below(folder: Path) -> list[Path]:
     """All captures and archives in a folder and below, by name.  Raises :class:`InputError` where there is none."""
-    found = [path for path in _walk(folder, frozenset()) if not path.name.startswith(".")]
+    found = [path for path in _walk(folder, frozenset()) if not _is_hidden(path.relative_to(folder).as_posix())]
     found = [path for path in found if _is_capture(path) or unpacking(path.name)]
     if not found:
         raise InputError("no-capture", f"{folder}: there is no capture in it; name a folder of captures")
     return found
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a path is below a hidden folder or hidden itself, as all is that a killed process did not end."""
+    return any(name.startswith(".") for name in path.split("/"))
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

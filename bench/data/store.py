@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bench.data.bounds import check_packets, check_sessions
 from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest
 from bench.errors import InputError
-from bench.files import file_sha256, plain, read_json, write_json
+from bench.files import file_sha256, mapped, plain, read_json, write_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
@@ -33,11 +33,17 @@ COLUMN_FILES: Final = ("packets.arrow", "sessions.arrow")
 
 
 def bench_home() -> Path:
-    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder."""
+    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
+
+    Raises :class:`InputError` where the system knows none.
+    """
     if home := os.environ.get("BENCH_HOME"):
         return Path(home).expanduser().absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
 
 
 def store_path(name: str, home: Path | None = None) -> Path:
@@ -172,33 +178,44 @@ class Store:
     def capture_bytes(self, capture: int) -> NDArray[np.uint8]:
         """uint8 ``[bytes of the file]``, a read-only memory map.
 
-        The first call for a capture checks its size, and its time of change or else its SHA-256, and that the packets
-        of its sessions lie in it.  A capture that moved or changed, or a packet elsewhere, is an :class:`InputError`
-        with the remedy.  Raises :class:`InputError`, too, of a store that is made of records.
+        The first call for a capture, and the next one after it was written into, checks its size, and its time of
+        change or else its SHA-256, and that the packets of its sessions lie in it.  A capture that moved or changed, or
+        a packet elsewhere, is an :class:`InputError` with the remedy.  Raises :class:`InputError`, too, of a store that
+        is made of records.
         """
         if self.of_records:
             raise InputError("not-held", f"{self.name}: is made of records, which hold no bytes; take its captures")
-        if capture not in self._maps:
-            path = self.capture_path(capture)
-            self._check(capture, path)
-            data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-            data.flags.writeable = False
-            with self._damage("packets.arrow"):
-                rows = slice(*(int(ends[capture]) for ends in self._rows_of_captures))
-                places = (self.packet(name)[rows] for name in ("record", "ip", "captured"))
-                check_packets(*places, within=len(data), name=str(path), first=rows.start)
-            self._maps[capture] = data
-        return self._maps[capture]
-
-    def _check(self, capture: int, path: Path) -> None:
-        recorded = self.manifest.captures[capture]
-        remedy = f"prepare {self.name} again (`bench prepare`, with --source and the folder of its captures)"
-        try:
+        path = self.capture_path(capture)
+        if (known := self._maps.get(capture)) is not None and not _written_into(path, known[0]):
+            return known[1]
+        with self._reading(path):
             stat = path.stat()
+            self._check(capture, path, stat)
+            data = np.memmap(mapped(path), np.uint8, mode="r") if stat.st_size else np.zeros(0, np.uint8)
+            data.flags.writeable = False
+        with self._damage("packets.arrow"):
+            rows = slice(*(int(ends[capture]) for ends in self._rows_of_captures))
+            places = (self.packet(name)[rows] for name in ("record", "ip", "captured"))
+            check_packets(*places, within=len(data), name=str(path), first=rows.start)
+        self._maps[capture] = stat, data
+        return data
+
+    @property
+    def _remedy(self) -> str:
+        return f"prepare {self.name} again (`bench prepare`, with --source and the folder of its captures)"
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        """A capture that the file system does not give is one that changed."""
+        try:
+            yield
         except OSError as error:
-            raise InputError(
-                "capture-changed", f"{path}: capture of {self.name} is gone ({error.strerror}); {remedy}"
-            ) from error
+            what = f"capture of {self.name} is gone or cannot be read ({error.strerror or error})"
+            raise InputError("capture-changed", f"{path}: {what}; {self._remedy}") from error
+
+    def _check(self, capture: int, path: Path, stat: os.stat_result) -> None:
+        """Raises :class:`InputError` for a capture that is not the one prepared, OSError where it cannot be read."""
+        recorded, remedy = self.manifest.captures[capture], self._remedy
         if stat.st_size != recorded.bytes:
             raise InputError(
                 "capture-changed", f"{path}: has {stat.st_size} bytes, had {recorded.bytes} when prepared; {remedy}"
@@ -236,10 +253,9 @@ class Store:
                 raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
         for number, capture in enumerate(() if self.of_records else self.manifest.captures):
             path = Path(self.sources.root) / capture.path
-            self._check(number, self.capture_path(number))
+            self.capture_bytes(number)
             if not path.is_file() or file_sha256(path) != capture.sha256:
                 raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
-            self.capture_bytes(number)
 
     @cached_property
     def _rows_of_captures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -298,7 +314,7 @@ class Store:
             write_json(self.path / "sources.json", plain(self.sources))
 
     @cached_property
-    def _maps(self) -> dict[int, NDArray[np.uint8]]:
+    def _maps(self) -> dict[int, tuple[os.stat_result, NDArray[np.uint8]]]:
         return {}
 
     @cached_property
@@ -324,6 +340,16 @@ class Store:
                 columns = {name: _typed(batch, name, kind) for name, kind in kinds.items()}
                 check_sessions(columns, manifest.packets, len(manifest.captures), tasks)
         return batch
+
+
+def _written_into(path: Path, before: os.stat_result) -> bool:
+    """Whether a mapped file is another one now; one that was moved away or replaced is still what the map holds."""
+    try:
+        now = path.stat()
+    except OSError:
+        return False
+    same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    return now.st_ino == before.st_ino and not same
 
 
 def path_value(pattern: str, path: str) -> str:
@@ -386,7 +412,7 @@ def _read_batch(path: Path, rows: int) -> Any:
     import pyarrow as pa
 
     try:
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+        batch = pa.ipc.open_file(pa.memory_map(str(mapped(path)))).get_batch(0)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError("store-damaged", f"{path}: damaged ({error}); run `bench prepare` again") from error
     if batch.num_rows != rows:  # prepared anew between the reading of the manifest and this

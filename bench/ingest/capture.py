@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
+from bench.files import mapped
 from bench.ingest.compressed import is_compressed, reading, unpack
 from bench.ingest.connections import COPY_WINDOW, clients, cuts, follow, handshakes
 from bench.ingest.containers import BATCH, Damage, Walk, capture_format, first_time, joined, walk
@@ -264,7 +265,7 @@ def _load(path: Path, work: Path | None) -> tuple[Path, NDArray[np.uint8], tuple
 
 def _map(path: Path) -> NDArray[np.uint8]:
     """The bytes of a file, read-only uint8 ``[bytes]``, memory-mapped."""
-    with path.open("rb") as file:
+    with mapped(path).open("rb") as file:
         if file.seek(0, 2) == 0:
             return np.frombuffer(b"", np.uint8)
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

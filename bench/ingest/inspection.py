@@ -1,6 +1,7 @@
 """What the ingest sees in a capture, for people: counts, how it was made, what is remarkable."""
 
 import collections
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError
+from bench.files import mapped
 from bench.ingest.capture import CaptureIndex, read_capture
 from bench.ingest.containers import frames
 from bench.ingest.links import LINK_NAMES
@@ -72,7 +74,7 @@ def inspected(
     seen: list[dict[str, Any]] = []
     for number, file in enumerate(files, 1):
         try:
-            with tempfile.TemporaryDirectory(dir=work, prefix="inspect-") as folder:
+            with tempfile.TemporaryDirectory(dir=_room(work), prefix="inspect-") as folder:
                 seen.append(inspect(file, options, work=Path(folder)))
         except InputError as error:
             if alone:
@@ -144,6 +146,11 @@ def details(index: CaptureIndex) -> dict[str, Any]:
     }
 
 
+def _room(work: Path) -> Path | None:
+    """A folder to unpack into: the one that has room for stores, if it can be written, else the system's."""
+    return work if os.access(work, os.W_OK) else None
+
+
 def bare_payload(index: CaptureIndex) -> str:
     """What is wrong with all payload of a capture: ``cut`` or ``zeros``; empty where some can be read or is none.
 
@@ -154,7 +161,7 @@ def bare_payload(index: CaptureIndex) -> str:
         return ""
     if not captured_payload(packets):
         return "cut"
-    data = np.memmap(index.bytes_path, np.uint8, mode="r")
+    data = np.memmap(mapped(index.bytes_path), np.uint8, mode="r")
     columns = PacketColumns(*(packets[name] for name in PacketColumns._fields))
     return "" if any_payload(data, columns) else "zeros"
 
@@ -172,7 +179,7 @@ def begins_tls(index: CaptureIndex) -> NDArray[np.bool_]:
     held = held_payload(packets["captured"][first], packets["payload"][first], packets["payload_length"][first])
     first = first[held >= len(_TLS_RECORD)]
     at = packets["record"][first] + packets["ip"][first] + packets["payload"][first]
-    data = np.memmap(index.bytes_path, np.uint8, mode="r") if len(first) else np.zeros(0, np.uint8)
+    data = np.memmap(mapped(index.bytes_path), np.uint8, mode="r") if len(first) else np.zeros(0, np.uint8)
     record = np.ones(len(first), bool)
     for byte, (least, most) in enumerate(_TLS_RECORD):
         record &= (data[at + byte] >= least) & (data[at + byte] <= most)
@@ -184,7 +191,11 @@ def begins_tls(index: CaptureIndex) -> NDArray[np.bool_]:
 def _processes(index: CaptureIndex) -> dict[str, int]:
     """Of a PKTAP capture: the sessions of each process (as the system calls it), by their first packets."""
     names: collections.Counter[str] = collections.Counter()
-    data = np.memmap(index.bytes_path, np.uint8, mode="r") if len(index.packets["record"]) else np.zeros(4, np.uint8)
+    data = (
+        np.memmap(mapped(index.bytes_path), np.uint8, mode="r")
+        if len(index.packets["record"])
+        else np.zeros(4, np.uint8)
+    )
     for frame in frames(data, index.packets["record"][index.sessions["first_packet"]]).tolist():
         command = data[frame + _COMMAND : frame + _COMMAND + _COMMAND_BYTES].tobytes()
         names[command.split(b"\0")[0].decode("utf-8", "replace")] += 1

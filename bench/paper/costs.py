@@ -1,11 +1,9 @@
 """What each experiment would cost on this machine, and what of it is done: the list of `bench reproduce`."""
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from bench.data.cards import find_card
@@ -15,6 +13,7 @@ from bench.files import shipped_folder
 from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.plan import Scale, check_preset, chosen_arms, plan
 from bench.render.table import Table
+from bench.runs.plan import duration, rates_of, samples_seen
 from bench.runs.registry import describe
 from bench.tracking.tracker import Tracker
 
@@ -50,7 +49,7 @@ def overview(
         record |= {"prepared": store is not None, "published": paper.has_numbers(experiment.id)}
         for mode in ("paper", "clean"):
             cost = reckoner.cost(experiment, mode, name, store)
-            cells += [f"{cost.done} of {cost.runs}", "?" if cost.hours is None else _hours(cost.hours)]
+            cells += [f"{cost.done} of {cost.runs}", "?" if cost.hours is None else duration(3600 * cost.hours)]
             record |= {f"{mode}_{key}": value for key, value in dataclasses.asdict(cost).items()}
         rows.append(cells)
         records.append(record)
@@ -73,10 +72,6 @@ def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
 def _finished(tracker: Tracker) -> set[str]:
     """Digests of the runs that are done."""
     return {record.digest for record in tracker.search() if record.status == "done"}
-
-
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} min" if hours < 1.5 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def _store(name: str) -> Store | None:
@@ -120,12 +115,7 @@ class _Reckoner:
         """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget."""
         outline = describe(arm.method)
         settings = outline.defaults | dict(outline.presets.get(self.scale.preset or "", {})) | dict(arm.values)
-        if "epochs" not in settings:
-            return trained
-        epochs = self.scale.epochs or experiment.epochs
-        if epochs is None and (steps := settings.get("steps")):
-            return float(steps * settings["batch_size"])
-        return trained * int(epochs or settings["epochs"])
+        return samples_seen(settings, trained, self.scale.epochs or experiment.epochs)
 
     def _samples(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> float | None:
         """Samples of a run before they are divided; None where neither store nor card knows the classes."""
@@ -145,11 +135,3 @@ def _expected(dataset: str) -> int | None:
     card = find_card(dataset)
     task = card.expected.tasks.get(card.default_task)
     return None if task is None else task.classes
-
-
-def rates_of(path: Path) -> dict[str, float]:
-    """Samples a second of each method, as ``benchmarks/rates.py`` wrote them; empty without the file."""
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        return {row["method"]: float(row["samples_a_second"]) for row in csv.DictReader(file)}

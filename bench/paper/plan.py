@@ -5,6 +5,7 @@ Every arm becomes runs in mode ``paper`` (windows, balanced to N a class, then d
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -99,6 +100,13 @@ def check_preset(paper: Paper, preset: str | None) -> None:
         raise InputError(
             "unknown-preset", f"no system has a preset {preset!r}; `bench methods NAME` shows those of each"
         )
+
+
+def check_scale(paper: Paper, experiments: Sequence[Experiment], scale: Scale) -> None:
+    """Raises :class:`InputError` for a preset or a method that none of the experiments has."""
+    check_preset(paper, scale.preset)
+    for experiment in experiments:
+        chosen_arms(experiment, scale)
 
 
 def _values(arm: Arm, preset: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from bench.data.cards import find_card, shipped_name
 from bench.data.store import Store
 from bench.environment import CPU
 from bench.files import written_folder
+from bench.matrix.cells import run_matrix
 from bench.paper.declaration import Experiment, Paper, find_paper
 from bench.paper.experiment_results import ArmResult, ExperimentResults
 from bench.paper.plan import MODES, PlannedArm, Scale, check_preset, chosen_arms, plan
@@ -23,7 +24,6 @@ from bench.paper.published import published_table, rows_by_key
 from bench.paper.tables_and_figures import Reproduced, table_or_figure
 from bench.render.table import Table, render
 from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions
-from bench.runs.matrix import run_matrix
 from bench.spec import RunSpec
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker

@@ -55,7 +55,7 @@ def _sound(tracker: Tracker, records: Sequence[Record]) -> tuple[list[Record], l
     for record in records:
         try:
             if record.status == "done":
-                tracker.load(record.run_id).check()
+                tracker.opened(record).check()
         except InputError as error:
             if error.code != "run-damaged":
                 raise
@@ -135,12 +135,13 @@ class _Page:
         """What one run of a row found, unfolded on demand."""
         summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
         first = min(row.done, key=lambda r: (r.spec.split.seed, r.spec.split.fold or 0))
-        run = self.tracker.load(first.run_id)
-        if run.folder is None or not (run.folder / "result.json").is_file():
-            return el(
-                "details", summary, el("p", "The run's files are gone; run it again with --rerun."), _command(row)
-            )
-        result = run.result()
+        run = self.tracker.opened(first)
+        try:
+            result = run.result()
+        except InputError as error:
+            what = "gone" if error.code == "missing-artefact" else "not readable"
+            lacking = el("p", f"The run's files are {what}; run it again with --rerun.")
+            return el("details", summary, lacking, _command(row))
         scores, (seed, fold) = result.scores, run.spec.place
         which = f"run {run.run_id[:8]}, seed {seed}" + ("" if fold is None else f", fold {fold}")
         more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
@@ -165,12 +166,13 @@ class _Page:
     def curves(self, run: Record) -> Iterator[Html]:
         """Loss and scores over the epochs, where the run has any."""
         known = sorted(name for name in run.metrics if name.startswith("epoch/"))
+        curves = self.tracker.curves(run.run_id, known) if known else {}
         for title, ends, top in (("Loss", ("loss",), None), ("Scores", ("accuracy", "f1"), 1.0)):
-            shown: dict[str, Curve] = {}
-            for metric in (name for name in known if name.endswith(ends)):
-                curve = self.tracker.curve(run.run_id, metric)
-                if len(curve[0]):
-                    shown[metric.removeprefix("epoch/").replace("_", " ")] = curve
+            shown: dict[str, Curve] = {
+                name.removeprefix("epoch/").replace("_", " "): curve
+                for name, curve in curves.items()
+                if name.endswith(ends) and len(curve[0])
+            }
             if shown:
                 yield lines(shown, self.name("curve"), f"{title} by epoch", top)
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 from bench.data.store import Store
@@ -18,15 +18,17 @@ from bench.errors import InputError
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.plan import Forecast
 from bench.runs.run_labels import method_label, settings_of
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
-from bench.tracking.record import DEVIATION, Record
+from bench.tracking.pruning import keep_best
+from bench.tracking.record import DEVIATION, MODEL, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
-from bench.tracking.writing import Run
+from bench.tracking.writing import Run, Unwritable
 
 #: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score") and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
@@ -34,6 +36,10 @@ Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
 
 def silent(spec: RunSpec, stage: str, values: Mapping[str, float]) -> None:
     """Progress that nobody sees."""
+
+
+def unsaid(line: str) -> None:
+    """A line for people, where nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,16 @@ class RunOptions:
     rerun: bool = False  # also what is done
     progress: Progress = silent
     jobs: int = 1  # runs at once, each in a process of its own with its share of the threads
-    budget: float | None = None  # seconds after which no run is begun; none: no end
+    budget: float | None = None  # seconds in which runs have to be done; None: no end
+    forecast: Forecast | None = None  # that hears what runs took; None: nobody asks
+    scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
+    say: Callable[[str], None] = unsaid  # lines for people
+    models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
+
+    @property
+    def quiet(self) -> "RunOptions":
+        """The same for another process, from which outcomes alone are told."""
+        return dataclasses.replace(self, progress=silent, say=unsaid, forecast=None)
 
 
 DEFAULT_OPTIONS: Final = RunOptions()
@@ -75,7 +90,8 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     """Run it, unless the tracker has it done or another process is at it.
 
     An interrupt ends the run as killed and goes on its way.  Raises :class:`InputError` where the store of runs does
-    not answer: what was computed is kept beside it, and logged by `Tracker.sync`.
+    not answer: what was computed is kept beside it, and logged by `Tracker.sync`; and where the results folder cannot
+    be written: other runs had no better luck.
     """
     spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
@@ -106,15 +122,18 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             run.parameters(parameters_of(spec, kind))
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, result, result_of(spec, store, result, options.device))
+            _keep(run, result, result_of(spec, store, result, options.device), model=options.models != "none")
             metrics = result.metrics
             run.tags({"scale": _scale(spec, result)})
     except Superseded:
         run.end("killed", "another process took it over")
         raise
+    except Unwritable as error:
+        run.end("killed", str(error))
+        raise
     except Exception as error:
         status, reason = "failed", _reason(error)
-        with run.artefacts() as folder:
+        with suppress(Unwritable), run.artefacts() as folder:
             (folder / "traceback.txt").write_text(traceback.format_exc())
     except BaseException:
         run.end("killed", "interrupted")
@@ -123,6 +142,8 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
         if not tracker.claims.still_has(spec.digest):  # taken over while this process slept, and yet it was quicker
             tracker.claims.take(spec.digest, force=True)
     run.end(status, reason)
+    if options.models == "best":
+        keep_best(tracker, spec, run.content.tags["row"])
     return Outcome(spec, status, reason, run.run_id, metrics, time.perf_counter() - started)
 
 
@@ -165,12 +186,15 @@ class RunMonitor(AttemptMonitor):
             raise Superseded
 
 
-def _keep(run: Run, attempted: Attempt, result: RunResult) -> None:
-    """Write all of an attempt into the store of runs."""
+def _keep(run: Run, attempted: Attempt, result: RunResult, *, model: bool) -> None:
+    """Write all of an attempt into the store of runs, its ``model`` only where that is kept."""
     run.metrics(attempted.metrics | _f1_by_class(attempted.scores))
     with run.artefacts() as folder:
-        (folder / "model").mkdir()
-        attempted.method.save(folder / "model")
+        if model:
+            (folder / "model").mkdir()
+            attempted.method.save(folder / "model")
+        else:
+            run.tags({MODEL: "not kept, by --keep-models none"})
         result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
         attempted.predictions.save(folder / "predictions.npz")
 
@@ -213,7 +237,12 @@ def title_of(spec: RunSpec) -> str:
 
 def code_of(spec: RunSpec) -> str:
     """Digest of the code that decides the run's result: the method's, and what an attempt imports."""
-    sources = registry.describe(spec.method).sources
+    return _code_of_method(spec.method)
+
+
+@cache  # as the declarations of a method are: what a process has imported stays as it was
+def _code_of_method(method: str) -> str:
+    sources = registry.describe(method).sources
     return f"{code_digest(files=sources)}-{code_digest('bench.runs.attempt')}"
 
 

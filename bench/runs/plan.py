@@ -1,23 +1,33 @@
-"""From what is asked of methods and data sets to the runs: names to declarations, texts to values, one matrix."""
+"""From what is asked of methods and data sets to the runs: names to declarations, texts to values, one matrix.
 
+And what that matrix would cost here: what is done, who else is at it, how long the rest takes (`Plan`, `Forecast`).
+"""
+
+import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.files import file_sha256, plain, read_json, write_json
+from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
-from bench.spec import RunSpec, Settings, SplitSpec
+from bench.spec import PAPER_PER_CLASS, RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
-from bench.splits.split import check_request, make_split
+from bench.splits.split import SHARES, check_request, make_split
+
+if TYPE_CHECKING:  # words are checked here, too, without the store of runs
+    from bench.tracking.claims import Holder
+    from bench.tracking.tracker import Tracker
 
 WHOLE: Final = SplitSpec()  # whole sessions, split as the data set can be
 DEFAULTS: Final = Settings()
@@ -38,13 +48,8 @@ def expand(
     data set's default one where not given.
     Raises :class:`InputError` for a parameter or preset that no method has, and for what cannot be for any run.
     """
-    outlines = {name: describe(name) for name in methods}
-    if settings.file is not None and len(outlines) != 1:
-        raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
-    parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    outlines, parameters, split = settled_words(methods, split, settings)
     sources = {name: None if is_shipped(name) else outline.digest for name, outline in outlines.items()}
-    if split.path is not None:
-        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
     splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}
     for store in stores:  # what cannot be for any run is told before the first
         _check(store, task or store.default_task, splits[store.name])
@@ -61,6 +66,22 @@ def expand(
         for store in stores
         for method, seed, one in product(methods, seeds, splits[store.name].each_fold())
     ]
+
+
+def settled_words(
+    methods: Sequence[str], split: SplitSpec, settings: Settings
+) -> tuple[dict[str, Outline], dict[str, dict[str, Any]], SplitSpec]:
+    """Declarations and parameters by method, and the split with its file's digest: what needs no data set.
+
+    Raises :class:`InputError` as :func:`expand` does.
+    """
+    outlines = {name: describe(name) for name in methods}
+    if settings.file is not None and len(outlines) != 1:
+        raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
+    parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    if split.path is not None:
+        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
+    return outlines, parameters, split
 
 
 def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
@@ -136,3 +157,185 @@ def read_parameters(path: Path, method: str) -> dict[str, Any]:
         what = f"holds parameters of {content.method}, not of {method}"
         raise InputError("wrong-file", f"--params {path}: {what}; give --method {content.method}")
     return content.parameters
+
+
+# --- what a matrix costs ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a run takes, and on what that rests."""
+
+    seconds: float | None  # None: unknown
+    basis: str
+
+
+UNKNOWN: Final = Estimate(None, "unknown")
+
+
+class Forecast:
+    """How long runs take: as those of the same row did that are done here, else by rates of training.
+
+    A row is what differs in nothing but seed and fold.  The store of runs is read at the first question.
+    """
+
+    def __init__(self, tracker: "Tracker") -> None:
+        self._tracker = tracker
+        self._by_rate: dict[RunSpec, Estimate] = {}
+
+    def of(self, spec: RunSpec) -> Estimate:
+        """Of one run."""
+        if taken := self._taken.get(row_of(spec)):
+            return Estimate(median(taken), f"{len(taken)} done")
+        if spec not in self._by_rate:
+            self._by_rate[spec] = _by_rate(spec, self._rates)
+        return self._by_rate[spec]
+
+    def add(self, spec: RunSpec, seconds: float) -> None:
+        """Take in that a run is done."""
+        self._taken.setdefault(row_of(spec), []).append(seconds)
+
+    @cached_property
+    def _taken(self) -> dict[str, list[float]]:
+        """Seconds of finished runs by row."""
+        found: dict[str, list[float]] = {}
+        for record in self._tracker.search():
+            if record.status == "done" and record.seconds is not None:
+                found.setdefault(row_of(record.spec), []).append(record.seconds)
+        return found
+
+    @cached_property
+    def _rates(self) -> dict[str, float]:
+        return rates_of(shipped_folder("results") / "rates.csv")
+
+
+def row_of(spec: RunSpec) -> str:
+    """What a run shares with those of other seeds and folds."""
+    return spec.but_place.digest
+
+
+def rates_of(path: Path) -> dict[str, float]:
+    """Samples a second of each method, as ``benchmarks/rates.py`` wrote them; empty without the file."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        return {row["method"]: float(row["samples_a_second"]) for row in csv.DictReader(file)}
+
+
+def samples_seen(settings: Mapping[str, Any], trained: float, epochs: int | None = None) -> float:
+    """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget or in so many ``epochs``."""
+    if "epochs" not in settings:
+        return trained
+    if epochs is None and (steps := settings.get("steps")):
+        return float(steps * settings["batch_size"])
+    return trained * int(epochs or settings["epochs"])
+
+
+def _by_rate(spec: RunSpec, rates: Mapping[str, float]) -> Estimate:
+    """From the rate of its method's training, at whatever size, where samples are sessions or of a given number."""
+    samples = _samples(spec)
+    if spec.method not in rates or samples is None:
+        return UNKNOWN
+    split = spec.split
+    share = SHARES[0] if split.folds is None else (1 - 1 / split.folds) * SHARES[0] / (SHARES[0] + SHARES[1])
+    seen = samples_seen(describe(spec.method).defaults | dict(spec.parameters), share * samples)
+    return Estimate(seen / rates[spec.method], "rate of training")
+
+
+def _samples(spec: RunSpec) -> float | None:
+    """Samples before they are divided, as far as the store's counts tell."""
+    split, task = spec.split, Store.find(spec.dataset).manifest.tasks[spec.task]
+    if split.leaky:
+        return len(task.classes) * (split.max_per_class or PAPER_PER_CLASS)
+    if split.sampling != "session" or split.file is not None:
+        return None
+    return sum(min(count, split.max_per_class or count) for count in task.class_sessions) or None
+
+
+@dataclass
+class Plan:
+    """A matrix as it stands: each run is done, computed elsewhere, or to do here."""
+
+    specs: Sequence[RunSpec]
+    done: set[str]  # digests
+    elsewhere: "Mapping[str, Holder]"  # by digest
+    forecast: Forecast
+    jobs: int = 1
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, RunSpec]]:
+        """Runs by row and digest."""
+        found: dict[str, dict[str, RunSpec]] = {}
+        for spec in self.specs:
+            found.setdefault(row_of(spec), {})[spec.digest] = spec
+        return found
+
+    @cached_property
+    def left(self) -> dict[str, set[str]]:
+        """Digests that are to do here, by row."""
+        return {row: specs.keys() - self.done - self.elsewhere.keys() for row, specs in self.rows.items()}
+
+    def ended(self, spec: RunSpec) -> None:
+        """Take in that a run came to its end, whatever that is."""
+        self.done.add(spec.digest)
+        self.left[row_of(spec)].discard(spec.digest)
+
+    def estimate(self, row: str) -> Estimate:
+        """Of one run of a row."""
+        return self.forecast.of(next(iter(self.rows[row].values())))
+
+    @property
+    def words(self) -> str:
+        """One line: how many are done, run elsewhere (where), are to do, and the time that takes."""
+        away = self.elsewhere.keys() - self.done
+        where = ", ".join(sorted({str(self.elsewhere[digest]) for digest in away}))
+        parts = [f"{len(self.done)} done", *([f"{len(away)} running elsewhere ({where})"] if away else [])]
+        return ", ".join([*parts, f"{sum(map(len, self.left.values()))} to do"]) + self.time_left
+
+    @property
+    def time_left(self) -> str:
+        """The time that what is to do takes, for the end of a line; empty where nothing is."""
+        seconds, unknown = self.seconds
+        more = [f"about {duration(seconds)}"] if seconds else []
+        more += [f"{unknown} of unknown length"] if unknown else []
+        return f"; {' and '.join(more)} left" if more else ""
+
+    @property
+    def seconds(self) -> tuple[float, int]:
+        """Seconds that what is to do takes, and how many runs of unknown length are beside them."""
+        rows = [(len(left), self.estimate(row).seconds) for row, left in self.left.items() if left]
+        known = sum(number * each for number, each in rows if each is not None) / self.jobs
+        return known, sum(number for number, each in rows if each is None)
+
+
+def planned(specs: Sequence[RunSpec], tracker: "Tracker", *, rerun: bool = False, jobs: int = 1) -> Plan:
+    """Where a matrix stands.  Writes nothing, not even a store of runs that is not there."""
+    digests = [spec.digest for spec in specs]
+    done = set() if rerun else set(tracker.finished_of(digests))
+    away = tracker.claims.seen([digest for digest in digests if digest not in done])
+    return Plan(specs, done, away, Forecast(tracker), jobs)
+
+
+def first_places_first(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    """The same in another order: of each row the first seed and fold, then of each the second."""
+    numbers: dict[str, int] = {}
+    turns = []
+    for spec in specs:
+        row = row_of(spec)
+        numbers[row] = turn = numbers.get(row, -1) + 1
+        turns.append(turn)
+    return [spec for _, spec in sorted(zip(turns, specs, strict=True), key=lambda pair: pair[0])]
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(0.1), duration(40), duration(3000), duration(9000), duration(10**6)
+    ('a moment', '40 s', '50 min', '2.5 h', '12 days')
+    """
+    hours = seconds / 3600
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "a moment"
+    if hours < 1.5:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.{int(hours < 10)}f} h" if hours < 48 else f"{hours / 24:.0f} days"

@@ -65,9 +65,10 @@ def names() -> list[str]:
     return sorted(shipped() | set(_entries()))
 
 
-def shipped() -> set[str]:
+@functools.cache
+def shipped() -> frozenset[str]:
     """Names of the methods that come with the harness; nobody else can have them."""
-    return {_name(path) for path in _files()}
+    return frozenset(_name(path) for path in _files())
 
 
 def is_shipped(name: str) -> bool:

@@ -6,7 +6,9 @@ knows no method and computes nothing.
 
 `results` is what a finished run leaves, `record` a run as it is remembered, `address` where the store is, `database`
 asks it in SQL, `claims` says which process computes what, `writing` brings a run whole into a folder and from there
-into the store, `tracker` (with `writing` the one home of MLflow) is the store as everybody uses it.
+into the store, `tracker` (with `writing` the one home of MLflow) is the store as everybody uses it.  `selection` is the
+filter of stored runs, `bundle` sends them from store to store, `proof` holds what comes against itself, `pruning`
+removes what need not be kept.
 """
 
 import lazy_loader

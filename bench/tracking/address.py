@@ -6,13 +6,25 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from bench.errors import InputError
 
-ANSWER_SECONDS: Final = 5.0  # for a server to take a connection, and as much again to answer the first question
+ANSWER_SECONDS: Final = 4.0  # for a server to take a connection, and as much again to answer the first question
 PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
-DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours, by the driver that it brings
+REMEDIES: Final = {  # of a file, by words of SQLite and of the system
+    "full": "make room there",
+    "No space": "make room there",
+    "locked": "end the program that holds it, and start again",
+    "malformed": "it is damaged: put a copy of it back, or move it away",
+    "not a database": "it is damaged: put a copy of it back, or move it away",
+    "no such table": "it was another file when this command began: put that back, or start again",
+    "readonly": "mind its rights and those of its folder, or name another folder (--results)",
+    "unable to open": "mind its rights and those of its folder, or name another folder (--results)",
+}
+QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database
+SHORT: Final = 3  # letters
+DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours and scheme of addresses, by the driver that it brings
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,14 @@ class Address:
 
     def __repr__(self) -> str:
         return f"Address({self.shown})"
+
+    @property
+    def url(self) -> str:
+        """The same with the driver named: SQLAlchemy 2.1 takes another one for ``postgresql://`` than 2.0 did."""
+        for driver, scheme in DRIVERS.items():
+            if self.uri.startswith(f"{scheme}://"):
+                return self.uri.replace(scheme, f"{scheme}+{driver}", 1)
+        return self.uri
 
     @property
     def scheme(self) -> str:
@@ -42,6 +62,11 @@ class Address:
         return self.scheme in ("sqlite", "postgresql", "mysql", "mssql")
 
     @property
+    def is_server(self) -> bool:
+        """Whether it is an MLflow server."""
+        return self.scheme in ("http", "https")
+
+    @property
     def file(self) -> Path:
         """The file of an SQLite address."""
         return Path(self.uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
@@ -54,23 +79,35 @@ class Address:
     @property
     def shown(self) -> str:
         """The address without its password."""
-        return without_password(self.uri)
+        return without_password(re.sub(r"^(\S+?://[^:/@]*):.*@", r"\1:***@", self.uri, flags=re.S))  # blanks in it, too
+
+    @property
+    def place(self) -> str:
+        """What tells it from other stores beside one results folder, which may move with its SQLite file."""
+        return f"sqlite:///{self.file.name}" if self.is_sqlite else self.shown
 
     def check(self) -> None:
-        """Raises :class:`InputError` where a server takes no connection within `ANSWER_SECONDS`."""
-        parts = urlsplit(self.uri)
-        if self.is_sqlite or parts.hostname is None:
-            return
-        place = parts.hostname, parts.port or PORTS.get(self.scheme, 0)
+        """Raises :class:`InputError` where a server takes no connection within `ANSWER_SECONDS`, or answers nothing.
+
+        A database is asked by whoever opens it; MLflow's own patience with a server is a minute.
+        """
         try:
+            parts = urlsplit(self.uri)
+            if self.is_sqlite or parts.hostname is None:
+                return
+            place = parts.hostname, parts.port or PORTS.get(self.scheme, 0)
             socket.create_connection(place, ANSWER_SECONDS).close()
-        except OSError as error:
+            if self.is_server:
+                _ask(self.uri)
+        except (OSError, ValueError) as error:  # ValueError: what is no port
             raise self.failed(error) from None
 
     def failed(self, error: object) -> InputError:
         """That it does not answer as it should, with what a library said of it."""
         text = self.without_secret(" ".join(str(error).split()) or type(error).__name__)
-        remedy = "give a sqlite:/// file, or start that server"
+        remedy = "start that server, mend the address, or let its user write (docs/scaling.md)"
+        if self.is_sqlite:
+            remedy = next((what for word, what in REMEDIES.items() if word in text), "mind that the file is whole")
         for driver, extra in DRIVERS.items():
             if isinstance(error, ImportError) and driver in str(error):
                 remedy = f"`pip install 'etc-bench[{extra}]'` brings its driver {driver}"
@@ -78,8 +115,11 @@ class Address:
 
     def without_secret(self, text: str) -> str:
         """A library's words without the address's password."""
-        password = urlsplit(self.uri).password
-        return without_password(text.replace(password, "***") if password else text)
+        found = re.match(r"[^\s:]+://[^:/@]*:([^@]+)@", self.uri)  # as SQLAlchemy reads it, with any / in it
+        for password in {found[1], unquote(found[1])} if found else ():
+            if len(password) > SHORT:  # such a one could be read off the gaps, and is part of any word
+                text = text.replace(password, "***")
+        return without_password(text)
 
 
 def address_of(results: Path, uri: str | None = None) -> Address:
@@ -88,10 +128,34 @@ def address_of(results: Path, uri: str | None = None) -> Address:
     return Address(found, results.absolute())
 
 
+def local(uri: str) -> Path | None:
+    """The folder of this machine that an address of artefacts names; None where it is of a server."""
+    place = urlsplit(uri)
+    return Path(unquote(place.path)) if place.scheme in ("", "file") else None
+
+
 def without_password(text: str) -> str:
-    """Hide what stands between a user's name and the host of every address in a text.
+    """Hide what stands between a user's name and the host of every address in a text, and ``password=`` of a query.
 
     >>> without_password("postgresql://me:secret@host/runs does not open")
     'postgresql://me:***@host/runs does not open'
     """
-    return re.sub(r"(\w+://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    text = re.sub(r"(\w+://[^\s:/@]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(password=)[^&\s]+", r"\1***", text)
+
+
+def _ask(server: str) -> None:
+    """Raises OSError unless a server answers within `ANSWER_SECONDS`, with anything but a failure of its own."""
+    from http.client import HTTPException  # with its TLS a tenth of a second
+    from urllib.error import HTTPError
+    from urllib.request import urlopen
+
+    parts = urlsplit(server)
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], path=parts.path.rstrip("/") + QUESTION)
+    try:
+        urlopen(place.geturl(), timeout=ANSWER_SECONDS).close()
+    except HTTPError as error:
+        if error.code >= 500:
+            raise
+    except HTTPException as error:
+        raise OSError(f"no server of HTTP: {type(error).__name__}") from error

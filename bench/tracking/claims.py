@@ -135,12 +135,31 @@ class Claims:
                 found |= {row.name: Holder(*row) for row in rows}
         return found
 
+    def sees(self, name: str) -> bool:
+        """Whether there is such a claim; makes no file of a database that is not there."""
+        return (not self.address.is_sqlite or self.address.file.is_file()) and bool(self.holders([name]))
+
     def elsewhere(self, names: Sequence[str]) -> dict[str, Holder]:
         """Of these names those that another living process has."""
         with self._guard:
             mine = set(self._mine.values())
         held = self.holders(names).items()
         return {name: one for name, one in held if one.owner not in mine and not self._is_stale(one)}
+
+    def seen(self, names: Sequence[str]) -> dict[str, Holder]:
+        """As :meth:`elsewhere`; nothing is written, not even a table or a file that is not there."""
+        return self.elsewhere(names) if self._are_there() else {}
+
+    def _are_there(self) -> bool:
+        """Whether there is a table of claims."""
+        if self._engine is not None:
+            return True
+        if self.address.is_sqlite and not self.address.file.is_file():
+            return False
+        try:
+            return sa.inspect(engine_of(self.address)).has_table(_table.name)
+        except sa.exc.SQLAlchemyError as error:
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     @contextmanager
     def alone(self, name: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:

@@ -17,7 +17,11 @@ Kept = TypeVar("Kept")
 
 SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
+MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+AGAIN: Final = "put back what it wrote or run it again with --rerun"
+SCORED: Final = ("result.json", "predictions.npz")  # files of a run that its scores rest on
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
 
 
@@ -37,13 +41,22 @@ class Record:
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    imported: str = ""  # from which bundle
+    model: str = ""  # what became of its fitted method, where it is not kept
+    ended: float | None = None  # seconds since the epoch
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
+    artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
 
     @property
     def digest(self) -> str:
         """Digest of the run's specification."""
         return self.spec.digest
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from its start to its end, all told; None where it has no end."""
+        return None if self.ended is None else self.ended - self.started
 
     @property
     def verifiable(self) -> bool:
@@ -60,6 +73,10 @@ class Record:
 
     def model_folder(self) -> Path:
         """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
+        if self.folder is not None and not (self.folder / "model").exists() and (self.model or self.imported):
+            gone = self.model or f"it stayed behind when {self.imported} was written"
+            remedy = "run it again with --rerun" if self.model else "export it with --models, or --rerun the run"
+            raise InputError("missing-artefact", f"run {self.run_id[:8]} has no model ({gone}); {remedy}")
         folder = self._place("model/method.json", "model").parent
         there = {f"model/{name}" for name in digests_of(folder)}
         for name in sorted(there | {name for name in self.files if name.startswith("model/")}):
@@ -67,18 +84,20 @@ class Record:
         return folder
 
     def check(self) -> None:
-        """Raises :class:`InputError` for a file that is there and not the one that the run wrote, or unreadable."""
-        for name in self.files:
-            if self.folder is not None and (self.folder / name).is_file():
-                self._check(name)
-        if self.folder is not None and (self.folder / "result.json").is_file():
+        """Raises :class:`InputError` where what its scores rest on is there and not what the run wrote, or unreadable.
+
+        A fitted method, which may be large, is held against its digests where it is loaded.
+        """
+        there = [name for name in SCORED if self.folder is not None and (self.folder / name).is_file()]
+        for name in there:
+            self._check(name)
+        if not self.verifiable and "result.json" in there:
             self.result()
 
     def damaged(self, what: str, error: object = "") -> InputError:
         """That something of the run is not, or cannot be read as, what it wrote."""
         reason = f" ({type(error).__name__}: {' '.join(str(error).split()):.200})" if error else ""
-        remedy = "put back what it wrote or run it again with --rerun"
-        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {remedy}")
+        return InputError("run-damaged", f"run {self.run_id[:8]}: {what}{reason}; {AGAIN}")
 
     def _place(self, name: str, what: str) -> Path:
         if self.folder is None or not (self.folder / name).is_file():
@@ -116,7 +135,7 @@ def status_of(row: Row) -> str:
     return row.status.lower() if row.status in ("RUNNING", "KILLED") else row.tags.get("status", "failed")
 
 
-def record_of(row: Row, folder: Path | None = None) -> Record:
+def record_of(row: Row) -> Record:
     """A row of the store as a record.  Raises :class:`InputError` where it cannot be read."""
     tags = row.tags
     try:
@@ -138,8 +157,11 @@ def record_of(row: Row, folder: Path | None = None) -> Record:
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
+        imported=tags.get(IMPORTED, ""),
+        model=tags.get(MODEL, ""),
+        ended=None if row.ended is None else row.ended / 1000,
         files={name: digest for digest, _, name in lines},
-        folder=folder,
+        artefacts=row.artefacts,
     )
 
 

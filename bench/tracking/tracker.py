@@ -6,18 +6,20 @@ before the first question.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import os
 import platform
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,15 +28,31 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.files import locked
 from bench.spec import RunSpec
-from bench.tracking.address import Address, address_of
+from bench.tracking.address import Address, address_of, local
 from bench.tracking.claims import Claims, process_lives, this_process
-from bench.tracking.database import BUSY_SECONDS, DIGEST, Row, engine_of, rows_of, rows_of_server
-from bench.tracking.record import ENDS, SPEC, Record, matches, record_of, status_of
-from bench.tracking.writing import TEXT, Content, Run, Study, Target, closing, now, publish
+from bench.tracking.database import (
+    BUSY_SECONDS,
+    DIGEST,
+    Row,
+    engine_of,
+    history_of_server,
+    parameters_of,
+    points_of,
+    rows_of,
+    rows_of_server,
+)
+from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, status_of
+from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
 
+Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
+QUIET: Final = {  # standard output is ours
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 HTTP: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # of a server's answer
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
@@ -47,15 +65,17 @@ PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
 class Tracker:
     """The store of all runs.
 
-    ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does).
+    ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does),
+    ``claims`` the database of who computes what where that is a server (as ``BENCH_CLAIMS`` does).
     """
 
-    def __init__(self, results: str | Path = Path("results"), uri: str | None = None) -> None:
+    def __init__(self, results: str | Path = Path("results"), uri: str | None = None, claims: str = "") -> None:
         self.results = Path(results).absolute()
         self.address = address_of(self.results, uri)
+        self._own_claims = claims or os.environ.get("BENCH_CLAIMS", "")
 
-    def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves
-        return type(self), (self.results, self.address.uri)
+    def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves, each once
+        return _opened, (self.results, self.address.uri, self._own_claims)
 
     @cached_property
     def claims(self) -> Claims:
@@ -65,17 +85,17 @@ class Tracker:
     @property
     def _beside_a_server(self) -> Address:
         """Where claims are, since a server has none: a database of the user's, or a file of this results folder."""
-        own = os.environ.get("BENCH_CLAIMS") or f"sqlite:///{self.results / 'claims.db'}"
+        own = self._own_claims or f"sqlite:///{self.results / 'claims.db'}"
         return Address(own, self.results)
 
     @property
     def shares_claims(self) -> bool:
         """Whether everybody who writes into the store sees the same claims."""
-        return self.address.is_database or bool(os.environ.get("BENCH_CLAIMS"))
+        return self.address.is_database or bool(self._own_claims)
 
     @cached_property
     def _client(self) -> Any:
-        os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+        os.environ.update(QUIET)
         for name, value in HTTP.items():
             os.environ.setdefault(name, value)
         self.address.check()
@@ -83,16 +103,22 @@ class Tracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # traces of what it raises as well
         wait = f"?timeout={BUSY_SECONDS}" if self.address.is_sqlite and "?" not in self.address.uri else ""
+        with self._answering(), self._alone():
+            client = MlflowClient(self.address.url + wait)
+            client.search_experiments(max_results=1)  # a server is not asked before
+        return client
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """What a library raises in the block is that the store does not answer."""
         try:
-            with self._alone():
-                client = MlflowClient(self.address.uri + wait)
-                client.search_experiments(max_results=1)  # a server is not asked before
-        except OSError:
+            yield
+        except (InputError, OSError):
             raise
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
-            raise self.address.failed(error) from None
-        return client
+            raise self.address.failed(getattr(error, "orig", None) or error) from None
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -110,17 +136,18 @@ class Tracker:
     def _engine(self) -> Any:
         return engine_of(self.address)
 
-    def _rows(self, digests: Sequence[str] | None = None, begins: str | None = None) -> list[Row]:
+    def _rows(
+        self, digests: Sequence[str] | None = None, begins: str | None = None, tag: tuple[str, str] | None = None
+    ) -> list[Row]:
         """Rows of runs that are ours, newest first; nothing is written, not even a store that is not there."""
         if not self.address.is_database:
             found = rows_of_server(self._client, digests=digests)
+            found = found if tag is None else [row for row in found if row.tags.get(tag[0]) == tag[1]]
             return found if begins is None else [row for row in found if row.run_id.startswith(begins)]
         if self.address.is_sqlite and not self.address.file.is_file():
             return []
-        try:
-            return rows_of(self._engine, digests=digests, begins=begins)
-        except sa.exc.SQLAlchemyError as error:
-            raise self.address.failed(getattr(error, "orig", None) or error) from None
+        with self._answering():
+            return rows_of(self._engine, digests=digests, begins=begins, tag=tag)
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""
@@ -142,14 +169,16 @@ class Tracker:
         for stale in self._rows([spec.digest]):
             here_and_gone = process_lives(stale.tags.get(PROCESS, "")) is False
             if stale.status == "RUNNING" and (self.shares_claims or here_and_gone):
-                self._client.set_terminated(stale.run_id, ENDS["killed"])
+                with self._answering():
+                    self._client.set_terminated(stale.run_id, ENDS["killed"])
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed", "fold")
                  if fields[key] is not None}  # fmt: skip
         own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True), PROCESS: this_process()}
         short = {key: value[:TEXT] for key, value in tags.items()}
-        content = Content(_experiment_of(spec), name, now(), self.address.shown, plain | short | own)
-        return Run(self._target, content, spec.digest)
+        content = Content(experiment_of(spec), name, now(), self.address.shown, plain | short | own)
+        with self._answering():
+            return Run(self._target, content, spec.digest)
 
     @contextmanager
     def study(self, name: str, spec: RunSpec) -> Iterator[Study]:
@@ -160,10 +189,10 @@ class Tracker:
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed")}
         tags = {STUDY: name, **plain, "row": f"study {name}"}
-        content = Content(_experiment_of(spec), name, now(), self.address.shown, tags)
-        experiment = self._experiment(content.experiment)
+        content = Content(experiment_of(spec), name, now(), self.address.shown, tags)
         key = f"{name}-{secrets.token_hex(4)}"  # of this process's part
-        with self.claims.alone(f"study {name}"):
+        with self.claims.alone(f"study {name}"), self._answering():
+            experiment = self._experiment(content.experiment)
             known = self._client.search_runs([experiment], f"tags.`{STUDY}` = '{name}'", max_results=1)
             if known:
                 content.run_id = known[0].info.run_id
@@ -193,30 +222,45 @@ class Tracker:
             if self.claims.take(folder.name) is not None:
                 continue  # its process is at it
             try:
-                if folder in self.waiting():
+                if folder in self.waiting():  # else its process was quicker
                     content = Content.load(folder)
-                    begun = self._rows(begins=content.run_id) if content.run_id else []
-                    content.run_id = begun[0].run_id if begun else None  # deleted since
-                    publish(self._target, folder, content)
+                    with self._answering():
+                        self.bring(folder, content)
                     logged.append(content.name)
             finally:
                 self.claims.let_go(folder.name)
         return logged
 
+    def bring(self, folder: Path, content: Content) -> str:
+        """Log the folder of a run, which the caller has claimed, and remove it; the id that the run has here.
+
+        What is here already in part, begun by a process that is gone, is completed.  MLflow's errors pass.
+        """
+        here = self._rows(tag=(UID, content.uid))
+        content.run_id = here[0].run_id if here else None
+        return publish(self._target, folder, content)
+
     def waiting(self) -> list[Path]:
         """Folders of runs in the results folder that this store has not logged; those of another one are left out."""
-        found = []
-        for path in sorted((self.address.folder / "pending").glob("*/run.json")):
+        return [folder for folder, store in self._pending() if store == self.address.place]
+
+    def waiting_elsewhere(self) -> list[str]:
+        """The stores, without their passwords, that other runs in the results folder wait for."""
+        return sorted({store for _, store in self._pending()} - {self.address.place})
+
+    def _pending(self) -> Iterator[tuple[Path, str]]:
+        """Folders of runs that wait, and for what store."""
+        for path in sorted((self.address.folder / "pending").glob("[!.]*/run.json")):
             try:
-                found += [path.parent] if Content.load(path.parent).store == self.address.shown else []
-            except InputError:
+                yield path.parent, Address(Content.load(path.parent).store).place
+            except InputError as error:
                 if path.exists():  # else its process has just logged it
-                    raise
-        return found
+                    raise error.with_remedy("move that folder away") from None
 
     @cached_property
     def _target(self) -> Target:
-        return Target(self._client, self.address, self._experiment)
+        engine = self._engine if self.address.is_database else None
+        return Target(self._client, self.address, self._experiment, engine)
 
     def search(self, *, latest: bool = True, **wanted: Any) -> list[Record]:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
@@ -242,22 +286,142 @@ class Tracker:
                 "unknown-run",
                 f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
             )
-        return record_of(rows[0], self._folder(rows[0]))
+        return self.opened(record_of(rows[0]))
 
-    def curve(self, run_id: str, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Steps ``[n]``, ascending, and values ``[n]`` of a curve ("step/loss", "epoch/accuracy"); empty: none kept."""
-        points = sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, name))
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        return np.array(steps, np.int64), np.array(values, np.float64)
+    def rows(self, tag: tuple[str, str] | None = None) -> list[Row]:
+        """Runs as the store has them, newest first: all, or those with a tag of that name and value."""
+        return self._rows(tag=tag)
 
-    def _folder(self, row: Row) -> Path:
-        """A local folder with the run's artefacts; an SQLite file and its artefacts may have been moved together."""
-        place = urlparse(row.artefacts)
-        if place.scheme in ("", "file"):
-            recorded = Path(unquote(place.path))
-            beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
-            return recorded if recorded.is_dir() or not self.address.is_database else beside
-        return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+    def binned(self) -> list[Row]:
+        """Of a database the runs in MLflow's bin: deleted on its page, or by a removal that was broken off."""
+        there = self.address.is_database and (not self.address.is_sqlite or self.address.file.is_file())
+        return rows_of(self._engine, stage="deleted") if there else []
+
+    def history(self, row: Row) -> tuple[list[list[Any]], dict[str, str]]:
+        """Every point of a run's curves (name, value, milliseconds since the epoch, step), and its parameters."""
+        if self.address.is_database:
+            with self._answering():
+                return self._points(row.run_id), parameters_of(self._engine, row.run_id)
+        return history_of_server(self._client, row.run_id)
+
+    def opened(self, record: Record) -> Record:
+        """A record that :meth:`search` found, with its artefacts."""
+        return dataclasses.replace(record, folder=self._folder(record))
+
+    def curve(self, run_id: str, name: str) -> Curve:
+        """Steps ``[n]`` int64, ascending, and values ``[n]`` float64 of a curve ("step/loss"); empty: none kept."""
+        return self.curves(run_id, [name])[name]
+
+    def curves(self, run_id: str, names: Sequence[str]) -> dict[str, Curve]:
+        """Curves of a run by name, each as :meth:`curve` gives it, steps and values ``[n]``."""
+        if self.address.is_database:
+            known = self._points(run_id)
+        else:
+            with self._answering():
+                history = [point for name in names for point in self._client.get_metric_history(run_id, name)]
+            known = [[point.key, point.value, point.timestamp, point.step] for point in history]
+        found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+        for name, value, _, step in known:
+            if name in found:
+                found[name].append((step, value))
+        return {name: _curve(points) for name, points in found.items()}
+
+    def _points(self, run_id: str) -> list[list[Any]]:
+        """Every point of a run's curves in a database: name, value, milliseconds since the epoch, step."""
+        with self._answering():
+            stored = points_of(self._engine, run_id)
+        return [[key, math.nan if nan else value, at, step] for key, value, at, step, nan in stored]
+
+    def _folder(self, row: Row | Record) -> Path:
+        """A local folder with the run's artefacts, fetched where they lie elsewhere."""
+        if (here := self._local(row)) is not None:
+            return here
+        with self._answering():
+            return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
+
+    def _local(self, row: Row | Record) -> Path | None:
+        """The run's own folder on this machine; a database and its artefacts may have been moved or copied together."""
+        if (recorded := local(row.artefacts)) is None:
+            return None
+        beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
+        return beside if self.address.is_database and (beside.is_dir() or not recorded.is_dir()) else recorded
+
+    @contextmanager
+    def files(self, row: Row) -> Iterator[Path]:
+        """The folder of a run's artefacts while the block lasts; what was fetched for it is removed."""
+        folder = self._folder(row)
+        try:
+            yield folder
+        finally:
+            if folder != self._local(row):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sizes(self, row: Row) -> dict[str, int]:
+        """Bytes of every file of a run, by its path among its artefacts."""
+        if (folder := self._local(row)) is not None:
+            paths = sorted(path for path in folder.rglob("*") if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+        found, waiting = {}, [""]
+        while waiting:
+            for one in self._client.list_artifacts(row.run_id, waiting.pop()):
+                if one.is_dir:
+                    waiting.append(one.path)
+                else:
+                    found[one.path] = int(one.file_size or 0)
+        return found
+
+    def remove(self, row: Row) -> None:
+        """Remove a run with its files for good, or from a server into its bin, which `mlflow gc` there empties.
+
+        Nobody sees it from the first step on; one that is in the bin is taken out of it for good, too.
+        """
+        folder = self._removable(row)
+        with self._answering():
+            self._client.delete_run(row.run_id)
+        self._remove_files(row, folder, "")
+        if self.address.is_database:
+            with self._answering():
+                self._client._tracking_client.store._hard_delete_run(row.run_id)
+
+    def remove_model(self, row: Row, why: str) -> None:
+        """Remove the fitted method of a run, whose record says so first: it is never taken for lost."""
+        folder = self._removable(row)
+        with self._answering():
+            self._client.set_tag(row.run_id, MODEL, why)
+        self._remove_files(row, folder, "model")
+
+    def _removable(self, row: Row) -> Path | None:
+        """The run's own folder on this machine, if it is here, for removing it.
+
+        Raises :class:`InputError` where the record names one that is no run's, or, of a copied file, another store's.
+        """
+        folder = self._local(row)
+        if folder is None or not folder.exists():
+            return folder
+        ours = not self.address.is_sqlite or folder.is_relative_to(self.address.folder)
+        if folder.parts[-2:] != (row.run_id, "artifacts") or not ours:
+            what = f"its files are said to be in {folder}, which is no folder of this store"
+            raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove the run by hand")
+        return folder
+
+    def _remove_files(self, row: Row, folder: Path | None, part: str) -> None:
+        """Remove a run's folder, or a part of its artefacts."""
+        if folder is None:
+            with self._answering():
+                self._client._tracking_client._get_artifact_repo(row.run_id).delete_artifacts(part or None)
+        elif (gone := folder / part if part else folder.parent).exists():
+            shutil.rmtree(gone)
+
+    def shrink(self) -> str:
+        """Give the space of removed runs back to the file system; why that could not be, or nothing."""
+        if not self.address.is_sqlite:
+            return "" if self.address.is_database else "a server keeps removed runs in its bin: `mlflow gc` there"
+        try:
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(sa.text("VACUUM"))
+        except sa.exc.SQLAlchemyError as error:
+            return f"{self.address.shown} keeps its size for now ({getattr(error, 'orig', None) or error})"
+        return ""
 
     def _experiment(self, name: str) -> str:
         """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
@@ -284,17 +448,24 @@ class Tracker:
 
     def _check_artefacts(self, experiment: Any) -> None:
         """Refuse to scatter artefacts: a folder of another machine that is not shared is none of ours."""
-        place, host = urlparse(experiment.artifact_location), experiment.tags.get(HOST)
-        if place.scheme not in ("", "file") or host in (None, _machine_name()) or self.address.is_sqlite:
+        place, host = local(experiment.artifact_location), experiment.tags.get(HOST)
+        if place is None or host in (None, _machine_name()) or self.address.is_sqlite:
             return
-        if not Path(unquote(place.path)).is_dir():
-            where = f"artefacts of {experiment.name} are in {unquote(place.path)} of {host}, which is not here"
+        if not place.is_dir():
+            where = f"artefacts of {experiment.name} are in {place} of {host}, which is not here"
             remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
             raise InputError("no-artefact-store", f"{self.address.shown}: {where}; {remedy}")
 
 
-def _experiment_of(spec: RunSpec) -> str:
-    return f"bench/{spec.dataset}/{spec.task}"
+@cache
+def _opened(results: Path, uri: str, claims: str) -> Tracker:
+    """One store for all cells of a worker."""
+    return Tracker(results, uri, claims)
+
+
+def _curve(points: Sequence[tuple[int, float]]) -> Curve:
+    steps, values = zip(*sorted(points), strict=True) if points else ((), ())
+    return np.array(steps, np.int64), np.array(values, np.float64)
 
 
 def _machine_name() -> str:

@@ -5,6 +5,8 @@ bundle holds the same folders.  Curves go to the store while a run lasts, as far
 """
 
 import contextlib
+import errno
+import os
 import re
 import secrets
 import shutil
@@ -15,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.files import begun_folder, put_in_place, read_json, write_json
-from bench.tracking.address import Address
+from bench.errors import InputError
+from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
+from bench.spec import RunSpec
+from bench.tracking.address import Address, local
+from bench.tracking.database import Ending, Row, artefacts_of, complete
 from bench.tracking.record import ENDS, FILE
 from bench.tracking.results import digests_of
 
@@ -25,6 +30,7 @@ WORDS: Final = 100  # parameters or tags in one call, MLflow's limit
 TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
+NOTE: Final = "mlflow.note.content"  # that a reader wrote to a run on MLflow's page
 UID: Final = "bench.uid"  # what a run is called in every store that has it
 
 
@@ -59,6 +65,11 @@ class Content:
         return read_json(folder / "run.json", cls, "a run's content")
 
 
+def uid_of(row: Row) -> str:
+    """What a run is called in every store; of before, when runs had no such name, its id stands for it."""
+    return row.tags.get(UID, row.run_id)
+
+
 @dataclass(frozen=True)
 class Target:
     """Where runs are written: MLflow's client of an address, and how to come by an experiment."""
@@ -66,6 +77,7 @@ class Target:
     client: Any
     address: Address
     experiment: Callable[[str], str]  # id by name, made where it is missing
+    engine: Any = None  # of a database, where runs end in SQL; None: a server
 
     @property
     def pending(self) -> Path:
@@ -80,7 +92,8 @@ class Run:
         content.tags.setdefault(UID, secrets.token_hex(16))
         self._target, self.content = target, content
         self._place = target.pending / key
-        self._folder = begun_folder(self._place)
+        with _writing(target.pending):
+            self._folder = begun_folder(self._place)
         self._flushed, self._last = 0, time.monotonic()
         self.run_id: str = content.run_id or _begin(target, content)
         content.run_id = self.run_id
@@ -114,27 +127,47 @@ class Run:
 
     @contextmanager
     def artefacts(self) -> Iterator[Path]:
-        """The folder whose files become the run's artefacts, each with its digest in the record."""
-        yield self._folder
+        """The folder whose files become the run's artefacts, each with its digest in the record.
+
+        Raises `Unwritable` where the block is refused to write.
+        """
+        with _writing(self._target.pending):
+            self._folder.mkdir(parents=True, exist_ok=True)  # the results folder may have gone meanwhile
+            yield self._folder
 
     def end(self, status: str, reason: str = "") -> None:
         """Close the run as one of `ENDS`: write it whole into its folder, then into the store.
 
-        Raises :class:`InputError` where the store does not answer for a while: the folder waits for it.  What is killed
-        leaves nothing but the word.
+        Raises :class:`InputError` where the store does not answer for a while: the folder waits for it; and
+        `Unwritable` where that cannot be written.  What is killed leaves nothing but the word.
         """
+        self._close_as(status, reason)
+        if status == "killed":
+            self._forget()
+            return
+        try:
+            with self.artefacts() as folder:
+                files = enumerate(digests_of(folder).items())
+                self.tags({f"{FILE}{number:03d}": f"{digest}  {name}" for number, (name, digest) in files})
+                self.content.save(folder)
+                if self._place.exists():  # of another store, or of one that was away
+                    self._place = self._place.with_name(f"{self._place.name}-{self.content.uid[:12]}")
+                put_in_place(folder, self._place)
+        except BaseException as error:  # an interrupt, too
+            self._close_as("killed", str(error) or "interrupted")
+            self._forget()
+            raise
+        self._deliver()
+
+    def _close_as(self, status: str, reason: str) -> None:
         self.tags({"status": status, "reason": reason})
         self.content.status, self.content.ended = status, now()
-        if status == "killed":
-            shutil.rmtree(self._folder, ignore_errors=True)
-            with contextlib.suppress(Exception):
-                _log(self._target.client, self.run_id, self.content, self._flushed)
-            return
-        files = enumerate(digests_of(self._folder).items())
-        self.tags({f"{FILE}{number:03d}": f"{digest}  {name}" for number, (name, digest) in files})
-        self.content.save(self._folder)
-        put_in_place(self._folder, self._place)
-        self._deliver()
+
+    def _forget(self) -> None:
+        """Leave nothing of it, and tell the store as far as that answers."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with contextlib.suppress(Exception):
+            _log(self._target, self.run_id, self.content, self._flushed)
 
     def _deliver(self) -> None:
         """Bring the folder to the store, several times if need be."""
@@ -150,7 +183,7 @@ class Run:
 
     def _add(self, step: int, values: Mapping[str, float]) -> None:
         at = now()
-        self.content.points += [[_plain(name), float(value), at, step] for name, value in values.items()]
+        self.content.points += [[plain_name(name), float(value), at, step] for name, value in values.items()]
 
 
 class Study(Run):
@@ -209,19 +242,59 @@ def closing(run: Run) -> Iterator[Run]:
     run.end("done")
 
 
+class Unwritable(InputError):
+    """The results folder takes no more: what a run found cannot be kept."""
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Want of room or rights in the block is Unwritable, with the place that takes no more."""
+    try:
+        yield
+    except (OSError, InputError) as error:
+        refused = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(refused, OSError) or refused.errno not in (*NO_ROOM, errno.EACCES):
+            raise
+        what = f"{place}: cannot be written ({os.strerror(refused.errno)})"
+        remedy = "make room or mind its rights, and start again: what is finished stays"
+        raise Unwritable("unwritable-file", f"{what}; {remedy}") from error
+
+
 def publish(target: Target, folder: Path, content: Content, *, since: int = 0) -> str:
     """Write a run's folder into the store and remove it there; the id that the run has in the store.
 
     A run that was begun there is completed, from the point ``since`` on.  Doing it again changes nothing.
     """
-    run_id = content.run_id or _begin(target, content)
-    files = [path for path in folder.iterdir() if path.name != "run.json"]
-    for path in files:
-        one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
-        one(run_id, str(path), *([path.name] if path.is_dir() else []))
-    _log(target.client, run_id, content, since)
+    if content.run_id is None:
+        content.run_id = _begin(target, content)
+        content.save(folder)  # who is killed from here on does not begin it again
+    run_id = content.run_id
+    _hand_over(target, run_id, folder)
+    _log(target, run_id, content, since)
     shutil.rmtree(folder)
     return run_id
+
+
+def _hand_over(target: Target, run_id: str, folder: Path) -> None:
+    """Make the folder's files the run's artefacts; the folder keeps them until the store has the run whole."""
+    place = None if target.engine is None else local(artefacts_of(target.engine, run_id))
+    if place is not None:
+        own = {str(folder): {"run.json"}}
+        ignored = lambda at, names: own.get(str(at), set())  # noqa: E731
+        shutil.copytree(folder, place, copy_function=_linked, ignore=ignored, dirs_exist_ok=True)
+        return
+    for path in (path for path in folder.iterdir() if path.name != "run.json"):
+        one = target.client.log_artifacts if path.is_dir() else target.client.log_artifact
+        one(run_id, str(path), *([path.name] if path.is_dir() else []))
+
+
+def _linked(source: str, place: str) -> None:
+    """A second name for a file; where that cannot be, on another file system, a copy."""
+    Path(place).unlink(missing_ok=True)
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
 
 
 def _begin(target: Target, content: Content) -> str:
@@ -231,10 +304,15 @@ def _begin(target: Target, content: Content) -> str:
     return str(made.info.run_id)
 
 
-def _log(client: Any, run_id: str, content: Content, since: int) -> None:
-    """Send points, parameters and tags, as many at once as MLflow takes, and close the run."""
+def _log(target: Target, run_id: str, content: Content, since: int) -> None:
+    """Send points, parameters and tags and close the run: in one go, or as many at once as a server takes."""
+    if target.engine is not None:
+        status = ENDS[content.status]
+        complete(target.engine, run_id, Ending(content.points, content.parameters, content.tags, status, content.ended))
+        return
     from mlflow.entities import Param, RunTag
 
+    client = target.client
     points = [_metric(point) for point in content.points[since:]]
     parameters = [Param(name, value) for name, value in content.parameters.items()]
     tags = [RunTag(name, value) for name, value in content.tags.items()]
@@ -250,7 +328,12 @@ def _metric(point: Sequence[Any]) -> Any:
     return Metric(*point)
 
 
-def _plain(name: str) -> str:
+def experiment_of(spec: RunSpec) -> str:
+    """Where runs of a specification stand on MLflow's page."""
+    return f"bench/{spec.dataset}/{spec.task}"
+
+
+def plain_name(name: str) -> str:
     """A name as MLflow takes it."""
     return re.sub(r"[^\w\-. :/]", "_", name)
 

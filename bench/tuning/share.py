@@ -16,12 +16,12 @@ from typing import Any, Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from bench.environment import LOOK_SECONDS
 from bench.errors import InputError
 from bench.method import Monitor, typed_values
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
 from bench.runs.execute import Superseded, store_of
-from bench.runs.matrix import LOOK_SECONDS
 from bench.spec import named_seed
 from bench.tracking.address import Address
 from bench.tracking.claims import Claims

@@ -52,7 +52,7 @@ def open_study(search: Search, storage: Address, claims: Claims) -> optuna.Study
     pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2, interval_steps=1, n_min_trials=3)
     with answering(storage), claims.alone("tables of Optuna"):
         try:
-            database = optuna.storages.RDBStorage(storage.uri, engine_kwargs=connection_options(storage))
+            database = optuna.storages.RDBStorage(storage.url, engine_kwargs=connection_options(storage))
             return optuna.create_study(
                 study_name=search.name,
                 storage=database,

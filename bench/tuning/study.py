@@ -16,12 +16,11 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from bench.environment import threads
+from bench.environment import live_with, threads
 from bench.errors import InputError
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.execute import store_of
-from bench.runs.matrix import live_with
 from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec
 from bench.tuning.search import Search

@@ -1,22 +1,19 @@
 """Many runs: each cell once, whoever else computes the same matrix, here or in several processes."""
 
-import dataclasses
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.environment import cores
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered, execute, silent
-from bench.runs.plan import DEFAULTS, WHOLE, expand
+from bench.matrix.engines import engine_for
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered
+from bench.runs.plan import DEFAULTS, WHOLE, Forecast, duration, expand, first_places_first
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker
 
-LOOK_SECONDS: Final = 1.0  # between two looks at what others compute, and at whether a parent lives
+LOOK_SECONDS: Final = 1.0  # between two looks at what others compute
 
 
 def run(
@@ -57,50 +54,69 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     Runs that wait for the store are logged first.  What another process computes is waited for, and computed here
-    where that process ends without it.  With several jobs only outcomes are told.  Raises :class:`InputError` where
-    the store of runs does not answer.
+    where that process ends without it.  With several jobs or a scheduler only outcomes are told.  With a budget every
+    method gets its first seed and fold before any gets a second, and what cannot be done in time is an outcome
+    ``left``.  Raises :class:`InputError` where the store of runs, or the scheduler, does not answer.
     """
     tracker.sync()
     specs = [spec.on(options.device) for spec in specs]
     known = {} if options.rerun else tracker.finished_of([spec.digest for spec in specs])
     yield from (answered(spec, known[spec.digest]) for spec in specs if spec.digest in known)
     todo = [spec for spec in specs if spec.digest not in known]
-    until = None if options.budget is None else time.monotonic() + options.budget
+    forecast = options.forecast or Forecast(tracker)
+    time_left = _TimeLeft(options.budget, forecast)
+    todo = todo if options.budget is None else first_places_first(todo)
     while todo:
-        begun: list[RunSpec] = []
+        compute = engine_for(options, len(todo))
         elsewhere: list[RunSpec] = []
-        for outcome in _executed(_in_time(todo, until, begun), len(todo), tracker, options):
+        for outcome in compute(todo, time_left.enough_for(todo), tracker, options):
             if outcome.status == "elsewhere":
                 elsewhere.append(outcome.spec)
-            else:
-                yield outcome
-        yield from (Outcome(spec, "left", "the time of --budget was over") for spec in todo[len(begun) :])
-        known = _waited_for(elsewhere, until, tracker, options)
+                continue
+            if outcome.status == "done" and (options.budget is not None or options.forecast is not None):
+                forecast.add(outcome.spec, outcome.seconds)
+            yield outcome
+        yield from time_left.refused()
+        known = _waited_for(elsewhere, time_left.until, tracker, options)
         yield from (answered(spec, known[spec.digest]) for spec in elsewhere if spec.digest in known)
         todo = [spec for spec in elsewhere if spec.digest not in known]
 
 
-def _in_time(specs: Sequence[RunSpec], until: float | None, begun: list[RunSpec]) -> Iterator[RunSpec]:
-    """Specifications as long as there is time to begin one, noted in ``begun``."""
-    for spec in specs:
-        if until is not None and time.monotonic() > until:
-            return
-        begun.append(spec)
-        yield spec
+@dataclass
+class _TimeLeft:
+    """The time of a budget, and the runs that it is too short for."""
 
+    budget: float | None  # seconds from now on
+    forecast: Forecast
+    until: float | None = field(init=False)
+    _refused: list[Outcome] = field(default_factory=list)
 
-def _executed(specs: Iterator[RunSpec], number: int, tracker: Tracker, options: RunOptions) -> Iterator[Outcome]:
-    """Outcomes of at most ``number`` specifications, here or in processes of their own."""
-    jobs = min(options.jobs, number)
-    if jobs <= 1:
-        yield from (execute(spec, tracker, options) for spec in specs)
-        return
-    from joblib import Parallel, delayed, parallel_config
+    def __post_init__(self) -> None:
+        self.until = None if self.budget is None else time.monotonic() + self.budget
 
-    quiet = dataclasses.replace(options, progress=silent)
-    with parallel_config("loky", inner_max_num_threads=max(1, cores() // jobs)):
-        work = (delayed(_in_worker)(spec, tracker, quiet, os.getpid()) for spec in specs)
-        yield from Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs)(work)
+    def enough_for(self, specs: Sequence[RunSpec]) -> Iterator[RunSpec]:
+        """Those that, one after the other, can be expected to be done in time; one of unknown length is begun."""
+        for spec in specs:
+            if reason := self._too_short_for(spec):
+                self._refused.append(Outcome(spec, "left", reason))
+            else:
+                yield spec
+
+    def refused(self) -> Iterator[Outcome]:
+        """The others, each once."""
+        while self._refused:
+            yield self._refused.pop(0)
+
+    def _too_short_for(self, spec: RunSpec) -> str:
+        if self.until is None:
+            return ""
+        now = time.monotonic()
+        if now >= self.until:
+            return "the time of --budget was over"
+        needs = self.forecast.of(spec).seconds
+        if needs is None or now + needs <= self.until:
+            return ""
+        return f"it takes about {duration(needs)}, more than was left of --budget"
 
 
 def _waited_for(
@@ -117,21 +133,3 @@ def _waited_for(
         options.progress(spec, f"waits for {held[spec.digest]}", {})
         time.sleep(LOOK_SECONDS)
     return {}
-
-
-def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions, parent: int) -> Outcome:
-    """Execute it in a process that ends with its parent."""
-    live_with(parent)
-    return execute(spec, tracker, options)
-
-
-def live_with(parent: int) -> None:
-    """End this process soon after its parent, however that ends; a worker whose parent was killed works for nobody."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if not any(thread.name == "parent" for thread in threading.enumerate()):
-        threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,0 +1,309 @@
+"""Commands on the store of runs itself: what is in it, what leaves it, what comes into it."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from bench.cli.base import (
+    cli,
+    emit,
+    format_option,
+    grouped,
+    json_option,
+    list_option,
+    results_option,
+    tell,
+)
+from bench.cli.text import outline
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.render.table import Table
+    from bench.tracking.pruning import Plan
+    from bench.tracking.selection import Stored
+    from bench.tracking.tracker import Tracker
+
+STATUSES: Final = ("done", "failed", "skipped", "killed", "running")
+
+
+@dataclasses.dataclass(frozen=True)
+class Filter:
+    """Which runs are meant, as it was typed."""
+
+    methods: list[str]
+    datasets: list[str]
+    task: str | None
+    split: str | None
+    runs: list[str]
+    statuses: list[str]
+
+
+def _statuses(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """Words of `STATUSES`, by comma or by repetition."""
+    words = list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
+    if unknown := [word for word in words if word not in STATUSES]:
+        raise InputError("bad-options", f"--status {unknown[0]}: a run is {', '.join(STATUSES)}")
+    return words
+
+
+filter_options = grouped(
+    "asked", Filter,
+    list_option("--method", "methods", metavar="M,...", help="Only these methods."),
+    list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets."),
+    click.option("--task", help="Only this task."),
+    click.option("--split", help="Only this split scheme."),
+    list_option("--run", "runs", metavar="ID,...", help="Only these runs, by their ids or the start of them."),
+    click.option("--status", "statuses", multiple=True, callback=_statuses, metavar="S,...",
+                 help=f"Only runs that are so: {', '.join(STATUSES)}."),
+)  # fmt: skip
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@cli.group(name="results")
+def results_group() -> None:
+    """The store of runs: show, export, import, rm, prune; `bench table` shows scores."""
+
+
+def _chosen(results: Path, asked: Filter) -> "tuple[Tracker, list[Stored], list[Stored]]":
+    """The store, all runs in it, and those that are asked for."""
+    from bench.tracking.selection import Wanted, chosen, stored_runs
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    everything, wanted = stored_runs(tracker), Wanted(**vars(asked))
+    return tracker, everything, chosen(everything, wanted)
+
+
+@results_group.command(name="export")
+@filter_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--models", is_flag=True, help="With the fitted methods, which `bench classify` needs.")
+@results_option
+@json_option
+def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json: bool) -> None:
+    """Write runs into a bundle: one zip with records, curves, answers and checksums, for `bench results import`."""
+    from bench.files import file_sha256
+    from bench.tracking.bundle import check_new, write_bundle
+
+    check_new(file)
+    tracker, _, found = _chosen(results, asked)
+    runs = [one for one in found if one.record.status != "running"]
+    if not runs:
+        raise InputError("no-runs", "none of these runs has ended; export them when they have")
+    if lasting := len(found) - len(runs):
+        tell(f"{lasting} runs that have not ended are left out")
+    index = write_bundle(tracker, runs, file, models=models)
+    having = {name.split("/")[1] for name in index.members if "/model/" in name}
+    if lacking := sum(one.record.status == "done" and one.uid not in having for one in runs) if models else 0:
+        tell(f"{lacking} of these runs have no model here: not kept, removed, or left behind when they were imported")
+    size, digest = file.stat().st_size, file_sha256(file)
+    data = {"file": str(file), "bytes": size, "sha256": digest, "runs": [one.name for one in index.runs]}
+    emit(as_json, data, f"{file}: {len(runs)} runs, {len(index.members)} files, {_bytes(size)}, SHA-256 {digest}")
+
+
+@results_group.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@results_option
+@json_option
+def import_runs(file: Path, results: Path, as_json: bool) -> None:
+    """Prove a bundle, and bring those of its runs that are not here into the store; again, it goes on."""
+    from bench.tracking.bundle import import_bundle
+    from bench.tracking.tracker import Tracker
+
+    arrived = import_bundle(Tracker(results), file, tell)
+    if arrived.unproved:
+        tell(f"{arrived.unproved} runs keep no answers or no scores: nothing proves one by the other")
+    text = f"{len(arrived.imported)} runs imported, {arrived.there} were there"
+    emit(as_json, dataclasses.asdict(arrived), text)
+
+
+@results_group.command()
+@click.argument("run", required=False)
+@filter_options
+@click.option("--figures", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Of one RUN: draw its confusion matrix and learning curves there.")  # fmt: skip
+@format_option
+@results_option
+@json_option
+def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path, as_json: bool) -> None:
+    """List runs with what they take, or show one RUN in full: its files against their checksums."""
+    from bench.render.table import render
+
+    if run is not None and any(vars(asked).values()):
+        raise InputError("bad-options", "show takes a RUN, or options that choose among all; leave one out")
+    if figures is not None and run is None:
+        raise InputError("bad-options", "--figures goes with one RUN; name it (`bench results show` lists ids)")
+    asked = asked if run is None else dataclasses.replace(asked, runs=[run])
+    tracker, _, runs = _chosen(results, asked)
+    if run is None:
+        click.echo(render(_runs_table(tracker, runs), "json" if as_json else form))
+        return
+    (one,) = runs
+    shown = _in_full(tracker, one)
+    if figures is not None:
+        shown["figures"] = [str(path) for path in _draw(tracker, one, figures)]
+    emit(as_json, shown, outline(shown))
+
+
+def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
+    """A row a run, with the bytes of its files and of its model, and the sums below."""
+    from bench.render.table import Table
+    from bench.runs.run_labels import method_label, origin_of
+    from bench.tracking.pruning import total
+
+    records: list[dict[str, Any]] = []
+    rows = []
+    for one in runs:
+        record, spec, sizes = one.record, one.record.spec, tracker.sizes(one.row)
+        line: dict[str, Any] = {
+            "id": record.run_id,
+            "method": method_label(spec, origin_of(record)),
+            "dataset": spec.dataset,
+        }
+        line |= {"task": spec.task, "split": spec.split.label, "seed": spec.split.seed, "fold": spec.split.fold}
+        line |= {"status": record.status, "macro_f1": record.metrics.get("macro_f1"), "date": _date(one.row.started)}
+        line |= {"bytes": total(sizes), "model_bytes": total(sizes, model=True), "imported": record.imported}
+        records.append(line)
+        score = "–" if line["macro_f1"] is None else f"{line['macro_f1']:.3f}"
+        fold = "–" if spec.split.fold is None else str(spec.split.fold)
+        place = [spec.dataset, spec.task, spec.split.label, str(spec.split.seed), fold]
+        own = [_bytes(line["bytes"]), _bytes(line["model_bytes"]), "imported" if record.imported else ""]
+        rows.append([record.run_id[:8], line["method"], *place, record.status, score, line["date"], *own])
+    sums = [sum(line[name] for line in records) for name in ("bytes", "model_bytes")]
+    note = f"{len(runs)} runs, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
+    head = "id method dataset task split seed fold status macro_f1 date files model from".split()
+    return Table("", head, rows, [note], records, more={"bytes": sums[0], "model_bytes": sums[1]})
+
+
+def _in_full(tracker: "Tracker", one: "Stored") -> dict[str, Any]:
+    """All that is kept of a run, for people and programs."""
+    from bench.runs.run_labels import method_label, origin_of
+    from bench.tracking.record import DEVIATION, FILE, SPEC
+
+    record, row = one.record, one.row
+    ended = None if row.ended is None else _date(row.ended)
+    shown: dict[str, Any] = {"id": record.run_id, "name": one.uid, "title": row.name}
+    shown |= {"method": method_label(record.spec, origin_of(record)), "status": record.status, "reason": record.reason}
+    shown |= {"started": _date(row.started), "ended": ended, "imported": record.imported, "model": record.model}
+    kept = {name: value for name, value in sorted(row.tags.items()) if not name.startswith((FILE, DEVIATION))}
+    kept.pop(SPEC, None)
+    shown |= {"spec": record.spec.to_dict(), "metrics": dict(sorted(record.metrics.items()))}
+    return shown | {"tags": kept, "deviations": list(record.deviations), "files": _files(tracker, one)}
+
+
+def _files(tracker: "Tracker", one: "Stored") -> dict[str, str]:
+    """Size of every file of a run, and whether it is what the run wrote."""
+    from bench.tracking.results import digests_of
+
+    record, found = one.record, {}
+    with tracker.files(one.row) as folder:
+        there = digests_of(folder)
+        for name in sorted({**there, **record.files}):
+            if name not in there:
+                left = "removed" if record.model else "left behind" if record.imported else "GONE"
+                found[name] = left if name.startswith("model/") else "GONE"
+                continue
+            wrote = record.files.get(name, "none")
+            state = "as it was written" if wrote == there[name] else "CHANGED" if record.files else "unverified"
+            found[name] = f"{_bytes((folder / name).stat().st_size)}, {state}"
+    return found
+
+
+def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
+    """Draw what a run has, and give the files that were written."""
+    from bench.render.plots import draw_confusion, draw_curves
+
+    with tracker.files(one.row) as folder:
+        scores = dataclasses.replace(one.record, folder=folder).result().scores
+    paths = [figures / f"{one.row.run_id[:8]}-{name}.png" for name in ("confusion", "curves")]
+    draw_confusion(scores, paths[0])
+    epochs: dict[int, dict[str, float]] = {}
+    for name, value, _, step in sorted(tracker.history(one.row)[0], key=lambda point: point[3]):
+        if name.startswith("epoch/"):
+            epochs.setdefault(step, {})[name.removeprefix("epoch/")] = value
+    draw_curves(list(epochs.items()), paths[1])
+    return paths if epochs else paths[:1]
+
+
+@results_group.command()
+@filter_options
+@yes_option
+@results_option
+@json_option
+def rm(asked: Filter, yes: bool, results: Path, as_json: bool) -> None:
+    """Remove runs with all their files, for good; never what a living process computes."""
+    from bench.tracking.pruning import plan_removal
+
+    if not any(vars(asked).values()):
+        raise InputError("bad-options", "rm needs to be told what to remove: --run, --method, --dataset, --status, …")
+    tracker, _, runs = _chosen(results, asked)
+    _carry_out(tracker, plan_removal(tracker, runs), "", yes, as_json)
+
+
+@results_group.command()
+@filter_options
+@click.option("--models", type=click.Choice(("best", "none")),
+              help="Remove models, too: all (none stays), or all but the best of each row of the table.")  # fmt: skip
+@yes_option
+@results_option
+@json_option
+def prune(asked: Filter, models: str | None, yes: bool, results: Path, as_json: bool) -> None:
+    """Remove runs that no table shows (superseded, failed before a success), and what killed processes left."""
+    from bench.tracking.pruning import plan_pruning
+    from bench.tracking.selection import Wanted, chosen, stored_runs
+    from bench.tracking.tracker import Tracker
+
+    tracker, wanted = Tracker(results), Wanted(**vars(asked))
+    everything = stored_runs(tracker)
+    runs = everything if wanted.is_everything else chosen(everything, wanted)
+    plan = plan_pruning(tracker, everything, runs, models or "all", leftovers=wanted.is_everything)
+    _carry_out(tracker, plan, f"removed by prune --models {models}", yes, as_json)
+
+
+def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: bool) -> None:
+    """Tell what goes, ask where that can be, remove it, and tell what was removed."""
+    from bench.tracking.pruning import carry_out, total
+
+    sizes = [total(tracker.sizes(one.row)) for one in plan.runs]
+    models = [total(tracker.sizes(one.row), model=True) for one in plan.models]
+    folders = [sum(path.stat().st_size for path in one.rglob("*") if path.is_file()) for one in plan.folders]
+    parts = [(len(sizes), "runs", sum(sizes)), (len(models), "models", sum(models))]
+    parts += [(len(plan.binned), "runs in MLflow's bin", 0), (len(folders), "unfinished folders", sum(folders))]
+    what = ", ".join(f"{number} {name} ({_bytes(size)})" if size else f"{number} {name}"
+                     for number, name, size in parts if number)  # fmt: skip
+    for one in plan.claimed:
+        tell(f"run {one.row.run_id[:8]} stays: a living process computes it")
+    data = {"runs": [one.row.run_id for one in plan.runs], "models": [one.row.run_id for one in plan.models]}
+    data |= {"binned": [row.run_id for row in plan.binned], "folders": [str(path) for path in plan.folders]}
+    if plan.is_empty:
+        emit(as_json, {**data, "bytes": 0}, "nothing to remove")
+        return
+    if not yes:
+        if not sys.stdin.isatty() or not sys.stderr.isatty():
+            raise InputError("bad-options", f"this removes {what} for good; add --yes")
+        if not click.confirm(f"Remove {what} for good?", err=True):
+            return
+    if kept := carry_out(tracker, plan, why, tell):
+        tell(kept)
+    emit(as_json, {**data, "bytes": sum(sizes) + sum(models) + sum(folders)}, f"removed {what}")
+
+
+def _date(milliseconds: int) -> str:
+    """A time of a store, to the second, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _bytes(number: int) -> str:
+    """A size for people."""
+    return (
+        f"{number:,} B"
+        if number < 10_000
+        else f"{number / 1000:,.0f} kB"
+        if number < 10**7
+        else f"{number / 1e6:,.0f} MB"
+    )

@@ -1,0 +1,2 @@
+from .cells import run as run
+from .cells import run_matrix as run_matrix
