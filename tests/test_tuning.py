@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from refusals import refused
 
 from bench.cli.text import study_text
@@ -17,10 +18,10 @@ from bench.tracking.address import Address
 from bench.tracking.claims import Claims
 from bench.tracking.tracker import Tracker
 from bench.tuning import share
-from bench.tuning.search import Search
+from bench.tuning.search import Points, Search
 from bench.tuning.share import TuneOptions
 from bench.tuning.spaces import check_words, grid_values, parse_space, spaces_for
-from bench.tuning.studies import open_study, storage_of
+from bench.tuning.studies import draws_of, open_study, storage_of
 from bench.tuning.study import tune
 
 
@@ -132,6 +133,7 @@ def study(tmp_path, monkeypatch):
 
         monkeypatch.setattr(share, "fit_and_validate", fit_and_validate)
         monkeypatch.setattr(share, "store_of", lambda spec: None)
+        monkeypatch.setattr("bench.tuning.study.write_plots", lambda study, folder: None)  # tests/test_cli.py has them
         tracker = FakeTracker(tmp_path)
         summary = tune(search, tracker, TuneOptions(file_of(tmp_path, storage), tmp_path, trials, progress=seen.append))
         return summary, tracker, [one for one in seen if isinstance(one, dict)]
@@ -221,6 +223,18 @@ def test_a_running_trial_of_another_process_counts_as_taken(search, study, tmp_p
     assert live.params["temperature"] not in order
 
 
+def test_one_process_draws_at_a_time(search, study, tmp_path, monkeypatch):
+    draw, alone = Points.sample_relative, []
+
+    def watched(self, *asked):
+        alone.append(draws_of(search) in Claims(file_of(tmp_path)).holders())
+        return draw(self, *asked)
+
+    monkeypatch.setattr(Points, "sample_relative", watched)
+    study(search, closeness, 3)
+    assert alone == [True] * 2  # the default is not drawn
+
+
 def test_a_trial_that_ends_while_it_is_looked_at_is_not_tried_again(search, study, tmp_path, monkeypatch):
     claims, opened, live = begun_elsewhere(search, tmp_path)
     take = Claims.take
@@ -275,17 +289,16 @@ def test_no_point_is_evaluated_twice_and_a_space_that_is_known_ends_the_study(st
     assert seen == []
 
 
-def test_what_was_pruned_is_known_as_pruned(study):
-    def fit(parameters, monitor):
-        for epoch in range(1, 5):
-            monitor.epoch(epoch, 4, validation_macro_f1=parameters["packets"] / 100)
-        return parameters["packets"] / 100
-
-    search = Search(RunSpec("atvitsc", "fake", "task"), {"packets": (16, 4, 25, 36, 49, 64, 81)})
-    summary, _, seen = study(search, fit, 60)
-    assert len(seen) == 7
-    repeated = [t for t in summary["trials"] if t["same_as"] is not None]
-    assert all(t["state"] == summary["trials"][t["same_as"]]["state"] for t in repeated)
+def test_what_was_pruned_is_known_as_pruned(study, tmp_path):
+    search = Search(RunSpec("atvitsc", "fake", "task", parameters={"packets": 9}), {"packets": (4, 9)})
+    _, opened, trial = begun_elsewhere(search, tmp_path, {"packets": 4})
+    trial.report(0.1, 1)
+    opened.tell(trial, state=TrialState.PRUNED)
+    opened.enqueue_trial({"packets": 4})
+    summary, _, seen = study(search, lambda p, m: 0.5, 3)
+    told = [(t["state"], t["value"], t["same_as"]) for t in summary["trials"]]
+    assert told == [("pruned", 0.1, None), ("pruned", 0.1, 0), ("complete", 0.5, None)]
+    assert seen == [{"packets": 9}]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])

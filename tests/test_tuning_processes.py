@@ -26,7 +26,7 @@ from methods.majority import Majority
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    x: int = parameter(3, source="the test", help="any number", search=Range(1, 400))
+    x: int = parameter(3, source="the test", help="any number", search=Range(1, 1_000_000))
 
 class Slow(Majority):
     name = "slow"
@@ -54,7 +54,7 @@ from bench.tuning.study import tune
 method, results, trials, jobs = sys.argv[1:]
 spec, tracker = RunSpec(method, "tiny", "kind", split=SplitSpec("capture")), Tracker(results)
 options = TuneOptions(storage_of(tracker), Path(results), int(trials), "cpu", partial(print, flush=True), int(jobs))
-summary = tune(Search(spec, {"x": Range(1, 400)}), tracker, options)
+summary = tune(Search(spec, {"x": Range(1, 1_000_000)}), tracker, options)
 print("ended", summary["default"]["trial"], summary["equal"], flush=True)
 """
 
@@ -130,7 +130,8 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     assert parent.returncode != 0 and out.count("validation macro-F1") >= 1  # told by the parent
     assert not any(process_lives(who) for _, who in fits(place))
     look = trials_of(place)
-    assert look.running == [] and len(look.of(TrialState.FAIL)) == 2
+    failed = len(look.of(TrialState.FAIL))
+    assert look.running == [] and failed <= 2  # each closed its own
 
     before, wanted = len(fits(place)), len(look.finished) + 5
     parent = begin(place, wanted, jobs=2)
@@ -140,5 +141,5 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     assert parent.returncode == 0, error
     assert "a process ended with signal 9" in out
     look = trials_of(place)
-    assert (len(look.finished), look.running, len(look.of(TrialState.FAIL))) == (wanted, [], 3)
+    assert (len(look.finished), look.running, len(look.of(TrialState.FAIL))) == (wanted, [], failed + 1)
     assert len(look.known) == wanted  # none was a repetition
