@@ -69,8 +69,10 @@ def test_names_are_sorted_and_written_with_hyphens(tmp_path, monkeypatch):
     for stem in ("two_words", "one", "_private"):
         (tmp_path / f"{stem}.py").write_text("")
     monkeypatch.setattr(registry.methods, "__path__", [str(tmp_path)])
+    registry.shipped.cache_clear()
     assert registry.names() == ["one", "two-words"]
     assert registry._locate("two-words") == (tmp_path / "two_words.py", None)
+    registry.shipped.cache_clear()
 
 
 def test_listing_imports_nothing_heavy():

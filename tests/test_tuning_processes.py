@@ -73,6 +73,7 @@ def place(tmp_path, monkeypatch):
 def begin(place, trials, jobs=1):
     words = [sys.executable, "-c", WORK, f"{place / 'slow.py'}:Slow", str(place / "results"), str(trials), str(jobs)]
     where = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "cwd": Path(__file__).parents[1]}
+    where["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job ignores it
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where)
 
 
