@@ -65,6 +65,12 @@ def threads() -> int:
     return max(1, int(asked)) if asked.isdigit() else cores()
 
 
+def limit_of_threads(number: int) -> dict[str, str]:
+    """Environment of a process whose libraries may use ``number`` threads each, at least one."""
+    names = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "NUMEXPR")
+    return dict.fromkeys([*(f"{name}_NUM_THREADS" for name in names), "VECLIB_MAXIMUM_THREADS"], str(max(1, number)))
+
+
 def reset_peak_memory() -> None:
     """Begin to measure anew, where the system can (Linux)."""
     with contextlib.suppress(OSError):

@@ -6,15 +6,15 @@ import shutil
 import zipfile
 from contextlib import contextmanager
 
-import pytest
-from tiny_store import write_store
+from tiny_store import tiny_home
 
 from bench.data.store import Store
 from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
-from bench.tracking.bundle import INDEX, STAMP
+from bench.tracking.bundle import INDEX, STAMP, write_bundle
+from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
 
 METHODS = """
@@ -46,7 +46,6 @@ class Place:
     def __init__(self, folder, empty):
         self.folder, self.empty = folder, empty
         (folder / "own.py").write_text(METHODS)
-        write_store(folder / "home")
         Tracker(empty)._client  # noqa: B018 (making a database takes seconds)
         self.number = 0
 
@@ -70,6 +69,12 @@ class Place:
         self.number += 1
         return self.folder / f"bundle-{self.number}.zip"
 
+    def bundle_of(self, tracker):
+        """A bundle of all runs of a store."""
+        file = self.file()
+        write_bundle(tracker, stored_runs(tracker), file)
+        return file
+
     def specs(self, *methods, seeds=range(3)):
         names = [f"{self.folder / 'own.py'}:{name}" if name[0].isupper() else name for name in methods]
         return expand(names, [Store.find("tiny")], SplitSpec("capture"), seeds=seeds)
@@ -88,10 +93,7 @@ class Place:
 @contextmanager
 def place_in(factory):
     """A `Place` while the block lasts; the empty database is shared by test files."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = factory.mktemp("stored")
-        patch.setenv("BENCH_HOME", str(folder / "home"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tiny_home(factory, "stored") as folder:
         yield Place(folder, factory.getbasetemp() / "empty-store")
 
 

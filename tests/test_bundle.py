@@ -34,9 +34,7 @@ def filled(place):
 
 @pytest.fixture(scope="module")
 def bundle(place, filled):
-    file = place.file()
-    write_bundle(filled, stored_runs(filled), file)
-    return file
+    return place.bundle_of(filled)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from refusals import refused
 from small_captures import pcap, talk, write_captures
-from tiny_store import write_store
+from tiny_store import tiny_home
 
 from bench import files
 from bench.data.prepare import open_dataset
@@ -33,11 +33,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a home of one store, and a results folder whose database is made."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("faults")
-        patch.setenv("BENCH_HOME", str(folder / "home"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        write_store(folder / "home")
+    with tiny_home(tmp_path_factory, "faults") as folder:
         (made,) = specs("majority", [99])
         assert execute(made, Tracker(folder / "results")).status == "done"
         yield folder

@@ -32,9 +32,7 @@ def filled(place):
 
 @pytest.fixture(scope="module")
 def bundle(place, filled):
-    file = place.file()
-    write_bundle(filled, stored_runs(filled), file)
-    return file
+    return place.bundle_of(filled)
 
 
 def not_imported(place, file, *named, code="bad-bundle"):

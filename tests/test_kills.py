@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_captures import write_captures
-from tiny_store import write_store
+from tiny_store import tiny_home
 
 from bench.data.store import Store
 from bench.errors import Terminated
@@ -51,12 +51,8 @@ class Slow(Majority):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a home of one store and two methods; new processes see both."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("kills")
-        patch.setenv("BENCH_HOME", str(folder / "home"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tiny_home(tmp_path_factory, "kills") as folder:
         (folder / "own.py").write_text(METHODS)
-        write_store(folder / "home")
         yield folder
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_store import write_store
+from tiny_store import tiny_home
 
 from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions, execute
@@ -49,12 +49,8 @@ for outcome in run_matrix(specs, Tracker(results), RunOptions(jobs=int(jobs))):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Folders of a home with a store, of an own method, and of a results folder whose database is made."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("matrix")
-        patch.setenv("BENCH_HOME", str(folder / "home"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tiny_home(tmp_path_factory, "matrix") as folder:
         (folder / "slow.py").write_text(METHOD)
-        write_store(folder / "home")
         yield folder
 
 

@@ -1,9 +1,11 @@
 """A store of sessions without captures, for tests of what becomes of runs."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from bench.data.manifest import FORMAT
 from bench.data.store import Store, write_columns
@@ -27,3 +29,14 @@ def write_store(home: Path, name: str = "tiny", sessions: int = 120) -> Store:
     manifest["tasks"] = {"kind": {"classes": ["chat", "mail", "web"]}}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return Store.open(folder)
+
+
+@contextmanager
+def tiny_home(factory, name):
+    """A folder whose ``home`` has the store, as this and new processes see it while the block lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = factory.mktemp(name)
+        patch.setenv("BENCH_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        write_store(folder / "home")
+        yield folder

@@ -12,14 +12,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import Final
 
-from bench.environment import GRACE_SECONDS, cores, live_with
+from bench.environment import GRACE_SECONDS, cores, limit_of_threads, live_with
 from bench.errors import InputError, Terminated
 from bench.runs.execute import Outcome, RunOptions, answered, execute, tags_of, title_of
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
 
-THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-                  "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")  # fmt: skip
 KILLED: Final = "its process was killed twice, most likely for want of memory; try fewer --jobs, or less of the data"
 
 
@@ -28,7 +26,7 @@ class Workers:
 
     def __init__(self, number: int, tracker: Tracker, options: RunOptions) -> None:
         self._tracker, self._options = tracker, options.quiet
-        self._threads = max(1, cores() // number)
+        self._threads = cores() // number
         self._idle = [_Worker(self._threads) for _ in range(number)]
         self._at: dict[Future[Outcome], tuple[RunSpec, _Worker]] = {}
         self._again: list[RunSpec] = []  # whose process was killed once
@@ -109,7 +107,7 @@ class _Worker:
         from joblib.externals.loky import ProcessPoolExecutor  # a process of its need not import what calls us
 
         warnings.filterwarnings("ignore", "A worker stopped while")  # one that has grown makes room for a new one
-        environment = dict.fromkeys(THREADS, str(threads))
+        environment = limit_of_threads(threads)
         self._pool = ProcessPoolExecutor(1, env=environment, initializer=live_with, initargs=(os.getpid(),))
 
     def begin(self, spec: RunSpec, tracker: Tracker, options: RunOptions) -> "Future[Outcome]":

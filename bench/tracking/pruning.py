@@ -12,7 +12,7 @@ from bench.files import left_behind
 from bench.spec import RunSpec
 from bench.tracking.claims import process_lives
 from bench.tracking.database import Row
-from bench.tracking.record import Record
+from bench.tracking.record import Record, shown
 from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 
@@ -56,11 +56,11 @@ def plan_pruning(
 
     ``leftovers``: also what is in MLflow's bin, and what killed processes left in the folder of runs that wait.
     """
-    shown = {one.row.run_id for one in shown_runs(everything)}
+    staying = shown_runs(everything)
+    there = {one.row.run_id for one in staying}
     asked = {one.row.run_id for one in wanted}
-    superseded = [one for one in wanted if one.row.run_id not in shown]
+    superseded = [one for one in wanted if one.row.run_id not in there]
     plan = plan_removal(tracker, superseded)
-    staying = [one for one in everything if one.row.run_id in shown]
     models = [one for one in spare_models(tracker, staying, policy) if one.row.run_id in asked]
     binned = tracker.binned() if leftovers else []
     folders = left_behind(tracker.address.folder / "pending") if leftovers else []
@@ -69,10 +69,8 @@ def plan_pruning(
 
 def shown_runs(runs: Sequence[Stored]) -> list[Stored]:
     """Of each digest the run that tables show, as `Tracker.search` chooses it, and all that still last."""
-    best: dict[str, Stored] = {}
-    for one in sorted(runs, key=lambda one: (one.record.status != "done", -one.row.started)):
-        best.setdefault(one.record.digest, one)
-    there = {one.row.run_id for one in best.values()}
+    newest_first = sorted((one.record for one in runs), key=lambda record: record.started, reverse=True)
+    there = {record.run_id for record in shown(newest_first)}
     return [one for one in runs if one.row.run_id in there or one.record.status == "running"]
 
 

@@ -1,7 +1,7 @@
 """A run as it is remembered, and the files that it left, held against the digests that it recorded."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -163,6 +163,14 @@ def record_of(row: Row) -> Record:
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )
+
+
+def shown(records: Iterable[Record]) -> list[Record]:
+    """Of each digest the run that tables show, of records newest first: the newest that is done, else the newest."""
+    best: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: record.status != "done"):
+        best.setdefault(record.digest, record)
+    return list(best.values())
 
 
 def matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:

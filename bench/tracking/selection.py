@@ -45,7 +45,7 @@ def stored_runs(tracker: Tracker, tag: tuple[str, str] | None = None) -> list[St
 
     Studies and their trials are none.
     """
-    return [Stored(row, record_of(row)) for row in sorted(tracker.rows(tag), key=lambda row: row.started)]
+    return [Stored(row, record_of(row)) for row in sorted(tracker.rows(tag=tag), key=lambda row: row.started)]
 
 
 def chosen(runs: Sequence[Stored], wanted: Wanted) -> list[Stored]:

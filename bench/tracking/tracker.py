@@ -41,7 +41,7 @@ from bench.tracking.database import (
     rows_of,
     rows_of_server,
 )
-from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, status_of
+from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, shown, status_of
 from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
 
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
@@ -136,7 +136,7 @@ class Tracker:
     def _engine(self) -> Any:
         return engine_of(self.address)
 
-    def _rows(
+    def rows(
         self, digests: Sequence[str] | None = None, begins: str | None = None, tag: tuple[str, str] | None = None
     ) -> list[Row]:
         """Rows of runs that are ours, newest first; nothing is written, not even a store that is not there."""
@@ -156,7 +156,7 @@ class Tracker:
     def finished_of(self, digests: Sequence[str]) -> dict[str, Record]:
         """Of each of these digests that has a run which is done the newest; one question for all."""
         found: dict[str, Row] = {}
-        for row in self._rows(digests):
+        for row in self.rows(digests):
             if row.status == "FINISHED" and status_of(row) == "done":
                 found.setdefault(row.tags[DIGEST], row)
         return {digest: record_of(row) for digest, row in found.items()}
@@ -166,7 +166,7 @@ class Tracker:
 
         Where not everybody sees the claims, those of living processes and of other machines are left alone.
         """
-        for stale in self._rows([spec.digest]):
+        for stale in self.rows([spec.digest]):
             here_and_gone = process_lives(stale.tags.get(PROCESS, "")) is False
             if stale.status == "RUNNING" and (self.shares_claims or here_and_gone):
                 with self._answering():
@@ -236,7 +236,7 @@ class Tracker:
 
         What is here already in part, begun by a process that is gone, is completed.  MLflow's errors pass.
         """
-        here = self._rows(tag=(UID, content.uid))
+        here = self.rows(tag=(UID, content.uid))
         content.run_id = here[0].run_id if here else None
         return publish(self._target, folder, content)
 
@@ -268,18 +268,15 @@ class Tracker:
         ``wanted`` are fields as `RunSpec.to_dict` names them.  With ``latest``, one a digest: the newest that is done,
         else the newest.
         """
-        records = [record_of(row) for row in self._rows()]  # newest first
+        records = [record_of(row) for row in self.rows()]  # newest first
         if latest:
-            best: dict[str, Record] = {}
-            for record in sorted(records, key=lambda r: r.status != "done"):
-                best.setdefault(record.digest, record)
-            records = list(best.values())
+            records = shown(records)
         chosen = [record for record in records if matches(record.spec, wanted)]
         return sorted(chosen, key=lambda record: record.started)
 
     def load(self, run_id: str) -> Record:
         """A run by its id or the start of it, with its artefacts.  Raises :class:`InputError`."""
-        rows = self._rows(begins=run_id) if run_id else []
+        rows = self.rows(begins=run_id) if run_id else []
         if len(rows) != 1:
             what = "no run has" if not rows else f"{len(rows)} runs have"
             raise InputError(
@@ -287,10 +284,6 @@ class Tracker:
                 f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
             )
         return self.opened(record_of(rows[0]))
-
-    def rows(self, tag: tuple[str, str] | None = None) -> list[Row]:
-        """Runs as the store has them, newest first: all, or those with a tag of that name and value."""
-        return self._rows(tag=tag)
 
     def binned(self) -> list[Row]:
         """Of a database the runs in MLflow's bin: deleted on its page, or by a removal that was broken off."""

@@ -21,7 +21,7 @@ from bench.errors import InputError
 from bench.method import Monitor, typed_values
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
-from bench.runs.execute import Superseded, store_of
+from bench.runs.execute import Superseded, store_of, unsaid
 from bench.spec import named_seed
 from bench.tracking.address import Address
 from bench.tracking.claims import Claims
@@ -33,10 +33,6 @@ from bench.tuning.studies import AWAY, draws_of, open_study
 TRIALS: Final = 20
 
 
-def silent(line: str) -> None:
-    """Progress that nobody sees."""
-
-
 @dataclass(frozen=True)
 class TuneOptions:
     """How a study is executed."""
@@ -45,7 +41,7 @@ class TuneOptions:
     results: Path  # folder of the parameter file
     trials: int | None = None  # finished ones to reach; None: 20, or the whole grid
     device: str = "cpu"
-    progress: Callable[[str], None] = silent
+    progress: Callable[[str], None] = unsaid
     jobs: int = 1  # processes, each with its share of the threads
 
 

@@ -16,15 +16,15 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from bench.environment import live_with, threads
+from bench.environment import limit_of_threads, live_with, threads
 from bench.errors import InputError
 from bench.method import reason_to_skip
 from bench.runs import registry
-from bench.runs.execute import store_of
+from bench.runs.execute import store_of, unsaid
 from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec
 from bench.tuning.search import Search
-from bench.tuning.share import Share, TuneOptions, silent
+from bench.tuning.share import Share, TuneOptions
 from bench.tuning.spaces import check_words, grid_values
 from bench.tuning.studies import answering
 from bench.tuning.summary import summarise, write_plots
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bench.tracking.tracker import Tracker
 
 STOP_SECONDS: Final = 10.0  # for a process to close its trial
-THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, Any]:
@@ -83,8 +82,8 @@ def _side_by_side(search: Search, tracker: "Tracker", options: TuneOptions) -> N
 
     What they must know goes by a pipe, since it may hold a password.
     """
-    job = pickle.dumps((os.getpid(), search, tracker, dataclasses.replace(options, jobs=1, progress=silent)))
-    surroundings = os.environ | dict.fromkeys(THREADS, str(max(1, threads() // options.jobs)))
+    job = pickle.dumps((os.getpid(), search, tracker, dataclasses.replace(options, jobs=1, progress=unsaid)))
+    surroundings = os.environ | limit_of_threads(threads() // options.jobs)
     words = [sys.executable, "-c", f"from {__name__} import help_out; help_out()"]
     reading, writing = os.pipe()
     helpers: list[subprocess.Popen[bytes]] = []
