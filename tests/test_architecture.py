@@ -235,7 +235,7 @@ WRONG = [
     "split demo --task x", "split demo --folds 3 --fold 7",
     "prepare nowhere", "prepare demo --source nowhere", "inspect nowhere",
     "classify nowhere --run a", "classify file --run a", "compare a", "compare a b", "table --columns x",
-    "reproduce nothing", "reproduce table-VI --mode x", "reproduce table-VI --methods x",
+    "reproduce nothing", "reproduce table-VI --mode x", "reproduce table-VI --method x",
     "reproduce table-VI --preset x", "reproduce table-VI --split x", "reproduce table-VI --dataset demo --task x",
     "published --dataset nowhere", "check nothing", "report --results file",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from refusals import refused
 from small_captures import pcap, talk
 
 import bench.ingest.capture
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store

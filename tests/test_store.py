@@ -9,8 +9,8 @@ import pytest
 from refusals import refused
 
 from bench.data import store as store_module
-from bench.data.manifest import FORMAT, Manifest
-from bench.data.store import COLUMN_FILES, Store, as_array, bench_home, column_file, store_path, write_columns
+from bench.data.manifest import FORMAT, Manifest, bench_home, store_path
+from bench.data.store import COLUMN_FILES, Store, as_array, column_file, write_columns
 from bench.files import file_sha256, plain
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
 

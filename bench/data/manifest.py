@@ -1,4 +1,4 @@
-"""What a store says of itself: one record, written by a preparation and read by everybody.
+"""What a store says of itself: one record, written by a preparation and read by everybody; and where stores lie.
 
 A manifest decides the store's digest, and with it every run's, so its JSON is written field by field in one order that
 never changes; what tells only how the captures met what was expected (`REPORTED`), or which code read them, is left out
@@ -7,6 +7,7 @@ of the digest.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -302,6 +303,7 @@ class Sources:
     unpacked: dict[str, str]  # path of a compressed capture -> name of the unpacked file
     columns_mtime_ns: dict[str, int] = field(default_factory=dict)  # by file of columns
     origin: str = ""  # the folder that was named, where captures were joined; empty: the root
+    made_of: str = ""  # the card or the folder that named the data set; empty: a shipped card, or an earlier version
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
@@ -326,3 +328,47 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         {name: value for name, value in capture.items() if name != "remarks"} for capture in decisive["captures"]
     ]
     return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+# --- where stores lie, and what stands behind their names -----------------------------------------------------
+
+
+def bench_home() -> Path:
+    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
+
+    Raises :class:`InputError` where the system knows none.
+    """
+    if home := os.environ.get("BENCH_HOME"):
+        return Path(home).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
+
+
+def store_path(name: str, home: Path | None = None) -> Path:
+    """Where the store of that name lies, or would."""
+    return (home or bench_home()) / "stores" / name
+
+
+def unpacked_path(name: str, home: Path | None = None) -> Path:
+    """Where compressed captures of that data set are unpacked."""
+    return (home or bench_home()) / "unpacked" / name
+
+
+def names_there(home: Path | None = None) -> dict[str, str]:
+    """Names of the stores that are there, sorted, and the card or the folder that each was made of.
+
+    That is empty for one of a shipped card, or of an earlier version that did not record it.
+    """
+    return {
+        file.parent.name: _made_of(file) for file in sorted((home or bench_home()).glob("stores/[!.]*/sources.json"))
+    }
+
+
+def _made_of(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_bytes()).get("made_of", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

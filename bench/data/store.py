@@ -7,7 +7,7 @@ column is first asked for.
 
 Nothing of a store is trusted before it is looked at: compiled code that follows its rows asks no more.  The columns are
 held against their checksums where a file's size or time is not the recorded one, rows that point anywhere must point
-inside (:mod:`bench.data.bounds`), and a capture must be the one that was read.
+inside (:mod:`bench.schema`), and a capture must be the one that was read.
 """
 
 import os
@@ -22,38 +22,13 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.bounds import check_packets, check_sessions
-from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest
-from bench.errors import InputError
+from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest, store_path, unpacked_path
+from bench.errors import InputError, instead
 from bench.files import file_sha256, mapped, plain, read_json, write_json
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits, check_packets, check_sessions
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 COLUMN_FILES: Final = ("packets.arrow", "sessions.arrow")
-
-
-def bench_home() -> Path:
-    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
-
-    Raises :class:`InputError` where the system knows none.
-    """
-    if home := os.environ.get("BENCH_HOME"):
-        return Path(home).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
-    except RuntimeError:  # no HOME, and a user that the system does not know
-        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
-
-
-def store_path(name: str, home: Path | None = None) -> Path:
-    """Where the store of that name lies, or would."""
-    return (home or bench_home()) / "stores" / name
-
-
-def unpacked_path(name: str, home: Path | None = None) -> Path:
-    """Where compressed captures of that data set are unpacked."""
-    return (home or bench_home()) / "unpacked" / name
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +94,7 @@ class Store:
     def classes(self, task: str) -> list[str]:
         """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
         if task not in self.manifest.tasks:
-            raise InputError("unknown-task", f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
+            raise InputError("unknown-task", f"{self.name} has no task {task!r}; {instead(task, self.tasks)}")
         return list(self.manifest.tasks[task].classes)
 
     def labels(self, task: str) -> NDArray[np.int16]:
@@ -162,7 +137,7 @@ class Store:
             known = sorted({key for capture in self.manifest.captures for key in capture.attributes})
             raise InputError(
                 "unknown-attribute",
-                f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}",
+                f"{self.name}: no capture has an attribute {name!r}; {instead(name, known)}",
             )
         distinct = sorted({value for value in values if value})
         number = np.array([distinct.index(value) if value else -1 for value in values], np.int32)
