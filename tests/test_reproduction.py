@@ -158,8 +158,8 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
     ("words", "told"),
     [
         ((), "name a table or figure"),
-        (("table-XIII",), "the paper has no 'table-XIII'"),
-        (("table-VI", "--mode", "honest"), "--mode honest: choose of published, paper, clean"),
+        (("table-XIII",), "atvitsc has no 'table-XIII'"),
+        (("table-VI", "--mode", "honest"), "--mode honest; there are: published, paper, clean"),
         (("table-VI", "--dataset", "demo", "--method", "forrest"), "unknown method 'forrest'"),
         (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
         (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes auto, session, capture"),
@@ -172,7 +172,7 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
         (("fig-9", "table-XII", "--dataset", "demo", "--method", "forest"), "fig-9 has no method 'forest'"),
         (("fig-7", "--dataset", "demo", "--task", "none"), "has no task 'none'"),
         (("fig-7", "--dataset", "demo", "--sampling", "window=x"), "window"),
-        (("table-VI", "--mode", "published", "--format", "pdf"), "'pdf' is not one of"),
+        (("table-VI", "--mode", "published", "--format", "pdf"), "'pdf'; there are: text, md"),
     ],
 )
 def test_bad_words_are_one_line(words, told, place, demo, command_line):
