@@ -10,6 +10,7 @@ from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
 from bench.render.table import render
+from bench.tracking.selection import NO_RUNS
 from bench.training.budget import SHARED
 
 RECORDS = [

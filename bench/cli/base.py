@@ -306,7 +306,7 @@ def opened(dataset: str) -> "Store":
             raise error.with_remedy("or add --download, which fetches it") from None
         store = open_()
     if problems := shortcomings(store.manifest):
-        tell(f"{store.name}: {problems}; `{shlex.join(['bench', 'prepare', dataset])}` lists them")
+        tell(f"{store.name}: {problems}; `{store.command(word=dataset)}` lists them")
     if told := made_of_records(store.manifest):
         tell(told)
     if (code := code_of_stores()) != store.manifest.code:
@@ -319,19 +319,13 @@ def found(dataset: str) -> "Store":
     from bench.data.names import find_card
     from bench.data.store import Store
 
-    return Store.find(find_card(dataset).name)
+    return Store.find(find_card(dataset).name, word=dataset)
 
 
 def other_code(dataset: str, store: "Store", now: str) -> str:
     """A line that says that a store was made by other code than today's, with the command that makes it anew."""
-    options, words = store.manifest.options, ["bench", "prepare", dataset, "--rebuild"]
-    if dataset != "demo" and not Path(dataset).is_dir():
-        words += ["--source", store.sources.root]
-    if options.idle_timeout is not None:
-        words += ["--idle-timeout", f"{options.idle_timeout:g}"]
-    for name, choice in options.switches.items():
-        words += ["--switch", f"{name}={choice}"]
-    remedy = f"`{shlex.join(words)}` makes it anew; where nothing changes in it, finished runs stay done"
+    command = store.command("--rebuild", word=dataset)
+    remedy = f"`{command}` makes it anew; where nothing changes in it, finished runs stay done"
     bare = "" if store.manifest.columns else " that kept no checksums of its columns"
     made = f"its store was made by other code ({store.manifest.code or 'unknown'}, now {now}){bare}"
     return f"{store.name}: {made}; {remedy}"

@@ -45,6 +45,19 @@ class Options(IngestOptions):
         return head | ({"switches": self.switches} if self.switches else {})
 
     @property
+    def words(self) -> list[str]:
+        """The options of `bench prepare` that ask for it."""
+        asked = self.unusual | {f"switch {name}": f"{name}={choice}" for name, choice in self.switches.items()}
+        words = ["--join-captures"] if self.join_captures else []
+        if self.asked_to_join is not None:
+            words.append("--join-records" if self.asked_to_join else "--no-join-records")
+        for name, value in asked.items():
+            option = f"--{name.partition(' ')[0].replace('_', '-')}"
+            text = ",".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+            words += [option] if value is True else [option, text]
+        return words
+
+    @property
     def as_published(self) -> bool:
         """Whether sessions are to be counted as a card counts them; an idle timeout changes no capture."""
         return not (set(self.unusual) - {"idle_timeout"} or self.join_captures or self.asked_to_join is not None)
@@ -314,15 +327,17 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError("store-damaged", f"{folder}: not a store ({error}); run `bench prepare`") from error
+        raise InputError(
+            "store-damaged", f"{folder}: not a store ({error}); run `bench prepare {folder.name}`"
+        ) from error
     written = content.get("format") if isinstance(content, dict) else None
     if written != FORMAT:
-        remedy = f"this version reads {FORMAT}; run `bench prepare` again"
+        remedy = f"this version reads {FORMAT}; run `bench prepare {folder.name}` again"
         raise InputError("store-format", f"{folder}: store format {written}, {remedy}")
     try:
         manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False, code="store-damaged")
     except InputError as error:
-        raise error.with_remedy("run `bench prepare` again") from error
+        raise error.with_remedy(f"run `bench prepare {folder.name}` again") from error
     decisive = {name: value for name, value in content.items() if name not in REPORTED}
     decisive["captures"] = [
         {name: value for name, value in capture.items() if name != "remarks"} for capture in decisive["captures"]

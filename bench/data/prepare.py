@@ -165,12 +165,10 @@ def open_dataset(
         if prepared.damage:
             tell(prepared.damage)
         return Store.open(prepared.store_path)
-    store = Store.find(card.name, home)
+    store = Store.find(card.name, home, name_or_path)
     if store.manifest.card != card.digest:
-        raise InputError(
-            "card-changed",
-            f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`",
-        )
+        command = store.command(word=name_or_path)
+        raise InputError("card-changed", f"{card.name}: its card changed since it was prepared; run `{command}`")
     return store
 
 

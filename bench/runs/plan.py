@@ -116,7 +116,7 @@ def _check(store: Store, task: str, split: SplitSpec) -> None:
         raise InputError(
             "one-class",
             f"{store.name}: task {task} has sessions of one class at most ({names}), which any answer gets right; "
-            f"`bench prepare` shows what became of the others",
+            f"`{store.command()}` shows what became of the others",
         )
     check_request(store, task, split)
     if split.attribute:
