@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
 import pytest
 from refusals import refused
@@ -10,8 +11,10 @@ from test_wrong_words import MINE
 
 from bench.data.manifest import names_there
 from bench.data.names import find_card, folder_card
+from bench.data.store import Store
 from bench.generators import demo
 from bench.runs.registry import spelled
+from bench.runs.run_labels import state_notes
 from bench.tracking.selection import Wanted, narrowed
 from bench.tracking.tracker import Tracker
 
@@ -169,3 +172,32 @@ def test_a_name_must_be_one_and_belongs_to_a_folder(place, tmp_path):
             folder_card(place / "my captures", name=name, home=tmp_path)
     with refused("bad-options", "--name x"):
         find_card("demo", name="x")
+
+
+def test_runs_of_two_preparations_are_told_apart_by_what_changed(tmp_path, bench_in):
+    demo.write(tmp_path / "caps", sessions=20, captures=4, classes=3)
+    call = bench_in(tmp_path)
+    run = ("run", "--method", "majority", "--dataset", "caps", "--split", "session")
+    assert call(*run)[0] == 0
+    first = Store.find("caps").digest[:8]
+    assert call("prepare", "caps", "--client", "ports", "--idle-timeout", "0.5")[0] == 0
+    now = Store.find("caps")
+    assert "prepared anew" not in call("table")[1]  # all runs are of one store
+    assert call(*run)[0] == 0
+    notes = call("table")[1]
+    assert f"data set caps was prepared anew: store={now.digest[:8]} is today's\n" in notes
+    line = next(one for one in notes.splitlines() if one.startswith(f"data set caps, store={first}: "))
+    assert f"(now {now.manifest.sessions})" in line and "options none (now --idle-timeout 0.5 --client ports)" in line
+    assert "captures" not in line.partition(": ")[2]  # as many as before
+    assert call("report")[0] == 0 and f"store={first}: " in (tmp_path / "results" / "report.html").read_text()
+    shutil.rmtree(now.path)
+    assert "data set caps: its runs are of 2 preparations, of which none is here" in call("table")[1]
+
+
+def test_a_run_that_does_not_say_how_its_store_was_made_is_read(tmp_path, bench_in):
+    demo.write(tmp_path / "caps", sessions=20, captures=4, classes=3)
+    call = bench_in(tmp_path)
+    assert call("run", "--method", "majority", "--dataset", "caps", "--split", "session")[0] == 0
+    (record,) = Tracker(tmp_path / "results").search()
+    old = dataclasses.replace(record, state={}, spec=dataclasses.replace(record.spec, store="ab" * 32))
+    assert state_notes([record, old])[1] == "data set caps, store=abababab: its runs do not say what it held"

@@ -8,6 +8,7 @@ of the digest.
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -287,6 +288,13 @@ class Manifest:
         content |= {name: plain(value) for name in ("tables", "lacks", "limits") if (value := getattr(self, name))}
         content |= {"code": self.code} if self.code else {}
         return content | ({"columns": plain(self.columns)} if self.columns else {})
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What tells it from another preparation of the same data set, in few words: a run keeps them."""
+        counts = {"sessions": str(self.sessions), "captures": str(len(self.captures) or len(self.tables))}
+        options = shlex.join(self.options.words) or "none"
+        return counts | {"packets": str(self.packets), "options": options, "card": self.card[:8], "code": self.code[:8]}
 
     @property
     def vanished(self) -> list[str]:
