@@ -72,9 +72,8 @@ class NoParameters:
                 continue
             if isinstance(allowed, tuple):
                 if value not in allowed:
-                    raise InputError(
-                        "bad-parameter", f"parameter {field.name}={value}: choose one of {', '.join(allowed)}"
-                    )
+                    what = f"parameter {field.name}={value}"
+                    raise InputError("bad-parameter", f"{what}; {instead(str(value), allowed)}")
             elif not _is_allowed(value, allowed):
                 raise InputError("bad-parameter", f"parameter {field.name}={value}: must be {allowed}")
 

@@ -40,6 +40,14 @@ def test_what_is_not_prepared_is_prepared_by_the_command_that_is_told(bench):
     assert bench(proposed(err))[0] == 0 and bench(run)[0] == 0
 
 
+def test_two_folders_of_one_name_in_one_command_are_told_before_anything_is_made(bench, place):
+    demo.write(place / "other" / "my captures", sessions=4, captures=2, classes=2)
+    run = "run --method majority --split session --dataset 'my captures','other/my captures'"
+    status, out, err = bench(run)
+    assert (status, out) == (2, "") and "[same-name]" in err and not (place / "home" / "stores").exists()
+    assert bench(proposed(err).replace("NAME", "second"))[0] == 0 and bench(run)[0] == 0
+
+
 def test_a_store_of_other_code_is_made_anew_as_it_was_made(bench, place):
     assert bench("prepare 'my captures' --idle-timeout 2.5 --client ports --filter keepalives --by-vlan")[0] == 0
     path = place / "home" / "stores" / "my-captures" / "manifest.json"

@@ -62,6 +62,8 @@ WRONG = [
     ("run --method forrest --dataset 'my captures'", "forrest", "did you mean forest?"),
     ("run --method wrong.py:Wrong --dataset 'my captures'", "wrong.py", "no_such_package"),
     ("run --method forest --dataset nowhere", "nowhere", "there are: cesnet"),
+    ("run --method forest --dataset 'othr/my capture'", "othr/my capture", "did you mean my-captures?"),
+    ("prepare 'other/my captrues'", "my captrues", "did you mean the folder 'other/my captures'?"),
     ("run --method forest --dataset my-captures,dmo", "dmo", "did you mean demo?"),
     ("run --method forest --dataset iot-sentinel", "not prepared", "bench prepare iot-sentinel"),
     ("run --method forest", "--dataset", "Missing option"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.data.cards import NAME, Card, Task, card_file, card_folder, card_names, read_card, shipped_name
 from bench.data.manifest import names_there
-from bench.errors import InputError, instead
+from bench.errors import InputError, instead, near
 from bench.files import typed_path
 
 
@@ -40,6 +40,8 @@ def _card_of_store(name: str, home: Path | None) -> Card:
     if name not in there:
         what = "give one of these, a .toml card, or a folder with one sub-folder per class"
         known = dict.fromkeys([*card_names(), *there])
+        if folder := _like_it(typed_path(name)):
+            raise InputError("unknown-dataset", f"no data set {name!r}; did you mean the folder {folder}?")
         raise InputError("unknown-dataset", f"no data set {name!r}; {instead(name, known)} ({what})")
     place = Path(there[name])
     if there[name] and place.is_dir():
@@ -48,6 +50,16 @@ def _card_of_store(name: str, home: Path | None) -> Card:
         return read_card(place)
     what = f"was made of {place}, which is gone" if there[name] else "does not say what it was made of"
     raise InputError("unknown-dataset", f"{name}: its store {what}; give the path of its card or folder once")
+
+
+def _like_it(path: Path) -> str:
+    """The folder beside a path that is called nearly so, for a shell; empty where there is none."""
+    try:
+        beside = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return ""
+    meant = near(path.name, beside, least=0.8)
+    return shlex.quote(str(path.parent / meant)) if meant else ""
 
 
 def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Card:
