@@ -3,12 +3,17 @@ word that is none.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from bench.cli.progress import guard
 from bench.errors import instead
+
+if TYPE_CHECKING:
+    _Words = click.Choice[str]
+else:  # before click 8.2 it takes no type
+    _Words = click.Choice
 
 #: the way of work: heading -> an example, and the commands
 SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -64,7 +69,7 @@ class Commands(click.Group):
             formatter.write_dl([(name, command.get_short_help_str(limit=300)) for name, command in commands if command])
 
 
-class Choice(click.Choice[str]):
+class Choice(_Words):
     """One of several words; another one is refused with what there is."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
