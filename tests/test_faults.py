@@ -18,9 +18,10 @@ from small_captures import pcap, talk, write_captures
 from tiny_store import tiny_home
 
 from bench import files
+from bench.data.manifest import bench_home
 from bench.data.prepare import open_dataset
 from bench.data.sources import captures_below
-from bench.data.store import Store, bench_home
+from bench.data.store import Store
 from bench.matrix.cells import run_matrix
 from bench.runs.execute import execute
 from bench.runs.plan import expand

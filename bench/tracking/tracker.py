@@ -288,7 +288,7 @@ class Tracker:
             what = "no run has" if not rows else f"{len(rows)} runs have"
             raise InputError(
                 "unknown-run",
-                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
+                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench results show` lists ids",
             )
         return self.opened(record_of(rows[0]))
 
