@@ -105,7 +105,7 @@ def iscx_vpn() -> str:
 
 def iot_sentinel() -> str:
     """Pooled macro-F1 of every ranked system, with its interval."""
-    left, top, wide, step = 290, 44, 480, 20
+    left, top, wide, step = 330, 44, 460, 20
     rows = table("iot-sentinel-tls-ranking.md")
     bottom = top + step * len(rows)
     shapes = [
@@ -137,7 +137,7 @@ def leaks() -> str:
     rows = [row for row in table("leaks-in-points.md") if row["method"] == "forest (shared)"]
     bottom = top + step * len(rows)
     columns = {"leak [95 %]": ("leak: paper's order − session", ORANGE, -10, 30),
-               "other captures [95 %]": ("other captures: session − capture", BLUE, -10, 70)}  # fmt: skip
+               "other captures [95 %]": ("other captures: session − capture", BLUE, -20, 80)}  # fmt: skip
     shapes = [text(12, 20, "Random forest on windows of 16 packets: points of macro-F1, 95 % interval", size=15)]
     for number, row in enumerate(rows):
         shapes.append(text(left - 16, top + step * number + 20, f"{row['data set']}, {row['N']} a class", "end"))
@@ -231,7 +231,7 @@ def protocol(rule: Rule, title: str) -> str:
                 )
     y = top + 92
     for number, (part, colour) in enumerate(PARTS.items()):
-        shapes += [box(left + number * 100, y, 12, 12, colour), text(left + 18 + number * 100, y + 11, part)]
+        shapes += [box(left + number * 92, y, 12, 12, colour), text(left + 17 + number * 92, y + 11, part)]
     found = {name for place in places() for name in shared(rule, place)}
     order = [name for name in ("windows of one session", "5-tuples", "captures") if name in found]
     words = f"training and test share: {', '.join(order)}" if order else "training and test share nothing"

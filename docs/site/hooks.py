@@ -35,6 +35,7 @@ def on_files(files: Files, config: Any) -> Files:
     tables = (path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "results").rglob("*")) if shown(path))
     for path in (*SHOWN, *tables):
         files.append(File.generated(config, str(site_path(path)), abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, "site.css", abs_src_path=str(Path(__file__).with_name("site.css"))))
     for name, content in pages().items():
         files.append(File.generated(config, name, content=content))
     return files
