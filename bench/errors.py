@@ -1,10 +1,12 @@
 """The one error that users read, with its code for programs and tests, how its words name many, and SIGTERM."""
 
+import difflib
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Final, NoReturn, Self
 
@@ -53,7 +55,7 @@ CODES: Final[dict[str, str]] = {
     "no-cluster": "a Dask cluster that does not answer, or a worker that lacks something",
     "no-downloads": "a card without downloads",
     "no-packets": "captures without a TCP or UDP packet that counts",
-    "no-runs": "no finished runs of what was asked for",
+    "no-runs": "no runs of what was asked for, or of a word that is no data set, task, split or method of theirs",
     "no-such-session": "no session of the kind that was asked for",
     "no-validation": "a split without a validation part",
     "not-a-capture": "a file that is no capture",
@@ -81,7 +83,7 @@ CODES: Final[dict[str, str]] = {
     "unknown-experiment": "no such table or figure",
     "unknown-filter": "no such filter",
     "unknown-format": "no such form of a table",
-    "unknown-method": "no such method",
+    "unknown-method": "no such method, or several are called so",
     "unknown-metric": "no such metric",
     "unknown-mode": "no such mode of reproduction",
     "unknown-paper": "no such paper",
@@ -165,3 +167,41 @@ def some(names: Sequence[str], most: int) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def near(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The name that is spelled as a word but for case and signs, or most like it; None where none is.
+
+    ``least`` is how much it must be like it, up to 1.
+
+    >>> near("iot_Sentinel", ["demo", "iot-sentinel"]), near("forrest", ["knn", "forest"]), near("x", ["demo"])
+    ('iot-sentinel', 'forest', None)
+    """
+    names = {_plain(name): name for name in reversed(list(known))}
+    plain = _plain(word)
+    if not plain or plain in names:
+        return names.get(plain)
+    close = difflib.get_close_matches(plain, names, n=1, cutoff=least)
+    return names[close[0]] if close else None
+
+
+def instead(word: str, known: Iterable[str], most: int = 12) -> str:
+    """The end of a line that refuses a word: what was most likely meant, and what there is.
+
+    ``most`` names are told where one of them is meant, else all.
+
+    >>> instead("capturr", ["session", "capture"])
+    'did you mean capture? There are: session, capture'
+    """
+    names = list(dict.fromkeys(known))
+    if not names:
+        return "there are none"
+    verb = "is" if len(names) == 1 else "are"
+    begun = [name for name in names if len(word) > 2 and name.lower().startswith(word.lower())]
+    if meant := near(word, names) or min(begun, key=len, default=None):
+        return f"did you mean {meant}? There {verb}: {some(names, most)}"
+    return f"there {verb}: {', '.join(names)}"
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\W_]+", "", word.lower())

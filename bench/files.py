@@ -414,3 +414,11 @@ def _value_at(raw: Any, place: Place) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return raw
+
+
+def typed_path(word: str | Path) -> Path:
+    """A path as a user types it: ``~`` is the user's folder, where the system knows it."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)

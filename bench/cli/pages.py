@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from bench.cli.base import cli, list_option, results_option
+from bench.cli.help import examples
 
 
-@cli.command()
+@cli.command(epilog=examples("bench report", "bench report --dataset demo --output demo.html"))
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
 @list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
 @results_option
@@ -23,8 +24,8 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
     click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
 
 
-@cli.command()
-@click.option("--port", default=5000, show_default=True)
+@cli.command(epilog=examples("bench ui --port 5001"))
+@click.option("--port", default=5000, show_default=True, help="Where it listens, on 127.0.0.1 alone.")
 @results_option
 def ui(port: int, results: Path) -> None:
     """Serve the MLflow page of all runs on the loopback address."""

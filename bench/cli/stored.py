@@ -12,15 +12,17 @@ import click
 from bench.cli.base import (
     cli,
     emit,
-    format_option,
+    form_options,
     grouped,
     json_option,
     list_option,
     results_option,
     tell,
+    which_runs,
 )
+from bench.cli.help import Choice, examples
 from bench.cli.text import outline
-from bench.errors import InputError
+from bench.errors import InputError, instead
 
 if TYPE_CHECKING:
     from bench.render.table import Table
@@ -47,16 +49,13 @@ def _statuses(context: click.Context, option: click.Parameter, values: Sequence[
     """Words of `STATUSES`, by comma or by repetition."""
     words = list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
     if unknown := [word for word in words if word not in STATUSES]:
-        raise InputError("bad-options", f"--status {unknown[0]}: a run is {', '.join(STATUSES)}")
+        raise InputError("bad-options", f"--status {unknown[0]}: no run is so; {instead(unknown[0], STATUSES)}")
     return words
 
 
 filter_options = grouped(
     "asked", Filter,
-    list_option("--method", "methods", metavar="M,...", help="Only these methods."),
-    list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets."),
-    click.option("--task", help="Only this task."),
-    click.option("--split", help="Only this split scheme."),
+    *which_runs,
     list_option("--run", "runs", metavar="ID,...", help="Only these runs, by their ids or the start of them."),
     click.option("--status", "statuses", multiple=True, callback=_statuses, metavar="S,...",
                  help=f"Only runs that are so: {', '.join(STATUSES)}."),
@@ -79,7 +78,7 @@ def _chosen(results: Path, asked: Filter) -> "tuple[Tracker, list[Stored], list[
     return tracker, everything, chosen(everything, wanted)
 
 
-@results_group.command(name="export")
+@results_group.command(name="export", epilog=examples("bench results export --dataset demo runs.zip"))
 @filter_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--models", is_flag=True, help="With the fitted methods, which `bench classify` needs.")
@@ -89,9 +88,12 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     """Write runs into a bundle: one zip with records, curves, answers and checksums, for `bench results import`."""
     from bench.files import file_sha256
     from bench.tracking.bundle import check_new, write_bundle
+    from bench.tracking.selection import NO_RUNS
 
     check_new(file)
     tracker, _, found = _chosen(results, asked)
+    if not found:
+        raise InputError("no-runs", NO_RUNS)
     runs = [one for one in found if one.record.status != "running"]
     if not runs:
         raise InputError("no-runs", "none of these runs has ended; export them when they have")
@@ -106,7 +108,7 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     emit(as_json, data, f"{file}: {len(runs)} runs, {len(index.members)} files, {_bytes(size)}, SHA-256 {digest}")
 
 
-@results_group.command(name="import")
+@results_group.command(name="import", epilog=examples("bench results import runs.zip"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @results_option
 @json_option
@@ -122,15 +124,16 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
     emit(as_json, dataclasses.asdict(arrived), text)
 
 
-@results_group.command()
+@results_group.command(
+    epilog=examples("bench results show --status failed", "bench results show 1f0c22 --figures figures/")
+)
 @click.argument("run", required=False)
 @filter_options
 @click.option("--figures", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Of one RUN: draw its confusion matrix and learning curves there.")  # fmt: skip
-@format_option
+@form_options
 @results_option
-@json_option
-def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path, as_json: bool) -> None:
+def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path) -> None:
     """List runs with what they take, or show one RUN in full: its files against their checksums."""
     from bench.render.table import render
 
@@ -141,13 +144,13 @@ def show(run: str | None, asked: Filter, figures: Path | None, form: str, result
     asked = asked if run is None else dataclasses.replace(asked, runs=[run])
     tracker, _, runs = _chosen(results, asked)
     if run is None:
-        click.echo(render(_runs_table(tracker, runs), "json" if as_json else form))
+        click.echo(render(_runs_table(tracker, runs), form))
         return
     (one,) = runs
     shown = _in_full(tracker, one)
     if figures is not None:
         shown["figures"] = [str(path) for path in _draw(tracker, one, figures)]
-    emit(as_json, shown, outline(shown))
+    emit(form == "json", shown, outline(shown))
 
 
 def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
@@ -155,6 +158,7 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
     from bench.render.table import Table
     from bench.runs.run_labels import method_label, origin_of
     from bench.tracking.pruning import total
+    from bench.tracking.selection import NO_RUNS
 
     records: list[dict[str, Any]] = []
     rows = []
@@ -177,7 +181,7 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
     sums = [sum(line[name] for line in records) for name in ("bytes", "model_bytes")]
     note = f"{len(runs)} runs, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
     head = "id method dataset task split seed fold status macro_f1 date files model from".split()
-    return Table("", head, rows, [note], records, more={"bytes": sums[0], "model_bytes": sums[1]})
+    return Table("", head, rows, [note] if rows else [], records, NO_RUNS, {"bytes": sums[0], "model_bytes": sums[1]})
 
 
 def _in_full(tracker: "Tracker", one: "Stored") -> dict[str, Any]:
@@ -230,7 +234,7 @@ def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
     return paths if epochs else paths[:1]
 
 
-@results_group.command()
+@results_group.command(epilog=examples("bench results rm --status killed", "bench results rm --run 1f0c22 --yes"))
 @filter_options
 @yes_option
 @results_option
@@ -245,9 +249,9 @@ def rm(asked: Filter, yes: bool, results: Path, as_json: bool) -> None:
     _carry_out(tracker, plan_removal(tracker, runs), "", yes, as_json)
 
 
-@results_group.command()
+@results_group.command(epilog=examples("bench results prune --models best"))
 @filter_options
-@click.option("--models", type=click.Choice(("best", "none")),
+@click.option("--models", type=Choice(("best", "none")),
               help="Remove models, too: all (none stays), or all but the best of each row of the table.")  # fmt: skip
 @yes_option
 @results_option

@@ -6,8 +6,8 @@ they were made.  May import ingest, records and the ground below them; it knows 
 
 `cards` reads a card, `file_list` its list of captures, `labels` its labels of sessions; `download` fetches, `sources`
 finds the captures; `prepare` decides whether there is something to do, `build` makes the store of captures and
-`record_build` of records; `store` opens it, `manifest` is what it says of itself, `bounds` sees to it that its rows
-point inside.  `synthetic_captures` writes stand-ins for the captures of a card's list.
+`record_build` of records; `store` opens it, `manifest` is what it says of itself, `names` finds the card
+that a word means.  `synthetic_captures` writes stand-ins for the captures of a card's list.
 """
 
 import lazy_loader

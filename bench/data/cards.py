@@ -6,7 +6,6 @@ Only the standard library and cattrs are imported here, so that listing commands
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from bench.data.file_list import Download, DownloadList, FileList, Listed, read_file_list
-from bench.errors import InputError
-from bench.files import FieldError, plain, shipped_folder, structured
+from bench.errors import InputError, instead
+from bench.files import FieldError, plain, shipped_folder, structured, typed_path
 from bench.records.layout import PATH, Layout
 
 #: what the session columns of a cross-check may be
@@ -28,7 +27,10 @@ CHECKED: Final = ("packets", "payload_packets", "payload_bytes")
 #: label columns that the harness reads off the sessions themselves, where a card's labels have none of that name
 OBSERVED: Final = ("tls",)
 #: fields that describe a data set to people and do not change its store
-PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads", "download_list", "like")
+PROSE: Final = (
+    *("title", "citation", "licence", "home", "notes", "source", "downloads", "download_list", "like"),
+    "place",
+)
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
@@ -210,6 +212,7 @@ class Card:
     notes: str = ""  # what a user of its results must know
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
+    place: str = ""  # the file or the folder that it was read from, absolute; empty: shipped
     download_list: DownloadList | None = None
     downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
     kind: str = "captures"  # or "records": tables of flow records in place of captures
@@ -305,12 +308,12 @@ class Card:
             if name not in self.switches:
                 raise InputError(
                     "unknown-switch",
-                    f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}",
+                    f"{self.name} has no switch {name!r}; {instead(name, self.switches)}",
                 )
             if choice not in (choices := self.switches[name].choices):
                 raise InputError(
                     "unknown-switch",
-                    f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}",
+                    f"{self.name}: switch {name} has no choice {choice!r}; {instead(choice, choices)}",
                 )
         return {name: asked.get(name, switch.default) for name, switch in self.switches.items()}
 
@@ -364,30 +367,10 @@ def card_names() -> list[str]:
 
 def card_file(name_or_path: str | Path) -> Path | None:
     """The file of a card, by a shipped name or the path of a ``.toml`` file; None where there is none."""
-    path = Path(name_or_path)
+    path = typed_path(name_or_path)
     if str(name_or_path) in card_names():
         return card_folder() / f"{name_or_path}.toml"
     return path if path.suffix == ".toml" and path.is_file() else None
-
-
-def find_card(name_or_path: str | Path) -> Card:
-    """The card of a shipped name, of a ``.toml`` file, or of a folder with one sub-folder per class.
-
-    Raises :class:`InputError` where there is none, the card is wrong, or it is called as a shipped one.
-    """
-    if file := card_file(name_or_path):
-        card = read_card(file)
-        _check_free(card, file)
-        return card
-    name, path, names = str(name_or_path), Path(name_or_path), card_names()
-    if path.is_dir():
-        return folder_card(path)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
-    raise InputError(
-        "unknown-dataset",
-        f"no data set {name!r}: {hint} (or give a .toml card, or a folder with one sub-folder per class)",
-    )
 
 
 def read_card(path: Path) -> Card:
@@ -401,6 +384,7 @@ def read_card(path: Path) -> Card:
         return dataclasses.replace(
             card,
             source=os.path.realpath(path.parent / card.source) if card.source else "",
+            place="" if path.resolve().parent == card_folder().resolve() else str(path.resolve()),
             downloads=(*card.downloads, *listed),
         )
     except FieldError as error:
@@ -417,6 +401,8 @@ def _raw(path: Path) -> dict[str, Any]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
+    if "place" in raw:
+        raise InputError("bad-card", f"{path}: place: is no field of a card; take it out")
     labels = raw.get("labels")
     if isinstance(labels, dict) and "table" in labels:  # a file's name stands for what is in it
         if not isinstance(table := labels["table"], str):
@@ -432,16 +418,6 @@ def _raw(path: Path) -> dict[str, Any]:
     return raw
 
 
-def _check_free(card: Card, path: Path) -> None:
-    """Refuse a card that is called as a shipped one and describes something else: a name means one thing."""
-    own = shipped_name(card.name)
-    if own is None or path.resolve().parent == card_folder().resolve():
-        return
-    if card.name != own or card.digest != find_card(own).digest:
-        what = f"name = {card.name!r} is that of a shipped data set, whose card says something else"
-        raise InputError("same-name", f"{path}: {what}; rename the card and its file")
-
-
 def shipped_name(name: str) -> str | None:
     """The shipped data set that has a name, in whatever case: some file systems know none.  None: the name is free."""
     return next((own for own in card_names() if own.lower() == name.lower()), None)
@@ -454,25 +430,3 @@ def describe_card(card: Card) -> dict[str, Any]:
     if isinstance(card.labels, FileLabels):
         content["labels"]["table"] = [listed.flat() for listed in card.labels.table.files]
     return content | {"digest": card.digest}
-
-
-def folder_card(folder: Path) -> Card:
-    """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name.
-
-    Raises :class:`InputError` for a folder without such sub-folders and for a name that is not free.
-    """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    try:
-        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError("unreadable-file", f"{folder}: cannot be read ({error.strerror}); make it readable") from error
-    if not entries:
-        raise InputError(
-            "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
-        )
-    if not NAME.fullmatch(name) or shipped_name(name):
-        raise InputError(
-            "same-name", f"{folder}: the folder's name is not free as a data set's name; rename it or write a card"
-        )
-    title = f"Folder {folder.name}: one class a sub-folder"
-    return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.files import FieldError, read_json
 
 
@@ -77,7 +77,7 @@ def one_line(text: str) -> str:
 def render(table: Table, form: str = "text") -> str:
     """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:
-        raise InputError("unknown-format", f"unknown table format {form!r}; there are: {', '.join(FORMATS)}")
+        raise InputError("unknown-format", f"unknown table format {form!r}; {instead(form, FORMATS)}")
     return FORMATS[form](table)
 
 

@@ -23,6 +23,7 @@ from bench.runs.run_labels import MARKS, MEANING
 from bench.scores.metrics import Scores
 from bench.tracking.record import Record
 from bench.tracking.results import SplitSummary
+from bench.tracking.selection import NO_RUNS, Wanted, narrowed
 from bench.tracking.tracker import Tracker
 
 STYLE: Final = Path(__file__).with_name("style.css")
@@ -35,17 +36,15 @@ def write(
 
     A run of which a file changed since it was written, or cannot be read, is left out: the page and ``tell`` say so.
 
-    Reads ``reproduced/*/sheet.json`` and ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a
-    file there that is not what it should be.
+    ``datasets`` are words as `bench.tracking.selection` has them.  Reads ``reproduced/*/sheet.json`` and
+    ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a file there that is not what it should be,
+    for a data set without runs, and where there is nothing to show.
     """
-    records = tracker.search(dataset=list(datasets) or None)
-    if lacking := sorted(set(datasets) - {record.spec.dataset for record in records}):
-        raise InputError("no-runs", f"report: no runs on {', '.join(lacking)}; `bench table` shows what there is")
+    records, wanted = narrowed(tracker.search(), Wanted(datasets=datasets))
     records, damaged = _sound(tracker, records)
-    text = _Page(tracker, datasets, damaged).markup(records)
-    write_text(output, text)
     for line in damaged:
         tell(f"left out: {line}")
+    write_text(output, _Page(tracker, wanted.datasets, damaged).markup(records))
     return len(records)
 
 
@@ -75,8 +74,10 @@ class _Page:
         self.numbers = count(1)
 
     def markup(self, records: Sequence[Record]) -> str:
-        """The whole page."""
+        """The whole page.  Raises :class:`InputError` where there is nothing to show."""
         sections = [*self.places(group(records)), *self.reproduced(), *self.audits()]
+        if not sections:
+            raise InputError("no-runs", f"report: nothing to show, no page is written; {NO_RUNS}")
         style = STYLE.read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
         policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -96,7 +97,7 @@ class _Page:
             _header(records),
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
-            el("main", *([markup for _, markup in sections] or [_nothing()]), id="results"),
+            el("main", *(markup for _, markup in sections), id="results"),
             _footer(),
         )
         return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
@@ -228,10 +229,6 @@ def _left_out(damaged: Sequence[str], results: Path) -> Html | None:
         return None
     lines = [el("li", line.replace(f"{results}/", "")) for line in damaged]
     return el("section", el("h2", "Left out", id="left-out"), el("ul", *lines))
-
-
-def _nothing() -> Html:
-    return el("p", "No runs yet: `bench run --method forest --dataset demo` makes the first.")
 
 
 def _footer() -> Html:

@@ -4,6 +4,7 @@ Nothing here imports a method, torch or scikit-learn before it is known that som
 """
 
 import dataclasses
+import json
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, MODEL, Record
+from bench.tracking.record import DEVIATION, MODEL, STATE, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
@@ -116,6 +117,7 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     status, reason, metrics = "done", "", {}
     try:
         kind, store = registry.load(spec.method), store_of(spec)
+        run.tags({STATE: json.dumps(store.manifest.state)})
         if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store):
             status = "skipped"
         else:

@@ -8,7 +8,6 @@ imported.  `bench check` compares both.
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib
@@ -24,8 +23,9 @@ from typing import Any, Final
 
 import bench.estimator
 import methods
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.estimator import FOREST_ON
+from bench.files import typed_path
 from bench.method import Method, Range
 from bench.runs.declarations import NotPlain, SourceFile
 
@@ -79,6 +79,24 @@ def is_shipped(name: str) -> bool:
 def is_file(name: str) -> bool:
     """Whether a name is ``FILE.py:CLASS``."""
     return ".py:" in name
+
+
+def spelled(word: str) -> str:
+    """A method's name as runs carry it, of a word as it is typed: of a file the shortest path from here, and the class.
+
+    ``mine`` and ``mine.py`` are the one class with a name in the file ``mine.py`` here, where no method is called so.
+    """
+    prefix = FOREST_ON if word.startswith(FOREST_ON) else ""
+    name = word.removeprefix(prefix)
+    if name in names():
+        return word
+    file, _, wanted = name.rpartition(":") if is_file(name) else (name, "", "")
+    path = typed_path(file if file.endswith(".py") else f"{file}.py")
+    if not path.is_file():
+        return word
+    wanted = wanted or SourceFile(path).method_class()
+    place, here = path.parent.resolve() / path.name, Path.cwd().resolve()
+    return f"{prefix}{place.relative_to(here) if place.is_relative_to(here) else place}:{wanted}"
 
 
 def origin(name: str) -> str:
@@ -260,9 +278,8 @@ def _locate(name: str) -> tuple[Path, str | None]:
         return Path(spec.origin), entry.attr
     files = {_name(path): path for path in _files()}
     if name not in files:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or FILE.py:CLASS"
-        raise InputError("unknown-method", f"unknown method {name!r}; {hint}")
+        what = f"unknown method {name!r}; {instead(name, names())}"
+        raise InputError("unknown-method", f"{what} (or FILE.py:CLASS for one of your own)")
     return files[name], None
 
 

@@ -41,7 +41,7 @@ from bench.tracking.database import (
     rows_of,
     rows_of_server,
 )
-from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, shown, status_of
+from bench.tracking.record import ENDS, IMPORTED, MODEL, SPEC, Record, matches, record_of, shown, status_of
 from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
 
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
@@ -224,12 +224,19 @@ class Tracker:
             try:
                 if folder in self.waiting():  # else its process was quicker
                     content = Content.load(folder)
+                    self._give_way(content)
                     with self._answering():
                         self.bring(folder, content)
                     logged.append(content.name)
             finally:
                 self.claims.let_go(folder.name)
         return logged
+
+    def _give_way(self, content: Content) -> None:
+        """Close a run as killed whose cell another process, which did not see this folder, has computed since."""
+        other = self.finished(content.tags.get(DIGEST, "")) if content.status == "done" else None
+        if other is not None and other.started > content.started / 1000 and IMPORTED not in content.tags:
+            content.close_as("killed", f"run {other.run_id[:8]} computed it while this one waited")
 
     def bring(self, folder: Path, content: Content) -> str:
         """Log the folder of a run, which the caller has claimed, and remove it; the id that the run has here.
@@ -281,7 +288,7 @@ class Tracker:
             what = "no run has" if not rows else f"{len(rows)} runs have"
             raise InputError(
                 "unknown-run",
-                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
+                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench results show` lists ids",
             )
         return self.opened(record_of(rows[0]))
 

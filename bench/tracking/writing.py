@@ -55,6 +55,11 @@ class Content:
         """What the run is called in every store."""
         return self.tags[UID]
 
+    def close_as(self, status: str, reason: str) -> None:
+        """End it, as one of `ENDS`."""
+        self.tags |= {"status": status, "reason": reason[:TEXT]}
+        self.status, self.ended = status, now()
+
     def save(self, folder: Path) -> None:
         """Write it into the run's folder."""
         write_json(folder / "run.json", self.__dict__, indent=None, allow_nan=True)
@@ -141,7 +146,7 @@ class Run:
         Raises :class:`InputError` where the store does not answer for a while: the folder waits for it; and
         `Unwritable` where that cannot be written.  What is killed leaves nothing but the word.
         """
-        self._close_as(status, reason)
+        self.content.close_as(status, reason)
         if status == "killed":
             self._forget()
             return
@@ -154,14 +159,10 @@ class Run:
                     self._place = self._place.with_name(f"{self._place.name}-{self.content.uid[:12]}")
                 put_in_place(folder, self._place)
         except BaseException as error:  # an interrupt, too
-            self._close_as("killed", str(error) or "interrupted")
+            self.content.close_as("killed", str(error) or "interrupted")
             self._forget()
             raise
         self._deliver()
-
-    def _close_as(self, status: str, reason: str) -> None:
-        self.tags({"status": status, "reason": reason})
-        self.content.status, self.content.ended = status, now()
 
     def _forget(self) -> None:
         """Leave nothing of it, and tell the store as far as that answers."""
