@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bench.data.cards import card_names, describe_card, find_card
+from bench.data.cards import card_folder, card_names, describe_card, read_card
 from bench.runs.registry import describe, names
 
 FAMILIES = {
@@ -75,7 +75,7 @@ def method_page(method: dict[str, Any]) -> str:
 
 def datasets_page() -> str:
     """A table of all cards, then each of them."""
-    cards = {name: find_card(name) for name in card_names()}
+    cards = {name: read_card(card_folder() / f"{name}.toml") for name in card_names()}
     lines = [
         "# Data sets",
         "",
