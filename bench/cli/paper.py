@@ -17,8 +17,11 @@ from bench.cli.base import (
     format_option,
     grouped,
     list_option,
+    note,
     opened,
     results_option,
+    runs_beside,
+    runs_into,
 )
 from bench.errors import InputError
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from bench.paper.declaration import Experiment, Paper
     from bench.paper.plan import Scale
     from bench.paper.reproduction import Request
+    from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,6 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     from bench.paper.declaration import find_paper
     from bench.paper.plan import check_scale
     from bench.render.table import render
-    from bench.tracking.tracker import Tracker
 
     paper = find_paper(action.paper)
     if action.check:
@@ -115,7 +118,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     if action.overview:
         from bench.paper.costs import overview
 
-        click.echo(render(overview(paper, Tracker(results), asked.scale, experiments, asked.dataset), form))
+        click.echo(render(overview(paper, runs_beside(results), asked.scale, experiments, asked.dataset), form))
         return 0
     if not ids:
         raise InputError(
@@ -125,8 +128,9 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     check_scale(paper, experiments, asked.scale)
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
+    tracker = runs_into(results)
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, results, action, form, progress) for request in requests)
+        return max(_one(request, tracker, action, form, progress) for request in requests)
 
 
 def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) -> "Request":
@@ -151,12 +155,11 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: "Request", results: Path, action: ActionOptions, form: str, progress: "RunProgress") -> int:
+def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: str, progress: "RunProgress") -> int:
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
-    from bench.tracking.tracker import Tracker
 
     statuses = set()
 
@@ -166,11 +169,11 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
             progress.outcome(outcome)
 
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
-    shown = reproduce(request, Tracker(results), options, on_outcome=on_outcome)
+    shown = reproduce(request, tracker, options, on_outcome=on_outcome)
     progress.pause()  # a table is no place for a bar
     click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
-    click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)
+    note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)
 
 

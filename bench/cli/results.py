@@ -18,8 +18,11 @@ from bench.cli.base import (
     grouped,
     json_option,
     list_option,
+    note,
     opened,
     results_option,
+    runs_in,
+    runs_into,
     sample_options,
     tell,
 )
@@ -43,6 +46,7 @@ class TableOptions:
     metrics: list[str]
     spread: str | None
     deviations: bool
+    audits: bool
 
 
 @cli.command()
@@ -55,26 +59,29 @@ class TableOptions:
                      help="Columns; accuracy, macro precision, recall and F1, and seconds by default."),
          click.option("--columns", "spread", type=click.Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
-         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."))  # fmt: skip
+         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
+         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."))  # fmt: skip
 @format_option
 @results_option
 @json_option
 def table(asked: TableOptions, form: str, results: Path, as_json: bool) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
-    from bench.tracking.tracker import Tracker
+    from bench.tracking.record import asked_for
 
-    records = Tracker(results).search(
+    found = tracker.search(
         method=asked.methods or None, dataset=asked.datasets or None, task=asked.task, split=asked.split
     )
+    records, left_out = asked_for(found, audits=asked.audits)
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
         raise InputError(
             "unknown-metric", f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}"
         )
     shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
-    click.echo(render(shown, "json" if as_json else form))
+    click.echo(render(shown.noted(left_out), "json" if as_json else form))
 
 
 @dataclass(frozen=True)
@@ -114,9 +121,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
+    tracker = runs_in(results)
     sides = [[tracker.load(run)] for run in runs]
     from bench.analysis import ranking
     from bench.analysis.comparison import compare, comparison_table
@@ -142,10 +147,11 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
     """The ranking that is asked for."""
     from bench.analysis.ranking import rank
     from bench.analysis.ranking_entries import ranking_entries
+    from bench.tracking.record import asked_for
 
-    records = tracker.search(dataset=asked.datasets, task=asked.task)
+    records, left_out = asked_for(tracker.search(dataset=asked.datasets, task=asked.task))
     entries, notes = ranking_entries(records, asked.datasets, split=asked.split, methods=asked.methods)
-    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=notes)
+    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
 
 
 @cli.command()
@@ -159,17 +165,13 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
     """Label the sessions of a new capture with the model of a run."""
     if not capture.is_file():
         raise InputError("missing-file", f"{capture}: there is no such capture; give a pcap or pcapng file")
-    from bench.tracking.tracker import Tracker
-
-    record = Tracker(results).load(run)
+    record = runs_in(results).load(run)
     from bench.runs.classify import classify, lines
     from bench.runs.run_labels import provenance
 
     done = classify(capture, record, named)
-    for note in provenance([record]):
-        click.echo(note, err=True)
-    for note in done.notes:
-        tell(note)
+    for line in (*provenance([record]), *done.notes):
+        tell(line)
     for reason, number in done.left_out.items():
         tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
     data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}
@@ -222,7 +224,6 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     check_words(asked.methods, [dataset], asked.task, spec, Settings())
     from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
-    from bench.tracking.tracker import Tracker
 
     request = AuditRequest(
         schemes=tuple(asked.schemes) or ("session", "capture", "paper"),
@@ -236,9 +237,9 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     record = audit_dataset(
         store,
         asked.task or store.default_task,
-        Tracker(results),
+        runs_into(results),
         request,
-        lambda line: click.echo(line, err=True),
+        note,
     )
-    click.echo(f"saved as {save(record, results)}", err=True)
+    note(f"saved as {save(record, results)}")
     emit(as_json, record.to_dict(), audit_text(record))

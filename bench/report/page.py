@@ -21,7 +21,7 @@ from bench.render.svg import Curve, confusion, dots, lines
 from bench.render.table import SavedTable, Table
 from bench.runs.run_labels import MARKS, MEANING
 from bench.scores.metrics import Scores
-from bench.tracking.record import Record
+from bench.tracking.record import Record, asked_for
 from bench.tracking.results import SplitSummary
 from bench.tracking.tracker import Tracker
 
@@ -41,11 +41,14 @@ def write(
     records = tracker.search(dataset=list(datasets) or None)
     if lacking := sorted(set(datasets) - {record.spec.dataset for record in records}):
         raise InputError("no-runs", f"report: no runs on {', '.join(lacking)}; `bench table` shows what there is")
+    records, left_out = asked_for(records)
     records, damaged = _sound(tracker, records)
     text = _Page(tracker, datasets, damaged).markup(records)
     write_text(output, text)
     for line in damaged:
         tell(f"left out: {line}")
+    if left_out:
+        tell(left_out)
     return len(records)
 
 
