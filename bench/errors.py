@@ -55,6 +55,7 @@ CODES: Final[dict[str, str]] = {
     "no-cluster": "a Dask cluster that does not answer, or a worker that lacks something",
     "no-downloads": "a card without downloads",
     "no-packets": "captures without a TCP or UDP packet that counts",
+    "no-results": "a results folder without a store of runs, where one should be read",
     "no-runs": "no runs of what was asked for, or of a word that is no data set, task, split or method of theirs",
     "no-such-session": "no session of the kind that was asked for",
     "no-validation": "a split without a validation part",

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md", "results/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md")),
 ]
 COMMAND = re.compile(r"(?:^|`|\$ |bin/)bench ([a-z]+ [^`#\n]*|[a-z]+)", re.M)
 

@@ -260,5 +260,5 @@ def test_nothing_is_made_where_nothing_is(command_line, tmp_path):
     assert command_line("results", "show", "--results", tmp_path / "none")[0] == 0
     for words in (["rm", "--run", "a", "--yes"], ["export", tmp_path / "b.zip"]):
         assert command_line("results", *words, "--results", tmp_path / "none")[0] == 2
-    assert command_line("results", "prune", "--results", tmp_path / "none")[:2] == (0, "nothing to remove\n")
+    assert command_line("results", "prune", "--results", tmp_path / "none")[:2] == (2, "")
     assert not (tmp_path / "none").exists() and Tracker(tmp_path / "none").binned() == []

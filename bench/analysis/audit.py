@@ -42,7 +42,7 @@ from bench.runs.run_labels import is_reconstructed, origin_of, parameter_labels
 from bench.schema import asked_in_drawn_order
 from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
-from bench.tracking.record import Record
+from bench.tracking.record import AUDIT, Record
 from bench.tracking.tracker import Tracker
 
 UNKNOWN: Final = ("unknown-method", "unnamed-code", "other-code")  # why nothing is known of a run's method
@@ -150,7 +150,7 @@ def _warn(store: Store, set_up: Sequence[ClassSetUp], scores: Sequence[SetUpScor
 
 def baselines() -> list[tuple[str, Mapping[str, Any]]]:
     """Baseline methods with their parameters: as they are, and with one thing taken away (their presets)."""
-    outlines = {name: registry.describe(name) for name in registry.names()}
+    outlines, _ = registry.seen(registry.describe)  # a plug-in that is broken is no baseline
     return [
         (name, values)
         for name, outline in outlines.items()
@@ -166,7 +166,7 @@ def run_baselines(
     specs: list[RunSpec] = []
     for method, values in baselines():
         specs += expand([method], [store], split, task=task, seeds=[split.seed], settings=Settings(values=values))
-    for outcome in run_matrix(specs, tracker, RunOptions(jobs=jobs)):
+    for outcome in run_matrix(specs, tracker, RunOptions(jobs=jobs, purpose=AUDIT)):
         words = [f"{name}={value}" for name, value in outcome.spec.parameters.items()]
         why = f": {outcome.reason}" if outcome.reason else ""
         progress(f"split {split.scheme}: {' '.join([outcome.spec.method, *words])}: {outcome.status}{why}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from bench.errors import InputError, instead
+from bench.errors import InputError, instead, some
 from bench.render.table import Table
 from bench.runs.run_labels import (
     MARKS,
@@ -268,6 +268,9 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
     notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows)]
     notes += provenance(record for row in rows for record in row.done)
+    if older := [record.run_id[:8] for row in rows for record in row.done if record.deleted]:
+        what = "shown since newer runs of the same were deleted on MLflow's page; `bench results rm --run ID` removes"
+        notes.append(f"older runs, {what} them too: {some(older, 5)}")
     for row in rows:
         missing = [r for r in row.other if r.spec.place not in numbered(row.done)]
         notes += [

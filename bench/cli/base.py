@@ -15,6 +15,7 @@ import click
 
 from bench import __version__
 from bench.cli.help import Choice, Commands
+from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
 from bench.render.table import FORMATS, one_line
@@ -23,6 +24,7 @@ from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, Sp
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.store import Store
+    from bench.tracking.tracker import Tracker
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -46,9 +48,15 @@ def emit(as_json: bool, data: Any, text: str) -> None:
     click.echo(json.dumps(data, indent=1) if as_json else text)
 
 
-def tell(line: str) -> None:
-    """Print a line on standard error: one line, whatever names are in it."""
-    click.echo(one_line(line), err=True)
+def tell(line: str, level: int = ALWAYS) -> None:
+    """Print a line on standard error: one line, whatever names are in it; a `NOTE` not with -q, a `DETAIL` with -v."""
+    if loudness() >= level:
+        click.echo(one_line(line), err=True)
+
+
+def note(line: str) -> None:
+    """Tell of progress, or of how to go on; what begins with WARNING is said always."""
+    tell(line, ALWAYS if line.startswith("WARNING") else NOTE)
 
 
 def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
@@ -131,8 +139,60 @@ RESULTS: Final = Path("results")  # where they are kept unless told otherwise
 ingest_options = grouped("ingest", IngestOptions, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
-    help="Folder of the MLflow and Optuna databases.",
+    envvar="BENCH_RESULTS", show_envvar=True, help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
+
+
+def runs_in(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that only read it.
+
+    Raises :class:`InputError` where there is none: a mistyped folder is told and not made.
+    """
+    return _there(results, reading=True)
+
+
+def runs_to_change(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that change what is there.
+
+    Raises :class:`InputError` as :func:`runs_in` does.
+    """
+    return _there(results, reading=False)
+
+
+def runs_beside(results: Path) -> "Tracker":
+    """As :func:`runs_in`, where runs are only looked at beside something else: the default folder need not be there."""
+    from bench.tracking.tracker import Tracker
+
+    source = click.get_current_context().get_parameter_source("results")
+    return Tracker(results, reading=True) if source is click.core.ParameterSource.DEFAULT else runs_in(results)
+
+
+def named_by_option(name: str) -> bool:
+    """Whether an option was typed: neither its default nor a variable stands for it."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def runs_into(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that add to it; that it is made anew is told."""
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    if not tracker.is_there:
+        note(f"{tracker.address.at}: a new results folder")
+    return tracker
+
+
+def _there(results: Path, *, reading: bool) -> "Tracker":
+    from bench.tracking.address import near_results
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results, reading=reading)
+    if tracker.is_there:
+        tell(f"reads the store of runs {tracker.address.shown}", DETAIL)
+        return tracker
+    near = near_results(tracker.address.folder)
+    hint = f"did you mean {near}?" if near else "name a folder by --results or BENCH_RESULTS; `bench run` makes one"
+    raise InputError("no-results", f"there are no results in {tracker.address.at}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -272,7 +332,7 @@ def _fetched(card: "Card") -> bool:
             return False
         if not click.confirm(f"{card.name} is not prepared. Fetch it? ({what})", err=True):
             return False
-    tell(f"{card.name}: {what}")
+    note(f"{card.name}: {what}")
     from bench.cli.progress import DownloadProgress, PrepareProgress
     from bench.data.download import fetch
     from bench.data.prepare import prepare_dataset
@@ -311,6 +371,7 @@ def opened(dataset: str) -> "Store":
         tell(told)
     if (code := code_of_stores()) != store.manifest.code:
         tell(other_code(dataset, store, code))
+    tell(f"reads {store.path}: {store.manifest.sessions} sessions, digest {store.digest[:8]}", DETAIL)
     return store
 
 
@@ -376,10 +437,12 @@ def check_words(
     methods: Sequence[str], datasets: Sequence[str], task: str | None, split: SplitSpec, settings: Settings
 ) -> dict[str, dict[str, Any]]:
     """Refuse what no data set can mend, before anything is fetched, prepared or computed; parameters by method."""
-    from bench.runs.registry import describe
+    from bench.runs.registry import describe, twins
 
     for method in methods:
         describe(method)
+        for twin in twins(method):
+            tell(f"{method} is the shipped method; that of {twin.package} {twin.reason}")
     words: dict[str, str] = {}
     for dataset in datasets:
         name = check_task(dataset, task).name

@@ -37,6 +37,7 @@ from bench.cli.text import (
     columns,
     outline,
     remarked,
+    split_text,
 )
 from bench.errors import InputError
 from bench.files import plain
@@ -179,13 +180,13 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
     data |= {"capture_set_up": [plain(row) for row in rows]}
     table = columns(set_up_table(rows))
     agrees = agreement(card, manifest)
-    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}capture set-up by class "
-         f"of task {store.default_task}:\n{table}")  # fmt: skip
     for line in (*remarked(manifest, differences(rows)), prepared.damage):
         if line:
             tell(line)
     if prepared.other_code:
         tell(other_code(dataset, store, code_of_stores()))
+    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}classes of task "
+         f"{store.default_task}, and how they were captured:\n{table}")  # fmt: skip
 
 
 def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
@@ -240,7 +241,7 @@ def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_js
     summary = division.summary()
     for line in division.remarks:
         tell(line)
-    emit(as_json, summary, outline(summary))
+    emit(as_json, summary, split_text(summary))
 
 
 @cli.group()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bench.cli.progress import guard
+from bench.cli.progress import ALWAYS, DETAIL, LOUDNESS, guard
 from bench.errors import instead
 
 if TYPE_CHECKING:
@@ -22,12 +22,32 @@ SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "Run": ("bench run --method forest --dataset demo", ("check", "run", "tune", "reproduce", "classify", "sync")),
     "Compare": ("bench table --dataset demo", ("table", "compare")),
     "Publish": ("bench report", ("report", "ui", "results")),
+    "Set up": ("bench doctor", ("doctor", "completion")),
 }
+
+
+def _set_loudness(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[LOUDNESS] = DETAIL if option.name == "verbose" else ALWAYS
+
+
+class Heard(click.Command):
+    """A command that can be told how much to say."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        for short, name, text in (("-q", "quiet", "Say nothing but results, warnings and errors."),
+                                  ("-v", "verbose", "Say more: stages, what is read, where traces are.")):  # fmt: skip
+            option = click.Option(
+                [short, f"--{name}"], is_flag=True, is_eager=True, expose_value=False, callback=_set_loudness, help=text
+            )
+            self.params.append(option)
 
 
 class Commands(click.Group):
     """A group of commands; what they print, and what is said of their errors later, is guarded."""
 
+    command_class = Heard
     group_class = type  # a group in it is one of these, too
 
     def main(self, *given: Any, **more: Any) -> Any:

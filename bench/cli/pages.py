@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, list_option, results_option
+from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, tell
 from bench.cli.help import examples
 
 
@@ -16,11 +16,11 @@ from bench.cli.help import examples
 @results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    tracker = runs_in(results)
     from bench.report.page import write
-    from bench.tracking.tracker import Tracker
 
     output = output or results / "report.html"
-    number = write(Tracker(results), output, datasets=datasets, tell=lambda line: click.echo(line, err=True))
+    number = write(tracker, output, datasets=datasets, tell=tell)
     click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -29,11 +29,9 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
 @results_option
 def ui(port: int, results: Path) -> None:
     """Serve the MLflow page of all runs on the loopback address."""
-    from bench.tracking.tracker import Tracker
-
+    address = runs_to_change(results).address  # the page takes notes
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
-    address = Tracker(results).address
     if address.is_server:
         click.echo(address.shown)  # it has these pages itself
         return

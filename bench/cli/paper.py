@@ -20,8 +20,11 @@ from bench.cli.base import (
     grouped,
     list_option,
     methods_named,
+    note,
     opened,
     results_option,
+    runs_beside,
+    runs_into,
 )
 from bench.cli.help import examples
 from bench.errors import InputError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from bench.paper.declaration import Experiment, Paper
     from bench.paper.plan import Scale
     from bench.paper.reproduction import Request
+    from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,6 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     from bench.paper.declaration import find_paper
     from bench.paper.plan import check_modes, check_scale, check_splits
     from bench.render.table import render
-    from bench.tracking.tracker import Tracker
 
     paper = find_paper(action.paper)
     if action.check:
@@ -130,7 +133,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
         from bench.paper.costs import overview
 
         name = card.name if card else None
-        click.echo(render(overview(paper, Tracker(results), asked.scale, experiments, name), form))
+        click.echo(render(overview(paper, runs_beside(results), asked.scale, experiments, name), form))
         return 0
     if not ids:
         raise InputError(
@@ -141,8 +144,9 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     check_runs_store(results)
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
+    tracker = runs_into(results)
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, results, action, form, progress) for request in requests)
+        return max(_one(request, tracker, action, form, progress) for request in requests)
 
 
 def exhibits(words: Sequence[str]) -> list[str]:
@@ -173,12 +177,11 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: "Request", results: Path, action: ActionOptions, form: str, progress: "RunProgress") -> int:
+def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: str, progress: "RunProgress") -> int:
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
-    from bench.tracking.tracker import Tracker
 
     statuses = set()
 
@@ -188,11 +191,11 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
             progress.outcome(outcome)
 
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
-    shown = reproduce(request, Tracker(results), options, on_outcome=on_outcome)
+    shown = reproduce(request, tracker, options, on_outcome=on_outcome)
     progress.pause()  # a table is no place for a bar
     click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
-    click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)
+    note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)
 
 

@@ -20,8 +20,11 @@ from bench.cli.base import (
     json_option,
     list_option,
     methods_named,
+    note,
     opened,
     results_option,
+    runs_in,
+    runs_into,
     sample_options,
     tell,
     which_runs,
@@ -47,6 +50,7 @@ class TableOptions:
     metrics: list[str]
     spread: str | None
     deviations: bool
+    audits: bool
 
 
 @cli.command(
@@ -60,25 +64,28 @@ class TableOptions:
                      help="Columns; accuracy, macro precision, recall and F1, and seconds by default."),
          click.option("--columns", "spread", type=Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
-         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."))  # fmt: skip
+         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
+         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."))  # fmt: skip
 @form_options
 @results_option
 def table(asked: TableOptions, form: str, results: Path) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
+    from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
-    from bench.tracking.tracker import Tracker
 
     wanted = Wanted(asked.methods, asked.datasets, asked.task, asked.split)
-    records, _ = narrowed(Tracker(results).search(), wanted)
+    found, _ = narrowed(tracker.search(), wanted)
+    records, left_out = asked_for(found, audits=asked.audits)
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
         raise InputError(
             "unknown-metric", f"--metric {unknown[0]}: no run has it; {instead(unknown[0], sorted(known))}"
         )
     shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
-    click.echo(render(shown, form))
+    click.echo(render(shown.noted(left_out), form))
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
+    tracker = runs_in(results)
     sides = [[tracker.load(run)] for run in runs]
     from bench.analysis import ranking
     from bench.analysis.comparison import compare, comparison_table
@@ -150,12 +155,14 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
     """The ranking that is asked for."""
     from bench.analysis.ranking import rank
     from bench.analysis.ranking_entries import ranking_entries
+    from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
     everything = Wanted(asked.methods, asked.datasets, asked.task)
-    records, wanted = narrowed(tracker.search(), everything)
+    found, wanted = narrowed(tracker.search(), everything)
+    records, left_out = asked_for(found)
     entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
-    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=notes)
+    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
 
 
 @cli.command(epilog=examples("bench classify new.pcap --run 1f0c22"))
@@ -170,19 +177,16 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
     if not capture.is_file():
         raise InputError("missing-file", f"{capture}: there is no such capture; give a pcap or pcapng file")
     from bench.runs.registry import digest_of
-    from bench.tracking.tracker import Tracker
 
     for method in named:
         digest_of(method)  # is there
-    record = Tracker(results).load(run)
+    record = runs_in(results).load(run)
     from bench.runs.classify import classify, lines
     from bench.runs.run_labels import provenance
 
     done = classify(capture, record, named)
-    for note in provenance([record]):
-        click.echo(note, err=True)
-    for note in done.notes:
-        tell(note)
+    for line in (*provenance([record]), *done.notes):
+        tell(line)
     for reason, number in done.left_out.items():
         tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
     data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}
@@ -238,7 +242,6 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     check_runs_store(results)
     from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
-    from bench.tracking.tracker import Tracker
 
     request = AuditRequest(
         schemes=tuple(asked.schemes) or ("session", "capture", "paper"),
@@ -253,9 +256,9 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     record = audit_dataset(
         store,
         asked.task or store.default_task,
-        Tracker(results),
+        runs_into(results),
         request,
-        lambda line: click.echo(line, err=True),
+        note,
     )
-    click.echo(f"saved as {save(record, results)}", err=True)
+    note(f"saved as {save(record, results)}")
     emit(as_json, record.to_dict(), audit_text(record))

@@ -1,15 +1,14 @@
 """Commands that run methods or look at them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.base import (
-    RESULTS,
     SplitOptions,
     check_device,
     check_runs_store,
@@ -24,9 +23,13 @@ from bench.cli.base import (
     list_option,
     method_named,
     methods_named,
+    named_by_option,
+    note,
     opened,
     pairs,
     results_option,
+    runs_into,
+    runs_to_change,
     seconds_of,
     settings_options,
     specs_of,
@@ -34,13 +37,15 @@ from bench.cli.base import (
     tell,
 )
 from bench.cli.help import Choice, examples
-from bench.cli.text import columns, outcome_table, outline, parameter_table, plan_table
+from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError
+from bench.files import plain
 from bench.spec import Settings, command_lines
 
 if TYPE_CHECKING:
     from bench.runs.execute import Outcome
     from bench.runs.plan import Plan
+    from bench.tracking.record import Record
     from bench.tracking.tracker import Tracker
 
 
@@ -52,8 +57,14 @@ def methods(name: str | None, as_json: bool) -> None:
     from bench.runs import registry
 
     if name is None:
-        text = columns([*(registry.summary(n) for n in registry.names()), registry.FOREST_ON_ANY])
-        emit(as_json, {"methods": [registry.describe(n).to_dict() for n in registry.names()]} if as_json else {}, text)
+        if as_json:
+            outlines, faults = registry.seen(registry.describe)
+            data = {"methods": [one.to_dict() for one in outlines.values()], "broken": list(map(plain, faults))}
+            emit(as_json, data, "")
+            return
+        rows, faults = registry.seen(registry.summary)
+        broken = [(one.name, "broken", f"{one.reason} [{one.package}]") for one in faults]
+        click.echo(columns([*rows.values(), registry.FOREST_ON_ANY, *broken]))
     else:
         method = registry.describe(registry.spelled(name)).to_dict()
         head = {key: value for key, value in method.items() if key != "parameters"}
@@ -139,28 +150,44 @@ def run(
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
 
-    tracker = Tracker(results)
+    tracker = Tracker(results, reading=True) if matrix.dry_run else runs_into(results)
     plan = planned(specs, tracker, rerun=matrix.rerun, jobs=matrix.jobs)
     if matrix.dry_run:
         click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
         return 0
     outcomes = _executed(plan, tracker, matrix)
-    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
+    done = list(tracker.finished_of([spec.digest for spec in plan.specs]).values())
+    rows = rows_of(done)
+    text = outcome_table(outcomes)
+    if len(done) > len(rows.records):  # else it would say the same
+        text = f"{text}\n\n{render(rows)}"
+    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes], "rows": list(rows.records)}, text)
+    _tell_how_to_go_on(done, tracker)
     left = sum(outcome.status == "left" for outcome in outcomes)
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
 
 
+def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker") -> None:
+    """Where runs that are done went, and commands for them."""
+    if not done:
+        return
+    place = ["--results", str(click.get_current_context().params["results"])] if named_by_option("results") else []
+    note(f"results are in {tracker.address.at}; to go on:")
+    for line in next_steps(done, place):
+        note(f"  {line}")
+
+
 def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[Outcome]":
     """Outcomes of a matrix, in its order; each is told as it comes."""
-    from bench.cli.progress import RunProgress
+    from bench.cli.progress import DETAIL, RunProgress
     from bench.matrix.cells import run_matrix
     from bench.runs.execute import RunOptions
 
     specs, outcomes = plan.specs, []
     where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once" if matrix.jobs > 1 else ""
-    tell(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
+    note(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
     with RunProgress(len(specs), plan) as progress:
         options = RunOptions(
             matrix.device,
@@ -170,12 +197,14 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
             budget=matrix.budget,
             forecast=plan.forecast,
             scheduler=matrix.scheduler,
-            say=tell,
+            say=note,
             models=matrix.keep_models,
         )
         for outcome in run_matrix(specs, tracker, options):
             progress.outcome(outcome)
             outcomes.append(outcome)
+            if outcome.status == "failed" and outcome.run_id:
+                tell(f"  the trace is in {tracker.load(outcome.run_id).folder}/traceback.txt", DETAIL)
     order = {spec.digest: number for number, spec in enumerate(specs)}
     return sorted(outcomes, key=lambda outcome: order[outcome.spec.digest])
 
@@ -185,9 +214,7 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
 @json_option
 def sync(results: Path, as_json: bool) -> None:
     """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
+    tracker = runs_to_change(results)
     logged = tracker.sync()
     for store in tracker.waiting_elsewhere():
         tell(f"other runs wait for {store}; name it in MLFLOW_TRACKING_URI and sync again")
@@ -250,7 +277,6 @@ def tune(
     Address(study.storage or "", results, "the storage of studies").check()
     (spec,) = specs_of([method], [dataset], split, settings, [study.seed])
     from bench.cli.text import study_text
-    from bench.tracking.tracker import Tracker
     from bench.tuning.search import Search
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of
@@ -259,13 +285,12 @@ def tune(
     spec = spec.on(study.device)
     check_runs(spec)
     search = Search(spec, spaces, study.sampler, prune=not study.no_prune)
+    tracker = runs_into(results)
     results.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(results)
     storage = storage_of(tracker, study.storage)
-    say = partial(click.echo, err=True)
-    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, say, study.jobs))
+    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, note, study.jobs))
     if summary["best"]:
-        more = ["--params", summary["file"], *([] if results == RESULTS else ["--results", str(results)])]
+        more = ["--params", summary["file"], *(["--results", str(results)] if named_by_option("results") else [])]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
     emit(as_json, summary, study_text(summary))
 

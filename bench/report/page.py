@@ -21,7 +21,7 @@ from bench.render.svg import Curve, confusion, dots, lines
 from bench.render.table import SavedTable, Table
 from bench.runs.run_labels import MARKS, MEANING
 from bench.scores.metrics import Scores
-from bench.tracking.record import Record
+from bench.tracking.record import Record, asked_for
 from bench.tracking.results import SplitSummary
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
 from bench.tracking.tracker import Tracker
@@ -41,9 +41,12 @@ def write(
     for a data set without runs, and where there is nothing to show.
     """
     records, wanted = narrowed(tracker.search(), Wanted(datasets=datasets))
+    records, left_out = asked_for(records)
     records, damaged = _sound(tracker, records)
     for line in damaged:
         tell(f"left out: {line}")
+    if left_out:
+        tell(left_out)
     write_text(output, _Page(tracker, wanted.datasets, damaged).markup(records))
     return len(records)
 

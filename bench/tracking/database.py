@@ -5,11 +5,13 @@ ends a run in six transactions, this in one.  The tables are its format on disk,
 both readings, and both writings, equal.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -18,6 +20,7 @@ from bench.tracking.address import ANSWER_SECONDS, Address
 BUSY_SECONDS: Final = 60  # that a writer of an SQLite file waits for others
 IN: Final = 500  # values of one query's list
 DIGEST: Final = "bench.digest"
+ACTIVE, DELETED = 1, 2  # MLflow's ViewType
 
 _runs = sa.table("runs", *map(sa.column, ("run_uuid", "status", "start_time", "end_time", "artifact_uri",
                                           "lifecycle_stage", "name")))  # fmt: skip
@@ -53,6 +56,22 @@ def engine_of(address: Address) -> sa.Engine:
         raise address.failed(error) from None
 
 
+def reading_engine_of(address: Address) -> sa.Engine:
+    """As :func:`engine_of`, for reading alone: an SQLite file and its folder need no rights to write.
+
+    What a killed process left half written is rolled back first, where that can be: else the file does not open.
+    """
+    return engine_of(dataclasses.replace(address, uri=reading_uri(address)))
+
+
+def reading_uri(address: Address) -> str:
+    """See :func:`reading_engine_of`."""
+    file = address.file
+    if not address.is_sqlite or file.with_name(f"{file.name}-journal").exists():
+        return address.uri
+    return f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true"
+
+
 def connection_options(address: Address) -> dict[str, Any]:
     """How long a database is waited for, and that a connection is tried before it is used, as SQLAlchemy takes it."""
     patience = {"sqlite": {"timeout": BUSY_SECONDS}, "postgresql": {"connect_timeout": round(ANSWER_SECONDS)}}
@@ -80,7 +99,7 @@ def rows_of(
         rows = {
             run.run_uuid: _row(run) for part in _parts(chosen) for run in connection.execute(_select_runs(part, stage))
         }
-        for part in _parts(None if chosen is None else list(rows)):
+        for part in _parts(None if chosen is None and stage == "active" else list(rows)):
             for run_id, key, value in connection.execute(_of(part, _tags, "value")):
                 if run_id in rows:
                     rows[run_id].tags[key] = value
@@ -88,6 +107,16 @@ def rows_of(
                 if run_id in rows:
                     rows[run_id].metrics[key] = math.nan if nan else value
     return sorted((row for row in rows.values() if DIGEST in row.tags), key=lambda row: row.started, reverse=True)
+
+
+def ids_of(engine: sa.Engine) -> list[str]:
+    """Ids of runs of ours, newest first."""
+    asked = sa.select(_runs.c.run_uuid).join(_tags, _tags.c.run_uuid == _runs.c.run_uuid)
+    ours = asked.where(_tags.c.key == DIGEST, _runs.c.lifecycle_stage == "active")
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("runs"):
+            return []
+        return list(connection.execute(ours.order_by(_runs.c.start_time.desc())).scalars())
 
 
 def _chosen(
@@ -211,8 +240,9 @@ def history_of_server(client: Any, run_id: str) -> tuple[list[list[Any]], dict[s
     return [[point.key, point.value, point.timestamp, point.step] for point in found], dict(data.params)
 
 
-def rows_of_server(client: Any, *, digests: Sequence[str] | None = None) -> list[Row]:
+def rows_of_server(client: Any, *, digests: Sequence[str] | None = None, deleted: bool = False) -> list[Row]:
     """As :func:`rows_of`, of an MLflow server, which is asked a thousand runs at a time."""
+    stage = DELETED if deleted else ACTIVE
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = None if digests is None else set(digests)
     asked = f"tags.`{DIGEST}` LIKE '%'"
@@ -222,7 +252,7 @@ def rows_of_server(client: Any, *, digests: Sequence[str] | None = None) -> list
     token = None
     while experiments:
         order = ["attributes.start_time DESC"]
-        page = client.search_runs(experiments, asked, max_results=1000, order_by=order, page_token=token)
+        page = client.search_runs(experiments, asked, stage, max_results=1000, order_by=order, page_token=token)
         found += map(row_of_run, page)
         token = page.token
         if not token:

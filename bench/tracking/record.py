@@ -1,7 +1,8 @@
 """A run as it is remembered, and the files that it left, held against the digests that it recorded."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,6 +18,8 @@ Kept = TypeVar("Kept")
 
 SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+PURPOSE: Final = "bench.purpose"  # whom it was computed for, where the user did not ask for it: see `AUDIT`
+AUDIT: Final = "audit"  # `bench audit`, for its baselines
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
@@ -42,6 +45,8 @@ class Record:
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    purpose: str = ""  # whom it was computed for, where the user did not ask for it
+    deleted: str = ""  # id of a newer run of the same, which was done and was deleted on MLflow's page
     imported: str = ""  # from which bundle
     model: str = ""  # what became of its fitted method, where it is not kept
     ended: float | None = None  # seconds since the epoch
@@ -159,6 +164,7 @@ def record_of(row: Row) -> Record:
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
+        purpose=tags.get(PURPOSE, ""),
         imported=tags.get(IMPORTED, ""),
         model=tags.get(MODEL, ""),
         ended=None if row.ended is None else row.ended / 1000,
@@ -181,6 +187,21 @@ def shown(records: Iterable[Record]) -> list[Record]:
     for record in sorted(records, key=lambda record: record.status != "done"):
         best.setdefault(record.digest, record)
     return list(best.values())
+
+
+def after_deletion(record: Record, deleted: Mapping[str, Row]) -> Record:
+    """The record, marked where a newer run of its digest is among the ``deleted`` ones."""
+    gone = deleted.get(record.digest)
+    is_newer = gone is not None and record.status == "done" and gone.started / 1000 > record.started
+    return dataclasses.replace(record, deleted=gone.run_id) if gone is not None and is_newer else record
+
+
+def asked_for(records: Sequence[Record], *, audits: bool = False) -> tuple[list[Record], str]:
+    """Records without those that only an audit asked for, unless they are wanted; and a note on how many that are."""
+    kept = [record for record in records if audits or record.purpose != AUDIT]
+    left = len(records) - len(kept)
+    what = "is one of `bench audit` and is" if left == 1 else "are of `bench audit` and are"
+    return kept, f"{left} more run{'s' * (left > 1)} {what} left out; `bench table --audits` shows all" if left else ""
 
 
 def matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ bundle holds the same folders.  Curves go to the store while a run lasts, as far
 import contextlib
 import errno
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -22,7 +23,7 @@ from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_js
 from bench.spec import RunSpec
 from bench.tracking.address import Address, local
 from bench.tracking.database import Ending, Row, artefacts_of, complete
-from bench.tracking.record import ENDS, FILE
+from bench.tracking.record import ENDS, FILE, IMPORTED, Record
 from bench.tracking.results import digests_of
 
 POINTS: Final = 800  # metrics in one call: MLflow takes 1,000 things in all
@@ -31,6 +32,13 @@ TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
 NOTE: Final = "mlflow.note.content"  # that a reader wrote to a run on MLflow's page
+PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
+    "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
+    "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
+}
+HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
 UID: Final = "bench.uid"  # what a run is called in every store that has it
 
 
@@ -59,6 +67,12 @@ class Content:
         """End it, as one of `ENDS`."""
         self.tags |= {"status": status, "reason": reason[:TEXT]}
         self.status, self.ended = status, now()
+
+    def give_way(self, other: Record | None) -> None:
+        """Close it as killed where another process, which did not see its folder, has computed the same since."""
+        is_newer = other is not None and other.started > self.started / 1000
+        if other is not None and is_newer and self.status == "done" and IMPORTED not in self.tags:
+            self.close_as("killed", f"run {other.run_id[:8]} computed it while this one waited")
 
     def save(self, folder: Path) -> None:
         """Write it into the run's folder."""
@@ -332,6 +346,28 @@ def _metric(point: Sequence[Any]) -> Any:
 def experiment_of(spec: RunSpec) -> str:
     """Where runs of a specification stand on MLflow's page."""
     return f"bench/{spec.dataset}/{spec.task}"
+
+
+def experiment_in(client: Any, address: Address, name: str) -> str:
+    """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
+
+    Raises :class:`InputError` where they lie on another machine, in a folder that is not here: they are not scattered.
+    """
+    from mlflow.exceptions import MlflowException
+
+    host = platform.node() or "this machine"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = (address.folder / "artifacts").as_uri() if address.is_database else None
+        with contextlib.suppress(MlflowException):  # another process was quicker
+            client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: host})
+        found = client.get_experiment_by_name(name)
+    folder, owner = local(found.artifact_location), found.tags.get(HOST)
+    if folder is not None and owner not in (None, host) and not address.is_sqlite and not folder.is_dir():
+        where = f"artefacts of {name} are in {folder} of {owner}, which is not here"
+        remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
+        raise InputError("no-artefact-store", f"{address.shown}: {where}; {remedy}")
+    return str(found.experiment_id)
 
 
 def plain_name(name: str) -> str:
