@@ -33,8 +33,12 @@ from bench.tracking.claims import Claims, process_lives, this_process
 from bench.tracking.database import (
     BUSY_SECONDS,
     DIGEST,
+    VIEW_TAG,
+    Experiment,
     Row,
     engine_of,
+    experiments_of,
+    experiments_of_server,
     history_of_server,
     parameters_of,
     points_of,
@@ -54,11 +58,22 @@ QUIET: Final = {  # standard output is ours
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 HTTP: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # of a server's answer
+COLUMNS: Final = {  # of MLflow's table of runs: the best first, and what their numbers cannot be read without
+    "tags": ("split", "settings", "leaky", "scale"),
+    "metrics": ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "seconds"),
+}
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
     "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
     "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
+    VIEW_TAG: json.dumps(
+        {
+            "orderByKey": "metrics.`macro_f1`",
+            "orderByAsc": False,
+            "selectedColumns": [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names],
+        }
+    ),
 }
 
 
@@ -148,6 +163,16 @@ class Tracker:
             return []
         with self._answering():
             return rows_of(self._engine, digests=digests, begins=begins, tag=tag)
+
+    def experiments(self) -> list[Experiment]:
+        """Experiments of ours on MLflow's page, that with the newest run first; of a store that is not there none."""
+        if not self.address.is_database:
+            with self._answering():
+                return experiments_of_server(self._client)
+        if self.address.is_sqlite and not self.address.file.is_file():
+            return []
+        with self._answering():
+            return experiments_of(self._engine)
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""
@@ -432,6 +457,8 @@ class Tracker:
                 self._client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: _machine_name()})
             found = self._client.get_experiment_by_name(name)
         self._check_artefacts(found)
+        if VIEW_TAG not in found.tags:  # made by an earlier version
+            self._client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
         self._experiments[name] = str(found.experiment_id)
         return self._experiments[name]
 
