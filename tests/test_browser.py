@@ -250,7 +250,6 @@ def test_the_printed_address_leads_to_the_comparison_of_two_methods(printed, ope
         row.wait_for(timeout=120_000)
         row.get_by_role("checkbox").first.check()
     assert page.get_by_text("macro_f1", exact=True).first.is_visible()
-    assert page.get_by_text("Training runs").first.is_visible()
     page.get_by_role("button", name="Compare").or_(page.get_by_role("link", name="Compare")).first.click()
     page.get_by_text("Comparing 2 Runs").wait_for(timeout=120_000)
     for told in (*pair, "macro_f1", "settings"):

@@ -18,25 +18,21 @@ Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values
 def dots(rows: Sequence[tuple[str, float, float, float]], title: str) -> Html:
     """Value, lower and upper end (all in 0 to 1) of each row as a dot on a line, beside or below its label.
 
-    A list as wide as its place: labels are text of the page, of any length, and lines are drawn in percent of theirs.
+    It is as wide as its place: labels are text of the page, of any length, and lines are measured in percent.
     """
-    ticks = el(
-        "div", el("span"), el("span", *(el("span", f"{tick:g}") for tick in TICKS)), class_="ticks", aria_hidden="true"
-    )
     shown = []
     for label, *numbers in rows:
         value, low, high = (_percent(number) for number in numbers)
         drawn = (el("line", x1=low, x2=high, y1=10, y2=10, class_="range"), el("circle", cx=value, cy=10, r=4.5))
         told = f"{label}: {numbers[0]:.3f}, from {numbers[1]:.3f} to {numbers[2]:.3f}"
         shown.append(el("div", el("span", label), _strip(told, *drawn), role="listitem", class_="row"))
-    return el(
-        "div",
-        *shown,
-        el("div", el("span"), ticks, class_="ticks", aria_hidden="true"),
-        class_="dots",
-        role="list",
-        aria_label=title,
+    ends: dict[float, str] = {0: "start", 1: "end"}  # where text in the middle would be cut off
+    ticks = (
+        el("text", f"{tick:g}", x=_percent(tick), y=14, text_anchor=ends.get(tick, "middle"), class_="tick")
+        for tick in TICKS
     )
+    axis = el("div", el("span"), _strip("from 0 to 1", *ticks), aria_hidden="true")
+    return el("div", *shown, axis, class_="dots", role="list", aria_label=title)
 
 
 def bars(rows: Sequence[tuple[str, Sequence[float], str]], title: str) -> Html:
