@@ -23,13 +23,18 @@ DIGEST: Final = "bench.digest"
 ACTIVE, DELETED = 1, 2  # MLflow's ViewType
 
 _runs = sa.table("runs", *map(sa.column, ("run_uuid", "status", "start_time", "end_time", "artifact_uri",
-                                          "lifecycle_stage", "name")))  # fmt: skip
+                                          "lifecycle_stage", "name", "experiment_id")))  # fmt: skip
+_experiments = sa.table("experiments", *map(sa.column, ("experiment_id", "name", "lifecycle_stage")))
+_experiment_tags = sa.table("experiment_tags", *map(sa.column, ("experiment_id", "key")))
 _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _parameters = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 _POINT: Final = ("key", "value", "timestamp", "step", "is_nan")
 _points = sa.table("metrics", *map(sa.column, ("run_uuid", *_POINT)))
 _metrics = sa.table("latest_metrics", *map(sa.column, ("run_uuid", *_POINT)))
 
+OURS: Final = "bench/"  # how the names of our experiments begin
+VIEW: Final = "bench"  # what our choice of columns is called on MLflow's page
+VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"  # of an experiment: where MLflow keeps that choice
 Point = tuple[str, float, int, int, bool]  # as the tables have it: `_POINT`
 
 
@@ -45,6 +50,16 @@ class Row:
     artefacts: str  # address of its folder
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)  # newest values
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What MLflow keeps runs of one data set and task together in."""
+
+    id: str
+    name: str
+    newest: int  # when its newest run began, in milliseconds since the epoch
+    view: str  # the name of its choice of columns; empty: of an earlier version, which made none
 
 
 def engine_of(address: Address) -> sa.Engine:
@@ -117,6 +132,27 @@ def ids_of(engine: sa.Engine) -> list[str]:
         if not sa.inspect(connection).has_table("runs"):
             return []
         return list(connection.execute(ours.order_by(_runs.c.start_time.desc())).scalars())
+
+
+def experiments_of(engine: sa.Engine) -> list[Experiment]:
+    """Experiments of ours that hold runs, that with the newest run first; none where there are no tables yet."""
+    one, run, tag = _experiments.c, _runs.c, _experiment_tags.c
+    newest = sa.func.max(run.start_time)
+    asked = (
+        sa.select(one.experiment_id, one.name, newest)
+        .join_from(_experiments, _runs, one.experiment_id == run.experiment_id)
+        .where(one.name.startswith(OURS), one.lifecycle_stage == "active", run.lifecycle_stage == "active")
+        .group_by(one.experiment_id, one.name)
+        .order_by(newest.desc())
+    )
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("runs"):
+            return []
+        viewed = set(connection.execute(sa.select(tag.experiment_id).where(tag.key == VIEW_TAG)).scalars())
+        return [
+            Experiment(str(number), name, at or 0, VIEW if number in viewed else "")
+            for number, name, at in connection.execute(asked)
+        ]
 
 
 def _chosen(
@@ -258,6 +294,16 @@ def rows_of_server(client: Any, *, digests: Sequence[str] | None = None, deleted
         if not token:
             break
     return [row for row in found if wanted is None or row.tags[DIGEST] in wanted]
+
+
+def experiments_of_server(client: Any) -> list[Experiment]:
+    """As :func:`experiments_of`, of an MLflow server."""
+    found = []
+    for one in client.search_experiments(filter_string=f"name LIKE '{OURS}%'"):
+        newest = client.search_runs([one.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])
+        view = VIEW if VIEW_TAG in one.tags else ""
+        found += [Experiment(one.experiment_id, one.name, run.info.start_time or 0, view) for run in newest]
+    return sorted(found, key=lambda one: one.newest, reverse=True)
 
 
 def row_of_run(run: Any) -> Row:

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,8 +31,11 @@ from bench.tracking.claims import Claims, process_lives, this_process
 from bench.tracking.database import (
     BUSY_SECONDS,
     DIGEST,
+    Experiment,
     Row,
     engine_of,
+    experiments_of,
+    experiments_of_server,
     history_of_server,
     ids_of,
     parameters_of,
@@ -87,12 +90,7 @@ class Tracker:
     """
 
     def __init__(
-        self,
-        results: str | Path = Path("results"),
-        uri: str | None = None,
-        claims: str = "",
-        *,
-        reading: bool = False,
+        self, results: str | Path = Path("results"), uri: str | None = None, claims: str = "", *, reading: bool = False
     ) -> None:
         self.results = Path(results).absolute()
         self.reading = reading
@@ -175,19 +173,25 @@ class Tracker:
             found = rows_of_server(self._client, digests=digests)
             found = found if tag is None else [row for row in found if row.tags.get(tag[0]) == tag[1]]
             return found if begins is None else [row for row in found if row.run_id.startswith(begins)]
-        if self.address.is_sqlite and not self.address.file.is_file():
-            return []
-        with self._answering():
-            return rows_of(self._engine, digests=digests, begins=begins, tag=tag)
+        return self._read(rows_of, digests=digests, begins=begins, tag=tag)
 
     def ids(self) -> list[str]:
         """Ids of runs that are ours, newest first; of a database in one small question."""
-        if not self.address.is_database:
-            return [row.run_id for row in self.rows()]
+        return self._read(ids_of) if self.address.is_database else [row.run_id for row in self.rows()]
+
+    def experiments(self) -> list[Experiment]:
+        """Experiments of ours on MLflow's page, that with the newest run first; of a store that is not there none."""
+        if self.address.is_database:
+            return self._read(experiments_of)
+        with self._answering():
+            return experiments_of_server(self._client)
+
+    def _read(self, asked: Callable[..., list[Any]], **more: Any) -> list[Any]:
+        """What the database answers; of a file that is not there nothing."""
         if self.address.is_sqlite and not self.address.file.is_file():
             return []
         with self._answering():
-            return ids_of(self._engine)
+            return asked(self._engine, **more)
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""

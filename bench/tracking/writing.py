@@ -6,6 +6,7 @@ bundle holds the same folders.  Curves go to the store while a run lasts, as far
 
 import contextlib
 import errno
+import json
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from bench.errors import InputError
 from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
 from bench.spec import RunSpec
 from bench.tracking.address import Address, local
-from bench.tracking.database import Ending, Row, artefacts_of, complete
+from bench.tracking.database import VIEW_TAG, Ending, Row, artefacts_of, complete
 from bench.tracking.record import ENDS, FILE, IMPORTED, Record
 from bench.tracking.results import digests_of
 
@@ -32,11 +33,22 @@ TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
 NOTE: Final = "mlflow.note.content"  # that a reader wrote to a run on MLflow's page
+COLUMNS: Final = {  # of MLflow's table of runs: the best first, and what their numbers cannot be read without
+    "tags": ("split", "settings", "leaky", "scale"),
+    "metrics": ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "seconds"),
+}
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
     "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
     "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
+    VIEW_TAG: json.dumps(
+        {
+            "orderByKey": "metrics.`macro_f1`",
+            "orderByAsc": False,
+            "selectedColumns": [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names],
+        }
+    ),
 }
 HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
 UID: Final = "bench.uid"  # what a run is called in every store that has it
@@ -362,6 +374,8 @@ def experiment_in(client: Any, address: Address, name: str) -> str:
         with contextlib.suppress(MlflowException):  # another process was quicker
             client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: host})
         found = client.get_experiment_by_name(name)
+    if VIEW_TAG not in found.tags:  # made by an earlier version
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
     folder, owner = local(found.artifact_location), found.tags.get(HOST)
     if folder is not None and owner not in (None, host) and not address.is_sqlite and not folder.is_dir():
         where = f"artefacts of {name} are in {folder} of {owner}, which is not here"
