@@ -59,6 +59,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def threads() -> int:
     """Threads that a computation may use: OMP_NUM_THREADS (workers of a matrix get a share), else all cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]

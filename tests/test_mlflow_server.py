@@ -17,7 +17,8 @@ from bench.report import mlflow_server
 from bench.report.mlflow_server import links, page_of, served
 from bench.tracking.address import Address
 from bench.tracking.database import VIEW_TAG, Experiment, experiments_of_server
-from bench.tracking.tracker import PAGE, Tracker
+from bench.tracking.tracker import Tracker
+from bench.tracking.writing import PAGE
 
 LISTENS = """
 import socket, subprocess, sys, time

@@ -137,6 +137,23 @@ def test_a_plan_tells_what_is_done_runs_elsewhere_and_is_to_do(matrix, results):
     other.claims.let_go(specs[1].digest)
 
 
+def test_a_long_matrix_takes_a_process_a_core_as_far_as_memory_goes(matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.runs.plan.cores", lambda: 8)
+    monkeypatch.setattr("bench.runs.plan.memory", lambda: 64 << 30)
+    plan = planned(matrix("majority", seeds=5), Tracker(tmp_path), jobs=None)
+    assert plan.jobs == 1  # nobody knows how long it takes
+    plan.forecast = Known(majority=60.0)
+    assert plan.jobs_here == 5  # no more than there are runs
+    monkeypatch.setattr("bench.runs.plan.memory", lambda: 9 << 30)
+    assert plan.jobs_here == 2
+    plan.forecast = Known(majority=20.0)
+    assert plan.jobs_here == 1  # processes would not be worth their start
+    on_a_card = [spec.on("cuda") for spec in plan.specs]
+    monkeypatch.setattr(Forecast, "of", lambda self, spec: Estimate(600.0, "given"))
+    assert planned(on_a_card, Tracker(tmp_path), jobs=None).jobs == 1
+    assert planned(plan.specs, Tracker(tmp_path), jobs=None).jobs == 2
+
+
 def test_the_time_left_is_told_with_each_run_that_ends(matrix, tmp_path, capsys):
     specs = matrix("majority", "ports", seeds=1)
     plan = planned(specs, Tracker(tmp_path))

@@ -15,7 +15,8 @@ from small_captures import write_captures
 from stored_runs import place_in
 
 from bench.analysis.tables import results_table
-from bench.cli.base import Heard, note, tell
+from bench.cli.base import note, tell
+from bench.cli.help import Heard
 from bench.cli.progress import DETAIL, LiveBars, PlainLines, RunProgress
 from bench.matrix.cells import run_matrix
 from bench.render.table import Table, render

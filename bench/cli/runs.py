@@ -81,7 +81,7 @@ class MatrixOptions:
 
     seed: int | None
     seeds: int | None
-    jobs: int
+    jobs: int | None
     scheduler: str | None
     rerun: bool
     dry_run: bool
@@ -96,7 +96,7 @@ class MatrixOptions:
         if self.scheduler is None:
             check_device(self.device)
             return
-        if self.jobs > 1:
+        if self.jobs is not None:
             raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
         from bench.matrix.cluster import check_scheduler
 
@@ -117,7 +117,8 @@ class MatrixOptions:
 @grouped("matrix", MatrixOptions,
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
-         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
+         click.option("--jobs", type=click.IntRange(min=1),
+                      help="Runs at once, each in a process; by default one a core where the matrix takes minutes."),
          click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, a task each."),
          click.option("--rerun", is_flag=True, help="Compute again what is done."),
          click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
@@ -151,7 +152,7 @@ def run(
     from bench.tracking.tracker import Tracker
 
     tracker = Tracker(results, reading=True) if matrix.dry_run else runs_into(results)
-    plan = planned(specs, tracker, rerun=matrix.rerun, jobs=matrix.jobs)
+    plan = planned(specs, tracker, rerun=matrix.rerun, jobs=1 if matrix.scheduler else matrix.jobs)
     if matrix.dry_run:
         click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
         return 0
@@ -186,14 +187,14 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
     from bench.runs.execute import RunOptions
 
     specs, outcomes = plan.specs, []
-    where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once" if matrix.jobs > 1 else ""
+    where = f"on {matrix.scheduler}" if matrix.scheduler else f"{plan.jobs} at once" if plan.jobs > 1 else ""
     note(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
     with RunProgress(len(specs), plan) as progress:
         options = RunOptions(
             matrix.device,
             matrix.rerun,
             progress,
-            matrix.jobs,
+            plan.jobs,
             budget=matrix.budget,
             forecast=plan.forecast,
             scheduler=matrix.scheduler,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bench.data.store import Store
+from bench.environment import cores, memory
 from bench.errors import InputError, instead
 from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
 from bench.method import make_parameters
@@ -29,6 +30,8 @@ if TYPE_CHECKING:  # words are checked here, too, without the store of runs
     from bench.tracking.claims import Holder
     from bench.tracking.tracker import Tracker
 
+WORTH_PROCESSES: Final = 120.0  # seconds of a matrix on one core
+MEMORY_EACH: Final = 4 << 30  # bytes of a process; a network's training takes up to 1.6 GB, a large forest more
 WHOLE: Final = SplitSpec()  # whole sessions, split as the data set can be
 DEFAULTS: Final = Settings()
 
@@ -302,6 +305,18 @@ class Plan:
         return f"; {' and '.join(more)} left" if more else ""
 
     @property
+    def jobs_here(self) -> int:
+        """Runs at once that this machine is best used by: one of one thread a core, as far as memory goes.
+
+        Two of one thread are 1.5 times as fast as one of two for ATVITSC, and as fast for GraphDApp; a matrix of less
+        than `WORTH_PROCESSES` is done before processes have imported what they need.
+        """
+        seconds, _ = self.seconds
+        if seconds * self.jobs < WORTH_PROCESSES or any(spec.device != "cpu" for spec in self.specs):
+            return 1
+        return max(1, min(cores(), memory() // MEMORY_EACH, sum(map(len, self.left.values()))))
+
+    @property
     def seconds(self) -> tuple[float, int]:
         """Seconds that what is to do takes, and how many runs of unknown length are beside them."""
         rows = [(len(left), self.estimate(row).seconds) for row, left in self.left.items() if left]
@@ -309,12 +324,17 @@ class Plan:
         return known, sum(number for number, each in rows if each is None)
 
 
-def planned(specs: Sequence[RunSpec], tracker: "Tracker", *, rerun: bool = False, jobs: int = 1) -> Plan:
-    """Where a matrix stands.  Writes nothing, not even a store of runs that is not there."""
+def planned(specs: Sequence[RunSpec], tracker: "Tracker", *, rerun: bool = False, jobs: int | None = 1) -> Plan:
+    """Where a matrix stands, with ``jobs`` at once; None: as `Plan.jobs_here` has it.
+
+    Writes nothing, not even a store of runs that is not there.
+    """
     digests = [spec.digest for spec in specs]
     done = set() if rerun else set(tracker.finished_of(digests))
     away = tracker.claims.seen([digest for digest in digests if digest not in done])
-    return Plan(specs, done, away, Forecast(tracker), jobs)
+    plan = Plan(specs, done, away, Forecast(tracker), jobs or 1)
+    plan.jobs = jobs or plan.jobs_here
+    return plan
 
 
 def first_places_first(specs: Sequence[RunSpec]) -> list[RunSpec]:
