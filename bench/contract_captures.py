@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import cards, prepare
+from bench.data.names import folder_card
+from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.generators import demo
 from bench.schema import NO_CLASS, Samples
@@ -50,8 +51,7 @@ def three_services(folder: Path, **salted: Any) -> Store:
         for number, service in enumerate(sorted(path.name for path in (folder / str(CLASSES - 1)).iterdir())):
             (folder / str(number) / service).rename(folder / "aside" / service)
         (folder / "aside").rename(captures)
-    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
-    return Store.open(prepared.store_path)
+    return _prepared(captures, folder / "home")
 
 
 def five_services(folder: Path) -> Store:
@@ -59,8 +59,7 @@ def five_services(folder: Path) -> Store:
     captures = folder / "captures"
     if not captures.is_dir():
         demo.write(captures, demo.UNSALTED, seed=5, sessions=40, captures=2, classes=5)
-    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
-    return Store.open(prepared.store_path)
+    return _prepared(captures, folder / "home")
 
 
 def renamed_services(plain: Path, folder: Path) -> Store:
@@ -70,8 +69,12 @@ def renamed_services(plain: Path, folder: Path) -> Store:
         names = sorted(path.name for path in (plain / "captures").iterdir())
         for name, other in zip(names, [*names[1:], names[0]], strict=True):
             shutil.copytree(plain / "captures" / name, captures / f"other-{other}")
-    prepared = prepare.prepare_dataset(cards.find_card(captures), captures, home=folder / "home")
-    return Store.open(prepared.store_path)
+    return _prepared(captures, folder / "home")
+
+
+def _prepared(captures: Path, home: Path) -> Store:
+    card = folder_card(captures, home=home)
+    return Store.open(prepare_dataset(card, captures, home=home).store_path)
 
 
 def same_sessions(one: Store, other: Store) -> NDArray[np.int64]:

@@ -1,10 +1,12 @@
 """The one error that users read, with its code for programs and tests, how its words name many, and SIGTERM."""
 
+import difflib
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Final, NoReturn, Self
 
@@ -13,35 +15,35 @@ CODES: Final[dict[str, str]] = {
     "ambiguous-split": "several splits could be meant",
     "ambiguous-task": "several tasks could be meant",
     "bad-archive": "a downloaded archive cannot be unpacked",
-    "bad-bundle": "a bundle of runs that is damaged, or none, or whose runs are not what they say",
-    "bad-card": "a data set's card is not what a card should be",
-    "bad-class-size": "a least or most number of samples a class that cannot be",
+    "bad-bundle": "a file that is no bundle of runs, or a damaged one, or one whose runs were changed",
+    "bad-card": "a data set's card with a wrong field, type or rule",
+    "bad-class-size": "an impossible smallest or largest class size",
     "bad-device": "a device that torch does not have",
-    "bad-file-list": "a card's list of captures is not what it should be",
-    "bad-fold": "a fold, or a number of folds, that cannot be",
+    "bad-file-list": "a card's list of captures with a wrong row or column",
+    "bad-fold": "an impossible fold, or number of folds",
     "bad-folder": "a folder that is no data set",
-    "bad-label-file": "a file of session labels is not what its card says",
+    "bad-label-file": "a file of session labels that does not fit its card",
     "bad-method": "a file that holds no method",
-    "bad-options": "options that do not go together, or one that is missing",
+    "bad-options": "options that exclude each other, or a missing option",
     "bad-pair": "an option that should be NAME=VALUE",
-    "bad-paper": "a paper's declaration is not what it should be",
-    "bad-parameter": "a method's parameter has a value that it cannot have",
+    "bad-paper": "a paper's declaration with a wrong field, type or file",
+    "bad-parameter": "a value that a method's parameter cannot have",
     "bad-pattern": "a text that is no regular expression",
     "bad-picture": "a picture with an unknown suffix",
-    "bad-record": "a record of a table is not what its card says",
+    "bad-record": "a record of a table that does not fit its card",
     "bad-sampling": "a sampling that cannot be read",
     "bad-size": "a size that the demo cannot write",
     "bad-space": "a search space that cannot be read or drawn from",
-    "bad-table": "a table of records cannot be read, or lacks a column",
+    "bad-table": "a table of records that cannot be read, or lacks a column",
     "bad-timeout": "an idle timeout out of range",
     "cannot-draw": "too little for a critical-difference diagram",
     "cannot-train": "too few training samples that a method can use",
-    "busy": "another process has been at it for too long",
-    "capture-changed": "a capture moved or changed after its data set was prepared",
-    "card-changed": "a card changed after its data set was prepared",
+    "busy": "another process holds a file for too long",
+    "capture-changed": "a capture that moved or changed after its data set was prepared",
+    "card-changed": "a card that changed after its data set was prepared",
     "different-tests": "runs that were tested on different samples",
     "download-failed": "a server did not give a file",
-    "emptied-class": "a filter leaves a class without a sample, and --strict refuses that",
+    "emptied-class": "a filter that leaves a class without samples, under --strict",
     "foreign-file": "a file among the downloads that no download put there",
     "method-cannot-run": "a method that cannot run here, or not for this purpose",
     "missing-artefact": "a run without the file that is needed",
@@ -49,28 +51,31 @@ CODES: Final[dict[str, str]] = {
     "missing-source": "no folder of captures was named, or there is none",
     "no-artefact-store": "a database whose runs' files lie on another machine",
     "no-attention": "a model without attention between packets",
-    "no-capture": "none of the captures can be used",
+    "no-capture": "a data set without a capture that can be used",
     "no-cluster": "a Dask cluster that does not answer, or a worker that lacks something",
     "no-downloads": "a card without downloads",
     "no-packets": "captures without a TCP or UDP packet that counts",
-    "no-runs": "no finished runs of what was asked for",
+    "no-results": "a results folder without a store of runs, where one should be read",
+    "no-runs": "no runs of what was asked for, or of a word that is no data set, task, split or method of theirs",
     "no-such-session": "no session of the kind that was asked for",
     "no-validation": "a split without a validation part",
     "not-a-capture": "a file that is no capture",
-    "not-as-listed": "captures that are not exactly the card's, and --strict refuses that",
+    "not-as-listed": "captures that differ from the card's list, under --strict",
     "not-held": "a method reads what the data set does not hold",
     "not-prepared": "a data set without a store",
-    "nothing-left": "no sample is left of a task",
+    "nothing-left": "a task without samples after its filters and limits",
     "one-class": "a task of which one class at most has sessions",
     "other-code": "a file of code that is not the one that a run was made by",
+    "port-taken": "a port that no server can listen on",
     "run-damaged": "a run whose files or record changed since, or cannot be read",
     "run-mismatch": "runs that do not belong together, or no longer fit their store",
     "same-name": "a name that another data set, method or paper has",
+    "server-ended": "a server of ours that ended by itself",
     "split-impossible": "a data set that cannot be divided so",
     "split-violation": "a split that does not keep its promise",
     "storage-failed": "a database that cannot be opened",
-    "store-changed": "a data set was prepared anew since",
-    "store-damaged": "a store that is damaged, or none",
+    "store-changed": "a data set that was prepared again in the meantime",
+    "store-damaged": "a damaged store, or a folder that is no store",
     "store-format": "a store of another format",
     "too-few-sessions": "fewer sessions than asked for",
     "too-many-packets": "a capture with more packets than can be sorted",
@@ -81,7 +86,7 @@ CODES: Final[dict[str, str]] = {
     "unknown-experiment": "no such table or figure",
     "unknown-filter": "no such filter",
     "unknown-format": "no such form of a table",
-    "unknown-method": "no such method",
+    "unknown-method": "no such method, or several are called so",
     "unknown-metric": "no such metric",
     "unknown-mode": "no such mode of reproduction",
     "unknown-paper": "no such paper",
@@ -98,9 +103,9 @@ CODES: Final[dict[str, str]] = {
     "unreadable-file": "a file or folder that cannot be read",
     "unwritable-file": "a file or folder that cannot be written",
     "wrong-checksum": "a download with another checksum than its card says",
-    "wrong-file": "a file that is not of the kind it should be",
+    "wrong-file": "a file of the wrong kind",
     "wrong-model": "a model of another method, or one that may not be loaded",
-    "wrong-split-file": "a split file that does not fit, or is none",
+    "wrong-split-file": "a file that is no split file, or does not fit",
 }
 
 
@@ -166,3 +171,41 @@ def some(names: Sequence[str], most: int) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def near(word: str, known: Iterable[str], least: float = 0.6) -> str | None:
+    """The name that is spelled as a word but for case and signs, or most like it; None where none is.
+
+    ``least`` is how much it must be like it, up to 1.
+
+    >>> near("iot_Sentinel", ["demo", "iot-sentinel"]), near("forrest", ["knn", "forest"]), near("x", ["demo"])
+    ('iot-sentinel', 'forest', None)
+    """
+    names = {_plain(name): name for name in reversed(list(known))}
+    plain = _plain(word)
+    if not plain or plain in names:
+        return names.get(plain)
+    close = difflib.get_close_matches(plain, names, n=1, cutoff=least)
+    return names[close[0]] if close else None
+
+
+def instead(word: str, known: Iterable[str], most: int = 12) -> str:
+    """The end of a line that refuses a word: what was most likely meant, and what there is.
+
+    ``most`` names are told where one of them is meant, else all.
+
+    >>> instead("capturr", ["session", "capture"])
+    'did you mean capture? There are: session, capture'
+    """
+    names = list(dict.fromkeys(known))
+    if not names:
+        return "there are none"
+    verb = "is" if len(names) == 1 else "are"
+    begun = [name for name in names if len(word) > 2 and name.lower().startswith(word.lower())]
+    if meant := near(word, names) or min(begun, key=len, default=None):
+        return f"did you mean {meant}? There {verb}: {some(names, most)}"
+    return f"there {verb}: {', '.join(names)}"
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"[\W_]+", "", word.lower())

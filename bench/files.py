@@ -247,3 +247,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in content if names.count(name) > 1)
         raise ValueError(f"key {twice!r:.40} stands twice; take one out")
     return content
+
+
+def typed_path(word: str | Path) -> Path:
+    """A path as a user types it: ``~`` is the user's folder, where the system knows it."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)

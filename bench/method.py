@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Protocol, Self, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.readers import NotHeld, PacketStore, View
 from bench.schema import Samples, StoreTraits
 
@@ -72,9 +72,8 @@ class NoParameters:
                 continue
             if isinstance(allowed, tuple):
                 if value not in allowed:
-                    raise InputError(
-                        "bad-parameter", f"parameter {field.name}={value}: choose one of {', '.join(allowed)}"
-                    )
+                    what = f"parameter {field.name}={value}"
+                    raise InputError("bad-parameter", f"{what}; {instead(str(value), allowed)}")
             elif not _is_allowed(value, allowed):
                 raise InputError("bad-parameter", f"parameter {field.name}={value}: must be {allowed}")
 
@@ -281,8 +280,8 @@ def make_parameters(method: DeclaresParameters | type[Method], values: Mapping[s
     hints = get_type_hints(method.Parameters)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        known = ", ".join(sorted(hints)) or "none"
-        raise InputError("unknown-parameter", f"{method.name} has no parameter {unknown[0]!r}; it has: {known}")
+        known = instead(unknown[0], sorted(hints))
+        raise InputError("unknown-parameter", f"{method.name} has no parameter {unknown[0]!r}; {known}")
     converted = {name: _convert(method.name, name, hints[name], value) for name, value in values.items()}
     try:
         return method.Parameters(**converted)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.environment import CPU, FLOAT32, precision_on
-from bench.errors import InputError
+from bench.errors import InputError, instead
 
 #: "attribute" is followed by ":" and a name; "auto" is one of the others, settled for a store (`bench.splits.groups`)
 SCHEMES: Final = ("auto", "session", "capture", "capture+session", "time", "attribute", "paper", "file")
@@ -145,7 +145,7 @@ def parse_filter(text: str) -> str:
     if unknown := sorted(names - set(FILTERS)):
         raise InputError(
             "unknown-filter",
-            f"unknown filter {unknown[0]!r}; there are: {', '.join(FILTERS)} (packets are left out by `bench prepare "
+            f"unknown filter {unknown[0]!r}; {instead(unknown[0], FILTERS)} (packets are left out by `bench prepare "
             "--filter`)",
         )
     return ",".join(name for name in FILTERS if name in names and name != "none") or "none"
@@ -155,8 +155,8 @@ def check_scheme(scheme: str) -> None:
     """Raises :class:`InputError` for a scheme that there is not."""
     kind, colon, name = scheme.partition(":")
     if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
-        known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES)
-        raise InputError("unknown-split", f"unknown split {scheme!r}; there are: {known}")
+        known = ["attribute:NAME" if one == "attribute" else one for one in SCHEMES]
+        raise InputError("unknown-split", f"unknown split {scheme!r}; {instead(scheme, known)}")
 
 
 # --- which samples in which parts -----------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class SplitSpec:
         check_scheme(self.scheme)
         self._set(filter=parse_filter(self.filter), sampling=str(parse_sampling(self.sampling)))
         if self.balance is not None and self.balance not in BALANCES:
-            raise InputError("unknown-balance", f"unknown balance {self.balance!r}; there are: {', '.join(BALANCES)}")
+            raise InputError("unknown-balance", f"unknown balance {self.balance!r}; {instead(self.balance, BALANCES)}")
         if self.balance == self._own_balance:
             self._set(balance=None)
         if self.min_groups == self._own_min_groups:

@@ -79,7 +79,7 @@ def _schema(pa: Any) -> Any:
 
 def ours(folder: Path, home: Path) -> None:
     """As `bench prepare` does it."""
-    from bench.data.cards import find_card
+    from bench.data.names import find_card
     from bench.data.prepare import prepare_dataset
 
     prepare_dataset(find_card(folder / "made.toml"), folder / "table", home=home)

@@ -1,14 +1,16 @@
 """One matrix in many ways: several processes that are killed, a Dask cluster, a database that is stopped.
 
-    python benchmarks/scaling.py killed|throughput
+    python benchmarks/scaling.py killed|throughput|studies
 
 Starts Debian's PostgreSQL, an MLflow server and Dask workers on the loopback address (`tests/servers.py`) and computes
 the same sixty small runs of the demo.  ``killed``: three processes with folders of their own share PostgreSQL, and ten
 times one of them is killed; the table is held against one of a process alone, and no cell may have two finished runs.
 ``throughput``: `--jobs 2` and two Dask workers, in turns on the same MLflow server; numbers must be equal to the digit.
+``studies``: a grid of `bench tune` by one process with a file, and by three with PostgreSQL; scores must be equal.
 """
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -121,13 +123,34 @@ def throughput(folder: Path, database: Postgres, seed: int) -> None:
     print(f"throughput of the cluster, of that of --jobs 2 (least times): {share:.3f}")
 
 
+def studies(folder: Path, database: Postgres, seed: int) -> None:
+    grid = ["--param", "trees=10,20,40,80", "--param", "packets=8,16,32", "--sampler", "grid"]
+    tune = [sys.executable, "-m", "bench", "tune", "--method", "forest", "--dataset", "demo", "--split", "session"]
+    found = []
+    for name, store in (("file", {}), ("server", {"MLFLOW_TRACKING_URI": database.url()})):
+        place = folder / name
+        place.mkdir()
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | store
+        begun = [
+            subprocess.Popen([*tune, *grid, "--json"], cwd=place, env=env, stdout=subprocess.PIPE)
+            for _ in range(3 if store else 1)
+        ]
+        told = [json.loads(one.communicate()[0]) for one in begun]
+        scores = [
+            sorted((sorted(trial["parameters"].items()), trial["value"]) for trial in one["trials"]) for one in told
+        ]
+        print(f"{name}: {[len(one) for one in scores]} trials seen by {len(begun)} processes", flush=True)
+        found += scores
+    print(f"same scores in all: {all(one == found[0] for one in found)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["killed", "throughput"])
+    parser.add_argument("what", choices=["killed", "throughput", "studies"])
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-scaling-") as name, postgres() as database:
-        {"killed": killed, "throughput": throughput}[asked.what](Path(name), database, asked.seed)
+        {"killed": killed, "throughput": throughput, "studies": studies}[asked.what](Path(name), database, asked.seed)
 
 
 if __name__ == "__main__":

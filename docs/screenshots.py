@@ -1,6 +1,5 @@
 """The pictures of report.md: `python docs/screenshots.py RESULTS`, with Debian's chromium and playwright."""
 
-import os
 import re
 import shutil
 import signal
@@ -8,8 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,46 +20,40 @@ from bench.tracking.tracker import Tracker
 
 IMAGES = Path(__file__).with_name("images")
 WIDE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
-PAGES = (("report", WIDE, "light"), ("report-phone", PHONE, "light"), ("report-dark", WIDE, "dark"))
+COMPARED = ("forest", "knn")
+PAGES = (  # picture, size, colours, what is unfolded
+    ("report", WIDE, "light", ""),
+    ("report-phone", PHONE, "light", ""),
+    ("report-split", WIDE, "light", "The split: "),
+    ("report-dark", WIDE, "dark", "atvitsc"),
+    ("report-dark-phone", PHONE, "dark", "atvitsc"),
+)
 
 
 @contextmanager
-def served(results: Path) -> Iterator[str]:
-    """Address of `bench ui` on a free port; ended with its workers."""
+def served(results: Path) -> Iterator[dict[str, str]]:
+    """What `bench ui` prints: addresses by the names of experiments, that with the newest run first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("bench")), "ui", "--results", str(results), "--port", str(port)]
-    silent = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=silent, stderr=silent, start_new_session=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
+        assert bench.stdout is not None
         try:
-            wait(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
+            lines = [bench.stdout.readline() for _ in Tracker(results).experiments()]
+            yield {name: address for address, name in (line.strip().split("  ") for line in lines)}
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
-
-
-def wait(address: str, server: "subprocess.Popen[bytes]") -> None:
-    """Until it answers."""
-    for _ in range(240):
-        if server.poll() is not None:
-            raise RuntimeError(f"the server ended with status {server.returncode}")
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    raise RuntimeError(f"nothing answers at {address}")
+            bench.send_signal(signal.SIGINT)
 
 
 def report(browser: Any, results: Path, folder: Path) -> None:
-    """The page at two widths, and dark with a row unfolded."""
+    """The page at two widths, a split unfolded, and dark with a row unfolded."""
     write(Tracker(results), folder / "report.html")
-    for name, size, scheme in PAGES:
+    for name, size, scheme, opened in PAGES:
         page = browser.new_page(viewport=size, color_scheme=scheme)
         page.goto((folder / "report.html").as_uri())
-        if scheme == "dark":
-            page.get_by_text("atvitsc", exact=False).and_(page.locator("summary")).first.click()
+        if opened:
+            page.get_by_text(opened).and_(page.locator("summary")).first.click()
             page.locator("details[open]").evaluate("element => element.scrollIntoView()")
         else:
             page.locator("h2[id]").first.evaluate("element => element.scrollIntoView()")
@@ -71,31 +62,21 @@ def report(browser: Any, results: Path, folder: Path) -> None:
 
 
 def compare(browser: Any, results: Path) -> None:
-    """MLflow's own table and compare page, of one run a method."""
-    records = {record.spec.method: record for record in Tracker(results).search() if record.status == "done"}
-    chosen = [records[name].run_id for name in ("forest", "knn", "atvitsc")]
-    listed = ",".join(f'"{run}"' for run in chosen)
-    page = browser.new_page(viewport={"width": 1700, "height": 800})
-    with served(results) as address:
-        page.goto(f"{address}/#/experiments/1/runs")
-        page.get_by_text("seed 0").first.wait_for(timeout=120_000)
-        page.get_by_role("button", name="Close").click()  # MLflow's assistant
-        page.get_by_role("button", name="Group by").click()
-        page.get_by_placeholder("Search").last.fill("row")
-        page.get_by_text("row", exact=True).last.click()
-        page.keyboard.press("Escape")
-        page.get_by_text("Group by: row").wait_for(timeout=60_000)
-        page.get_by_role("button", name="Columns", exact=True).click()
-        page.get_by_placeholder("Search").last.fill("macro_f1")
-        page.locator("[class*=treenode]").filter(has_text=re.compile("^macro_f1$")).locator(
-            "[class*=tree-checkbox]"
-        ).first.click()
-        page.get_by_text("Training runs").last.click()  # closes the list
-        page.get_by_text("Group: ").first.wait_for(timeout=60_000)
-        page.screenshot(path=IMAGES / "mlflow-runs.png")
-        page.goto(f'{address}/#/compare-runs?runs=[{listed}]&experiments=["1"]')
-        page.get_by_text("Run details").scroll_into_view_if_needed(timeout=120_000)
-        page.screenshot(path=IMAGES / "mlflow-compare.png")
+    """MLflow's table of runs at the address that `bench ui` prints, and from there its comparison of two methods."""
+    with served(results) as addresses:
+        for suffix, size in (("", WIDE), ("-phone", PHONE)):
+            page = browser.new_page(viewport=size)
+            page.goto(next(iter(addresses.values())))
+            for method in COMPARED:
+                row = page.locator("[role=row]").filter(has_text=re.compile(rf"^\W*{method} ")).first
+                row.wait_for(timeout=120_000)
+                row.get_by_role("checkbox").first.check()
+            page.screenshot(path=IMAGES / f"mlflow-runs{suffix}.png")
+            page.get_by_role("button", name="Compare").first.click()
+            page.get_by_text("Comparing 2 Runs").wait_for(timeout=120_000)
+            page.get_by_text("macro_f1", exact=True).first.scroll_into_view_if_needed(timeout=120_000)
+            page.screenshot(path=IMAGES / f"mlflow-compare{suffix}.png")
+            page.close()
 
 
 def main(results: Path) -> None:

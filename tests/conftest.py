@@ -170,7 +170,8 @@ def bench_in(monkeypatch, command_line):
     def within(folder):
         monkeypatch.chdir(folder)
         monkeypatch.setenv("BENCH_HOME", str(folder / "home"))
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for name in ("MLFLOW_TRACKING_URI", "BENCH_RESULTS"):
+            monkeypatch.delenv(name, raising=False)
         return command_line
 
     return within

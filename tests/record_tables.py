@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import zstandard
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, Samples

@@ -8,10 +8,17 @@ from bench.runs.execute import tags_of, title_of
 from bench.scores.jackknife import intervals
 from bench.scores.metrics import evaluate
 from bench.spec import RunSpec, SplitSpec
+from bench.tracking.results import Predictions
 from bench.tracking.tracker import Tracker
 
 EVIL = '<script>alert(1)</script>&"x'
-CLASSES = ["chat", "<b>mail</b>", "a name that is rather long, as folders of captures may have"]
+LONG = [
+    "a class of sixty characters, as folders of captures may have",
+    "W" * 60,
+    "https-video_streaming-" + "of_a_site-" * 4,
+]
+CLASSES = ["chat", "<b>mail</b>", *LONG]
+PARTED = {"train": 40, "validation": 0, "test": 12}
 
 
 def results_folder(tmp_path_factory):
@@ -61,10 +68,14 @@ def record(tracker, spec, seed, epochs=0, status="done"):
         "parameters": dict(spec.parameters),
         "deviations": ["<em>silent</em> about everything"],
         "environment": {"python": "3", "packages": {"torch": "2"}, "commit": None},
-        "split": {"samples": {"train": 200, "test": 60}, "groups": {"train": 9, "test": 4}, "shared_conversations": 3},
-    }
+        "split": {"samples": {"train": 200, "test": 60}, "groups": {"train": 9, "test": 4}, "shared_conversations": 3,
+                  "test_in_training_conversations": 3, "classes": {name: PARTED for name in CLASSES}},
+    }  # fmt: skip
+    rows = np.arange(60)
+    kept = Predictions(CLASSES, rows, np.zeros_like(rows), truth, rows, answers)
     with run.artefacts() as folder:
         (folder / "result.json").write_text(json.dumps(result))
+        kept.save(folder / "predictions.npz")
     run.end("done")
 
 

@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 
 from bench.data.card_tables import FileLabels
-from bench.data.cards import card_file, find_card
+from bench.data.cards import card_file
 from bench.data.file_list import RESERVED, Listed, capture_key
+from bench.data.names import find_card
 from bench.errors import InputError
 from bench.files import write_text, written
 from bench.generators.packet_writer import ETHERNET, RAW_IP, heading, write_capture

@@ -16,7 +16,7 @@ from archives import patched, tarred, zipped
 from capture_bytes import ether, ipv4, pcap
 from refusals import refused
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.sources import find_captures
 from bench.ingest import compressed, read_capture

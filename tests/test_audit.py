@@ -284,14 +284,14 @@ def test_marks_are_told_of_what_is_marked_and_not_of_text(record):
 
 
 def test_what_the_floor_cannot_run_is_told_at_once(monkeypatch, make_store):
-    def refuse(specs, tracker):
+    def refuse(specs, tracker, options):
         return (Outcome(spec, "skipped", "no packets here") for spec in specs)
 
     monkeypatch.setattr(audit, "run_matrix", refuse)
     monkeypatch.setattr(audit, "baselines", lambda: [("majority", {})])
     store, told = make_store({"conversation": [0, 1]}, labels=[0, 1]), []
     audit.run_baselines(store, "task", SplitSpec("session"), None, told.append)
-    assert told == ["split session: majority", "  skipped: no packets here"]
+    assert told == ["split session: majority: skipped: no packets here"]
 
 
 def test_a_ceiling_that_cannot_be_says_why(make_store, monkeypatch):

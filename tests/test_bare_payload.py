@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_captures import pcap, talk
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 

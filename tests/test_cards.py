@@ -6,7 +6,8 @@ import sys
 import pytest
 from refusals import refused
 
-from bench.data.cards import card_folder, card_names, describe_card, find_card
+from bench.data.cards import card_folder, card_names, describe_card
+from bench.data.names import find_card
 
 GOOD = """
 name = "mine"
@@ -167,7 +168,7 @@ def test_a_folder_needs_no_card(tmp_path):
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
-    with refused("unknown-dataset", "'iot-sentinel'"):
+    with refused("unknown-dataset", "did you mean iot-sentinel?"):
         find_card("iot_sentinel")
     with refused("unknown-dataset", "zzzz", "cross-platform", "demo"):
         find_card("zzzz")
@@ -181,7 +182,7 @@ def test_the_digest_is_of_what_decides_the_store(tmp_path):
 
 
 def test_listing_cards_imports_nothing_heavy():
-    code = "import bench.data.cards as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
+    code = "import bench.data.names as c, sys; c.card_names(); c.find_card('demo'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "pyarrow", "numba", "torch", "sklearn", "mlflow", "scapy"} & set(done.stdout.split())
 

@@ -277,55 +277,6 @@ def test_a_failed_run_gives_status_1_and_the_others_go_on(bench, place):
     assert "Traceback" not in err
 
 
-BAD = [
-    (["nonsense"], "nonsense"),
-    (["run", "--method", "forrest", "--dataset", "traffic"], "forest"),
-    (["run", "--method", "forest", "--dataset", "nowhere"], "nowhere"),
-    (["run", "--method", "forest", "--dataset", "iot-sentinel"], "bench prepare iot-sentinel"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--split", "sesion"], "sesion"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--task", "apps"], "apps"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--set", "treees=3"], "treees"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--set", "trees=many"], "trees"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--set", "trees"], "name=value"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--seed", "1", "--seeds", "2"], "--seed"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--params", "none.json"], "none.json"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--preset", "best"], "best"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--device", "gpu9"], "gpu9"),
-    (["run", "--method", "forest"], "--dataset"),
-    (["prepare", "iot-sentinel", "--source", "nowhere"], "nowhere"),
-    (["inspect", "nowhere.pcap"], "nowhere.pcap"),
-    (["tune", "--method", "knn", "--dataset", "traffic", "--param", "neighbours=4:1"], "neighbours"),
-    (["tune", "--method", "knn", "--dataset", "traffic", "--param", "heads=1,2"], "heads"),
-    (["tune", "--method", "majority", "--dataset", "traffic"], "search space"),
-    (["tune", "--method", "forest", "--dataset", "traffic", "--sampler", "grid"], "grid"),
-    (["compare", "abc", "def"], "abc"),
-    (["classify", "nowhere.pcap", "--run", "abc"], "nowhere.pcap"),
-    (["classify", "wrong.py", "--run", "abc"], "abc"),
-    (["split", "traffic", "--folds", "3", "--fold", "7"], "7"),
-    (["check", "nothing"], "nothing"),
-    (["check", "wrong.py:Wrong"], "wrong.py"),
-    (["run", "--method", "wrong.py:Wrong", "--dataset", "traffic"], "wrong.py"),
-    (["run", "--method", "knn", "--dataset", "traffic", "--params", "list.json"], "packets"),
-    (["run", "--method", "knn", "--dataset", "traffic", "--set", "neighbours=0"], "neighbours"),
-    (["run", "--method", "forest", "--dataset", "traffic", "--set", "max_features=0"], "max_features"),
-    (["run", "--method", "majority", "--dataset", "traffic", "--results", "wrong.py/x"], "wrong.py"),
-    (["run", "--method", "majority", "--dataset", "traffic", "--device", "meta"], "meta"),
-    (["run", "--method", "majority", "--dataset", "traffic,other/traffic"], "traffic"),
-    (["split", "traffic", "--save", "nowhere/split.json"], "nowhere"),
-    (["table", "--metric", "f2"], "f2"),
-]
-
-
-@pytest.mark.parametrize(("words", "told"), BAD, ids=[" ".join(words) for words, _ in BAD])
-def test_bad_input_gets_one_line_and_status_2(bench, words, told):
-    status, out, err = bench(*words)
-    lines = [line for line in err.splitlines() if line.startswith("bench:")]
-    assert (status, out) == (2, "")
-    assert len(lines) == 1
-    assert told in lines[0]
-    assert "Traceback" not in err
-
-
 def test_a_file_that_is_no_capture_is_refused(bench, place):
     (place / "text.pcap").write_text("this is no capture at all, whatever its name says")
     status, _, err = bench("inspect", "text.pcap")

@@ -1,6 +1,7 @@
 """What the documents show is what the program does."""
 
 import dataclasses
+import importlib.util
 import os
 import re
 import shlex
@@ -12,14 +13,21 @@ import click
 import pytest
 from refusals import refused
 
+import bench
 from bench.cli import cli
 from bench.conformance import check
+from bench.data.cards import card_names
 from bench.errors import CODES
 from bench.paper.declaration import Arm, Experiment, Over, Paper, Published, read_paper
 from bench.paper.published import rows_by_key
+from bench.runs import registry
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "datasets" / "README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "datasets/README.md", "results/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md")),
+]
 COMMAND = re.compile(r"(?:^|`|\$ |bin/)bench ([a-z]+ [^`#\n]*|[a-z]+)", re.M)
 
 
@@ -38,8 +46,8 @@ def test_every_command_shown_exists_with_its_options(page, words):
     assert {word for word in rest if word.startswith("--")} <= known
 
 
-def test_every_command_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
+def test_every_command_is_on_the_page_of_commands():
+    text = (ROOT / "docs" / "commands.md").read_text()
     assert [name for name in cli.commands if f"bench {name}" not in text] == []
 
 
@@ -83,6 +91,26 @@ def test_every_error_code_is_used():
 
 
 @pytest.mark.slow
+def test_the_first_hour_runs_from_top_to_bottom(tmp_path):
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "first-hour.md").read_text(), re.S)
+    (tmp_path / "bench").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m bench "$@"\n')
+    (tmp_path / "bench").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    home = {"BENCH_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "PATH": path}
+    script = "set -e\n" + "\n".join(blocks)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | home,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "forest *" in done.stdout and (tmp_path / "results" / "report.html").is_file()
+
+
+@pytest.mark.slow
 def test_the_page_for_python_runs_from_top_to_bottom(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
     (tmp_path / "page.py").write_text("\n".join(blocks) + "\nprint(type(scores.accuracy), scores.macro_f1 > 0.2)\n")
@@ -117,6 +145,45 @@ def test_the_gate_runs_the_readmes_test_command():
     command = re.search(r"^python3 -m venv .*/tox$", (ROOT / "README.md").read_text(), re.M).group(0)
     gate = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "venv" in line]
     assert [line.replace(" -q", "") for line in gate] == [command]
+
+
+def module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_the_pictures_are_drawn_from_the_committed_results():
+    for name, content in module(ROOT / "docs" / "pictures.py").drawings().items():
+        assert (ROOT / "docs" / "images" / name).read_text() == content, f"{name}: run python docs/pictures.py"
+
+
+def test_what_the_readme_says_of_results_is_committed():
+    text = (ROOT / "README.md").read_text().replace("−", "-")
+    table = (ROOT / "results" / "leaks-in-points.md").read_text()
+    rows = re.findall(r"^\| [^|]* \| (\d+\.\d) \| (\d+\.\d) \| (\d+\.\d|impossible) \| ([^|]*) \|$", text, re.M)
+    assert len(rows) == 3
+    for paper, session, capture, leak in rows:
+        end = [line for line in table.splitlines() if f"| {leak} |" in line]
+        assert len(end) == 1 and f"| {paper} | {session} | {capture.replace('impossible', '–')} |" in end[0]
+    ranking = (ROOT / "results" / "iot-sentinel-tls-ranking.md").read_text()
+    assert re.search(r"^\| atvitsc \| .* -0\.134 \[-0\.181, -0\.087\]", ranking, re.M)
+    assert "it is 0.134" in text and "0.087 to 0.181" in text
+
+
+def test_generated_pages_have_every_method_parameter_and_data_set():
+    pages = module(ROOT / "docs" / "site" / "generated.py").pages()
+    for name in registry.names():
+        assert f"[{name}](methods/{name}.md)" in pages["methods.md"]
+        outline = registry.describe(name)
+        assert [one for one in outline.defaults if f"| `{one}` |" not in pages[f"methods/{name}.md"]] == []
+        assert pages[f"methods/{name}.md"].count("\n- ") >= 3 + len(outline.deviations)
+    assert [name for name in card_names() if f"\n## {name}\n" not in pages["datasets.md"]] == []
+
+
+def test_the_version_stands_in_the_citation_too():
+    assert f"\nversion: {bench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_links_between_documents_lead_somewhere():

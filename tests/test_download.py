@@ -9,8 +9,8 @@ from archives import zipped
 from loopback import DATA, card_of, left_over, sha256
 from refusals import refused
 
-from bench.data.cards import find_card
 from bench.data.download import CHUNK, fetch
+from bench.data.names import find_card
 from bench.generators import demo
 
 

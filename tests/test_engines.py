@@ -15,7 +15,8 @@ from refusals import refused
 from servers import dask_cluster, free_port
 from tiny_store import write_store
 
-from bench.data.store import Store, store_path
+from bench.data.manifest import store_path
+from bench.data.store import Store
 from bench.matrix import cluster
 from bench.matrix.cells import run_matrix
 from bench.matrix.cluster import Asked, check_scheduler, look, needs_of, received

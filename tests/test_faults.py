@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from small_captures import pcap, talk, write_captures
 from tiny_store import tiny_home
 
 from bench import files
+from bench.data.manifest import bench_home
 from bench.data.prepare import open_dataset
 from bench.data.sources import captures_below
-from bench.data.store import Store, bench_home
+from bench.data.store import Store
 from bench.matrix.cells import run_matrix
 from bench.runs.execute import execute
 from bench.runs.plan import expand
@@ -195,6 +197,21 @@ def test_a_finished_fit_of_another_store_is_not_replaced(place, tracker, tmp_pat
     assert len(pending(tracker)) == 2
     assert [Tracker(tracker.results, store.address.uri).sync() for store in stores] == [[spec.name]] * 2
     assert pending(tracker) == [] and all(store.finished(spec.digest) for store in stores)
+
+
+def test_a_run_that_waits_gives_way_to_one_that_was_computed_since(tracker, monkeypatch):
+    """A process dies before it logs; another one, with a results folder of its own, takes the cell over."""
+    (spec,) = specs("majority", [5])
+    run = tracker.start(spec, "waits", {})
+    monkeypatch.setattr(run, "_deliver", lambda: None)
+    run.end("done")
+    time.sleep(0.002)  # runs begin at different milliseconds
+    assert execute(spec, tracker).status == "done"  # as by somebody who does not look into this folder
+    assert tracker.sync() == ["waits"] and pending(tracker) == []
+    found = [one for one in tracker.search(latest=False) if one.digest == spec.digest]
+    assert sorted(one.status for one in found) == ["done", "killed"]
+    (given_way,) = [one for one in found if one.status == "killed"]
+    assert "computed it while this one waited" in given_way.reason
 
 
 def test_sync_tells_of_runs_that_wait_for_another_store(tracker, bench_in, tmp_path, monkeypatch):

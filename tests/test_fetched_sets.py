@@ -12,7 +12,7 @@ import pytest
 from loopback import sha256
 from small_captures import pcap, talk
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError

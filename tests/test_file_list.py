@@ -3,7 +3,6 @@ from pathlib import Path
 import pytest
 from refusals import refused
 
-from bench.data.cards import find_card
 from bench.data.file_list import (
     capture_key,
     lacking_classes,
@@ -13,6 +12,7 @@ from bench.data.file_list import (
     with_captures,
 )
 from bench.data.manifest import CaptureEntry, DoubleCapture, PacketsDiffer, TaskEntry
+from bench.data.names import find_card
 
 LIST = """file,packets,copy_of,damaged,group,archive,note,side,app
 a/One1.pcap,10,,,pair,a.zip,,left,One

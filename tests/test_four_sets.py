@@ -12,8 +12,9 @@ from refusals import refused
 from split_tables import split_of
 from synthetic_captures import PREFIX, write_synthetic_captures
 
-from bench.data.cards import find_card, read_card
+from bench.data.cards import read_card
 from bench.data.file_list import capture_key
+from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 

@@ -10,7 +10,8 @@ import pytest
 from asked import changed
 from split_tables import split_of
 
-from bench.data.cards import card_names, find_card
+from bench.data.cards import card_names
+from bench.data.names import find_card
 from bench.data.prepare import open_dataset
 from bench.errors import InputError
 from bench.method import make_parameters

@@ -76,7 +76,7 @@ def test_who_kills_a_worker_is_tried_once_more_and_ends_no_other_run(place, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp_path, number, status):
     apps = write_captures(place / "apps", 5)
     words = f"run --method {place / 'own.py'}:Slow --dataset {apps} --split capture --seeds 3 --jobs 2"
@@ -87,7 +87,10 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
     while not mark.exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal's Ctrl-C is for the workers, too
+    else:
+        process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in out + err, err
     assert err.splitlines()[-1].endswith("the same command goes on where it stopped")

@@ -92,7 +92,7 @@ def test_the_command(bench_in, tmp_path):
     status, out, _ = call("published", "--dataset", "vnat-sequences", "--metric", "macro_f1", "--format", "json")
     assert status == 0 and {row["metric"] for row in json.loads(out)["rows"]} == {"macro_f1"}
     status, _, err = call("published", "--dataset", "demo")
-    assert status == 2 and "there are of: cesnet-tls22" in err
+    assert status == 2 and "there are: cesnet-tls22" in err
     status, _, err = call("published", "--dataset", "iscx-vpm")
     assert status == 2 and "did you mean" in err
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_captures import packet, pcap
 from split_tables import QUIET, split_of
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.schema import MARK_COPY, MARK_KEEPALIVE, MARK_RETRANSMISSION, Samples

@@ -15,7 +15,7 @@ from refusals import refused
 from small_captures import pcap, talk
 
 import bench.ingest.capture
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
 from bench.data.sources import _matches, source_folder
 from bench.data.store import Store
@@ -273,7 +273,7 @@ def test_open_dataset_prepares_what_it_can(source, home, tmp_path):
     prepare_dataset(find_card(str(path)), source, home=home)
     assert open_dataset(str(path), home=home).name == "mine"
     path.write_text('name = "mine"\ntitle = "M"\n[tasks.label]\npayload = false\n')
-    with refused("card-changed", "mine.toml", "--source DIR"):
+    with refused("card-changed", f"bench prepare {path} --source {source}"):
         open_dataset(str(path), home=home)
 
 

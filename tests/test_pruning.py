@@ -226,7 +226,7 @@ def test_the_commands_ask_and_tell(place, command_line):
     assert (status, told["runs"], told["models"]) == (0, [first], [second]) and told["bytes"] == 20 + 7
     assert command_line("results", "prune", *where)[:2] == (0, "nothing to remove\n")
     assert command_line("results", "rm", "--run", second[:12], "--yes", *where)[1].startswith("removed 1 runs (13 B)")
-    assert command_line("results", "show", *where)[0] == 2
+    assert command_line("results", "show", *where)[1].startswith("there are no runs yet")
 
 
 def test_show_lists_runs_with_sums_and_one_in_full(place, command_line, tmp_path):
@@ -257,7 +257,8 @@ def test_show_lists_runs_with_sums_and_one_in_full(place, command_line, tmp_path
 
 
 def test_nothing_is_made_where_nothing_is(command_line, tmp_path):
-    for words in (["show"], ["rm", "--run", "a", "--yes"], ["export", tmp_path / "b.zip"]):
+    assert command_line("results", "show", "--results", tmp_path / "none")[0] == 0
+    for words in (["rm", "--run", "a", "--yes"], ["export", tmp_path / "b.zip"]):
         assert command_line("results", *words, "--results", tmp_path / "none")[0] == 2
-    assert command_line("results", "prune", "--results", tmp_path / "none")[:2] == (0, "nothing to remove\n")
+    assert command_line("results", "prune", "--results", tmp_path / "none")[:2] == (2, "")
     assert not (tmp_path / "none").exists() and Tracker(tmp_path / "none").binned() == []

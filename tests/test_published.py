@@ -67,7 +67,7 @@ def test_names_are_the_papers_and_every_file_has_one():
 
 
 def test_a_figure_without_numbers_is_refused_in_one_line():
-    with refused("unknown-experiment", "'fig-8'", "table-I", "fig-13"):
+    with refused("unknown-experiment", "'fig-8'", "table-I", "fig-9"):
         published_table(PAPER, "fig-8")
 
 

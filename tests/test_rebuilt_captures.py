@@ -9,7 +9,7 @@ from rebuilt import captures_of, sessions_of
 
 from bench.analysis.audit import AuditRequest, audit_dataset
 from bench.analysis.audit_tables import audit_tables
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.method import make_parameters, reason_to_skip

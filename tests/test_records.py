@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_tables import CARD, ROWS, WRITERS, columns, lines, made, store_of, whole
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, open_dataset, prepare_dataset
 from bench.errors import InputError
 from bench.ingest.options import IngestOptions

@@ -1,6 +1,7 @@
 """Names to methods, and declarations read without an import."""
 
 import dataclasses
+import importlib
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -145,7 +146,7 @@ def test_an_entry_point_is_a_method(mine, monkeypatch):
     mine.write_text(MINIMAL.replace("import nowhere_to_be_found\n", "").replace("nowhere_to_be_found.Module", "object"))
     entry = EntryPoint("theirs", "mine:Mine", "bench.methods")
     monkeypatch.syspath_prepend(mine.parent)
-    monkeypatch.setattr(registry, "_entries", lambda: {"theirs": entry})
+    monkeypatch.setattr(registry, "_plug_ins", lambda: registry._PlugIns({"theirs": entry}, []))
     assert "theirs" in registry.names()
     assert registry.describe("theirs").title == "Mine: a title."
     assert registry.load("theirs").name == "mine"
@@ -166,36 +167,82 @@ def entries(monkeypatch, *named):
         points.append(EntryPoint(name, "mine:Mine", "bench.methods"))
         vars(points[-1]).update(dist=Package(package, version))
     monkeypatch.setattr(registry, "entry_points", lambda group: points)
-    monkeypatch.setattr(registry, "_entries", registry._entries.__wrapped__)
+    monkeypatch.setattr(registry, "_plug_ins", registry._plug_ins.__wrapped__)
+    monkeypatch.setattr(registry, "describe", registry.describe.__wrapped__)
 
 
 @pytest.mark.parametrize("name", ["forest", "Forest", "mini_flowpic", "x.py:Mine"])
-def test_a_shipped_name_cannot_be_taken(name, monkeypatch):
+def test_a_shipped_name_cannot_be_taken(name, mine, monkeypatch):
+    """What is shipped keeps its name and goes on; the plug-in that claims it is told of, and run by nobody."""
+    mine.write_text(PLAIN)
+    monkeypatch.syspath_prepend(mine.parent)
     entries(monkeypatch, ("fine", "good", "1"), (name, "evil", "1.2"))
-    asks = [registry.names, lambda: registry.load("forest"), lambda: registry.describe.__wrapped__("forest")]
-    for ask in [*asks, lambda: registry.summary("forest")]:
+    found, (fault,) = registry.seen(registry.summary)
+    assert (fault.name, fault.package) == (name, "evil 1.2") and "uninstall" in fault.reason
+    assert set(found) == registry.shipped() | {"fine"}
+    assert registry.load("forest").__module__ == "methods.forest" and registry.describe("forest").origin == ""
+    if name not in ("forest", "x.py:Mine"):
         with refused("same-name", name, "evil 1.2", "uninstall"):
-            ask()
+            registry.describe(name)
 
 
-def test_two_packages_share_no_name(monkeypatch):
+def test_who_names_a_method_hears_of_a_plug_in_that_claims_its_name(monkeypatch):
+    entries(monkeypatch, ("Forest", "evil", "1.2"))
+    assert [fault.package for fault in registry.twins("forest")] == ["evil 1.2"] and registry.twins("knn") == []
+
+
+def test_of_two_packages_neither_has_the_name_that_both_claim(monkeypatch):
     entries(monkeypatch, ("theirs", "one", "1"), ("theirs", "two", "2"))
+    assert registry.names() == sorted(registry.shipped())
+    assert [fault.package for fault in registry.seen(registry.summary)[1]] == ["one 1", "two 2"]
     with refused("same-name", "theirs", "one 1", "two 2"):
-        registry.names()
+        registry.describe("theirs")
 
 
-def test_a_table_does_not_hide_that_a_name_is_taken(monkeypatch):
-    entries(monkeypatch, ("forest", "evil", "1.2"))
-    monkeypatch.setattr(run_labels, "describe", registry.describe.__wrapped__)
-    with refused("same-name", "evil 1.2"):
-        run_labels.parameter_labels("forest", {})
+BROKEN = {  # what an installed package may have in place of a method, what is looked at, and what is said
+    "no module": (None, "summary", "no source of mine"),
+    "no Python": ("def broken(:", "summary", "mine.py:1: not Python"),
+    "no class": ("x = 1", "describe", "no subclass"),
+    "no import": (MINIMAL, "load", "No module named 'nowhere_to_be_found'"),
+    "an exit": ("raise SystemExit(3)\nclass Mine:\n    name = 'mine'", "load", "SystemExit: 3"),
+    "not UTF-8": (b"\xff\x00".decode("latin-1"), "summary", "mine"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plug_in_takes_nothing_else_away(case, mine, monkeypatch):
+    text, look, said = BROKEN[case]
+    sys.modules.pop("mine", None)
+    mine.unlink() if text is None else mine.write_bytes(text.encode("latin-1"))
+    monkeypatch.syspath_prepend(mine.parent)
+    importlib.invalidate_caches()
+    entries(monkeypatch, ("theirs", "their-package", "1.2"))
+    found, (fault,) = registry.seen(getattr(registry, look))
+    assert set(found) == registry.shipped()
+    assert (fault.name, fault.package) == ("theirs", "their-package 1.2") and said in fault.reason
+    sys.modules.pop("mine", None)
+
+
+def test_a_broken_package_around_a_plug_in_takes_nothing_else_away(tmp_path, monkeypatch):
+    (tmp_path / "broken_package").mkdir()
+    (tmp_path / "broken_package" / "__init__.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint("theirs", "broken_package.mine:Mine", "bench.methods")]
+    points.append(EntryPoint("worse", "no module at all", "bench.methods"))
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry, "_plug_ins", registry._plug_ins.__wrapped__)
+    found, faults = registry.seen(registry.summary)
+    assert set(found) == registry.shipped() and [fault.name for fault in faults] == ["theirs", "worse"]
+    assert "ZeroDivisionError" in faults[0].reason
+    with refused("bad-method", "theirs", "ZeroDivisionError"):
+        registry.load("theirs")
 
 
 def test_what_is_not_shipped_says_where_it_is_from(mine, monkeypatch):
     mine.write_text(PLAIN)
     monkeypatch.syspath_prepend(mine.parent)
     entries(monkeypatch, ("theirs", "their-package", "1.2"))
-    described = registry.describe.__wrapped__("theirs")
+    described = registry.describe("theirs")
     assert described.origin == described.to_dict()["origin"] == registry.origin("theirs") == "their-package 1.2"
     assert registry.summary("theirs")[2] == "Mine: a title. [their-package 1.2]"
     assert registry.origin("forest") == "" and "[" not in registry.summary("forest")[2]
@@ -208,7 +255,7 @@ def test_a_run_of_an_installed_method_is_bound_to_its_code(mine, monkeypatch, ma
     mine.write_text(PLAIN)
     monkeypatch.syspath_prepend(mine.parent)
     entries(monkeypatch, ("theirs", "their-package", "1.2"))
-    uncached = registry.describe.__wrapped__
+    uncached = registry.describe
     for module in (registry, plan, run_labels):
         monkeypatch.setattr(module, "describe", uncached)
     monkeypatch.setattr(plan, "_check", lambda *_: None)

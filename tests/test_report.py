@@ -1,6 +1,8 @@
 """The page of all results, read as a program reads it; `test_browser.py` looks at it."""
 
+import base64
 import dataclasses
+import hashlib
 import html
 import re
 import shlex
@@ -19,9 +21,12 @@ from split_tables import split_of
 from bench.cli import base, cli
 from bench.files import file_sha256
 from bench.render.html import Html, el
-from bench.render.svg import confusion, dots, lines
-from bench.report.page import write
+from bench.render.svg import bars, confusion, dots, lines, reliability
+from bench.report.details import divided
+from bench.report.page import SCRIPT, STYLE, write
+from bench.scores.metrics import reliability as binned
 from bench.spec import Settings, command_lines
+from bench.tracking.results import SplitSummary
 from bench.tracking.tracker import Tracker
 
 VOID = {"meta", "img"}
@@ -72,8 +77,21 @@ def test_the_page_is_well_formed_and_needs_nothing_else(tracker, tmp_path):
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") or link.startswith("data:image/") for link in page.links)
     assert {link[1:] for link in page.links if link[0] == "#"} <= set(page.ids)
-    assert {tag for tag, _ in page.found} & {"script", "link", "iframe", "object", "b", "i", "u"} == set()
+    assert {tag for tag, _ in page.found} & {"link", "iframe", "object", "b", "i", "u"} == set()
     assert not re.search(r"@import|url\(", text) and str(tracker.results) not in text
+
+
+def test_its_own_style_and_script_are_all_that_its_policy_lets_run(tracker, tmp_path):
+    write(tracker, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    page = outline(text)
+    (policy,) = [one["content"] for tag, one in page.found if tag == "meta" and "http-equiv" in one]
+    for kind, path in (("style", STYLE), ("script", SCRIPT)):
+        (found,) = re.findall(f"<{kind}>(.*?)</{kind}>", text, re.S)
+        digest = base64.b64encode(hashlib.sha256(found.encode()).digest()).decode()
+        assert found == path.read_text() and f"{kind}-src 'sha256-{digest}';" in html.unescape(policy)
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert not any(name.startswith("on") or name == "style" for _, one in page.found for name in one)
 
 
 def test_text_of_the_data_stays_text(tracker, tmp_path):
@@ -95,6 +113,9 @@ def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
         "forest *",
         "seed 0, fold 0, the first of 3",
         "Loss by epoch",
+        "Reliability: calibration error",
+        "The split: what training shares with test, and its parts",
+        "its 5-tuple: 3 of 60",
         "validation macro f1 from 0 to 0.75",
         "Published against ours",
         "bench reproduce table-VI",
@@ -114,7 +135,7 @@ def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
     ]
 
 
-def test_one_data_set_alone_and_no_runs_at_all(results, command_line, tmp_path, monkeypatch):
+def test_one_data_set_alone(results, command_line, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     status, out, _ = command_line(
         "report", "--results", results, "--dataset", "traffic", "--output", tmp_path / "r.html"
@@ -122,11 +143,16 @@ def test_one_data_set_alone_and_no_runs_at_all(results, command_line, tmp_path, 
     assert status == 0 and "9 runs" in out
     assert "alert(1)" not in (tmp_path / "r.html").read_text()
     status, out, err = command_line("report", "--results", results, "--dataset", "nowhere")
-    assert (status, out) == (2, "") and "no runs on nowhere" in err
-    status, out, _ = command_line("report", "--results", tmp_path)
-    assert (status, out.partition(",")[0]) == (0, f"{tmp_path / 'report.html'}: 0 runs")
-    text = (tmp_path / "report.html").read_text()
-    assert "No runs yet" in text and outline(text)
+    assert (status, out) == (2, "") and "no run is of data set 'nowhere'" in err
+
+
+def test_a_page_that_is_there_is_not_overwritten_by_an_empty_one(command_line, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "report.html").write_text("of before")
+    status, out, err = command_line("report", "--results", tmp_path)
+    assert (status, out) == (2, "") and err.count("\n") == 1
+    assert (tmp_path / "report.html").read_text() == "of before"
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -217,13 +243,38 @@ def test_a_confusion_matrix_is_shaded_by_the_share_of_its_row():
 
 
 def test_charts_stay_inside_their_frame_whatever_the_numbers():
-    text = dots([("m", 0.5, -3.0, 7.0)], "n", "title", "told")
-    assert [float(x) for x in re.findall(r'x[12]="([\d.]+)"', text)][-2:] == [350, 750]
+    text = dots([("m", 0.5, -3.0, 7.0)], "title")
+    assert re.findall(r'x[12]="(.*?)"', text) == ["0%", "100%"] and 'cx="50%"' in text
+    text = bars([("chat", [0.25, 0.5], "1 · 2"), ("mail", [9.0], "9")], "title")
+    assert re.findall(r'x="(.*?)" width="(.*?)"', text) == [("0%", "25%"), ("25%", "50%"), ("0%", "100%")]
     steps = np.arange(500)
-    curve = lines({"a": (steps, np.where(steps == 3, np.nan, steps / 500))}, "n", "title")
+    curve = lines({"a": (steps, np.where(steps == 3, np.nan, steps / 500))}, "n", "title", "epoch")
     points = re.search(r'points="(.*?)"', curve).group(1).split()
     assert len(points) == 60 and points[0] == "52.0,158.0" and points[-1] == "432.0,8.0"
-    lines({"flat": (steps[:1], np.zeros(1)), "none": (steps[:2], np.full(2, np.nan))}, "n", "title")
+    lines({"flat": (steps[:1], np.zeros(1)), "none": (steps[:2], np.full(2, np.nan))}, "n", "title", "step")
+
+
+def test_sure_and_wrong_answers_stand_apart_from_the_diagonal():
+    truth, sure = np.array([0, 0, 0, 0]), np.array([[1, 0], [1, 0], [0, 1], [np.nan, 1]], np.float32)
+    text = reliability(binned(truth, sure), "n", "title")
+    assert "of 3 answers with 100%, 67%" in text and "of 1 answers with 0%, 0%" in text
+    assert [float(x) for x in re.findall(r'cx="([\d.]+)"', text)] == [44, 264]
+    assert text.count("<circle") == 2
+
+
+@pytest.mark.parametrize("classes", [None, "many", {"chat": 3}, {"chat": {"train": -1}}, {"chat": {"train": "1"}}])
+def test_a_split_that_does_not_tell_its_parts_is_not_drawn(classes):
+    fields = {"samples": {"test": 60}, "classes": classes, "test_in_training_sessions": "all"}
+    assert divided(SplitSummary.from_dict(fields)) is None
+
+
+def test_a_split_tells_what_training_has_of_the_test_samples_and_the_parts_of_classes():
+    classes = {"chat": {"train": 30, "validation": 10, "test": 20}, "mail": {"train": 0, "validation": 0, "test": 10}}
+    fields = {"samples": {"test": 30}, "classes": classes, "test_in_training_sessions": 15, "test_in_training_x_y": 30}
+    text = divided(SplitSummary.from_dict(fields))
+    assert "its session: 15 of 30" in text and "x y: 30 of 30" in text and "chat: 30 · 10 · 20" in text
+    widths = re.findall(r'width="([\d.]+)%" y="3"', text)
+    assert [float(width) for width in widths] == [50, 100, 50, 16.7, 33.3, 0, 0, 16.7]
 
 
 ASKED = [

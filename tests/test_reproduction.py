@@ -129,7 +129,7 @@ def test_every_experiment_runs_on_the_demo(name, place, demo, command_line):
 
 
 def test_table_x_is_timed(place, demo, command_line):
-    words = ("reproduce", "table-X", "--dataset", "demo", "--methods", "fsnet,graphdapp", "--format", "json")
+    words = ("reproduce", "table-X", "--dataset", "demo", "--method", "fsnet,graphdapp", "--format", "json")
     status, out, err = command_line(*words, "--results", place / "results")
     assert status == 0, err
     assert len(json.loads(out)["rows"]) == 2
@@ -158,9 +158,9 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
     ("words", "told"),
     [
         ((), "name a table or figure"),
-        (("table-XIII",), "the paper has no 'table-XIII'"),
-        (("table-VI", "--mode", "honest"), "--mode honest: choose of published, paper, clean"),
-        (("table-VI", "--dataset", "demo", "--methods", "forrest"), "unknown method 'forrest'"),
+        (("table-XIII",), "atvitsc has no 'table-XIII'"),
+        (("table-VI", "--mode", "honest"), "--mode honest; there are: published, paper, clean"),
+        (("table-VI", "--dataset", "demo", "--method", "forrest"), "unknown method 'forrest'"),
         (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
         (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes auto, session, capture"),
         (("table-VI", "--dataset", "demo", "--split", "file:x.json"), "mode clean takes auto, session, capture"),
@@ -169,10 +169,10 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
             "--preset pvt sets branches, which is what 'PVT' is about",
         ),
         (("table-VI", "--dataset", "demo", "--preset", "smal"), "no system has a preset 'smal'"),
-        (("fig-9", "table-XII", "--dataset", "demo", "--methods", "forest"), "fig-9 has no method 'forest'"),
+        (("fig-9", "table-XII", "--dataset", "demo", "--method", "forest"), "fig-9 has no method 'forest'"),
         (("fig-7", "--dataset", "demo", "--task", "none"), "has no task 'none'"),
         (("fig-7", "--dataset", "demo", "--sampling", "window=x"), "window"),
-        (("table-VI", "--mode", "published", "--format", "pdf"), "'pdf' is not one of"),
+        (("table-VI", "--mode", "published", "--format", "pdf"), "'pdf'; there are: text, md"),
     ],
 )
 def test_bad_words_are_one_line(words, told, place, demo, command_line):
@@ -182,7 +182,7 @@ def test_bad_words_are_one_line(words, told, place, demo, command_line):
 
 
 def test_a_table_of_systems_takes_others(place, demo, command_line):
-    words = ("reproduce", "table-VI", "--dataset", "demo", "--methods", "bind,ports", "--seeds", "1", "--mode", "clean")
+    words = ("reproduce", "table-VI", "--dataset", "demo", "--method", "bind,ports", "--seeds", "1", "--mode", "clean")
     status, out, _ = command_line(*words, "--results", place / "others")
     rows = [line for line in out.splitlines() if line.startswith(("BIND", "ports"))]
     assert status == 0 and [row.split()[0] for row in rows] == ["BIND", "ports"]

@@ -90,7 +90,7 @@ def test_what_a_database_refuses_is_one_line_and_its_password_is_nowhere(server,
 
 def page():
     """The commands of docs/scaling.md: blocks and who runs them."""
-    return re.findall(r"```sh( postgres)?\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.S)
+    return re.findall(r"```sh( title=.*?)?\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), re.S)
 
 
 def test_the_commands_of_the_page_run_from_top_to_bottom(tmp_path):

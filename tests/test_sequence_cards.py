@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.cli.text import brief
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.prepare import prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError

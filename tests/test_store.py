@@ -9,8 +9,8 @@ import pytest
 from refusals import refused
 
 from bench.data import store as store_module
-from bench.data.manifest import FORMAT, Manifest
-from bench.data.store import COLUMN_FILES, Store, as_array, bench_home, column_file, store_path, write_columns
+from bench.data.manifest import FORMAT, Manifest, bench_home, store_path
+from bench.data.store import COLUMN_FILES, Store, as_array, column_file, write_columns
 from bench.files import file_sha256, plain
 from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS
 
@@ -219,7 +219,9 @@ OUTSIDE = {
 def test_a_session_that_points_outside_is_one_line(written, column, value):
     store = rewrite(written[0], "sessions", column, value)
     for ask in (lambda: store.session("packets"), lambda: store.labels("t"), store.capture_group):
-        with refused("store-damaged", "sessions.arrow", column, value, "session 1", "bench prepare mine --rebuild"):
+        with refused(
+            "store-damaged", "sessions.arrow", column, value, "session 1", "bench prepare mine --source ", "--rebuild`"
+        ):
             ask()
 
 
@@ -276,7 +278,7 @@ def test_a_changed_column_is_one_line_though_its_rows_point_inside(written, tabl
     column = {"packets": "time", "sessions": "start"}[table]
     rewrite(folder, table, column, 12345)
     for ask in (Store.check_columns, Store.verify, lambda store: getattr(store, table[:-1])(column)):
-        with refused("store-damaged", f"{table}.arrow", "SHA-256", "bench prepare mine --rebuild"):
+        with refused("store-damaged", f"{table}.arrow", "SHA-256", "bench prepare mine --source ", "--rebuild`"):
             ask(Store.open(folder))
     (folder / f"{table}.arrow").write_bytes(b"ARROW1 cut")
     with refused("store-damaged", f"{table}.arrow", "10 bytes"):

@@ -10,6 +10,7 @@ from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
 from bench.render.table import render
+from bench.tracking.selection import NO_RUNS
 from bench.training.budget import SHARED
 
 RECORDS = [
@@ -171,7 +172,7 @@ def test_missing_folds_are_told():
 
 
 def test_no_runs_and_unknown_formats():
-    assert render(results_table([])) == "no runs; `bench run` makes some"
+    assert render(results_table([])) == NO_RUNS
     assert json.loads(render(results_table([]), "json"))["rows"] == []
     with refused("unknown-format", "'latex'"):
         render(results_table([]), "latex")

@@ -17,10 +17,12 @@ from bench.files import file_sha256
 from bench.method import Monitor, Part
 from bench.runs.models import fitted
 from bench.spec import RunSpec
+from bench.tracking.address import Address
 from bench.tracking.database import Ending, complete, rows_of, rows_of_server
 from bench.tracking.record import Record
 from bench.tracking.results import Predictions
 from bench.tracking.tracker import Tracker
+from bench.tracking.writing import experiment_in
 from methods.majority import Majority
 
 
@@ -402,13 +404,17 @@ def test_what_is_killed_leaves_nothing_that_waits(tracker):
 
 def test_artefacts_of_a_database_server_that_lie_elsewhere_are_refused(tmp_path, monkeypatch):
     class Experiment:
+        experiment_id = 3
         name, artifact_location, tags = "bench/demo/service", f"file://{tmp_path}/there", {"bench.host": "far"}
 
-    tracker = Tracker(tmp_path, "postgresql://me:secret@host/runs")
+        def get_experiment_by_name(self, name):
+            return self
+
+    address = Address("postgresql://me:secret@host/runs", tmp_path)
     with refused("no-artefact-store", "far", tmp_path / "there", "me:***@host"):
-        tracker._check_artefacts(Experiment)
+        experiment_in(Experiment(), address, Experiment.name)
     (tmp_path / "there").mkdir()  # shared
-    tracker._check_artefacts(Experiment)
+    assert experiment_in(Experiment(), address, Experiment.name) == "3"
 
 
 def test_a_curve_comes_back_in_the_order_of_its_steps(tracker):

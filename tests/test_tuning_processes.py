@@ -9,12 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import servers
 from optuna.trial import TrialState
 from tiny_store import write_store
 
 from bench.tracking.claims import process_lives
 from bench.tracking.tracker import Tracker
 from bench.tuning.search import Look
+from bench.tuning.studies import storage_of
 
 METHOD = """
 import os, time
@@ -95,7 +97,7 @@ def trials_of(place):
     """The study's trials, of the one study that the database has."""
     import optuna
 
-    url = f"sqlite:///{place / 'results' / 'optuna.db'}"
+    url = storage_of(Tracker(place / "results")).url
     (name,) = optuna.get_all_study_names(url)
     return Look(optuna.load_study(study_name=name, storage=url).get_trials(deepcopy=False), 0)
 
@@ -144,3 +146,18 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     look = trials_of(place)
     assert (len(look.finished), look.running, len(look.of(TrialState.FAIL))) == (wanted, [], failed + 1)
     assert len(look.known) == wanted  # none was a repetition
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(servers.PROGRAMS is None, reason="no PostgreSQL: Debian's package postgresql brings it")
+def test_three_processes_begin_at_once_on_an_empty_database_server(place, monkeypatch):
+    """Nobody finds half a table; the tables of MLflow, of claims and of Optuna are made once."""
+    pytest.importorskip("psycopg2", reason="no psycopg2: the extra `postgresql` brings it")
+    with servers.postgres() as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url())
+        told = [worker.communicate(timeout=300) for worker in [begin(place, 6) for _ in range(3)]]
+        look = trials_of(place)
+        assert (len(look.finished), look.running, len(look.known)) == (6, [], 6), told
+        assert len({x for x, _ in fits(place)}) == len(fits(place)) == 6
+        assert {out.splitlines()[-1].split()[0] for out, _ in told} == {"ended"}
+    assert not any(servers.PASSWORD in text for pair in told for text in pair)

@@ -28,20 +28,21 @@ from bench.analysis.data_quality import (
 )
 from bench.analysis.setup_features import set_up_scores, setup_features, told
 from bench.data.store import Store
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.files import write_json
 from bench.matrix.cells import run_matrix
 from bench.method import make_parameters, reason_to_skip
 from bench.readers import View
 from bench.render.table import one_line
 from bench.runs import registry
+from bench.runs.execute import RunOptions
 from bench.runs.models import method_of
 from bench.runs.plan import expand
 from bench.runs.run_labels import is_reconstructed, origin_of, parameter_labels
 from bench.schema import asked_in_drawn_order
 from bench.spec import SCHEMES, RunSpec, Settings, SplitSpec, named_seed
 from bench.splits.split import Split, make_split
-from bench.tracking.record import Record
+from bench.tracking.record import AUDIT, Record
 from bench.tracking.tracker import Tracker
 
 UNKNOWN: Final = ("unknown-method", "unnamed-code", "other-code")  # why nothing is known of a run's method
@@ -61,14 +62,15 @@ class AuditRequest:
     methods: tuple[str, ...] = ()  # whose ceilings are told with default parameters, beside those of finished runs
     run_baselines: bool = True  # run the baselines on every split first
     seed: int = 0
+    jobs: int = 1  # baselines that run at once
     options: Mapping[str, Any] = field(default_factory=dict)  # of `SplitSpec`: filter, sampling, balance, class sizes
 
     def __post_init__(self) -> None:
         for scheme in self.schemes:
             kind, colon, name = scheme.partition(":")
             if kind not in SCHEMES_OF_AUDITS or (kind == "attribute") != bool(colon and name):
-                known = ", ".join("attribute:NAME" if one == "attribute" else one for one in SCHEMES_OF_AUDITS)
-                raise InputError("unknown-split", f"split {scheme!r} cannot be audited; these can: {known}")
+                known = ["attribute:NAME" if one == "attribute" else one for one in SCHEMES_OF_AUDITS]
+                raise InputError("unknown-split", f"split {scheme!r} cannot be audited; {instead(scheme, known)}")
             self.split(scheme)
         for method in self.methods:
             registry.describe(method)
@@ -105,7 +107,7 @@ def audit_dataset(
         splits.append(audit_split(pool, split))
         tests[scheme] = pool.rows(split.test)
         if request.run_baselines:
-            run_baselines(store, task, split.spec, tracker, progress)
+            run_baselines(store, task, split.spec, tracker, progress, request.jobs)
         found = runs_of(split, tracker)
         set_up_told += set_up_scores(pool, split, features, best_of(found))
         runs += found
@@ -148,7 +150,7 @@ def _warn(store: Store, set_up: Sequence[ClassSetUp], scores: Sequence[SetUpScor
 
 def baselines() -> list[tuple[str, Mapping[str, Any]]]:
     """Baseline methods with their parameters: as they are, and with one thing taken away (their presets)."""
-    outlines = {name: registry.describe(name) for name in registry.names()}
+    outlines, _ = registry.seen(registry.describe)  # a plug-in that is broken is no baseline
     return [
         (name, values)
         for name, outline in outlines.items()
@@ -157,14 +159,17 @@ def baselines() -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def run_baselines(store: Store, task: str, split: SplitSpec, tracker: Tracker, progress: Progress) -> None:
-    """Run the baselines on a split; finished runs are not run again."""
+def run_baselines(
+    store: Store, task: str, split: SplitSpec, tracker: Tracker, progress: Progress, jobs: int = 1
+) -> None:
+    """Run the baselines on a split, ``jobs`` at once; finished runs are not run again."""
+    specs: list[RunSpec] = []
     for method, values in baselines():
-        progress(f"split {split.scheme}: {method} {' '.join(f'{k}={v}' for k, v in values.items())}".rstrip())
-        specs = expand([method], [store], split, task=task, seeds=[split.seed], settings=Settings(values=values))
-        for outcome in run_matrix(specs, tracker):
-            if outcome.status not in ("done", "cached"):
-                progress(f"  {outcome.status}: {outcome.reason}")
+        specs += expand([method], [store], split, task=task, seeds=[split.seed], settings=Settings(values=values))
+    for outcome in run_matrix(specs, tracker, RunOptions(jobs=jobs, purpose=AUDIT)):
+        words = [f"{name}={value}" for name, value in outcome.spec.parameters.items()]
+        why = f": {outcome.reason}" if outcome.reason else ""
+        progress(f"split {split.scheme}: {' '.join([outcome.spec.method, *words])}: {outcome.status}{why}")
 
 
 def runs_of(split: Split, tracker: Tracker) -> list[Record]:

@@ -26,7 +26,7 @@ from bench.analysis.paired import (
 )
 from bench.analysis.ranking_entries import Block, Entry, split_of
 from bench.analysis.tables import described, notes_of
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.render.plots import draw_critical_difference
 from bench.render.table import Table
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
@@ -87,14 +87,19 @@ class _Pool:
     repeated: bool  # all blocks, several, have one test part
 
 
+def check_metric(metric: str) -> None:
+    """Raises :class:`InputError` for a metric that nothing is ranked by."""
+    if metric not in MACRO:
+        raise InputError("unknown-metric", f"compare: unknown metric {metric!r}; {instead(metric, MACRO)}")
+
+
 def rank(entries: Sequence[Entry], load: Load, *, metric: str = "macro_f1", notes: Sequence[str] = ()) -> Ranking:
     """Rank methods by the mean of ``metric`` (of `MACRO`) over the blocks that all have.
 
     ``load`` is `Tracker.load`; ``notes`` are put below.  Raises :class:`InputError` where methods have no block in
     common, or test sessions differ.
     """
-    if metric not in MACRO:
-        raise InputError("unknown-metric", f"compare: unknown metric {metric!r}; there are: {', '.join(MACRO)}")
+    check_metric(metric)
     common = set.intersection(*(set(entry.runs) for entry in entries))
     blocks = sorted(common, key=lambda block: (block[0], block[1], block[2] or 0))
     strata, sets = np.array([block[0] for block in blocks]), len(entries[0].rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
-from bench.errors import InputError
+from bench.errors import InputError, instead, some
 from bench.render.table import Table
 from bench.runs.run_labels import (
     MARKS,
@@ -30,6 +30,7 @@ from bench.runs.run_labels import (
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
 from bench.tracking.record import Record
+from bench.tracking.selection import NO_RUNS
 
 COLUMNS: Final = (*MACRO, "training_accuracy", "chosen_step", "seconds")
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
@@ -217,18 +218,18 @@ def results_table(
     method's deviations from its paper.  Raises :class:`InputError` for another field.
     """
     if columns is not None and columns not in PLACE:
-        raise InputError("unknown-column", f"cannot spread a table over {columns!r}; choose one of {', '.join(PLACE)}")
+        raise InputError("unknown-column", f"cannot spread a table over {columns!r}; {instead(columns, PLACE)}")
     rows = group(records)
     if any(row.value("abstentions").get("abstentions") for row in rows):
         metrics = [*metrics, "abstentions"]
     if any("class-missing" in row.marks for row in rows):
         metrics = [*metrics, "macro_f1_tested", "classes_tested"]
     metrics = list(dict.fromkeys(metrics))  # some were asked for
-    numbers, empty = [row.to_dict(metrics) for row in rows], "no runs; `bench run` makes some"
+    numbers = [row.to_dict(metrics) for row in rows]
     if not rows:
-        return Table("", [], [], empty=empty)
+        return Table("", [], [], empty=NO_RUNS)
     title, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
-    return Table(title, cells[0], cells[1:], [*notes_of(rows, footnotes), *interval_notes(rows)], numbers, empty)
+    return Table(title, cells[0], cells[1:], [*notes_of(rows, footnotes), *interval_notes(rows)], numbers)
 
 
 def field_of(row: Row, name: str) -> str:
@@ -267,6 +268,9 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
     notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows)]
     notes += provenance(record for row in rows for record in row.done)
+    if older := [record.run_id[:8] for row in rows for record in row.done if record.deleted]:
+        what = "shown since newer runs of the same were deleted on MLflow's page; `bench results rm --run ID` removes"
+        notes.append(f"older runs, {what} them too: {some(older, 5)}")
     for row in rows:
         missing = [r for r in row.other if r.spec.place not in numbered(row.done)]
         notes += [

@@ -3,10 +3,10 @@
 Enters: words.  Leaves: text or JSON on standard output, progress and warnings on standard error, an exit status.
 May import everything below it, and is imported by nothing.
 
-`base` has the options that commands share; the commands stand in `data` (inspect, prepare, split), `runs` (run, tune,
-check, classify), `results` (table, compare, audit), `stored` (results export, import, show, rm, prune), `paper`
-(reproduce) and `pages` (report, ui).  `progress` shows a bar on a terminal and plain lines elsewhere, `text` lays out
-records.
+`base` has the options that commands share, `help` how commands show themselves; the commands stand in `data` (inspect,
+prepare, split), `runs` (run, tune, check, classify), `results` (table, compare, audit), `stored` (results export,
+import, show, rm, prune), `paper` (reproduce), `pages` (report, ui), `doctor` and `completion`.  `progress` shows bars
+on a terminal and plain lines elsewhere, `text` lays out records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
@@ -19,12 +19,14 @@ import sys
 
 import click
 
-from bench.cli import data, pages, paper, results, runs, stored
+from bench.cli import completion, data, doctor, pages, paper, results, runs, stored
 from bench.cli.base import cli
 from bench.environment import PACKAGES_OF_OURS
 from bench.errors import InputError, Terminated
 
-__all__ = ["cli", "data", "main", "pages", "paper", "results", "runs", "stored"]
+__all__ = ["cli", "completion", "data", "doctor", "main", "pages", "paper", "results", "runs", "stored"]
+
+completion.teach(cli)
 
 
 def main() -> None:

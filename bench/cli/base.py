@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
 from bench import __version__
-from bench.cli.progress import guard
-from bench.errors import InputError
+from bench.cli.help import Choice, Commands
+from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
+from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
 from bench.render.table import FORMATS, one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
@@ -23,12 +24,23 @@ from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, Sp
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.store import Store
+    from bench.tracking.tracker import Tracker
 
 Command = Callable[..., Any]
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-format_option = click.option(  # checked before anything is read or computed
-    "--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
-)
+
+
+def form_options(command: Command) -> Command:
+    """``form`` of a table, by ``--format`` or ``--json``; checked before anything is read or computed."""
+
+    @functools.wraps(command)
+    def call(*given: Any, as_json: bool, form: str, **values: Any) -> Any:
+        return command(*given, form="json" if as_json else form, **values)
+
+    form = click.option(
+        "--format", "form", type=Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
+    )
+    return form(click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(call))
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:
@@ -36,9 +48,15 @@ def emit(as_json: bool, data: Any, text: str) -> None:
     click.echo(json.dumps(data, indent=1) if as_json else text)
 
 
-def tell(line: str) -> None:
-    """Print a line on standard error: one line, whatever names are in it."""
-    click.echo(one_line(line), err=True)
+def tell(line: str, level: int = ALWAYS) -> None:
+    """Print a line on standard error: one line, whatever names are in it; a `NOTE` not with -q, a `DETAIL` with -v."""
+    if loudness() >= level:
+        click.echo(one_line(line), err=True)
+
+
+def note(line: str) -> None:
+    """Tell of progress, or of how to go on; what begins with WARNING is said always."""
+    tell(line, ALWAYS if line.startswith("WARNING") else NOTE)
 
 
 def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
@@ -77,12 +95,35 @@ def list_option(*words: str, **more: Any) -> Command:
     return click.option(*words, multiple=True, callback=listed, **more)
 
 
+#: the filter of whatever shows runs; `bench.tracking.selection` says what the words mean
+which_runs: tuple[Command, ...] = (
+    list_option("--method", "methods", metavar="M,...", help="Only these methods; mine for mine.py:Mine, too."),
+    list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets, by name, card or folder."),
+    click.option("--task", help="Only this task."),
+    click.option("--split", metavar="S", help="Only this split: a scheme, or in full, like 'capture, 5 folds'."),
+)
+
+
+def method_named(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A method as runs carry it: of a file the shortest path."""
+    from bench.runs.registry import spelled
+
+    return value and spelled(value)
+
+
+def methods_named(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """`-x a,b -x c` as [a, b, c], each once, and as `method_named` has it."""
+    from bench.runs.registry import spelled
+
+    return list(dict.fromkeys(map(spelled, listed(context, option, values))))
+
+
 _ingest_options: tuple[Command, ...] = (
     click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
                  help="Cut a session where no packet comes for so long; none by default."),
-    click.option("--sessions", type=click.Choice(SESSION_RULES), default="tcp", show_default=True,
+    click.option("--sessions", type=Choice(SESSION_RULES), default="tcp", show_default=True,
                  help="tcp: a new connection on the same ports is a new session; 5tuple: it is not."),
-    click.option("--client", type=click.Choice(CLIENT_RULES), default="handshake", show_default=True,
+    click.option("--client", type=Choice(CLIENT_RULES), default="handshake", show_default=True,
                  help="Without a handshake the client sent the first packet; ports: or has no port below 1024."),
     list_option("--decap", metavar="KIND,...",
                 help=f"Take what is in tunnels instead of what is around: {', '.join(TUNNELS)}."),
@@ -98,8 +139,60 @@ RESULTS: Final = Path("results")  # where they are kept unless told otherwise
 ingest_options = grouped("ingest", IngestOptions, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
-    help="Folder of the MLflow and Optuna databases.",
+    envvar="BENCH_RESULTS", show_envvar=True, help="Folder of the MLflow and Optuna databases.",
 )  # fmt: skip
+
+
+def runs_in(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that only read it.
+
+    Raises :class:`InputError` where there is none: a mistyped folder is told and not made.
+    """
+    return _there(results, reading=True)
+
+
+def runs_to_change(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that change what is there.
+
+    Raises :class:`InputError` as :func:`runs_in` does.
+    """
+    return _there(results, reading=False)
+
+
+def runs_beside(results: Path) -> "Tracker":
+    """As :func:`runs_in`, where runs are only looked at beside something else: the default folder need not be there."""
+    from bench.tracking.tracker import Tracker
+
+    source = click.get_current_context().get_parameter_source("results")
+    return Tracker(results, reading=True) if source is click.core.ParameterSource.DEFAULT else runs_in(results)
+
+
+def named_by_option(name: str) -> bool:
+    """Whether an option was typed: neither its default nor a variable stands for it."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def runs_into(results: Path) -> "Tracker":
+    """The store of runs of a results folder, for commands that add to it; that it is made anew is told."""
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    if not tracker.is_there:
+        note(f"{tracker.address.at}: a new results folder")
+    return tracker
+
+
+def _there(results: Path, *, reading: bool) -> "Tracker":
+    from bench.tracking.address import near_results
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results, reading=reading)
+    if tracker.is_there:
+        tell(f"reads the store of runs {tracker.address.shown}", DETAIL)
+        return tracker
+    near = near_results(tracker.address.folder)
+    hint = f"did you mean {near}?" if near else "name a folder by --results or BENCH_RESULTS; `bench run` makes one"
+    raise InputError("no-results", f"there are no results in {tracker.address.at}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -140,15 +233,21 @@ class SplitOptions(SampleOptions):
     task: str | None
     scheme: str
     folds: int | None
+    fold: int | None
     strict: bool
 
-    def spec(self, *, seed: int = 0, fold: int | None = None) -> SplitSpec:
+    def spec(self, *, seed: int = 0) -> SplitSpec:
         """The split.  Raises :class:`InputError` for what none can be."""
         scheme, colon, file = self.scheme.partition(":")
         place: dict[str, Any] = {"scheme": self.scheme}
         if scheme == "file" and colon:
             place = {"scheme": "file", "file": file}
-        return SplitSpec(**place, seed=seed, fold=fold, folds=self.folds, **self.fields)
+        return SplitSpec(**place, seed=seed, fold=self.fold, folds=self.folds, **self.fields)
+
+    @property
+    def of_one_fold(self) -> Self:
+        """The same of the first fold, where there are several and none is named."""
+        return self if self.folds is None or self.fold is not None else dataclasses.replace(self, fold=0)
 
 
 split_options = grouped(
@@ -158,6 +257,7 @@ split_options = grouped(
                  help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
                  "or auto: capture where each class has capture groups enough, else session."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
+    click.option("--fold", type=click.IntRange(min=0), help="Of --folds this one alone, counted from 0."),
     *_sample_options,
     click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
 )  # fmt: skip
@@ -185,16 +285,16 @@ def seconds_of(context: click.Context, option: click.Parameter, value: str | Non
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))
 
 
-device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1.")
+def check_runs_store(results: Path) -> None:
+    """Refuse a store of runs that does not answer, before anything is computed for it."""
+    from bench.tracking.address import address_of
+
+    address_of(results).check()
 
 
-class Guarding(click.Group):
-    """The group of all commands; what they print, and what is said of their errors later, is guarded."""
-
-    def main(self, *given: Any, **more: Any) -> Any:
-        """See click."""
-        guard()
-        return super().main(*given, **more)
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="Where torch computes: cpu, cuda, cuda:1."
+)
 
 
 #: with ``color`` click lets colours through also to what is no terminal: the guard writes them out, they are no text
@@ -202,7 +302,7 @@ class Guarding(click.Group):
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "color": True}
 
 
-@click.group(cls=Guarding, context_settings=_SETTINGS)
+@click.group(cls=Commands, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="bench")
 def cli() -> None:
     """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""
@@ -232,7 +332,7 @@ def _fetched(card: "Card") -> bool:
             return False
         if not click.confirm(f"{card.name} is not prepared. Fetch it? ({what})", err=True):
             return False
-    tell(f"{card.name}: {what}")
+    note(f"{card.name}: {what}")
     from bench.cli.progress import DownloadProgress, PrepareProgress
     from bench.data.download import fetch
     from bench.data.prepare import prepare_dataset
@@ -249,7 +349,7 @@ def opened(dataset: str) -> "Store":
     from bench.cli.progress import PrepareProgress
     from bench.cli.text import made_of_records, shortcomings
     from bench.data.build import code_of_stores
-    from bench.data.cards import find_card
+    from bench.data.names import find_card
     from bench.data.prepare import open_dataset
 
     def open_() -> "Store":
@@ -266,32 +366,27 @@ def opened(dataset: str) -> "Store":
             raise error.with_remedy("or add --download, which fetches it") from None
         store = open_()
     if problems := shortcomings(store.manifest):
-        tell(f"{store.name}: {problems}; `bench prepare {dataset}` lists them")
+        tell(f"{store.name}: {problems}; `{store.command(word=dataset)}` lists them")
     if told := made_of_records(store.manifest):
         tell(told)
     if (code := code_of_stores()) != store.manifest.code:
         tell(other_code(dataset, store, code))
+    tell(f"reads {store.path}: {store.manifest.sessions} sessions, digest {store.digest[:8]}", DETAIL)
     return store
 
 
 def found(dataset: str) -> "Store":
     """The store of a data set that is prepared; nothing is written."""
-    from bench.data.cards import find_card
+    from bench.data.names import find_card
     from bench.data.store import Store
 
-    return Store.find(find_card(dataset).name)
+    return Store.find(find_card(dataset).name, word=dataset)
 
 
 def other_code(dataset: str, store: "Store", now: str) -> str:
     """A line that says that a store was made by other code than today's, with the command that makes it anew."""
-    options, words = store.manifest.options, ["bench", "prepare", dataset, "--rebuild"]
-    if dataset != "demo" and not Path(dataset).is_dir():
-        words += ["--source", store.sources.root]
-    if options.idle_timeout is not None:
-        words += ["--idle-timeout", f"{options.idle_timeout:g}"]
-    for name, choice in options.switches.items():
-        words += ["--switch", f"{name}={choice}"]
-    remedy = f"`{shlex.join(words)}` makes it anew; where nothing changes in it, finished runs stay done"
+    command = store.command("--rebuild", word=dataset)
+    remedy = f"`{command}` makes it anew; where nothing changes in it, finished runs stay done"
     bare = "" if store.manifest.columns else " that kept no checksums of its columns"
     made = f"its store was made by other code ({store.manifest.code or 'unknown'}, now {now}){bare}"
     return f"{store.name}: {made}; {remedy}"
@@ -328,25 +423,33 @@ def settle(store: "Store", task: str | None, split: SplitSpec) -> SplitSpec:
     return spec
 
 
-def check_task(dataset: str, task: str | None) -> None:
-    """Refuse a data set that there is not, and a task that its card does not have; asks no store."""
-    from bench.data.cards import find_card
+def check_task(dataset: str, task: str | None) -> "Card":
+    """The card of a data set; refuses one that there is not, and a task that it does not have.  Asks no store."""
+    from bench.data.names import find_card
 
     card = find_card(dataset)
     if task is not None and task not in card.tasks:
-        raise InputError("unknown-task", f"{card.name} has no task {task!r}; it has: {', '.join(card.tasks)}")
+        raise InputError("unknown-task", f"{card.name} has no task {task!r}; {instead(task, card.tasks)}")
+    return card
 
 
 def check_words(
     methods: Sequence[str], datasets: Sequence[str], task: str | None, split: SplitSpec, settings: Settings
 ) -> dict[str, dict[str, Any]]:
     """Refuse what no data set can mend, before anything is fetched, prepared or computed; parameters by method."""
-    from bench.runs.registry import describe
+    from bench.runs.registry import describe, twins
 
     for method in methods:
         describe(method)
+        for twin in twins(method):
+            tell(f"{method} is the shipped method; that of {twin.package} {twin.reason}")
+    words: dict[str, str] = {}
     for dataset in datasets:
-        check_task(dataset, task)
+        name = check_task(dataset, task).name
+        if (other := words.setdefault(name, dataset)) != dataset:
+            command = shlex.join(["bench", "prepare", dataset, "--name", "NAME"])
+            what = f"{other} and {dataset} have one name, {name}, and so one store"
+            raise InputError("same-name", f"{what}; leave one out, or give a folder another name: `{command}`")
     from bench.runs.plan import settled_words
 
     _, parameters, _ = settled_words(methods, split, settings)
@@ -368,10 +471,6 @@ def specs_of(
     from bench.runs.plan import expand
 
     stores = [(open_ or opened)(dataset) for dataset in datasets]
-    if len({store.name for store in stores}) < len(stores):
-        raise InputError(
-            "same-name", "two data sets have one name, and so one store; rename a folder, or run one after the other"
-        )
     for store in stores:
         check_classes(store, split.task, settle(store, split.task, asked), split.strict)
     return expand(methods, stores, asked, task=split.task, seeds=seeds, settings=settings)
@@ -382,7 +481,9 @@ def check_device(device: str) -> None:
     if device == "cpu":
         return
     if not re.fullmatch(r"cuda(:\d+)?|cpu:0", device):  # before torch, which takes seconds
-        raise InputError("bad-device", f"--device {device}: not a processor or a CUDA card; give cpu, cuda or cuda:N")
+        what = "neither a processor nor a CUDA card"
+        remedy = "did you mean cuda?" if near(device, ("gpu", "cuda", "nvidia")) else "give cpu, cuda or cuda:N"
+        raise InputError("bad-device", f"--device {device}: {what}; {remedy}")
     import torch
 
     try:

@@ -18,7 +18,7 @@ from bench.cli.base import (
     cli,
     download_option,
     emit,
-    format_option,
+    form_options,
     grouped,
     ingest_options,
     json_option,
@@ -29,6 +29,7 @@ from bench.cli.base import (
     split_options,
     tell,
 )
+from bench.cli.help import examples
 from bench.cli.text import (
     agreement,
     brief,
@@ -36,6 +37,7 @@ from bench.cli.text import (
     columns,
     outline,
     remarked,
+    split_text,
 )
 from bench.errors import InputError
 from bench.files import plain
@@ -46,12 +48,13 @@ if TYPE_CHECKING:
     from bench.data.cards import Card
 
 
-@cli.command()
+@cli.command(epilog=examples("bench datasets", "bench datasets iscx-vpn"))
 @click.argument("name", required=False)
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
     """List the data sets, or show one card in full."""
-    from bench.data.cards import card_names, describe_card, find_card
+    from bench.data.cards import card_names, describe_card
+    from bench.data.names import find_card
 
     if name is None:
         cards = {n: find_card(n) for n in card_names()}
@@ -63,13 +66,12 @@ def datasets(name: str | None, as_json: bool) -> None:
         emit(as_json, card, outline(card))
 
 
-@cli.command()
+@cli.command(epilog=examples("bench inspect day1.pcap", "bench inspect captures/ --format csv"))
 @click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @ingest_options
 @click.option("--full", is_flag=True, help="All that is known of each capture; as for a single one.")
-@format_option
-@json_option
-def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str, as_json: bool) -> None:
+@form_options
+def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str) -> None:
     """What the ingest sees in captures, and in all captures of a folder: one row each, or everything of one.
 
     Ends with status 1 where one of several is no capture.
@@ -77,8 +79,8 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
     if len(captures) == 1 and not captures[0].exists():
         raise InputError("unreadable-file", f"{captures[0]}: there is no such capture; give a file or a folder of some")
     from bench.cli.progress import PrepareProgress
+    from bench.data.manifest import bench_home
     from bench.data.sources import captures_below
-    from bench.data.store import bench_home
     from bench.ingest.inspection import inspected
     from bench.render.table import render
 
@@ -89,8 +91,11 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
     with PrepareProgress() as progress:
         seen = inspected(files, ingest, alone=alone, work=work, progress=progress)
     in_full = full or (alone and form == "text")
-    text = "\n\n".join(map(outline, seen)) if in_full else render(captures_table(seen), form)
-    emit(as_json, {"captures": seen}, text)
+    emit(
+        form == "json",
+        {"captures": seen},
+        "\n\n".join(map(outline, seen)) if in_full else render(captures_table(seen), form),
+    )
     if any("error" in capture for capture in seen):
         raise click.exceptions.Exit(1)
 
@@ -99,6 +104,7 @@ def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: s
 class PrepareArguments:
     """How a data set is prepared, as it was typed."""
 
+    name: str = ""
     source: Path | None = None
     download: bool = False
     switch: dict[str, str] = field(default_factory=dict)
@@ -110,9 +116,17 @@ class PrepareArguments:
     jobs: int | None = None
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "bench prepare captures/",
+        "bench prepare work/captures --name work",
+        "bench prepare ndpi-services --download",
+        "bench prepare iscx-vpn --source DIR --idle-timeout 600",
+    )
+)
 @click.argument("dataset")
 @grouped("asked", PrepareArguments,
+         click.option("--name", default="", help="What the data set of a folder is called from now on."),
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
                       help="Fetch the captures that the card names, as far as they are not there."),
@@ -133,9 +147,9 @@ class PrepareArguments:
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
     """Check captures against the card, read them once, write the session store."""
-    from bench.data.cards import find_card
+    from bench.data.names import find_card
 
-    card = find_card(dataset)
+    card = find_card(dataset, name=asked.name)
     if asked.source is not None and not asked.source.is_dir():
         raise InputError("missing-source", f"--source {asked.source}: there is no such folder; give one of captures")
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
@@ -166,20 +180,20 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
     data |= {"capture_set_up": [plain(row) for row in rows]}
     table = columns(set_up_table(rows))
     agrees = agreement(card, manifest)
-    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}capture set-up by class "
-         f"of task {store.default_task}:\n{table}")  # fmt: skip
     for line in (*remarked(manifest, differences(rows)), prepared.damage):
         if line:
             tell(line)
     if prepared.other_code:
         tell(other_code(dataset, store, code_of_stores()))
+    emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}classes of task "
+         f"{store.default_task}, and how they were captured:\n{table}")  # fmt: skip
 
 
 def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
     """Hold a data set's store and captures against their checksums."""
     from bench.data.store import Store
 
-    if (dataclasses.replace(asked, verify=False), ingest) != (PrepareArguments(), IngestOptions()):
+    if (dataclasses.replace(asked, verify=False, name=""), ingest) != (PrepareArguments(), IngestOptions()):
         raise InputError("bad-options", "--verify makes nothing; leave the other options out")
     store = Store.find(card.name)
     store.verify()
@@ -201,19 +215,20 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
         return fetch(card, progress=progress)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples("bench split demo", "bench split demo --split session --folds 5 --fold 0 --save fold0.json")
+)
 @click.argument("dataset")
 @split_options
-@click.option("--seed", default=0, show_default=True)
-@click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to make, from 0.")
+@click.option("--seed", default=0, show_default=True, help="What chance draws by; --fold is 0 by default.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @download_option
 @json_option
-def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: Path | None, as_json: bool) -> None:
+def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_json: bool) -> None:
     """Make a split, verify that no group stands in two parts, describe and save it."""
     if save is not None and not save.parent.is_dir():
         raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
-    spec = split.spec(seed=seed, fold=fold if split.folds is None else fold or 0)
+    spec = split.of_one_fold.spec(seed=seed)
     check_words([], [dataset], split.task, spec, Settings())
     from bench.splits.split import make_split
 
@@ -226,7 +241,7 @@ def split(dataset: str, split: SplitOptions, seed: int, fold: int | None, save: 
     summary = division.summary()
     for line in division.remarks:
         tell(line)
-    emit(as_json, summary, outline(summary))
+    emit(as_json, summary, split_text(summary))
 
 
 @cli.group()
@@ -234,12 +249,13 @@ def new() -> None:
     """Write the beginning of something of one's own."""
 
 
-@new.command("dataset")
+@new.command("dataset", epilog=examples("bench new dataset flows.csv"))
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), help="The card's file; the table's name by default.")
 def new_dataset(table: Path, output: Path | None) -> None:
     """Write a card for a table of flow records: which column is what is guessed, and said beside it."""
-    from bench.data.cards import NAME, find_card, shipped_name
+    from bench.data.cards import NAME, shipped_name
+    from bench.data.names import find_card
     from bench.files import write_text
     from bench.records.guess import guessed_card
 

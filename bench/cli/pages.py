@@ -1,43 +1,79 @@
 """Commands that make or serve pages."""
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, list_option, results_option
+from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, tell
+from bench.cli.help import examples
+from bench.errors import InputError
+from bench.render.table import one_line
 
 
-@cli.command()
+@cli.command(epilog=examples("bench report", "bench report --dataset demo --output demo.html"))
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
 @list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
 @results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    tracker = runs_in(results)
     from bench.report.page import write
-    from bench.tracking.tracker import Tracker
 
     output = output or results / "report.html"
-    number = write(Tracker(results), output, datasets=datasets, tell=lambda line: click.echo(line, err=True))
+    number = write(tracker, output, datasets=datasets, tell=tell)
     click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
 
 
-@cli.command()
-@click.option("--port", default=5000, show_default=True)
+@cli.command(epilog=examples("bench ui --port 5001"))
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of the loopback address.")
+@click.option(
+    "--open/--no-open", "is_opened", default=None, help="Open a browser; by default on a terminal of a desktop."
+)
 @results_option
-def ui(port: int, results: Path) -> None:
-    """Serve the MLflow page of all runs on the loopback address."""
-    from bench.tracking.tracker import Tracker
+def ui(port: int, is_opened: bool | None, results: Path) -> None:
+    """MLflow's page of all runs: print where it shows those of each data set, and serve it until Ctrl-C."""
+    from bench.report.mlflow_server import links, page_of, served
 
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # seven processes that no run of ours needs
-    address = Tracker(results).address
-    if address.is_server:
-        click.echo(address.shown)  # it has these pages itself
+    tracker = runs_to_change(results)  # the page takes notes
+    address, experiments = tracker.address, tracker.experiments()
+    if not experiments:
+        raise InputError("no-runs", f"{address.shown}: no runs to show; `bench run` makes some, or mind --results")
+    opened = _has_desktop() if is_opened is None else is_opened
+    if address.is_server:  # it has these pages itself
+        _show(links(page_of(address), experiments), opened)
         return
-    if address.is_database:  # not among the words: other users can read those, and it may hold a password
-        os.environ["MLFLOW_BACKEND_STORE_URI"] = address.url
-    command = ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    click.echo(f"http://127.0.0.1:{port}", err=True)
-    os.execv(sys.executable, [sys.executable, *command])
+    with served(address, port) as server:
+        _end_with_the_terminal()
+        tell("MLflow's server starts; that takes some seconds")
+        with suppress(KeyboardInterrupt):
+            server.wait_until_it_listens()
+            _show(links(server.page, experiments), opened)
+            tell("Ctrl-C ends it")
+            server.wait()
+
+
+def _show(addresses: dict[str, str], opened: bool) -> None:
+    """Print the addresses, that of the newest runs first, and open that one."""
+    for name, address in addresses.items():
+        click.echo(f"{address}  {one_line(name)}")
+    sys.stdout.flush()
+    if opened:
+        import webbrowser
+
+        webbrowser.open(next(iter(addresses.values())))
+
+
+def _has_desktop() -> bool:
+    """Whether somebody sees what is opened; a browser in the terminal itself would hide the addresses."""
+    desktop = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    return desktop and sys.stdout.isatty()
+
+
+def _end_with_the_terminal() -> None:
+    """Take the end of the terminal as SIGTERM, unless whoever started us wants it ignored, as nohup does."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,16 +11,22 @@ import click
 
 from bench.cli.base import (
     check_device,
+    check_runs_store,
     check_task,
     cli,
     device_option,
     download_option,
-    format_option,
+    form_options,
     grouped,
     list_option,
+    methods_named,
+    note,
     opened,
     results_option,
+    runs_beside,
+    runs_into,
 )
+from bench.cli.help import examples
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from bench.paper.declaration import Experiment, Paper
     from bench.paper.plan import Scale
     from bench.paper.reproduction import Request
+    from bench.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,13 @@ class ActionOptions:
     device: str
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "bench reproduce --list",
+        "bench reproduce table-VI --mode published",
+        "bench reproduce table-VI fig-9 --dataset demo --method forest,knn --seeds 1",
+    )
+)
 @click.argument("ids", nargs=-1, metavar="TABLE|FIGURE...")
 @grouped("action", ActionOptions,
          click.option("--list", "overview", is_flag=True, help="All of them: data, runs, what is done, time left."),
@@ -88,11 +102,12 @@ class ActionOptions:
                       help="Samples a class; 10,000 by default in mode paper."),
          click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default."),
          click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1."),
-         list_option("--methods", metavar="M,...", help="Only these; for a table of systems others, too."),
+         click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
+                      help="Only these methods; for a table of systems others, too."),
          click.option("--preset", help="Named parameter values, for the methods that have them: shared, small."),
          click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
                       help="Of a grid or sweep take one value of every N."))  # fmt: skip
-@format_option
+@form_options
 @download_option
 @results_option
 def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptions, form: str, results: Path) -> int:
@@ -101,9 +116,8 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     """
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
-    from bench.paper.plan import check_scale
+    from bench.paper.plan import check_modes, check_scale, check_splits
     from bench.render.table import render
-    from bench.tracking.tracker import Tracker
 
     paper = find_paper(action.paper)
     if action.check:
@@ -111,34 +125,46 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
 
         click.echo(render(findings_table(paper), form))
         return 0
-    experiments = [paper.experiment(name) for name in ids]
+    experiments = [paper.experiment(name) for name in exhibits(ids)]
+    card = check_task(asked.dataset, asked.task) if asked.dataset else None
+    check_scale(paper, experiments, asked.scale)
+    check_splits(asked.scale)
     if action.overview:
         from bench.paper.costs import overview
 
-        click.echo(render(overview(paper, Tracker(results), asked.scale, experiments, asked.dataset), form))
+        name = card.name if card else None
+        click.echo(render(overview(paper, runs_beside(results), asked.scale, experiments, name), form))
         return 0
     if not ids:
         raise InputError(
             "bad-options", "name a table or figure, table-VI for instance; `bench reproduce --list` shows all"
         )
+    check_modes(asked.modes)
     check_device(action.device)
-    check_scale(paper, experiments, asked.scale)
+    check_runs_store(results)
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
+    tracker = runs_into(results)
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, results, action, form, progress) for request in requests)
+        return max(_one(request, tracker, action, form, progress) for request in requests)
+
+
+def exhibits(words: Sequence[str]) -> list[str]:
+    """Tables and figures of the words of a command line, of which `table 6` takes two."""
+    names: list[str] = []
+    for word in words:
+        if names and names[-1].lower() in ("table", "figure", "fig"):
+            names[-1] += f"-{word}"
+        else:
+            names.append(word)
+    return names
 
 
 def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) -> "Request":
     """Without data of the paper's own, and no wish for them in particular, the published numbers alone."""
-    from bench.paper.plan import MODES, check_clean_split
+    from bench.paper.plan import MODES
     from bench.paper.reproduction import Request
 
-    if strange := [mode for mode in asked.modes if mode not in MODES]:
-        raise InputError("unknown-mode", f"--mode {strange[0]}: choose of {', '.join(MODES)}")
-    check_clean_split(asked.split)
-    if asked.dataset:
-        check_task(asked.dataset, asked.task)
     wanted = tuple(mode for mode in MODES if not asked.modes or mode in asked.modes)
     if wanted == ("published",):
         return Request(paper, experiment, wanted, asked.scale)
@@ -151,12 +177,11 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: "Request", results: Path, action: ActionOptions, form: str, progress: "RunProgress") -> int:
+def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: str, progress: "RunProgress") -> int:
     """Show and save one; status 1 where a run failed."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
-    from bench.tracking.tracker import Tracker
 
     statuses = set()
 
@@ -166,19 +191,23 @@ def _one(request: "Request", results: Path, action: ActionOptions, form: str, pr
             progress.outcome(outcome)
 
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
-    shown = reproduce(request, Tracker(results), options, on_outcome=on_outcome)
+    shown = reproduce(request, tracker, options, on_outcome=on_outcome)
     progress.pause()  # a table is no place for a bar
     click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
-    click.echo(f"saved in {save(shown, request, command, results / 'reproduced')}", err=True)
+    note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "bench published --dataset iscx-vpn --metric macro_f1", "bench published --method appscanner --json"
+    )
+)
 @click.option("--dataset", help="Only numbers on this data set, by its card's name.")
 @list_option("--method", "methods", metavar="M,...", help="Only of these methods.")
 @list_option("--metric", "metrics", metavar="M,...", help="accuracy, precision, recall, macro_f1, weighted_f1.")
-@format_option
+@form_options
 def published(dataset: str | None, methods: list[str], metrics: list[str], form: str) -> None:
     """What papers print on a data set, side by side, with what does not add up."""
     from bench.paper.literature import published_numbers

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TextIO
 
+import click
+
 from bench.render.table import one_line, printable
 from bench.spec import RunSpec
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from bench.runs.plan import Plan
 
 EVERY_S: Final = 10.0  # between plain lines
+ALWAYS, NOTE, DETAIL = -1, 0, 1  # how loud it must be asked for that a line is said: with -q, without more, with -v
+LOUDNESS: Final = "bench.loudness"  # in click's context
+ALL: Final = "all"  # the bar of all runs
 RESET: Final = "\x1b[0m"  # what colorama, which numba brings, writes by itself when a process ends on a terminal
 EPOCH_NUMBERS: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
 
@@ -34,8 +39,10 @@ class Guarded:
             raise AttributeError(name)
         return getattr(self.stream, name)
 
-    def write(self, text: str) -> int:
+    def write(self, text: str | bytes) -> int:
         """Write a text; what the stream's encoding does not have is written out, too."""
+        if isinstance(text, bytes):  # click's answer to a shell
+            text = text.decode()
         shown = printable(text) if text != RESET else ""
         if encoding := getattr(self.stream, "encoding", None):
             shown = shown.encode(encoding, "backslashreplace").decode(encoding)
@@ -57,11 +64,23 @@ def guard() -> None:
     os.environ.setdefault("PYTHON_COLORS", "0")  # the colours of a trace would be written out as well
 
 
+def loudness() -> int:
+    """How much the user wants to hear: `ALWAYS` alone with -q, `NOTE` too, or `DETAIL` too with -v."""
+    context = click.get_current_context(silent=True)
+    return NOTE if context is None else int(context.meta.get(LOUDNESS, NOTE))
+
+
 class Display(Protocol):
     """Where progress is shown."""
 
-    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
-        """Show how far a thing is, if it is time to."""
+    def show(self, text: str, done: float = 0, total: float | None = None, key: str = "") -> None:
+        """Show how far a thing is, if it is time to; several at once have keys."""
+
+    def overall(self, text: str, done: float, total: float) -> None:
+        """Show how far all of them are, where there is room for that."""
+
+    def end(self, key: str) -> None:
+        """A thing of several is at its end."""
 
     def tell(self, text: str) -> None:
         """Show a line that stays."""
@@ -70,44 +89,75 @@ class Display(Protocol):
         """End, so that the next output starts on its own line; the next `show` begins anew."""
 
 
-class PlainLines:
-    """For logs: a line every so often."""
+class Silence:
+    """For those who want results alone."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic() - EVERY_S
-
-    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
+    def show(self, text: str, done: float = 0, total: float | None = None, key: str = "") -> None:
         """See `Display`."""
-        if time.monotonic() - self._last >= EVERY_S:
-            self.tell(text)
+
+    def overall(self, text: str, done: float, total: float) -> None:
+        """See `Display`."""
+
+    def end(self, key: str) -> None:
+        """See `Display`."""
 
     def tell(self, text: str) -> None:
         """See `Display`."""
-        self._last = time.monotonic()
-        sys.stderr.write(one_line(text) + "\n")
-        sys.stderr.flush()
 
     def close(self) -> None:
         """See `Display`."""
 
 
-class LiveBar:
-    """For a terminal: rich's bar, redrawn in place by sequences that only an unguarded stream lets through."""
+class PlainLines(Silence):
+    """For logs: a line every so often, and the last one."""
+
+    def __init__(self, every: float = EVERY_S) -> None:
+        self._every = every
+        self._last = time.monotonic() - every
+        self._told = ""
+
+    def show(self, text: str, done: float = 0, total: float | None = None, key: str = "") -> None:
+        """See `Display`."""
+        is_last = total is not None and done >= total > 0
+        if text != self._told and (is_last or time.monotonic() - self._last >= self._every):
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """See `Display`."""
+        self._last, self._told = time.monotonic(), text
+        sys.stderr.write(one_line(text) + "\n")
+        sys.stderr.flush()
+
+
+class LiveBars:
+    """For a terminal: rich's bars, redrawn in place by sequences that only an unguarded stream lets through."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24))
+        text = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), text)
         console = Console(file=getattr(sys.stderr, "stream", sys.stderr), highlight=False)
-        self._progress: Any = Progress(*columns, console=console, transient=True, redirect_stdout=False)
-        self._bar = self._progress.add_task("", total=None)
+        self._progress: Any = Progress(*columns, console=console, redirect_stdout=False)
+        self._bars: dict[str, Any] = {}
 
-    def show(self, text: str, done: float = 0, total: float | None = None) -> None:
+    def show(self, text: str, done: float = 0, total: float | None = None, key: str = "") -> None:
         """See `Display`."""
         self._progress.start()  # again after an end; nothing where it runs
         guard()  # rich has put a stream of its own in the place of standard error
-        self._progress.update(self._bar, description=one_line(text), completed=done, total=total)
+        if key not in self._bars:
+            self._bars[key] = self._progress.add_task("", total=total)
+        self._progress.update(self._bars[key], description=one_line(text), completed=done, total=total)
+
+    def overall(self, text: str, done: float, total: float) -> None:
+        """See `Display`."""
+        self.show(text, done, total, ALL)
+
+    def end(self, key: str) -> None:
+        """See `Display`."""
+        if key in self._bars:
+            self._progress.remove_task(self._bars.pop(key))
 
     def tell(self, text: str) -> None:
         """See `Display`."""
@@ -118,11 +168,20 @@ class LiveBar:
         self._progress.stop()
 
 
+def _display(*, each: bool) -> Display:
+    """What standard error, and how much is wanted, allow; with -v ``each`` report has a line."""
+    if loudness() < NOTE:
+        return Silence()
+    if loudness() > NOTE:
+        return PlainLines(every=0 if each else EVERY_S)
+    return LiveBars() if sys.stderr.isatty() else PlainLines()
+
+
 class _Shown:
     """Owns a display and ends it."""
 
-    def __init__(self) -> None:
-        self._display: Display = LiveBar() if sys.stderr.isatty() else PlainLines()
+    def __init__(self, *, each: bool = False) -> None:
+        self._display = _display(each=each)
 
     def __enter__(self) -> Self:
         return self
@@ -175,36 +234,64 @@ class DownloadProgress(_Shown):
 
 
 class RunProgress(_Shown):
-    """Which run of how many is at which stage or epoch; call with what `bench.runs.execute` reports."""
+    """Which run of how many is at which stage or epoch; call with what `bench.runs.execute` reports.
+
+    On a terminal a bar for all of them, with rate and time left, and one for each run that is being computed.
+    """
 
     def __init__(self, runs: int, plan: "Plan | None" = None) -> None:
-        super().__init__()
+        super().__init__(each=True)
         self._runs = runs
         self._plan = plan  # that knows how long the rest takes
-        self._done = 0
-        self._fit_started = 0.0
+        self._done = self._computed = 0
+        self._started = time.monotonic()
+        self._fits: dict[str, float] = {}  # when a run's training began
 
     def __call__(self, spec: RunSpec, stage: str, values: Mapping[str, float]) -> None:
         """Show a stage, or an epoch with its numbers and the time left of the training."""
         if stage == "fit":
-            self._fit_started = time.monotonic()
-        text = f"[{self._done + 1}/{self._runs}] {spec.dataset} {spec.name} {stage}"
+            self._fits[spec.digest] = time.monotonic()
+        self._display.overall(self._words, self._done, self._runs)
+        text = f"[{self._done + 1}/{self._runs}] {_named(spec)} {stage}"
         if stage != "epoch":
-            self._display.show(text, self._done, self._runs)
+            self._display.show(text, key=spec.digest)
             return
         done, of = int(values["epoch"]), int(values["epochs"])
-        left = (time.monotonic() - self._fit_started) / done * (of - done)
+        left = (time.monotonic() - self._fits.get(spec.digest, self._started)) / done * (of - done)
         numbers = ", ".join(f"{name} {values[name]:.4g}" for name in EPOCH_NUMBERS if name in values)
-        self._display.show(f"{text} {done}/{of}: {numbers}, at most {left:.0f} s left", done, of)
+        text = f"{text} {done}/{of}: {numbers}, at most {left:.0f} s left"
+        self._display.show(text, done, of, spec.digest)
 
     def outcome(self, outcome: "Outcome") -> None:
         """Show what became of a run, and the time that the others take."""
         self._done += 1
+        self._computed += outcome.status != "cached"
         left = ""
         if self._plan is not None:
             self._plan.ended(outcome.spec)
             left = self._plan.time_left if outcome.status == "done" else ""
         score = f", macro F1 {outcome.metrics['macro_f1']:.4f}" if "macro_f1" in outcome.metrics else ""
         why = f" ({outcome.reason})" if outcome.reason else ""
-        name = f"{outcome.spec.dataset} {outcome.spec.name}"
-        self._display.tell(f"[{self._done}/{self._runs}] {name} {outcome.status}{score}{why}{left}")
+        self._display.end(outcome.spec.digest)
+        self._display.tell(f"[{self._done}/{self._runs}] {_named(outcome.spec)} {outcome.status}{score}{why}{left}")
+        self._display.overall(self._words, self._done, self._runs)
+
+    @property
+    def _words(self) -> str:
+        """How many runs of all have ended, how fast, and the time that the rest takes."""
+        from bench.runs.plan import duration
+
+        seconds, rest = time.monotonic() - self._started, self._runs - self._done
+        rate = f", {3600 * self._computed / seconds:.0f} an hour" if self._computed else ""
+        left = self._plan.time_left if self._plan is not None and rest else ""
+        if self._plan is None and self._computed and rest:
+            left = f"; about {duration(seconds / self._computed * rest)} left"
+        return f"{self._done} of {self._runs} runs{rate}{left}"
+
+
+def _named(spec: RunSpec) -> str:
+    """A run's name with what tells it from the other arms of a matrix."""
+    from bench.runs.run_labels import settings_of
+
+    words = settings_of(spec)
+    return f"{spec.dataset} {spec.name}" + (f" ({', '.join(words)})" if words else "")

@@ -10,21 +10,28 @@ import click
 from bench.cli.base import (
     SampleOptions,
     check_classes,
+    check_runs_store,
     check_words,
     cli,
     download_option,
     emit,
-    format_option,
+    form_options,
     grouped,
     json_option,
     list_option,
+    methods_named,
+    note,
     opened,
     results_option,
+    runs_in,
+    runs_into,
     sample_options,
     tell,
+    which_runs,
 )
+from bench.cli.help import Choice, examples
 from bench.cli.text import columns
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.spec import Settings, SplitSpec, check_scheme
 
 if TYPE_CHECKING:
@@ -43,38 +50,42 @@ class TableOptions:
     metrics: list[str]
     spread: str | None
     deviations: bool
+    audits: bool
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "bench table --dataset demo", "bench table --method forest,mine.py:Mine --split session --format md"
+    )
+)
 @grouped("asked", TableOptions,
-         list_option("--method", "methods", metavar="M,...", help="Only these methods."),
-         list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets."),
-         click.option("--task", help="Only this task."),
-         click.option("--split", help="Only this split scheme."),
+         *which_runs,
          list_option("--metric", "metrics", metavar="NAME,...",
                      help="Columns; accuracy, macro precision, recall and F1, and seconds by default."),
-         click.option("--columns", "spread", type=click.Choice(["dataset", "task", "split"]),
+         click.option("--columns", "spread", type=Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
-         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."))  # fmt: skip
-@format_option
+         click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
+         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."))  # fmt: skip
+@form_options
 @results_option
-@json_option
-def table(asked: TableOptions, form: str, results: Path, as_json: bool) -> None:
+def table(asked: TableOptions, form: str, results: Path) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
-    from bench.tracking.tracker import Tracker
+    from bench.tracking.record import asked_for
+    from bench.tracking.selection import Wanted, narrowed
 
-    records = Tracker(results).search(
-        method=asked.methods or None, dataset=asked.datasets or None, task=asked.task, split=asked.split
-    )
+    wanted = Wanted(asked.methods, asked.datasets, asked.task, asked.split)
+    found, _ = narrowed(tracker.search(), wanted)
+    records, left_out = asked_for(found, audits=asked.audits)
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
         raise InputError(
-            "unknown-metric", f"--metric {unknown[0]}: no run has it; there are: {', '.join(sorted(known))}"
+            "unknown-metric", f"--metric {unknown[0]}: no run has it; {instead(unknown[0], sorted(known))}"
         )
     shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
-    click.echo(render(shown, "json" if as_json else form))
+    click.echo(render(shown.noted(left_out), form))
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,11 @@ class RankingOptions:
     figure: Path | None
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "bench compare 1f0c22 9ab31e", "bench compare --dataset demo --metric accuracy --figure ranking.svg"
+    )
+)
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
 @click.option("--pool", is_flag=True, help="Two runs: take in all seeds and folds of each.")
 @grouped("asked", RankingOptions,
@@ -103,10 +118,9 @@ class RankingOptions:
                       help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
          click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
                       help="Draw the ranking's critical-difference diagram (.svg or .png)."))  # fmt: skip
-@format_option
+@form_options
 @results_option
-@json_option
-def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path, as_json: bool) -> None:
+def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path) -> None:
     """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
     if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
         raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
@@ -114,9 +128,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
+    tracker = runs_in(results)
     sides = [[tracker.load(run)] for run in runs]
     from bench.analysis import ranking
     from bench.analysis.comparison import compare, comparison_table
@@ -125,7 +137,8 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
 
     if asked.figure is not None:
         ranking.check_figure(asked.figure)
-    form = "json" if as_json else form
+    if asked.metric is not None:
+        ranking.check_metric(asked.metric)
     if asked.datasets:
         ranked = _ranked(tracker, asked)
         if asked.figure is not None:
@@ -142,34 +155,38 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
     """The ranking that is asked for."""
     from bench.analysis.ranking import rank
     from bench.analysis.ranking_entries import ranking_entries
+    from bench.tracking.record import asked_for
+    from bench.tracking.selection import Wanted, narrowed
 
-    records = tracker.search(dataset=asked.datasets, task=asked.task)
-    entries, notes = ranking_entries(records, asked.datasets, split=asked.split, methods=asked.methods)
-    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=notes)
+    everything = Wanted(asked.methods, asked.datasets, asked.task)
+    found, wanted = narrowed(tracker.search(), everything)
+    records, left_out = asked_for(found)
+    entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
+    return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
 
 
-@cli.command()
+@cli.command(epilog=examples("bench classify new.pcap --run 1f0c22"))
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
-@list_option("--method", "named", metavar="FILE.py:CLASS",
-             help="The file that the run's method is in: no file runs because a results folder names it.")  # fmt: skip
+@click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
+              help="The file that the run's method is in: no file runs because a results folder names it.")  # fmt: skip
 @results_option
 @json_option
 def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
     """Label the sessions of a new capture with the model of a run."""
     if not capture.is_file():
         raise InputError("missing-file", f"{capture}: there is no such capture; give a pcap or pcapng file")
-    from bench.tracking.tracker import Tracker
+    from bench.runs.registry import digest_of
 
-    record = Tracker(results).load(run)
+    for method in named:
+        digest_of(method)  # is there
+    record = runs_in(results).load(run)
     from bench.runs.classify import classify, lines
     from bench.runs.run_labels import provenance
 
     done = classify(capture, record, named)
-    for note in provenance([record]):
-        click.echo(note, err=True)
-    for note in done.notes:
-        tell(note)
+    for line in (*provenance([record]), *done.notes):
+        tell(line)
     for reason, number in done.left_out.items():
         tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
     data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}
@@ -194,20 +211,22 @@ class AuditOptions:
     schemes: list[str]
     methods: list[str]
     seed: int
+    jobs: int
     no_runs: bool
 
 
-@cli.command()
+@cli.command(epilog=examples("bench audit demo", "bench audit demo --split session,capture --method fsnet --no-runs"))
 @click.argument("dataset")
 @grouped("asked", AuditOptions,
          click.option("--task", help="The data set's task; its default one where not given."),
          click.option("--split", "schemes", multiple=True, callback=schemes_listed, metavar="S,...",
                       help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a "
                            "--split of its own."),
-         list_option("--method", "methods", metavar="M,...",
-                     help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
-                          "a FILE.py:CLASS only if it is named here."),
-         click.option("--seed", default=0, show_default=True),
+         click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
+                      help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
+                           "a FILE.py:CLASS only if it is named here."),
+         click.option("--seed", default=0, show_default=True, help="What chance draws by, of splits and baselines."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Baselines at once."),
          click.option("--no-runs", is_flag=True,
                       help="Do not run the baselines; tell only what has run."))  # fmt: skip
 @sample_options
@@ -220,15 +239,16 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     for scheme in asked.schemes:
         check_scheme(scheme)
     check_words(asked.methods, [dataset], asked.task, spec, Settings())
+    check_runs_store(results)
     from bench.analysis.audit import AuditRequest, audit_dataset, save
     from bench.analysis.audit_tables import audit_text
-    from bench.tracking.tracker import Tracker
 
     request = AuditRequest(
         schemes=tuple(asked.schemes) or ("session", "capture", "paper"),
         methods=tuple(asked.methods),
         run_baselines=not asked.no_runs,
         seed=asked.seed,
+        jobs=asked.jobs,
         options=samples.fields,
     )
     store = opened(dataset)
@@ -236,9 +256,9 @@ def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Pa
     record = audit_dataset(
         store,
         asked.task or store.default_task,
-        Tracker(results),
+        runs_into(results),
         request,
-        lambda line: click.echo(line, err=True),
+        note,
     )
-    click.echo(f"saved as {save(record, results)}", err=True)
+    note(f"saved as {save(record, results)}")
     emit(as_json, record.to_dict(), audit_text(record))

@@ -1,17 +1,17 @@
 """Commands that run methods or look at them."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from bench.cli.base import (
-    RESULTS,
     SplitOptions,
     check_device,
+    check_runs_store,
     check_words,
     cli,
     device_option,
@@ -21,26 +21,35 @@ from bench.cli.base import (
     grouped,
     json_option,
     list_option,
+    method_named,
+    methods_named,
+    named_by_option,
+    note,
     opened,
     pairs,
     results_option,
+    runs_into,
+    runs_to_change,
     seconds_of,
     settings_options,
     specs_of,
     split_options,
     tell,
 )
-from bench.cli.text import columns, outcome_table, outline, parameter_table, plan_table
+from bench.cli.help import Choice, examples
+from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError
+from bench.files import plain
 from bench.spec import Settings, command_lines
 
 if TYPE_CHECKING:
     from bench.runs.execute import Outcome
     from bench.runs.plan import Plan
+    from bench.tracking.record import Record
     from bench.tracking.tracker import Tracker
 
 
-@cli.command()
+@cli.command(epilog=examples("bench methods", "bench methods forest"))
 @click.argument("name", required=False)
 @json_option
 def methods(name: str | None, as_json: bool) -> None:
@@ -48,10 +57,16 @@ def methods(name: str | None, as_json: bool) -> None:
     from bench.runs import registry
 
     if name is None:
-        text = columns([*(registry.summary(n) for n in registry.names()), registry.FOREST_ON_ANY])
-        emit(as_json, {"methods": [registry.describe(n).to_dict() for n in registry.names()]} if as_json else {}, text)
+        if as_json:
+            outlines, faults = registry.seen(registry.describe)
+            data = {"methods": [one.to_dict() for one in outlines.values()], "broken": list(map(plain, faults))}
+            emit(as_json, data, "")
+            return
+        rows, faults = registry.seen(registry.summary)
+        broken = [(one.name, "broken", f"{one.reason} [{one.package}]") for one in faults]
+        click.echo(columns([*rows.values(), registry.FOREST_ON_ANY, *broken]))
     else:
-        method = registry.describe(name).to_dict()
+        method = registry.describe(registry.spelled(name)).to_dict()
         head = {key: value for key, value in method.items() if key != "parameters"}
         head["presets"] = {  # a preset that takes a default away says so
             name: {key: "none" if value is None else value for key, value in values.items()}
@@ -88,8 +103,15 @@ class MatrixOptions:
         check_scheduler(self.scheduler)
 
 
-@cli.command()
-@list_option("--method", "names", required=True, metavar="M,...", help="Methods, by name or FILE.py:CLASS.")
+@cli.command(
+    epilog=examples(
+        "bench run --method forest,knn --dataset demo",
+        "bench run --method mine.py:Mine --dataset captures/ --folds 5 --jobs 2",
+        "bench run --method fsnet --preset shared --set batch_size=64 --dataset demo --seeds 3 --dry-run",
+    )
+)
+@click.option("--method", "names", multiple=True, required=True, callback=methods_named, metavar="M,...",
+              help="Methods, by name or FILE.py:CLASS.")  # fmt: skip
 @list_option("--dataset", "datasets", required=True, metavar="D,...", help="Data sets, by name, card or folder.")
 @split_options
 @grouped("matrix", MatrixOptions,
@@ -102,7 +124,7 @@ class MatrixOptions:
          click.option("--budget", callback=seconds_of, metavar="TIME",
                       help="Begin no run that would not be done in so much time (8h, 90m, 45s); first seeds first."),
          device_option,
-         click.option("--keep-models", type=click.Choice(("all", "best", "none")), default="all", show_default=True,
+         click.option("--keep-models", type=Choice(("all", "best", "none")), default="all", show_default=True,
                       help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
                       "up to 47), none, or the best of each table row by validation macro-F1."))  # fmt: skip
 @settings_options
@@ -120,6 +142,7 @@ def run(
 ) -> int:
     """Run methods on data sets, all on the same split; finished runs are not run again."""
     matrix.check()
+    check_runs_store(results)
     seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
     open_ = found if matrix.dry_run else opened
     specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds, open_=open_)]
@@ -127,28 +150,44 @@ def run(
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
 
-    tracker = Tracker(results)
+    tracker = Tracker(results, reading=True) if matrix.dry_run else runs_into(results)
     plan = planned(specs, tracker, rerun=matrix.rerun, jobs=matrix.jobs)
     if matrix.dry_run:
         click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
         return 0
     outcomes = _executed(plan, tracker, matrix)
-    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes]}, outcome_table(outcomes))
+    done = list(tracker.finished_of([spec.digest for spec in plan.specs]).values())
+    rows = rows_of(done)
+    text = outcome_table(outcomes)
+    if len(done) > len(rows.records):  # else it would say the same
+        text = f"{text}\n\n{render(rows)}"
+    emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes], "rows": list(rows.records)}, text)
+    _tell_how_to_go_on(done, tracker)
     left = sum(outcome.status == "left" for outcome in outcomes)
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
 
 
+def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker") -> None:
+    """Where runs that are done went, and commands for them."""
+    if not done:
+        return
+    place = ["--results", str(click.get_current_context().params["results"])] if named_by_option("results") else []
+    note(f"results are in {tracker.address.at}; to go on:")
+    for line in next_steps(done, place):
+        note(f"  {line}")
+
+
 def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[Outcome]":
     """Outcomes of a matrix, in its order; each is told as it comes."""
-    from bench.cli.progress import RunProgress
+    from bench.cli.progress import DETAIL, RunProgress
     from bench.matrix.cells import run_matrix
     from bench.runs.execute import RunOptions
 
     specs, outcomes = plan.specs, []
     where = f"on {matrix.scheduler}" if matrix.scheduler else f"{matrix.jobs} at once" if matrix.jobs > 1 else ""
-    tell(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
+    note(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
     with RunProgress(len(specs), plan) as progress:
         options = RunOptions(
             matrix.device,
@@ -158,24 +197,24 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
             budget=matrix.budget,
             forecast=plan.forecast,
             scheduler=matrix.scheduler,
-            say=tell,
+            say=note,
             models=matrix.keep_models,
         )
         for outcome in run_matrix(specs, tracker, options):
             progress.outcome(outcome)
             outcomes.append(outcome)
+            if outcome.status == "failed" and outcome.run_id:
+                tell(f"  the trace is in {tracker.load(outcome.run_id).folder}/traceback.txt", DETAIL)
     order = {spec.digest: number for number, spec in enumerate(specs)}
     return sorted(outcomes, key=lambda outcome: order[outcome.spec.digest])
 
 
-@cli.command()
+@cli.command(epilog=examples("bench sync"))
 @results_option
 @json_option
 def sync(results: Path, as_json: bool) -> None:
     """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
+    tracker = runs_to_change(results)
     logged = tracker.sync()
     for store in tracker.waiting_elsewhere():
         tell(f"other runs wait for {store}; name it in MLFLOW_TRACKING_URI and sync again")
@@ -187,7 +226,6 @@ class StudyOptions:
     """What a study searches, and how."""
 
     seed: int
-    fold: int | None
     param: dict[str, str]
     trials: int | None
     sampler: str
@@ -197,17 +235,17 @@ class StudyOptions:
     device: str
 
 
-@cli.command()
-@click.option("--method", required=True, help="Method, by name or FILE.py:CLASS.")
+@cli.command(epilog=examples("bench tune --method knn --dataset demo --param neighbours=1,3,5 --sampler grid"))
+@click.option("--method", required=True, callback=method_named, help="Method, by name or FILE.py:CLASS.")
 @click.option("--dataset", required=True, help="Data set, by name, card or folder.")
 @split_options
 @grouped("study", StudyOptions,
-         click.option("--seed", default=0, show_default=True),
-         click.option("--fold", type=click.IntRange(min=0), help="With --folds: the fold to search on, from 0."),
+         click.option("--seed", default=0, show_default=True, help="What chance draws by; --fold is 0 by default."),
          click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
                       help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
-         click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "grid"]), help="How."),
+         click.option("--sampler", default="tpe", show_default=True, type=Choice(["tpe", "grid"]),
+                      help="How points are drawn: tpe learns from the trials before, grid takes all."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
                       help="Database URL of the study; the PostgreSQL server of runs, else a file in --results."),
@@ -231,42 +269,41 @@ def tune(
     from bench.tuning.spaces import grid_values, spaces_for
 
     check_device(study.device)
+    split = split.of_one_fold
     parameters = check_words([method], [dataset], split.task, split.spec(), settings)
     spaces = spaces_for(method, study.param, parameters[method])
     if study.sampler == "grid":
         grid_values(spaces)
     Address(study.storage or "", results, "the storage of studies").check()
-    specs = specs_of([method], [dataset], split, settings, [study.seed])
-    if (study.fold or 0) >= len(specs):
-        raise InputError("bad-fold", f"--fold {study.fold}: there are {len(specs)} folds, counted from 0; see --folds")
+    (spec,) = specs_of([method], [dataset], split, settings, [study.seed])
     from bench.cli.text import study_text
-    from bench.tracking.tracker import Tracker
     from bench.tuning.search import Search
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of
     from bench.tuning.study import check_runs, tune
 
-    spec = specs[study.fold or 0].on(study.device)
+    spec = spec.on(study.device)
     check_runs(spec)
     search = Search(spec, spaces, study.sampler, prune=not study.no_prune)
+    tracker = runs_into(results)
     results.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(results)
     storage = storage_of(tracker, study.storage)
-    say = partial(click.echo, err=True)
-    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, say, study.jobs))
+    summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, note, study.jobs))
     if summary["best"]:
-        more = ["--params", summary["file"], *([] if results == RESULTS else ["--results", str(results)])]
+        more = ["--params", summary["file"], *(["--results", str(results)] if named_by_option("results") else [])]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
     emit(as_json, summary, study_text(summary))
 
 
-@cli.command()
+@cli.command(epilog=examples("bench check forest", "bench check mine.py:Mine"))
 @click.argument("method")
 @json_option
 def check(method: str, as_json: bool) -> int:
     """Hold a method (by name or FILE.py:CLASS) against the contract."""
     from bench.conformance import check
+    from bench.runs.registry import spelled
 
+    method = spelled(method)
     checks = check(method)
     lines = [f"{'ok  ' if c.passed else 'FAIL'} {c.name}{': ' + c.detail if c.detail else ''}" for c in checks]
     failed = sum(not c.passed for c in checks)

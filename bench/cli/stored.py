@@ -12,19 +12,26 @@ import click
 from bench.cli.base import (
     cli,
     emit,
-    format_option,
+    form_options,
     grouped,
     json_option,
     list_option,
+    note,
     results_option,
+    runs_in,
+    runs_into,
+    runs_to_change,
     tell,
+    which_runs,
 )
+from bench.cli.help import Choice, examples
 from bench.cli.text import outline
-from bench.errors import InputError
+from bench.errors import InputError, instead
 
 if TYPE_CHECKING:
     from bench.render.table import Table
     from bench.tracking.pruning import Plan
+    from bench.tracking.record import Record
     from bench.tracking.selection import Stored
     from bench.tracking.tracker import Tracker
 
@@ -47,16 +54,13 @@ def _statuses(context: click.Context, option: click.Parameter, values: Sequence[
     """Words of `STATUSES`, by comma or by repetition."""
     words = list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
     if unknown := [word for word in words if word not in STATUSES]:
-        raise InputError("bad-options", f"--status {unknown[0]}: a run is {', '.join(STATUSES)}")
+        raise InputError("bad-options", f"--status {unknown[0]}: no run is so; {instead(unknown[0], STATUSES)}")
     return words
 
 
 filter_options = grouped(
     "asked", Filter,
-    list_option("--method", "methods", metavar="M,...", help="Only these methods."),
-    list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets."),
-    click.option("--task", help="Only this task."),
-    click.option("--split", help="Only this split scheme."),
+    *which_runs,
     list_option("--run", "runs", metavar="ID,...", help="Only these runs, by their ids or the start of them."),
     click.option("--status", "statuses", multiple=True, callback=_statuses, metavar="S,...",
                  help=f"Only runs that are so: {', '.join(STATUSES)}."),
@@ -69,17 +73,14 @@ def results_group() -> None:
     """The store of runs: show, export, import, rm, prune; `bench table` shows scores."""
 
 
-def _chosen(results: Path, asked: Filter) -> "tuple[Tracker, list[Stored], list[Stored]]":
-    """The store, all runs in it, and those that are asked for."""
+def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
+    """The runs that are asked for."""
     from bench.tracking.selection import Wanted, chosen, stored_runs
-    from bench.tracking.tracker import Tracker
 
-    tracker = Tracker(results)
-    everything, wanted = stored_runs(tracker), Wanted(**vars(asked))
-    return tracker, everything, chosen(everything, wanted)
+    return chosen(stored_runs(tracker), Wanted(**vars(asked)))
 
 
-@results_group.command(name="export")
+@results_group.command(name="export", epilog=examples("bench results export --dataset demo runs.zip"))
 @filter_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--models", is_flag=True, help="With the fitted methods, which `bench classify` needs.")
@@ -89,9 +90,13 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     """Write runs into a bundle: one zip with records, curves, answers and checksums, for `bench results import`."""
     from bench.files import file_sha256
     from bench.tracking.bundle import check_new, write_bundle
+    from bench.tracking.selection import NO_RUNS
 
     check_new(file)
-    tracker, _, found = _chosen(results, asked)
+    tracker = runs_in(results)
+    found = _chosen(tracker, asked)
+    if not found:
+        raise InputError("no-runs", NO_RUNS)
     runs = [one for one in found if one.record.status != "running"]
     if not runs:
         raise InputError("no-runs", "none of these runs has ended; export them when they have")
@@ -106,31 +111,31 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     emit(as_json, data, f"{file}: {len(runs)} runs, {len(index.members)} files, {_bytes(size)}, SHA-256 {digest}")
 
 
-@results_group.command(name="import")
+@results_group.command(name="import", epilog=examples("bench results import runs.zip"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @results_option
 @json_option
 def import_runs(file: Path, results: Path, as_json: bool) -> None:
     """Prove a bundle, and bring those of its runs that are not here into the store; again, it goes on."""
     from bench.tracking.bundle import import_bundle
-    from bench.tracking.tracker import Tracker
 
-    arrived = import_bundle(Tracker(results), file, tell)
+    arrived = import_bundle(runs_into(results), file, note)
     if arrived.unproved:
         tell(f"{arrived.unproved} runs keep no answers or no scores: nothing proves one by the other")
     text = f"{len(arrived.imported)} runs imported, {arrived.there} were there"
     emit(as_json, dataclasses.asdict(arrived), text)
 
 
-@results_group.command()
+@results_group.command(
+    epilog=examples("bench results show --status failed", "bench results show 1f0c22 --figures figures/")
+)
 @click.argument("run", required=False)
 @filter_options
 @click.option("--figures", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Of one RUN: draw its confusion matrix and learning curves there.")  # fmt: skip
-@format_option
+@form_options
 @results_option
-@json_option
-def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path, as_json: bool) -> None:
+def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path) -> None:
     """List runs with what they take, or show one RUN in full: its files against their checksums."""
     from bench.render.table import render
 
@@ -139,15 +144,16 @@ def show(run: str | None, asked: Filter, figures: Path | None, form: str, result
     if figures is not None and run is None:
         raise InputError("bad-options", "--figures goes with one RUN; name it (`bench results show` lists ids)")
     asked = asked if run is None else dataclasses.replace(asked, runs=[run])
-    tracker, _, runs = _chosen(results, asked)
+    tracker = runs_in(results)
+    runs = _chosen(tracker, asked)
     if run is None:
-        click.echo(render(_runs_table(tracker, runs), "json" if as_json else form))
+        click.echo(render(_runs_table(tracker, runs), form))
         return
     (one,) = runs
     shown = _in_full(tracker, one)
     if figures is not None:
         shown["figures"] = [str(path) for path in _draw(tracker, one, figures)]
-    emit(as_json, shown, outline(shown))
+    emit(form == "json", shown, outline(shown))
 
 
 def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
@@ -155,11 +161,13 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
     from bench.render.table import Table
     from bench.runs.run_labels import method_label, origin_of
     from bench.tracking.pruning import total
+    from bench.tracking.record import after_deletion
+    from bench.tracking.selection import NO_RUNS
 
     records: list[dict[str, Any]] = []
-    rows = []
+    rows, deleted = [], tracker.deleted()
     for one in runs:
-        record, spec, sizes = one.record, one.record.spec, tracker.sizes(one.row)
+        record, spec, sizes = after_deletion(one.record, deleted), one.record.spec, tracker.sizes(one.row)
         line: dict[str, Any] = {
             "id": record.run_id,
             "method": method_label(spec, origin_of(record)),
@@ -168,28 +176,36 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
         line |= {"task": spec.task, "split": spec.split.label, "seed": spec.split.seed, "fold": spec.split.fold}
         line |= {"status": record.status, "macro_f1": record.metrics.get("macro_f1"), "date": _date(one.row.started)}
         line |= {"bytes": total(sizes), "model_bytes": total(sizes, model=True), "imported": record.imported}
+        line |= {"purpose": record.purpose, "deleted": record.deleted}
         records.append(line)
         score = "–" if line["macro_f1"] is None else f"{line['macro_f1']:.3f}"
         fold = "–" if spec.split.fold is None else str(spec.split.fold)
         place = [spec.dataset, spec.task, spec.split.label, str(spec.split.seed), fold]
-        own = [_bytes(line["bytes"]), _bytes(line["model_bytes"]), "imported" if record.imported else ""]
+        own = [_bytes(line["bytes"]), _bytes(line["model_bytes"]), _remarks(record)]
         rows.append([record.run_id[:8], line["method"], *place, record.status, score, line["date"], *own])
     sums = [sum(line[name] for line in records) for name in ("bytes", "model_bytes")]
     note = f"{len(runs)} runs, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
-    head = "id method dataset task split seed fold status macro_f1 date files model from".split()
-    return Table("", head, rows, [note], records, more={"bytes": sums[0], "model_bytes": sums[1]})
+    head = "id method dataset task split seed fold status macro_f1 date files model remarks".split()
+    return Table("", head, rows, [note] if rows else [], records, NO_RUNS, {"bytes": sums[0], "model_bytes": sums[1]})
+
+
+def _remarks(record: "Record") -> str:
+    """What a run is beside one that the user ran."""
+    words = ["imported"] * bool(record.imported) + [record.purpose] * bool(record.purpose)
+    return ", ".join([*words, *([f"newer {record.deleted[:8]} was deleted"] if record.deleted else [])])
 
 
 def _in_full(tracker: "Tracker", one: "Stored") -> dict[str, Any]:
     """All that is kept of a run, for people and programs."""
     from bench.runs.run_labels import method_label, origin_of
-    from bench.tracking.record import DEVIATION, FILE, SPEC
+    from bench.tracking.record import DEVIATION, FILE, SPEC, after_deletion
 
-    record, row = one.record, one.row
+    record, row = after_deletion(one.record, tracker.deleted()), one.row
     ended = None if row.ended is None else _date(row.ended)
     shown: dict[str, Any] = {"id": record.run_id, "name": one.uid, "title": row.name}
     shown |= {"method": method_label(record.spec, origin_of(record)), "status": record.status, "reason": record.reason}
     shown |= {"started": _date(row.started), "ended": ended, "imported": record.imported, "model": record.model}
+    shown |= {"purpose": record.purpose, "deleted": record.deleted and f"newer run {record.deleted}, on MLflow's page"}
     kept = {name: value for name, value in sorted(row.tags.items()) if not name.startswith((FILE, DEVIATION))}
     kept.pop(SPEC, None)
     shown |= {"spec": record.spec.to_dict(), "metrics": dict(sorted(record.metrics.items()))}
@@ -230,7 +246,7 @@ def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
     return paths if epochs else paths[:1]
 
 
-@results_group.command()
+@results_group.command(epilog=examples("bench results rm --status killed", "bench results rm --run 1f0c22 --yes"))
 @filter_options
 @yes_option
 @results_option
@@ -241,13 +257,13 @@ def rm(asked: Filter, yes: bool, results: Path, as_json: bool) -> None:
 
     if not any(vars(asked).values()):
         raise InputError("bad-options", "rm needs to be told what to remove: --run, --method, --dataset, --status, …")
-    tracker, _, runs = _chosen(results, asked)
-    _carry_out(tracker, plan_removal(tracker, runs), "", yes, as_json)
+    tracker = runs_to_change(results)
+    _carry_out(tracker, plan_removal(tracker, _chosen(tracker, asked)), "", yes, as_json)
 
 
-@results_group.command()
+@results_group.command(epilog=examples("bench results prune --models best"))
 @filter_options
-@click.option("--models", type=click.Choice(("best", "none")),
+@click.option("--models", type=Choice(("best", "none")),
               help="Remove models, too: all (none stays), or all but the best of each row of the table.")  # fmt: skip
 @yes_option
 @results_option
@@ -256,9 +272,8 @@ def prune(asked: Filter, models: str | None, yes: bool, results: Path, as_json: 
     """Remove runs that no table shows (superseded, failed before a success), and what killed processes left."""
     from bench.tracking.pruning import plan_pruning
     from bench.tracking.selection import Wanted, chosen, stored_runs
-    from bench.tracking.tracker import Tracker
 
-    tracker, wanted = Tracker(results), Wanted(**vars(asked))
+    tracker, wanted = runs_to_change(results), Wanted(**vars(asked))
     everything = stored_runs(tracker)
     runs = everything if wanted.is_everything else chosen(everything, wanted)
     plan = plan_pruning(tracker, everything, runs, models or "all", leftovers=wanted.is_everything)

@@ -1,24 +1,28 @@
 """What the command line prints for people: plain aligned text."""
 
+import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.errors import some
 from bench.files import plain
-from bench.render.table import Table, one_line
+from bench.render.table import Table, one_line, render, shortened
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.manifest import Manifest
     from bench.runs.execute import Outcome
     from bench.runs.plan import Plan
+    from bench.tracking.record import Record
 
 LOUD: Final = 5  # lines of a kind before the rest is counted
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Cells as aligned columns, one line a row."""
-    cells = [[one_line(cell) for cell in row] for row in rows]
+    """Cells as aligned columns, one line a row; long names are `shortened`."""
+    cells = shortened([[one_line(cell) for cell in row] for row in rows])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 
@@ -43,6 +47,21 @@ def _listing(head: str, items: list[Any], indent: str) -> list[str]:
     if isinstance(items[0], dict) or any(" " in text for text in texts):
         return [head, *(f"{indent}  - {text}" for text in texts)]
     return [f"{head} {', '.join(texts)}"]
+
+
+def split_text(summary: Mapping[str, Any]) -> str:
+    """What `bench.splits.split.Split.summary` tells: what is missing, the classes by parts, and all the rest."""
+    parts, rest = list(summary["samples"]), dict(summary)
+    lacking: dict[str, list[str]] = {}
+    for one in rest.pop("shortfalls"):
+        lacking.setdefault(one["part"], []).append(one["class"])
+    lines = [f"WARNING: no sample of {some(classes, LOUD)} in {part}" for part, classes in lacking.items()]
+    rows = [[name, *(str(counts[part]) for part in parts)] for name, counts in rest.pop("classes").items()]
+    rows += [[f"all {name}", *(str(counts[part]) for part in parts)]
+             for name in ("samples", "sessions", "groups") for counts in [rest.pop(name)]]  # fmt: skip
+    rest.pop("remarks")  # are told
+    head = ["class", *parts]
+    return "\n".join([*map(one_line, lines), render(Table("", head, rows)), outline(rest)])
 
 
 def parameter_table(parameters: Sequence[dict[str, Any]]) -> str:
@@ -233,6 +252,39 @@ def outcome_table(outcomes: "Sequence[Outcome]") -> str:
         for line in (*reason, *remarks(outcome.spec, outcome.metrics)):
             told.setdefault(line, []).append(outcome.spec.name)
     return "\n".join([columns(rows), *(_said_of(*one) for one in told.items()), *interval_meanings(signs)])
+
+
+ROW_METRICS: Final = ("accuracy", "macro_f1", "seconds")
+
+
+def rows_of(records: "Sequence[Record]") -> Table:
+    """Mean ± standard deviation over seeds and folds of each row, as `bench table` tells it, without what runs tell."""
+    from bench.analysis.tables import results_table
+    from bench.runs.run_labels import MARKS
+
+    table = results_table(records, metrics=ROW_METRICS)
+    return dataclasses.replace(table, notes=[note for note in table.notes if note[:1] in MARKS.values()])
+
+
+def next_steps(records: "Sequence[Record]", place: Sequence[str]) -> list[str]:
+    """What to do with runs that are done: command lines that can be pasted; ``place`` are their words for the store."""
+    from bench.analysis.tables import group
+
+    specs = [record.spec for record in records]
+    filters = {"--dataset": {spec.dataset for spec in specs}, "--task": {spec.task for spec in specs}}
+    filters |= {"--split": {spec.split.scheme for spec in specs}}
+    words = [word for name, values in filters.items() if name == "--dataset" or len(values) == 1
+             for word in (name, ",".join(sorted(values)))]  # fmt: skip
+    steps = [["table", *words]]
+    for first, second in pairwise(group(records)):
+        places = {record.spec.place: record for record in second.done}
+        twins = [(one, places[one.spec.place]) for one in first.done if one.spec.place in places]
+        if twins and first.head.spec.dataset == second.head.spec.dataset and first.split == second.split:
+            pool = ["--pool"] if len(twins) > 1 else []
+            steps.append(["compare", twins[0][0].run_id[:8], twins[0][1].run_id[:8], *pool])
+            break
+    steps += [["report"], ["ui"]]
+    return [shlex.join(["bench", *step, *place]) for step in steps]
 
 
 def plan_table(plan: "Plan", budget: float | None = None) -> Table:

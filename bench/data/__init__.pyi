@@ -1,5 +1,5 @@
 from .cards import Card as Card
-from .cards import find_card as find_card
+from .names import find_card as find_card
 from .prepare import Prepared as Prepared
 from .prepare import PrepareOptions as PrepareOptions
 from .prepare import open_dataset as open_dataset

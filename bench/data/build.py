@@ -113,7 +113,7 @@ class Build(ABC):
         mtimes = {file.path: file.mtime_ns for file in self.source.files}
         written = {name: (self.folder / name).stat().st_mtime_ns for name in COLUMN_FILES}
         origin = str(self.source.origin or "")
-        sources = Sources(str(self.source.root), mtimes, self.unpacked, written, origin)
+        sources = Sources(str(self.source.root), mtimes, self.unpacked, written, origin, self.card.place)
         write_json(self.folder / "sources.json", plain(sources))
 
     def column_file(self, name: str) -> Path:

@@ -6,7 +6,6 @@ Only the standard library and cattrs are imported here, so that listing commands
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -29,15 +28,18 @@ from bench.data.card_tables import (
     bad_pattern,
 )
 from bench.data.file_list import Download, DownloadList, Listed, read_file_list
-from bench.errors import InputError
-from bench.files import plain, shipped_folder
+from bench.errors import InputError, instead
+from bench.files import plain, shipped_folder, typed_path
 from bench.records.layout import Layout
 from bench.structure import FieldError, FieldErrors, Ruled, Wrong, rule, structured
 
 #: label columns that the harness reads off the sessions themselves, where a card's labels have none of that name
 OBSERVED: Final = ("tls",)
 #: fields that describe a data set to people and do not change its store
-PROSE: Final = ("title", "citation", "licence", "home", "notes", "source", "downloads", "download_list", "like")
+PROSE: Final = (
+    *("title", "citation", "licence", "home", "notes", "source", "downloads", "download_list", "like"),
+    "place",
+)
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # it names folders, and files with a little more
 
 
@@ -72,6 +74,7 @@ class Card(Ruled):
     notes: str = ""  # what a user of its results must know
     generator: str = ""  # "demo": the captures are made, not given
     source: str = ""  # folder of the captures, where the card knows it; absolute once read
+    place: str = ""  # the file or the folder that it was read from, absolute; empty: shipped
     download_list: DownloadList | None = None
     downloads: tuple[Download, ...] = ()  # files of the data set, where its licence lets anybody fetch them
     kind: str = "captures"  # or "records": tables of flow records in place of captures
@@ -191,12 +194,12 @@ class Card(Ruled):
             if name not in self.switches:
                 raise InputError(
                     "unknown-switch",
-                    f"{self.name} has no switch {name!r}; it has: {', '.join(self.switches) or 'none'}",
+                    f"{self.name} has no switch {name!r}; {instead(name, self.switches)}",
                 )
             if choice not in (choices := self.switches[name].choices):
                 raise InputError(
                     "unknown-switch",
-                    f"{self.name}: switch {name} has no choice {choice!r}; it has: {', '.join(choices)}",
+                    f"{self.name}: switch {name} has no choice {choice!r}; {instead(choice, choices)}",
                 )
         return {name: asked.get(name, switch.default) for name, switch in self.switches.items()}
 
@@ -250,30 +253,10 @@ def card_names() -> list[str]:
 
 def card_file(name_or_path: str | Path) -> Path | None:
     """The file of a card, by a shipped name or the path of a ``.toml`` file; None where there is none."""
-    path = Path(name_or_path)
+    path = typed_path(name_or_path)
     if str(name_or_path) in card_names():
         return card_folder() / f"{name_or_path}.toml"
     return path if path.suffix == ".toml" and path.is_file() else None
-
-
-def find_card(name_or_path: str | Path) -> Card:
-    """The card of a shipped name, of a ``.toml`` file, or of a folder with one sub-folder per class.
-
-    Raises :class:`InputError` where there is none, the card is wrong, or it is called as a shipped one.
-    """
-    if file := card_file(name_or_path):
-        card = read_card(file)
-        _check_free(card, file)
-        return card
-    name, path, names = str(name_or_path), Path(name_or_path), card_names()
-    if path.is_dir():
-        return folder_card(path)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
-    raise InputError(
-        "unknown-dataset",
-        f"no data set {name!r}: {hint} (or give a .toml card, or a folder with one sub-folder per class)",
-    )
 
 
 def read_card(path: Path) -> Card:
@@ -316,18 +299,11 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
-    refused = None
-    labels = raw.get("labels")
-    if isinstance(labels, dict) and "table" in labels:  # a file's name stands for what is in it
-        table = labels["table"]
-        try:
-            if isinstance(table, str):
-                content: Any = plain(read_file_list(path.parent / table))
-            else:
-                content = Wrong(table, "must be str, the name of a list of files")
-        except InputError as error:
-            content, refused = Wrong(table, str(error)), error
-        raw["labels"] = labels | {"table": content}
+    if "place" in raw:
+        raw["place"] = Wrong(raw["place"], "is no field of a card; take it out")
+    elif path.resolve().parent != card_folder().resolve():
+        raw["place"] = str(path.resolve())
+    refused = _read_list(raw, path)
     if (like := raw.get("like")) is not None:
         if like not in card_names() or like == path.stem:
             raw = (
@@ -345,14 +321,20 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
     return raw, refused
 
 
-def _check_free(card: Card, path: Path) -> None:
-    """Refuse a card that is called as a shipped one and describes something else: a name means one thing."""
-    own = shipped_name(card.name)
-    if own is None or path.resolve().parent == card_folder().resolve():
-        return
-    if card.name != own or card.digest != find_card(own).digest:
-        what = f"name = {card.name!r} is that of a shipped data set, whose card says something else"
-        raise InputError("same-name", f"{path}: {what}; rename the card and its file")
+def _read_list(raw: dict[str, Any], path: Path) -> InputError | None:
+    """Put the content of a list of files in the place of its name; gives the error where it cannot be read."""
+    labels = raw.get("labels")
+    if not isinstance(labels, dict) or "table" not in labels:
+        return None
+    table, error = labels["table"], None
+    content: Any = Wrong(table, "must be str, the name of a list of files")
+    if isinstance(table, str):
+        try:
+            content = plain(read_file_list(path.parent / table))
+        except InputError as refused:
+            content, error = Wrong(table, str(refused)), refused
+    raw["labels"] = labels | {"table": content}
+    return error
 
 
 def shipped_name(name: str) -> str | None:
@@ -367,25 +349,3 @@ def describe_card(card: Card) -> dict[str, Any]:
     if isinstance(card.labels, FileLabels):
         content["labels"]["table"] = [listed.flat() for listed in card.labels.table.files]
     return content | {"digest": card.digest}
-
-
-def folder_card(folder: Path) -> Card:
-    """The card of a folder with one sub-folder per class: one task, ``label``; the folder's name is the name.
-
-    Raises :class:`InputError` for a folder without such sub-folders and for a name that is not free.
-    """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    try:
-        entries = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError("unreadable-file", f"{folder}: cannot be read ({error.strerror}); make it readable") from error
-    if not entries:
-        raise InputError(
-            "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
-        )
-    if not NAME.fullmatch(name) or shipped_name(name):
-        raise InputError(
-            "same-name", f"{folder}: the folder's name is not free as a data set's name; rename it or write a card"
-        )
-    title = f"Folder {folder.name}: one class a sub-folder"
-    return Card(name=name, title=title, source=str(folder.resolve()), tasks={"label": Task(default=True)})

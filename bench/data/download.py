@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from bench.data.card_tables import SessionLabels
 from bench.data.cards import Card
 from bench.data.file_list import Download
-from bench.data.store import bench_home
+from bench.data.manifest import bench_home
 from bench.errors import InputError
 from bench.files import file_sha256, locked, write_text
 from bench.records.ndpi import write_labels
@@ -63,7 +63,7 @@ _UNPACKING: Final = (
 def fetch(card: Card, *, home: Path | None = None, progress: Progress | None = None) -> Path:
     """The folder with all downloads of a card; those that are not there yet, or are not whole, are fetched.
 
-    ``home`` is :func:`bench.data.store.bench_home` by default.  Raises :class:`InputError` for a card without
+    ``home`` is :func:`bench.data.manifest.bench_home` by default.  Raises :class:`InputError` for a card without
     downloads, a folder with other files in it, a server that does not give a file, a wrong checksum, an archive that
     cannot be unpacked and a folder that cannot be written, such as on a full disk.
     """

@@ -7,7 +7,6 @@ others are label columns.  Only the standard library is imported here, as cards 
 import collections
 import csv
 import dataclasses
-import difflib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from bench.data.manifest import (
     PacketsDiffer,
     TaskEntry,
 )
-from bench.errors import InputError
+from bench.errors import InputError, near
 from bench.structure import FieldError, FieldErrors, Ruled, rule
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
@@ -200,11 +199,11 @@ def _check_head(path: Path, head: Sequence[str]) -> None:
             raise InputError("bad-file-list", f"{path}: row 1: column {place} has no name; name it or take it out")
         if name in head[: place - 1]:
             raise InputError("bad-file-list", f"{path}: row 1: column {name!r} is there twice; keep one")
-        near = difflib.get_close_matches(name.lower().strip(), RESERVED, n=1, cutoff=0.85)
-        if near and name not in RESERVED:
+        meant = near(name, RESERVED, least=0.85)
+        if meant and name not in RESERVED:
             raise InputError(
                 "bad-file-list",
-                f"{path}: row 1: column {name!r} is nearly {near[0]!r}; write it so, or give labels another name",
+                f"{path}: row 1: column {name!r} is nearly {meant!r}; write it so, or give labels another name",
             )
 
 

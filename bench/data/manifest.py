@@ -1,4 +1,4 @@
-"""What a store says of itself: one record, written by a preparation and read by everybody.
+"""What a store says of itself: one record, written by a preparation and read by everybody; and where stores lie.
 
 A manifest decides the store's digest, and with it every run's, so its JSON is written field by field in one order that
 never changes; what tells only how the captures met what was expected (`REPORTED`), or which code read them, is left out
@@ -7,6 +7,8 @@ of the digest.
 
 import hashlib
 import json
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -43,6 +45,19 @@ class Options(IngestOptions):
         head |= {"join_records": self.join_records} if self.join_records is not None else {}
         head |= {"asked_to_join": self.asked_to_join} if self.asked_to_join is not None else {}
         return head | ({"switches": self.switches} if self.switches else {})
+
+    @property
+    def words(self) -> list[str]:
+        """The options of `bench prepare` that ask for it."""
+        asked = self.unusual | {f"switch {name}": f"{name}={choice}" for name, choice in self.switches.items()}
+        words = ["--join-captures"] if self.join_captures else []
+        if self.asked_to_join is not None:
+            words.append("--join-records" if self.asked_to_join else "--no-join-records")
+        for name, value in asked.items():
+            option = f"--{name.partition(' ')[0].replace('_', '-')}"
+            text = ",".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
+            words += [option] if value is True else [option, text]
+        return words
 
     @property
     def as_published(self) -> bool:
@@ -276,6 +291,13 @@ class Manifest:
         return content | ({"columns": plain(self.columns)} if self.columns else {})
 
     @property
+    def state(self) -> dict[str, str]:
+        """What tells it from another preparation of the same data set, in few words: a run keeps them."""
+        counts = {"sessions": str(self.sessions), "captures": str(len(self.captures) or len(self.tables))}
+        options = shlex.join(self.options.words) or "none"
+        return counts | {"packets": str(self.packets), "options": options, "card": self.card[:8], "code": self.code[:8]}
+
+    @property
     def vanished(self) -> list[str]:
         """What is there and gives no session, a line each: classes, and captures of classes that are there."""
         of_classes = [f"class {one.name}: no session: {one.reason}" for one in self.empty_classes]
@@ -303,6 +325,7 @@ class Sources:
     unpacked: dict[str, str]  # path of a compressed capture -> name of the unpacked file
     columns_mtime_ns: dict[str, int] = field(default_factory=dict)  # by file of columns
     origin: str = ""  # the folder that was named, where captures were joined; empty: the root
+    made_of: str = ""  # the card or the folder that named the data set; empty: a shipped card, or an earlier version
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
@@ -313,17 +336,63 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError("store-damaged", f"{folder}: not a store ({error}); run `bench prepare`") from error
+        raise InputError(
+            "store-damaged", f"{folder}: not a store ({error}); run `bench prepare {folder.name}`"
+        ) from error
     written = content.get("format") if isinstance(content, dict) else None
     if written != FORMAT:
-        remedy = f"this version reads {FORMAT}; run `bench prepare` again"
+        remedy = f"this version reads {FORMAT}; run `bench prepare {folder.name}` again"
         raise InputError("store-format", f"{folder}: store format {written}, {remedy}")
     try:
         manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False, code="store-damaged")
     except InputError as error:
-        raise error.with_remedy("run `bench prepare` again") from error
+        raise error.with_remedy(f"run `bench prepare {folder.name}` again") from error
     decisive = {name: value for name, value in content.items() if name not in REPORTED}
     decisive["captures"] = [
         {name: value for name, value in capture.items() if name != "remarks"} for capture in decisive["captures"]
     ]
     return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+# --- where stores lie, and what stands behind their names -----------------------------------------------------
+
+
+def bench_home() -> Path:
+    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
+
+    Raises :class:`InputError` where the system knows none.
+    """
+    if home := os.environ.get("BENCH_HOME"):
+        return Path(home).expanduser().absolute()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
+    except RuntimeError:  # no HOME, and a user that the system does not know
+        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
+
+
+def store_path(name: str, home: Path | None = None) -> Path:
+    """Where the store of that name lies, or would."""
+    return (home or bench_home()) / "stores" / name
+
+
+def unpacked_path(name: str, home: Path | None = None) -> Path:
+    """Where compressed captures of that data set are unpacked."""
+    return (home or bench_home()) / "unpacked" / name
+
+
+def names_there(home: Path | None = None) -> dict[str, str]:
+    """Names of the stores that are there, sorted, and the card or the folder that each was made of.
+
+    That is empty for one of a shipped card, or of an earlier version that did not record it.
+    """
+    return {
+        file.parent.name: _made_of(file) for file in sorted((home or bench_home()).glob("stores/[!.]*/sources.json"))
+    }
+
+
+def _made_of(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_bytes()).get("made_of", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

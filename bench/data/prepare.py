@@ -5,6 +5,7 @@ keeps two preparations of one name apart.  The same captures, card and options g
 """
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.data.build import CaptureBuild, Progress, code_of_stores
-from bench.data.cards import Card, find_card
-from bench.data.manifest import Manifest, Options
+from bench.data.cards import Card
+from bench.data.manifest import Manifest, Options, bench_home, store_path, unpacked_path
+from bench.data.names import find_card
 from bench.data.record_build import RecordBuild
 from bench.data.sources import Source, find_captures, same_folder, source_folder, with_joined
-from bench.data.store import Store, bench_home, store_path, unpacked_path
+from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import file_sha256, locked, plain, write_json, written_folder
 from bench.ingest.options import IngestOptions
@@ -156,19 +158,17 @@ def open_dataset(
     ``tell`` hears of a damaged store that is made anew.  Raises :class:`InputError` with the command to run where there
     is no store, or its card has changed since.
     """
-    card = find_card(name_or_path)
+    card = find_card(name_or_path, home=home)
     if card.generator or card.source:
         options = _kept_options(card, store_path(card.name, home))
         prepared = prepare_dataset(card, options=options, home=home, progress=progress)
         if prepared.damage:
             tell(prepared.damage)
         return Store.open(prepared.store_path)
-    store = Store.find(card.name, home)
+    store = Store.find(card.name, home, name_or_path)
     if store.manifest.card != card.digest:
-        raise InputError(
-            "card-changed",
-            f"{card.name}: its card changed since it was prepared; run `bench prepare {name_or_path} --source DIR`",
-        )
+        command = store.command(word=name_or_path)
+        raise InputError("card-changed", f"{card.name}: its card changed since it was prepared; run `{command}`")
     return store
 
 
@@ -218,7 +218,7 @@ def _same_input(path: Path, card: Card, options: Options, source: Source) -> Sto
             return None
     except OSError:
         return None
-    here = replace(sources, root=str(source.root), mtime_ns=mtimes, origin=str(source.origin or ""))
+    here = replace(sources, root=str(source.root), mtime_ns=mtimes, origin=str(source.origin or ""), made_of=card.place)
     if sources != here:
         write_json(path / "sources.json", plain(here))
     return store
@@ -232,7 +232,8 @@ def _check_owner(path: Path, folder: Path) -> None:
         return
     owner = Path(sources.origin or sources.root)
     if owner != folder and owner.is_dir():
-        raise InputError("same-name", f"{path}: is the store of {owner}; rename {folder} or remove that store")
+        remedy = f"`{shlex.join(['bench', 'prepare', str(folder), '--name', 'NAME'])}` gives this one another name"
+        raise InputError("same-name", f"{path}: is the store of {owner}; {remedy}")
 
 
 def _has_size(path: Path, size: int) -> bool:

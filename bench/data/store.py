@@ -7,11 +7,12 @@ column is first asked for.
 
 Nothing of a store is trusted before it is looked at: compiled code that follows its rows asks no more.  The columns are
 held against their checksums where a file's size or time is not the recorded one, rows that point anywhere must point
-inside (:mod:`bench.data.bounds`), and a capture must be the one that was read.
+inside (:mod:`bench.schema`), and a capture must be the one that was read.
 """
 
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,38 +23,13 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.bounds import check_packets, check_sessions
-from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest
-from bench.errors import InputError
-from bench.files import file_sha256, mapped, plain, read_json, write_json
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits
+from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest, store_path, unpacked_path
+from bench.errors import InputError, instead
+from bench.files import file_sha256, mapped, plain, read_json, typed_path, write_json
+from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits, check_packets, check_sessions
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
 COLUMN_FILES: Final = ("packets.arrow", "sessions.arrow")
-
-
-def bench_home() -> Path:
-    """Folder of stores and unpacked captures: ``BENCH_HOME``, else the user's cache folder.
-
-    Raises :class:`InputError` where the system knows none.
-    """
-    if home := os.environ.get("BENCH_HOME"):
-        return Path(home).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
-    except RuntimeError:  # no HOME, and a user that the system does not know
-        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
-
-
-def store_path(name: str, home: Path | None = None) -> Path:
-    """Where the store of that name lies, or would."""
-    return (home or bench_home()) / "stores" / name
-
-
-def unpacked_path(name: str, home: Path | None = None) -> Path:
-    """Where compressed captures of that data set are unpacked."""
-    return (home or bench_home()) / "unpacked" / name
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +46,27 @@ class Store:
         return cls(path, *read_manifest(path))
 
     @classmethod
-    def find(cls, name: str, home: Path | None = None) -> Self:
-        """The store of a data set's name.  Raises :class:`InputError` with the command that makes it."""
+    def find(cls, name: str, home: Path | None = None, word: str = "") -> Self:
+        """The store of a data set's name, which a user called by a ``word``.
+
+        Raises :class:`InputError` with the command that makes it.
+        """
         path = store_path(name, home)
         if not (path / "manifest.json").is_file():
-            source = "" if name == "demo" else " --source DIR"
-            raise InputError(
-                "not-prepared", f"data set {name!r} is not prepared ({path}); run `bench prepare {name}{source}`"
-            )
+            command = _prepare_command(word or name, "DIR")
+            raise InputError("not-prepared", f"data set {name!r} is not prepared ({path}); run `{command}`")
         return cls.open(path)
+
+    def command(self, *more: str, word: str = "") -> str:
+        """The `bench prepare` line that makes it anew as it is, for a shell.
+
+        ``word`` is what a user called the data set, ``more`` are further options.
+        """
+        try:
+            made_of, root = self.sources.made_of, self.sources.origin or self.sources.root
+        except InputError:
+            made_of, root = "", "DIR"
+        return _prepare_command(word or made_of or self.name, root, *self.manifest.options.words, *more)
 
     @property
     def name(self) -> str:
@@ -119,7 +107,7 @@ class Store:
     def classes(self, task: str) -> list[str]:
         """Class names; a label is a position in this list.  Raises :class:`InputError` for an unknown task."""
         if task not in self.manifest.tasks:
-            raise InputError("unknown-task", f"{self.name} has no task {task!r}; it has: {', '.join(self.tasks)}")
+            raise InputError("unknown-task", f"{self.name} has no task {task!r}; {instead(task, self.tasks)}")
         return list(self.manifest.tasks[task].classes)
 
     def labels(self, task: str) -> NDArray[np.int16]:
@@ -162,7 +150,7 @@ class Store:
             known = sorted({key for capture in self.manifest.captures for key in capture.attributes})
             raise InputError(
                 "unknown-attribute",
-                f"{self.name}: no capture has an attribute {name!r}; there are: {', '.join(known) or 'none'}",
+                f"{self.name}: no capture has an attribute {name!r}; {instead(name, known)}",
             )
         distinct = sorted({value for value in values if value})
         number = np.array([distinct.index(value) if value else -1 for value in values], np.int32)
@@ -202,7 +190,7 @@ class Store:
 
     @property
     def _remedy(self) -> str:
-        return f"prepare {self.name} again (`bench prepare`, with --source and the folder of its captures)"
+        return f"prepare it again, with --source and their folder where its captures moved: `{self.command()}`"
 
     @contextmanager
     def _reading(self, path: Path) -> Iterator[None]:
@@ -232,7 +220,7 @@ class Store:
         try:
             return read_json(self.path / "sources.json", Sources, "where captures lie, damaged", code="store-damaged")
         except InputError as error:
-            raise error.with_remedy("run `bench prepare` again") from error
+            raise error.with_remedy(f"run `bench prepare {self.name}` again") from error
 
     def check_columns(self) -> None:
         """Open both tables.  Raises :class:`InputError` where one is damaged or not of this manifest."""
@@ -250,12 +238,12 @@ class Store:
         for table in self.manifest.tables:
             path = Path(self.sources.root) / table.path
             if not path.is_file() or file_sha256(path) != table.sha256:
-                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
+                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; {self._remedy}")
         for number, capture in enumerate(() if self.of_records else self.manifest.captures):
             path = Path(self.sources.root) / capture.path
             self.capture_bytes(number)
             if not path.is_file() or file_sha256(path) != capture.sha256:
-                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; prepare it again")
+                raise InputError("capture-changed", f"{path}: changed since {self.name} was prepared; {self._remedy}")
 
     @cached_property
     def _rows_of_captures(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -276,7 +264,7 @@ class Store:
         try:
             yield
         except ValueError as error:
-            remedy = f"run `bench prepare {self.name} --rebuild`, with --source where its captures need one"
+            remedy = f"run `{self.command('--rebuild')}`"
             raise InputError("store-damaged", f"{self.path / file}: {error}; {remedy}") from error
 
     def _check_file(self, name: str, *, in_full: bool = False) -> None:
@@ -340,6 +328,12 @@ class Store:
                 columns = {name: _typed(batch, name, kind) for name, kind in kinds.items()}
                 check_sessions(columns, manifest.packets, len(manifest.captures), tasks)
         return batch
+
+
+def _prepare_command(word: str, source: str, *more: str) -> str:
+    """A `bench prepare` line for a shell; a folder and the demo say themselves where their captures lie."""
+    alone = word == "demo" or typed_path(word).is_dir()
+    return shlex.join(["bench", "prepare", word, *([] if alone else ["--source", source]), *more])
 
 
 def _written_into(path: Path, before: os.stat_result) -> bool:
@@ -414,7 +408,9 @@ def _read_batch(path: Path, rows: int) -> Any:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(mapped(path)))).get_batch(0)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise InputError("store-damaged", f"{path}: damaged ({error}); run `bench prepare` again") from error
+        raise InputError(
+            "store-damaged", f"{path}: damaged ({error}); run `bench prepare {path.parent.name}` again"
+        ) from error
     if batch.num_rows != rows:  # prepared anew between the reading of the manifest and this
         raise InputError(
             "store-damaged", f"{path}: has {batch.num_rows} rows, its manifest says {rows}; run the command again"

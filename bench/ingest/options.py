@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 
 #: tunnels that can be unwrapped, by the word that asks for it
 TUNNELS: Final = ("vxlan", "geneve", "gre", "erspan", "gtp-u", "ipip", "6in4", "teredo")
@@ -48,14 +48,14 @@ class IngestOptions:
             raise InputError("bad-options", f"drop copies: {self.drop_copies} is no number of milliseconds; give 5")
         for what, value, known in (("sessions", self.sessions, SESSION_RULES), ("client", self.client, CLIENT_RULES)):
             if value not in known:
-                raise InputError("bad-options", f"{what}: no rule {value!r}; take {' or '.join(known)}")
+                raise InputError("bad-options", f"{what}: no rule {value!r}; {instead(value, known)}")
         if unknown := sorted(set(self.decap) - set(TUNNELS)):
-            raise InputError("bad-options", f"decap: no tunnel {unknown[0]!r}; there are: {', '.join(TUNNELS)}")
+            raise InputError("bad-options", f"decap: no tunnel {unknown[0]!r}; {instead(unknown[0], TUNNELS)}")
         if unknown := sorted(set(self.filter) - set(PACKET_FILTERS)):
             raise InputError(
                 "unknown-filter",
-                f"no filter {unknown[0]!r} of packets; there are: {', '.join(PACKET_FILTERS)} (`bench run --filter` "
-                "leaves out sessions)",
+                f"no filter {unknown[0]!r} of packets; {instead(unknown[0], PACKET_FILTERS)} (`bench run "
+                "--filter` leaves out sessions)",
             )
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.matrix.engines import engine_for
-from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, answered
+from bench.runs.execute import DEFAULT_OPTIONS, Outcome, RunOptions, recalled
 from bench.runs.plan import DEFAULTS, WHOLE, Forecast, duration, expand, first_places_first
 from bench.spec import RunSpec, Settings, SplitSpec
 from bench.tracking.record import Record
@@ -54,14 +54,15 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
     """Execute all, yielding each outcome as it comes: first the finished ones, with one job the rest in order.
 
     Runs that wait for the store are logged first.  What another process computes is waited for, and computed here
-    where that process ends without it.  With several jobs or a scheduler only outcomes are told.  With a budget every
-    method gets its first seed and fold before any gets a second, and what cannot be done in time is an outcome
-    ``left``.  Raises :class:`InputError` where the store of runs, or the scheduler, does not answer.
+    where that process ends without it.  With several jobs beginnings and outcomes alone are told, with a scheduler
+    outcomes.  With a budget every method gets its first seed and fold before any gets a second, and what cannot be done
+    in time is an outcome ``left``.  Raises :class:`InputError` where the store of runs, or the scheduler, does not
+    answer.
     """
     tracker.sync()
     specs = [spec.on(options.device) for spec in specs]
     known = {} if options.rerun else tracker.finished_of([spec.digest for spec in specs])
-    yield from (answered(spec, known[spec.digest]) for spec in specs if spec.digest in known)
+    yield from (recalled(spec, known[spec.digest], tracker, options) for spec in specs if spec.digest in known)
     todo = [spec for spec in specs if spec.digest not in known]
     forecast = options.forecast or Forecast(tracker)
     time_left = _TimeLeft(options.budget, forecast)
@@ -78,7 +79,8 @@ def run_matrix(specs: Sequence[RunSpec], tracker: Tracker, options: RunOptions =
             yield outcome
         yield from time_left.refused()
         known = _waited_for(elsewhere, time_left.until, tracker, options)
-        yield from (answered(spec, known[spec.digest]) for spec in elsewhere if spec.digest in known)
+        done = [spec for spec in elsewhere if spec.digest in known]
+        yield from (recalled(spec, known[spec.digest], tracker, options) for spec in done)
         todo = [spec for spec in elsewhere if spec.digest not in known]
 
 

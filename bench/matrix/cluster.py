@@ -16,7 +16,8 @@ from itertools import islice
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from bench.data.store import COLUMN_FILES, Store, store_path
+from bench.data.manifest import store_path
+from bench.data.store import COLUMN_FILES, Store
 from bench.environment import code_digest, is_gpu
 from bench.errors import InputError
 from bench.files import locked, written_folder

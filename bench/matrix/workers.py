@@ -14,7 +14,7 @@ from typing import Final
 
 from bench.environment import GRACE_SECONDS, cores, limit_of_threads, live_with
 from bench.errors import InputError, Terminated
-from bench.runs.execute import Outcome, RunOptions, answered, execute, tags_of, title_of
+from bench.runs.execute import Outcome, RunOptions, execute, recalled, tags_of, title_of
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
 
@@ -25,7 +25,7 @@ class Workers:
     """So many processes, each with its share of the threads, that execute runs and end with this one."""
 
     def __init__(self, number: int, tracker: Tracker, options: RunOptions) -> None:
-        self._tracker, self._options = tracker, options.quiet
+        self._tracker, self._options, self._progress = tracker, options.quiet, options.progress
         self._threads = cores() // number
         self._idle = [_Worker(self._threads) for _ in range(number)]
         self._at: dict[Future[Outcome], tuple[RunSpec, _Worker]] = {}
@@ -44,6 +44,7 @@ class Workers:
                 while error is None and self._idle and (spec := self._next(specs)) is not None:
                     worker = self._idle.pop()
                     self._at[worker.begin(spec, self._tracker, self._options)] = spec, worker
+                    self._progress(spec, "begins", {})
                 if not self._at:
                     break
                 for future in wait(self._at, return_when=FIRST_COMPLETED).done:
@@ -76,7 +77,7 @@ class Workers:
     def _of_a_killed(self, spec: RunSpec) -> Outcome | None:
         self._tracker.sync()  # it may have been killed when all was found
         if not self._options.rerun and (known := self._tracker.finished(spec.digest)) is not None:
-            return answered(spec, known)
+            return recalled(spec, known, self._tracker, self._options)
         if spec.digest not in self._tried:
             self._tried.add(spec.digest)
             self._again.append(spec)
@@ -84,7 +85,7 @@ class Workers:
         if (holder := self._tracker.claims.take(spec.digest)) is not None:
             return Outcome(spec, "elsewhere", f"running on {holder}")
         try:
-            run = self._tracker.start(spec, title_of(spec), tags_of(spec))
+            run = self._tracker.start(spec, title_of(spec), tags_of(spec, self._options.purpose))
             run.end("failed", KILLED)
         finally:
             self._tracker.claims.let_go(spec.digest)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from bench.data.cards import find_card
+from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.files import shipped_folder

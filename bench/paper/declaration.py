@@ -9,13 +9,13 @@ import functools
 import itertools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bench.errors import InputError
-from bench.files import shipped_folder
+from bench.errors import InputError, instead
+from bench.files import shipped_folder, typed_path
 from bench.spec import PAPER_PER_CLASS
 from bench.structure import FieldError, structured
 
@@ -26,6 +26,28 @@ KINDS: Final = (
 SWEPT: Final = ("grid", "sweep")  # those that are over values of parameters
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 ID: Final = re.compile(r"(table|fig)-[A-Za-z0-9]+")
+_WRITTEN: Final = re.compile(r"(tab|fig)(?:le|ure)?[\s._-]*(\d+|[ivxlc]+)", re.I)  # `table 6`, `Figure 7`, `Table VI`
+_ROMAN: Final = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
+
+
+def _exhibit_of(word: str, ids: Iterable[str]) -> str | None:
+    """The id that a word means: itself, or the table or figure of the same number, Roman or not."""
+    known = list(ids)
+    if word in known:
+        return word
+    number = _numbered(word)
+    return next((one for one in known if number is not None and _numbered(one) == number), None)
+
+
+def _numbered(word: str) -> tuple[str, int] | None:
+    """Kind and number of a table or a figure."""
+    if (found := _WRITTEN.fullmatch(word.strip())) is None:
+        return None
+    kind, numeral = found[1].lower(), found[2].lower()
+    if numeral.isdigit():
+        return kind, int(numeral)
+    digits = [_ROMAN[letter] for letter in numeral]
+    return kind, sum(-one if one < following else one for one, following in zip(digits, [*digits[1:], 0], strict=True))
 
 
 def _check_id(name: str) -> None:
@@ -203,20 +225,18 @@ class Paper:
             raise FieldError("comparisons", f"{missing[0]} is none of the published tables")
 
     def experiment(self, name: str) -> Experiment:
-        """An experiment by its id.  Raises :class:`InputError`."""
+        """An experiment by its id, however that is written (``table 6``).  Raises :class:`InputError`."""
         known = {one.id: one for one in self.experiments}
-        if name not in known:
-            raise InputError(
-                "unknown-experiment",
-                f"the paper has no {name!r} that can be reproduced; {self.name} has: {', '.join(known)}",
-            )
-        return known[name]
+        if (meant := _exhibit_of(name, known)) is None:
+            what = f"{self.name} has no {name!r} that can be reproduced"
+            raise InputError("unknown-experiment", f"{what}; {instead(name, known)}")
+        return known[meant]
 
     def printed(self, name: str) -> Published:
         """What is declared of published numbers.  Raises :class:`InputError` where there are none of that name."""
         known = {one.id: one for one in self.published if self.has_numbers(one.id)}
         if name not in known:
-            raise InputError("unknown-experiment", f"no published numbers of {name!r}; there are: {', '.join(known)}")
+            raise InputError("unknown-experiment", f"no published numbers of {name!r}; {instead(name, known)}")
         return known[name]
 
     def has_numbers(self, name: str) -> bool:
@@ -249,15 +269,16 @@ def find_paper(name_or_folder: str | Path | None = None) -> Paper:
         return read_paper(next(iter(folders.values())))
     if str(name_or_folder) in folders:
         return read_paper(folders[str(name_or_folder)])
-    if (Path(name_or_folder) / FILE).is_file():
-        paper = read_paper(Path(name_or_folder))
+    folder = typed_path(name_or_folder)
+    if (folder / FILE).is_file():
+        paper = read_paper(folder)
         if paper.name in folders and replace(paper, folder="") != replace(read_paper(folders[paper.name]), folder=""):
             what = f"name = {paper.name!r} is that of a shipped paper, which declares something else"
-            raise InputError("same-name", f"{Path(name_or_folder) / FILE}: {what}; give it another name")
+            raise InputError("same-name", f"{folder / FILE}: {what}; give it another name")
         return paper
     raise InputError(
         "unknown-paper",
-        f"no paper {str(name_or_folder)!r}; there are: {', '.join(folders)}, or give a folder with {FILE}",
+        f"no paper {str(name_or_folder)!r}; {instead(str(name_or_folder), folders)} (or give a folder with {FILE})",
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from bench.data.cards import find_card
-from bench.errors import InputError
+from bench.data.names import find_card
+from bench.errors import InputError, instead
 from bench.files import shipped_folder
 from bench.paper.declaration import Paper, find_paper
 from bench.render.table import Table
@@ -156,17 +156,17 @@ def faults(rows: Sequence[Printed]) -> dict[int, list[str]]:
 
 def published_numbers(dataset: str | None, methods: Iterable[str] = (), metrics: Iterable[str] = ()) -> Table:
     """The numbers of a data set, or of all, as a table.  Raises :class:`InputError` where there is none."""
-    rows, wanted, of = printed_numbers(), set(methods), set(metrics)
+    rows = printed_numbers()
     wrong = faults(rows)
     card = _card(dataset) if dataset else None
-    kept = [
-        number
-        for number, row in enumerate(rows)
-        if (card is None or row.card == card) and (not wanted or row.method in wanted) and (not of or row.metric in of)
-    ]
-    if not kept:
-        known = sorted({row.card for row in rows if row.card})
-        raise InputError("no-runs", f"no published numbers of that; there are of: {', '.join(known)}")
+    kept = list(range(len(rows)))
+    for field, words in (("card", [card] if card else []), ("method", list(methods)), ("metric", list(metrics))):
+        there = sorted({str(getattr(rows[number], field)) for number in kept} - {""})
+        if strange := [word for word in words if word not in there]:
+            what = {"card": "data set"}.get(field, field)
+            line = f"no published numbers of {what} {strange[0]!r}; {instead(strange[0], there)}"
+            raise InputError("unknown-metric" if field == "metric" else "no-runs", line)
+        kept = [number for number in kept if not words or getattr(rows[number], field) in words]
     head = ["paper", "method", "metric", "percent", "what does not add up", "task", "data set", "split"]
     cells, records = [], []
     for number in kept:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from bench.data.store import Store
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.paper.declaration import SWEPT, Arm, Experiment, Paper
 from bench.runs.plan import expand
 from bench.runs.registry import describe
-from bench.spec import RunSpec, Settings, SplitSpec
+from bench.spec import RunSpec, Settings, SplitSpec, parse_sampling
 
 MODES: Final = ("published", "paper", "clean")
 SEEDS: Final = 5
@@ -96,9 +96,11 @@ def plan(experiment: Experiment, mode: str, store: Store, scale: Scale, task: st
 
 def check_preset(paper: Paper, preset: str | None) -> None:
     """Raises :class:`InputError` for a preset that no system of the paper has."""
-    if preset and not any(preset in describe(name).presets for name in paper.systems):
+    known = dict.fromkeys(one for name in paper.systems for one in describe(name).presets)
+    if preset and preset not in known:
         raise InputError(
-            "unknown-preset", f"no system has a preset {preset!r}; `bench methods NAME` shows those of each"
+            "unknown-preset",
+            f"no system has a preset {preset!r}; {instead(preset, known)} (`bench methods NAME` shows those of each)",
         )
 
 
@@ -107,6 +109,12 @@ def check_scale(paper: Paper, experiments: Sequence[Experiment], scale: Scale) -
     check_preset(paper, scale.preset)
     for experiment in experiments:
         chosen_arms(experiment, scale)
+
+
+def check_modes(modes: Sequence[str]) -> None:
+    """Raises :class:`InputError` for a mode that there is not."""
+    if strange := [mode for mode in modes if mode not in MODES]:
+        raise InputError("unknown-mode", f"--mode {strange[0]}; {instead(strange[0], MODES)}")
 
 
 def _values(arm: Arm, preset: str | None) -> dict[str, Any]:
@@ -129,7 +137,9 @@ def chosen_arms(experiment: Experiment, scale: Scale) -> list[Arm]:
     known = list(dict.fromkeys(arm.method for arm in experiment.arms))
     strange = [name for name in scale.methods if name not in known]
     if strange and experiment.kind != "systems":
-        raise InputError("unknown-method", f"{experiment.id} has no method {strange[0]!r}; it has: {', '.join(known)}")
+        raise InputError(
+            "unknown-method", f"{experiment.id} has no method {strange[0]!r}; {instead(strange[0], known)}"
+        )
     left = {arm.label for arm in experiment.over.arms(scale.every)} if experiment.over else None
     own = [
         arm
@@ -157,10 +167,9 @@ def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: in
     return SplitSpec("paper", max_per_class=per_class, sampling=arm.sampling or windows)
 
 
-def check_clean_split(scheme: str) -> None:
-    """Raises :class:`InputError` for a split that is none of mode clean."""
-    if scheme.startswith("file") or SplitSpec(scheme).leaky:
-        raise InputError(
-            "unknown-split",
-            f"--split {scheme}: mode clean takes auto, session, capture, capture+session, time or attribute:NAME",
-        )
+def check_splits(scale: Scale) -> None:
+    """Raises :class:`InputError` for a split that is none of mode clean, and a sampling that is none."""
+    if scale.split.startswith("file") or SplitSpec(scale.split, folds=scale.folds).leaky:
+        known = "auto, session, capture, capture+session, time or attribute:NAME"
+        raise InputError("unknown-split", f"--split {scale.split}: mode clean takes {known}")
+    parse_sampling(scale.sampling or "session")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.data.cards import find_card, shipped_name
+from bench.data.cards import shipped_name
+from bench.data.names import find_card
 from bench.data.store import Store
 from bench.environment import CPU
 from bench.files import written_folder

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final, Self
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.files import read_json
 from bench.structure import FieldError
 
@@ -78,8 +78,29 @@ def one_line(text: str) -> str:
 def render(table: Table, form: str = "text") -> str:
     """The table in one of `FORMATS`.  Raises :class:`InputError` for another one."""
     if form not in FORMATS:
-        raise InputError("unknown-format", f"unknown table format {form!r}; there are: {', '.join(FORMATS)}")
+        raise InputError("unknown-format", f"unknown table format {form!r}; {instead(form, FORMATS)}")
     return FORMATS[form](table)
+
+
+LONGEST: Final = 60  # letters of a cell that others stand behind
+
+
+def shortened(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Lines of cells as a terminal has room for them: of long ones the middle is left out.
+
+    A column whose cells could not be told apart any more stays, and so does the last one, which pushes nothing aside.
+
+    >>> shortened([["a" * 40 + "b" * 40, "1"]])[0][0]
+    'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbbbbbbbbbbbbbb'
+    """
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    for number, column in enumerate(columns[:-1]):
+        short = [
+            cell if len(cell) <= LONGEST else f"{cell[: LONGEST // 2]}…{cell[1 - LONGEST // 2 :]}" for cell in column
+        ]
+        if len(set(short)) == len(set(column)):
+            columns[number] = short
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
 def _cells(table: Table, escaped: Callable[[str], str] = str) -> list[list[str]]:
@@ -90,7 +111,7 @@ def _cells(table: Table, escaped: Callable[[str], str] = str) -> list[list[str]]
 def _text(table: Table) -> str:
     if not table.rows:
         return "\n".join([table.empty, *table.notes])
-    cells = _cells(table, one_line)
+    cells = shortened(_cells(table, one_line))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
     return "\n".join([*_titled(table), lines[0], "-" * len(lines[0]), *lines[1:], *table.notes])

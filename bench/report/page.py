@@ -5,9 +5,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import count, groupby
+from itertools import count, groupby, islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench import __version__
 from bench.analysis.audit_record import Audit
@@ -16,16 +16,18 @@ from bench.analysis.tables import Row, group, results_table
 from bench.environment import environment
 from bench.errors import InputError
 from bench.files import write_text
-from bench.render.html import Html, el, facts, joined, picture, table
-from bench.render.svg import Curve, confusion, dots, lines
-from bench.render.table import SavedTable, Table
-from bench.runs.run_labels import MARKS, MEANING
-from bench.scores.metrics import Scores
-from bench.tracking.record import Record
-from bench.tracking.results import SplitSummary
+from bench.render.html import Html, el, facts, picture, table
+from bench.render.svg import dots
+from bench.render.table import SavedTable
+from bench.report.details import divided, flat, found
+from bench.runs.run_labels import MARKS, MEANING, marked
+from bench.tracking.record import Record, asked_for
+from bench.tracking.results import RunResult
+from bench.tracking.selection import NO_RUNS, Wanted, narrowed
 from bench.tracking.tracker import Tracker
 
 STYLE: Final = Path(__file__).with_name("style.css")
+SCRIPT: Final = Path(__file__).with_name("script.js")  # sorts and filters; without it all is still there to read
 
 
 def write(
@@ -35,17 +37,18 @@ def write(
 
     A run of which a file changed since it was written, or cannot be read, is left out: the page and ``tell`` say so.
 
-    Reads ``reproduced/*/sheet.json`` and ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a
-    file there that is not what it should be.
+    ``datasets`` are words as `bench.tracking.selection` has them.  Reads ``reproduced/*/sheet.json`` and
+    ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a file there that is not what it should be,
+    for a data set without runs, and where there is nothing to show.
     """
-    records = tracker.search(dataset=list(datasets) or None)
-    if lacking := sorted(set(datasets) - {record.spec.dataset for record in records}):
-        raise InputError("no-runs", f"report: no runs on {', '.join(lacking)}; `bench table` shows what there is")
+    records, wanted = narrowed(tracker.search(), Wanted(datasets=datasets))
+    records, left_out = asked_for(records)
     records, damaged = _sound(tracker, records)
-    text = _Page(tracker, datasets, damaged).markup(records)
-    write_text(output, text)
     for line in damaged:
         tell(f"left out: {line}")
+    if left_out:
+        tell(left_out)
+    write_text(output, _Page(tracker, wanted.datasets, damaged).markup(records))
     return len(records)
 
 
@@ -75,11 +78,15 @@ class _Page:
         self.numbers = count(1)
 
     def markup(self, records: Sequence[Record]) -> str:
-        """The whole page."""
+        """The whole page.  Raises :class:`InputError` where there is nothing to show."""
         sections = [*self.places(group(records)), *self.reproduced(), *self.audits()]
-        style = STYLE.read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+        if not sections and not self.damaged:
+            raise InputError("no-runs", f"report: nothing to show, no page is written; {NO_RUNS}")
+        style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
+        policy = (
+            f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        )
         head = el(
             "head",
             el("meta", charset="utf-8"),
@@ -96,8 +103,9 @@ class _Page:
             _header(records),
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
-            el("main", *([markup for _, markup in sections] or [_nothing()]), id="results"),
+            el("main", *(markup for _, markup in sections), id="results"),
             _footer(),
+            el("script", Html(script)),
         )
         return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
 
@@ -112,69 +120,45 @@ class _Page:
             for split, alike in groupby(here, lambda r: r.split):
                 name = self.name(f"{title} {split}")
                 links.append(el("li", el("a", split, href=f"#{name}")))
-                parts.append(el("section", el("h3", f"Split {split}", id=name), *self.results(title, list(alike))))
+                parts.append(el("section", el("h3", f"Split {split}", id=name), *self.results(list(alike))))
             name = self.name(title)
             entry = el("li", el("a", title, href=f"#{name}"), el("ul", *links))
             yield entry, el("section", el("h2", title, id=name), *parts)
 
-    def results(self, place: str, rows: Sequence[Row]) -> Iterator[Html]:
-        """Table, chart and details of the rows of one split."""
-        records = [record for row in rows for record in (*row.done, *row.other)]
-        yield table(results_table(records))
-        if scored := [row for row in rows if row.value("macro_f1")]:
-            caption = (
-                "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
-            )
-            points = [(_marked(row, 42), *_ends(row.value("macro_f1"))) for row in scored]
-            listed = "; ".join(f"{name} {value:.3f}" for name, value, *_ in points)
-            name = self.name("chart")
-            yield el("figure", dots(points, name, f"macro-F1 on {place}", listed), el("figcaption", caption))
-            yield from (self.details(row) for row in scored)
+    def results(self, rows: Sequence[Row]) -> Iterator[Html]:
+        """Table, chart, split and details of the rows of one split."""
+        yield table(results_table([record for row in rows for record in (*row.done, *row.other)]))
+        scored = [(row, *self.first(row)) for row in rows if row.value("macro_f1")]
+        if not scored:
+            return
+        caption = "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
+        points = [(_marked(row), *_ends(row.value("macro_f1"))) for row, *_ in scored]
+        yield el("figure", dots(points, "macro-F1"), el("figcaption", caption))
+        known = ((run, split) for _, run, one in scored if isinstance(one, RunResult) and (split := divided(one.split)))
+        for run, split in islice(known, 1):  # that of a seed and fold is the same for all rows
+            told = el("p", f"As {_which(run)}, had it.", class_="muted")
+            yield el("details", el("summary", "The split: what training shares with test, and its parts"), told, split)
+        yield from (self.details(*one) for one in scored)
 
-    def details(self, row: Row) -> Html:
-        """What one run of a row found, unfolded on demand."""
-        summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
-        first = min(row.done, key=lambda r: (r.spec.split.seed, r.spec.split.fold or 0))
-        run = self.tracker.opened(first)
+    def first(self, row: Row) -> tuple[Record, RunResult | str]:
+        """The run of a row with the lowest seed and fold, and its result, or why there is none."""
+        run = self.tracker.opened(min(row.done, key=lambda r: (r.spec.split.seed, r.spec.split.fold or 0)))
         try:
-            result = run.result()
+            return run, run.result()
         except InputError as error:
             what = "gone" if error.code == "missing-artefact" else "not readable"
-            lacking = el("p", f"The run's files are {what}; run it again with --rerun.")
-            return el("details", summary, lacking, _command(row))
-        scores, (seed, fold) = result.scores, run.spec.place
-        which = f"run {run.run_id[:8]}, seed {seed}" + ("" if fold is None else f", fold {fold}")
-        more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
-        return el(
-            "details",
-            summary,
-            _command(row),
-            el("p", f"Below: {which}{more}; {scores.sessions} test samples.", class_="muted"),
-            confusion(scores.classes, scores.confusion, "Confusion matrix: test samples, rows are the truth"),
-            el("div", el("div", table(_per_class(scores))), el("div", *self.curves(run)), class_="beside"),
-            _deviations(result.deviations),
-            el(
-                "div",
-                facts("Timings and sizes", _timings(result.metrics)),
-                facts("Samples and what parts share", _samples(result.split)),
-                facts("Parameters", result.parameters) if result.parameters else None,
-                facts("Environment", _flat(result.environment)),
-                class_="beside",
-            ),
-        )
+            return run, f"The run's files are {what}; run it again with --rerun."
 
-    def curves(self, run: Record) -> Iterator[Html]:
-        """Loss and scores over the epochs, where the run has any."""
-        known = sorted(name for name in run.metrics if name.startswith("epoch/"))
-        curves = self.tracker.curves(run.run_id, known) if known else {}
-        for title, ends, top in (("Loss", ("loss",), None), ("Scores", ("accuracy", "f1"), 1.0)):
-            shown: dict[str, Curve] = {
-                name.removeprefix("epoch/").replace("_", " "): curve
-                for name, curve in curves.items()
-                if name.endswith(ends) and len(curve[0])
-            }
-            if shown:
-                yield lines(shown, self.name("curve"), f"{title} by epoch", top)
+    def details(self, row: Row, run: Record, result: RunResult | str) -> Html:
+        """What one run of a row found, unfolded on demand."""
+        summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
+        if isinstance(result, str):
+            return el("details", summary, el("p", result), _command(row), class_="run")
+        more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
+        told = el("p", f"Below: {_which(run)}{more}; {result.scores.sessions} test samples.", class_="muted")
+        known = [name for name in run.metrics if name.startswith(("epoch/", "step/"))]
+        curves = self.tracker.curves(run.run_id, sorted(known)) if known else {}
+        return el("details", summary, _command(row), told, found(run, result, curves, self.name("run")), class_="run")
 
     def reproduced(self) -> Iterator[tuple[Html, Html]]:
         """The paper's tables and figures, published against ours, as `bench reproduce --save` left them."""
@@ -207,6 +191,11 @@ class _Page:
             yield entry, el("section", el("h2", "What data sets give away", id="audits"), *parts)
 
 
+def _digest(text: str) -> str:
+    """What a content security policy knows a style sheet or a script in the page by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 def _header(records: Sequence[Record]) -> Html:
     done = sum(record.status == "done" for record in records)
     other = f", {len(records) - done} failed, skipped, killed or under way" if done < len(records) else ""
@@ -230,10 +219,6 @@ def _left_out(damaged: Sequence[str], results: Path) -> Html | None:
     return el("section", el("h2", "Left out", id="left-out"), el("ul", *lines))
 
 
-def _nothing() -> Html:
-    return el("p", "No runs yet: `bench run --method forest --dataset demo` makes the first.")
-
-
 def _footer() -> Html:
     steps = (
         "Each result names the command that computes it. In the same results folder it answers from the store of "
@@ -244,7 +229,7 @@ def _footer() -> Html:
         "footer",
         el("h2", "Environment", id="environment"),
         el("p", steps),
-        facts("Where this page was made", _flat(environment("cpu"))),
+        facts("Where this page was made", flat(environment("cpu"))),
     )
 
 
@@ -254,51 +239,17 @@ def _command(row: Row) -> Html:
     return el("pre", el("code", row.command.replace(f"{Path(file).parent}/", "") if file else row.command))
 
 
-def _marked(row: Row, most: int = 10_000) -> str:
-    """The method, cut to that many characters, and its marks, which are never cut."""
-    method = row.method if len(row.method) <= most else row.method[: most - 1] + "…"
-    return " ".join([method, "".join(MARKS[mark] for mark in row.marks)]).strip()
+def _marked(row: Row) -> str:
+    return marked(row.method, row.marks)
+
+
+def _which(run: Record) -> str:
+    """The run, with what tells it from others of its row."""
+    seed, fold = run.spec.place
+    return f"run {run.run_id[:8]}, seed {seed}" + ("" if fold is None else f", fold {fold}")
 
 
 def _ends(value: Mapping[str, float]) -> tuple[float, float, float]:
     """Macro-F1 and the ends of its line."""
     middle, spread = value["macro_f1"], value.get("macro_f1_sd", 0.0)
     return middle, value.get("macro_f1_low", middle - spread), value.get("macro_f1_high", middle + spread)
-
-
-def _per_class(scores: Scores) -> Table:
-    rows = [
-        (name, *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['support']:.0f}")
-        for name, row in scores.per_class.items()
-    ]
-    return Table("Per class", ("class", "precision", "recall", "F1", "test samples"), rows)
-
-
-def _deviations(texts: Sequence[str]) -> Html | None:
-    if not texts:
-        return None
-    return joined(el("p", el("strong", "Where it deviates from its paper")), el("ul", *(el("li", t) for t in texts)))
-
-
-def _timings(metrics: Mapping[str, float]) -> dict[str, str]:
-    """Seconds by stage, memory and sizes, of a run's metrics."""
-    timings = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in ("split", "represent", "fit", "predict")
-             if (key := f"seconds_{name}") in metrics}  # fmt: skip
-    if "peak_memory_bytes" in metrics:
-        timings["peak memory"] = f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB"
-    plain = ("model_parameters", "training_samples", "abstentions")
-    return timings | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
-
-
-def _samples(split: SplitSummary) -> dict[str, str]:
-    """Sizes of the parts and every count of what they share."""
-    parts = {f"samples: {part}": size for part, size in split.samples.items()}
-    parts |= {f"groups: {part}": size for part, size in split.groups.items()}
-    shared = {key.replace("_", " "): value for key, value in split.shared.items()}
-    return {name: f"{value:,}" for name, value in (parts | shared).items()}
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, str]:
-    """Without one level of nesting, and without what is not known."""
-    packages = values.get("packages", {})
-    return {k: str(v) for k, v in (dict(values) | packages).items() if k != "packages" and v is not None}

@@ -33,6 +33,12 @@ class NotPlain(Exception):
     """A module of which a slice may not say what the whole does."""
 
 
+@functools.lru_cache(256)
+def _parsed(text: bytes, path: str) -> ast.Module:
+    """A source as a tree, parsed once: a listing asks for the bases that methods share once a method."""
+    return ast.parse(text, path)
+
+
 class SourceFile:
     """A source file of which single top-level names can be evaluated.
 
@@ -44,7 +50,7 @@ class SourceFile:
         self.path, self.module = path, module
         self.text = path.read_bytes()
         try:
-            self.tree = ast.parse(self.text, str(path))
+            self.tree = _parsed(self.text, str(path))
         except SyntaxError as error:
             raise InputError(
                 "bad-method", f"{path}:{error.lineno}: not Python ({error.msg}); correct the file"

@@ -4,6 +4,7 @@ Nothing here imports a method, torch or scikit-learn before it is known that som
 """
 
 import dataclasses
+import json
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -25,12 +26,13 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, MODEL, Record
+from bench.tracking.record import DEVIATION, MODEL, PURPOSE, STATE, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
 
-#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score") and its numbers
+#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score"; of a run in a
+#: process of its own "begins" alone) and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
 
 
@@ -72,6 +74,7 @@ class RunOptions:
     scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
     say: Callable[[str], None] = unsaid  # lines for people
     models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
+    purpose: str = ""  # whom they are computed for, where the user did not ask for them: `bench.tracking.record.AUDIT`
 
     @property
     def quiet(self) -> "RunOptions":
@@ -95,12 +98,12 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     """
     spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
-        return answered(spec, known)
+        return recalled(spec, known, tracker, options)
     if (holder := tracker.claims.take(spec.digest)) is not None:
         return Outcome(spec, "elsewhere", f"running on {holder}")
     try:
         if not options.rerun and (known := tracker.finished(spec.digest)) is not None:  # just now
-            return answered(spec, known)
+            return recalled(spec, known, tracker, options)
         return _computed(spec, tracker, options)
     except Superseded:
         return Outcome(spec, "elsewhere", "another process took it over")
@@ -112,10 +115,11 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
 def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     """What comes of a claimed run, written into the store."""
     started = time.perf_counter()
-    run = tracker.start(spec, title_of(spec), tags_of(spec))
+    run = tracker.start(spec, title_of(spec), tags_of(spec, options.purpose))
     status, reason, metrics = "done", "", {}
     try:
         kind, store = registry.load(spec.method), store_of(spec)
+        run.tags({STATE: json.dumps(store.manifest.state)})
         if reason := reason_to_skip(kind, kind.Parameters(**spec.parameters), store):
             status = "skipped"
         else:
@@ -218,14 +222,14 @@ def result_of(spec: RunSpec, store: Store, attempted: Attempt, device: str) -> R
     )
 
 
-def tags_of(spec: RunSpec) -> dict[str, str]:
+def tags_of(spec: RunSpec, purpose: str = "") -> dict[str, str]:
     """What a table marks and what the MLflow page filters by."""
     outline = registry.describe(spec.method)
     tags = {"leaky": str(spec.split.leaky).lower(), "scale": _scale(spec), "source": code_of(spec)}
     tags |= {"transductive": "true"} if outline.transductive else {}
     tags |= {"family": outline.family} | ({"origin": outline.origin} if outline.origin else {})
     tags |= {"row": f"{method_label(spec, outline.origin)} · {spec.split.label}"}
-    tags |= {"settings": ", ".join(settings_of(spec)) or "default"}
+    tags |= {"settings": ", ".join(settings_of(spec)) or "default"} | ({PURPOSE: purpose} if purpose else {})
     return tags | {f"{DEVIATION}{number:02d}": text for number, text in enumerate(outline.deviations)}
 
 
@@ -285,11 +289,21 @@ def _fewer_steps(done: Attempt) -> str:
     return f"steps={asked} of {usual}" if asked < usual else ""
 
 
+def recalled(spec: RunSpec, known: Record, tracker: Tracker, options: RunOptions) -> Outcome:
+    """The outcome of a run that is done; one that an audit computed is the user's from the moment they ask for it."""
+    if known.purpose and not options.purpose:
+        tracker.adopt(known)
+    return answered(spec, known)
+
+
 def answered(spec: RunSpec, known: Record) -> Outcome:
-    """The outcome of a run that is done; says so where the code is not that of the run any more."""
-    code = code_of(spec)
-    other_code = f"made by other code ({known.source or 'unknown'}, now {code}); --rerun computes it again"
-    reason = "" if known.source == code else other_code
+    """The outcome of a run that is done; says so where it is not what it was taken for."""
+    code, reasons = code_of(spec), []
+    if known.deleted:
+        reasons.append(f"an older run: a newer one, {known.deleted[:8]}, was deleted on MLflow's page")
+    if known.source != code:
+        reasons.append(f"made by other code ({known.source or 'unknown'}, now {code})")
+    reason = "; ".join([*reasons, "--rerun computes it again"]) if reasons else ""
     return Outcome(spec, "cached", reason, known.run_id, known.metrics)
 
 

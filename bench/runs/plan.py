@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bench.data.store import Store
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
 from bench.method import make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
@@ -92,8 +92,9 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
     outline, preset = outlines[method], settings.preset
     known = {name for other in outlines.values() for name in other.defaults}
     if preset is not None and not any(preset in other.presets for other in outlines.values()):
-        listed = "; ".join(f"{name} has {', '.join(o.presets) or 'none'}" for name, o in outlines.items())
-        raise InputError("unknown-preset", f"no preset {preset!r}: {listed}")
+        there = dict.fromkeys(name for other in outlines.values() for name in other.presets)
+        what = f"{', '.join(outlines)}: no preset {preset!r}; {instead(preset, there)}"
+        raise InputError("unknown-preset", f"{what} (`bench methods NAME` shows those of each)")
     chosen = dict(outline.presets.get(preset, {})) if preset else {}
     chosen |= read_parameters(settings.file, method) if settings.file else {}
     chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
@@ -115,7 +116,7 @@ def _check(store: Store, task: str, split: SplitSpec) -> None:
         raise InputError(
             "one-class",
             f"{store.name}: task {task} has sessions of one class at most ({names}), which any answer gets right; "
-            f"`bench prepare` shows what became of the others",
+            f"`{store.command()}` shows what became of the others",
         )
     check_request(store, task, split)
     if split.attribute:

@@ -8,26 +8,28 @@ imported.  `bench check` compares both.
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import bench.estimator
 import methods
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.estimator import FOREST_ON
+from bench.files import typed_path
 from bench.method import Method, Range
 from bench.runs.declarations import NotPlain, SourceFile
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,40 @@ class Outline:
         return head | {"parameters": [_parameter(f) for f in dataclasses.fields(self.Parameters)]}
 
 
+@dataclass(frozen=True)
+class Fault:
+    """A plug-in that gives no method."""
+
+    name: str  # of its entry point
+    package: str
+    reason: str
+
+
 def names() -> list[str]:
-    """Every known method, sorted; imports none."""
-    return sorted(shipped() | set(_entries()))
+    """Every known method, sorted; imports none.  A plug-in among them may turn out to be broken: see :func:`seen`."""
+    return sorted(shipped() | set(_plug_ins().entries))
+
+
+def seen(look: Callable[[str], Seen]) -> tuple[dict[str, Seen], list[Fault]]:
+    """What a look at every method finds, by name, and the plug-ins at which there is nothing to be found.
+
+    ``look`` is :func:`summary`, :func:`describe` or :func:`load`.  What is shipped must be sound: its errors pass.
+    """
+    found, faults = {}, list(_plug_ins().faults)
+    for name in names():
+        try:
+            found[name] = look(name)
+        except Exception as error:  # a plug-in's own, too
+            if name in shipped():
+                raise
+            said = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+            faults.append(Fault(name, _package(_plug_ins().entries[name]), said + " ".join(str(error).split())))
+    return found, faults
+
+
+def twins(name: str) -> list[Fault]:
+    """Plug-ins that claim the name of a shipped method, and are left out."""
+    return [fault for fault in _plug_ins().faults if name in shipped() and _alike(fault.name) == name]
 
 
 @functools.cache
@@ -81,6 +114,24 @@ def is_file(name: str) -> bool:
     return ".py:" in name
 
 
+def spelled(word: str) -> str:
+    """A method's name as runs carry it, of a word as it is typed: of a file the shortest path from here, and the class.
+
+    ``mine`` and ``mine.py`` are the one class with a name in the file ``mine.py`` here, where no method is called so.
+    """
+    prefix = FOREST_ON if word.startswith(FOREST_ON) else ""
+    name = word.removeprefix(prefix)
+    if name in names():
+        return word
+    file, _, wanted = name.rpartition(":") if is_file(name) else (name, "", "")
+    path = typed_path(file if file.endswith(".py") else f"{file}.py")
+    if not path.is_file():
+        return word
+    wanted = wanted or SourceFile(path).method_class()
+    place, here = path.parent.resolve() / path.name, Path.cwd().resolve()
+    return f"{prefix}{place.relative_to(here) if place.is_relative_to(here) else place}:{wanted}"
+
+
 def origin(name: str) -> str:
     """Where a method that is not shipped is from: package and version, or a file's digest.  Empty for shipped ones.
 
@@ -89,7 +140,8 @@ def origin(name: str) -> str:
     if is_file(name):
         return file_origin(digest_of(name))
     _locate(name)
-    return _package(_entries()[name]) if name in _entries() else ""
+    entry = _plug_ins().entries.get(name)
+    return "" if entry is None else _package(entry)
 
 
 def file_origin(digest: str | None) -> str:
@@ -188,11 +240,11 @@ def load(name: str) -> type[Method]:
     try:
         if is_file(name):
             module = _import_file(path)
-        elif name in _entries():
-            module = importlib.import_module(_entries()[name].module)
+        elif entry := _plug_ins().entries.get(name):
+            module = importlib.import_module(entry.module)
         else:
             module = importlib.import_module(f"methods.{path.stem}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise InputError(
             "bad-method", f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file"
@@ -223,25 +275,42 @@ def _name(path: Path) -> str:
     return path.stem.replace("_", "-")
 
 
+@dataclass(frozen=True)
+class _PlugIns:
+    """Entry points by name, and those whose name is not theirs alone."""
+
+    entries: dict[str, EntryPoint]
+    faults: list[Fault]
+
+
 @functools.cache
-def _entries() -> dict[str, EntryPoint]:
-    """Entry points by name.  Raises :class:`InputError` for one that is called as something else is."""
-    known: dict[str, EntryPoint] = {}
-    owners = dict.fromkeys(shipped(), "is shipped")
+def _plug_ins() -> _PlugIns:
+    """What other packages bring.  Of two that claim one name neither has it, as nobody can say which is meant."""
+    alike: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group="bench.methods"):
-        alike = entry.name.lower().replace("_", "-")  # how a shipped file's name becomes a method's
-        if alike in owners or is_file(entry.name):
-            what = f"the entry point bench.methods: {entry.name} of package {_package(entry)} cannot be called so"
-            reason = f"a method of that name {owners.get(alike, 'would be a file')}"
-            raise InputError("same-name", f"{what}: {reason}; uninstall the package or rename its entry point")
-        known[entry.name] = entry
-        owners[alike] = f"is in package {_package(entry)}"
-    return known
+        alike.setdefault(_alike(entry.name), []).append(entry)
+    found = _PlugIns({}, [])
+    for name, entries in alike.items():
+        for entry in entries:
+            others = ["is shipped"] * (name in shipped())
+            others += [f"is in package {_package(other)}" for other in entries if other is not entry]
+            others += ["would be a file"] * is_file(entry.name)
+            if others:
+                reason = f"cannot be called so: a method of that name {others[0]}; uninstall one, or rename it there"
+                found.faults.append(Fault(entry.name, _package(entry), reason))
+            else:
+                found.entries[entry.name] = entry
+    return found
+
+
+def _alike(name: str) -> str:
+    """How a shipped file's name becomes a method's."""
+    return name.lower().replace("_", "-")
 
 
 def _package(entry: EntryPoint) -> str:
     """Name and version of the package of an entry point."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else f"module {entry.module}"
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else f"of {entry.value}"
 
 
 def _locate(name: str) -> tuple[Path, str | None]:
@@ -252,18 +321,30 @@ def _locate(name: str) -> tuple[Path, str | None]:
         if not Path(file).is_file():
             raise InputError("unknown-method", f"--method {name}: no file {file}; give FILE.py:CLASS")
         return Path(file).resolve(), wanted
-    if name in _entries():
-        entry = _entries()[name]
-        spec = importlib.util.find_spec(entry.module)
-        if spec is None or spec.origin is None:
-            raise InputError("bad-method", f"method {name}: its package has no module {entry.module}; install it again")
-        return Path(spec.origin), entry.attr
+    if entry := _plug_ins().entries.get(name):
+        return _locate_entry(entry)
     files = {_name(path): path for path in _files()}
     if name not in files:
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(names())}, or FILE.py:CLASS"
-        raise InputError("unknown-method", f"unknown method {name!r}; {hint}")
+        for fault in _plug_ins().faults:
+            if fault.name == name:
+                what = f"the entry point bench.methods: {name} of package {fault.package}"
+                raise InputError("same-name", f"{what} {fault.reason}")
+        what = f"unknown method {name!r}; {instead(name, names())}"
+        raise InputError("unknown-method", f"{what} (or FILE.py:CLASS for one of your own)")
     return files[name], None
+
+
+def _locate_entry(entry: EntryPoint) -> tuple[Path, str | None]:
+    """The file and class of a plug-in.  Raises :class:`InputError` where its package does not have them."""
+    what = f"method {entry.name} of package {_package(entry)}"
+    try:
+        spec, wanted = importlib.util.find_spec(entry.module), entry.attr  # imports the packages around the module
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError("bad-method", f"{what}: cannot be found ({reason}); install or uninstall it") from error
+    if spec is None or not (spec.origin or "").endswith(".py"):
+        raise InputError("bad-method", f"{what}: there is no source of {entry.module}; install or uninstall it")
+    return Path(str(spec.origin)), wanted
 
 
 def _import_file(path: Path) -> ModuleType:

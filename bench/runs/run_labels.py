@@ -1,9 +1,10 @@
 """What tells one run from another, in the shortest labels, and its marks: for tables, and for MLflow's page."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.data.cards import card_names
+from bench.data.store import Store
 from bench.environment import CPU
 from bench.errors import InputError
 from bench.runs.registry import Outline, describe, file_origin, is_file, is_shipped
@@ -194,7 +195,7 @@ def provenance(records: Iterable[Record]) -> list[str]:
     stores: dict[str, set[str]] = {}
     for record in records:
         stores.setdefault(record.spec.dataset, set()).add(record.spec.store or "unknown")
-    notes = store_notes(stores)
+    notes = store_notes(stores) + state_notes(records)
     foreign = dict.fromkeys(record.spec.method for record in records if not origin_of(record))
     notes += [
         f"method {name}: not a shipped one, its runs do not say of which package"
@@ -212,6 +213,32 @@ def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
         for name, digests in stores.items()
         if name not in shipped_ones
     ]
+
+
+def state_notes(records: Sequence[Record]) -> list[str]:
+    """Notes on data sets that were prepared anew between runs: which store is today's, what others differ in."""
+    notes = []
+    for dataset in dict.fromkeys(record.spec.dataset for record in records):
+        states = {record.spec.store: record.state for record in records if record.spec.dataset == dataset}
+        if len(states) > 1:
+            notes += _prepared_anew(dataset, states)
+    return notes
+
+
+def _prepared_anew(dataset: str, states: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The notes of one data set, of whose stores ``states`` has what their runs keep."""
+    try:
+        store = Store.find(dataset)
+    except InputError:
+        return [f"data set {dataset}: its runs are of {len(states)} preparations, of which none is here"]
+    now, unused = store.manifest.state, "" if store.digest in states else " and has no runs here"
+    lines = [f"data set {dataset} was prepared anew: store={store.digest[:8]} is today's{unused}"]
+    for digest, was in states.items():
+        differing = [name for name in now if was.get(name, now[name]) != now[name]]
+        changes = ", ".join(f"{name} {was[name] or 'unknown'} (now {now[name]})" for name in differing)
+        told = changes or ("other captures, as many of them" if was else "its runs do not say what it held")
+        lines += [f"data set {dataset}, store={digest[:8]}: {told}"] if digest != store.digest else []
+    return lines
 
 
 def unverified_note(unverified: int, runs: int) -> list[str]:

@@ -98,12 +98,44 @@ def evaluate(truth: Ints, probabilities: NDArray[np.float32], classes: Sequence[
         macro_precision=float(precision.mean()),
         macro_recall=float(recall.mean()),
         macro_f1=float(f1.mean()),
-        calibration_error=_calibration_error(truth, predictions, probabilities),
+        calibration_error=reliability(truth, probabilities).error,
         brier=_brier(truth, probabilities),
         abstentions=int((predictions == ABSTAINED).sum()),
         per_class={name: {key: float(v[row]) for key, v in columns.items()} for row, name in enumerate(classes)},
         confusion=table.tolist(),
     )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often answers are right, by how sure they are, in `BINS` bins of equal width; all ``[bins]``.
+
+    An abstention is a wrong answer of confidence 0.
+    """
+
+    count: Ints  # int64: answers
+    sure: Floats  # float64: sum of their confidences
+    right: Floats  # float64: how many are right
+
+    @property
+    def error(self) -> float:
+        """Mean over answers of the distance between how sure their bin is and how often it is right."""
+        return float(np.abs(self.right - self.sure).sum() / self.count.sum())
+
+
+def reliability(truth: Ints, probabilities: NDArray[np.float32]) -> Reliability:
+    """Bin answers, float32 ``[samples, classes]``, to ``truth``, int64 ``[samples]``.
+
+    >>> found = reliability(np.array([0, 0]), np.array([[0.75, 0.25], [0.25, 0.75]], np.float32))
+    >>> found.count[11].item(), found.sure[11].item(), found.right[11].item(), found.error
+    (2, 1.5, 1.0, 0.25)
+    """
+    predictions = decide(probabilities)
+    confidence = np.where(predictions == ABSTAINED, 0, np.nan_to_num(probabilities).max(axis=1)).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    count = np.bincount(bins, minlength=BINS).astype(np.int64)
+    right = np.bincount(bins, weights=predictions == truth, minlength=BINS).astype(np.float64)
+    return Reliability(count, np.bincount(bins, weights=confidence, minlength=BINS).astype(np.float64), right)
 
 
 def is_fitted(accuracy: float, majority: float) -> bool:
@@ -150,15 +182,6 @@ def precision_recall_f1(hits: Counts, predicted: Counts, support: Counts) -> tup
         hits / np.maximum(support, 1),
         2 * hits / np.maximum(predicted + support, 1),
     )
-
-
-def _calibration_error(truth: Ints, predictions: Ints, probabilities: NDArray[np.float32]) -> float:
-    """Mean over sessions of |accuracy - confidence| of the session's bin."""
-    confidence = np.where(predictions == ABSTAINED, 0, np.nan_to_num(probabilities).max(axis=1)).astype(np.float64)
-    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    right = np.bincount(bins, weights=predictions == truth, minlength=BINS)
-    sure = np.bincount(bins, weights=confidence, minlength=BINS)
-    return float(np.abs(right - sure).sum() / len(truth))
 
 
 def _brier(truth: Ints, probabilities: NDArray[np.float32]) -> float:

@@ -37,7 +37,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.schema import NO_CLASS, Samples, drawn_order
 from bench.spec import SplitSpec, named_seed
 from bench.splits.assignment import (
@@ -258,7 +258,7 @@ def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
 
 def _check_task(store: LabelledStore, task: str) -> None:
     if task not in store.tasks:
-        raise InputError("unknown-task", f"{store.name} has no task {task!r}; it has: {', '.join(store.tasks)}")
+        raise InputError("unknown-task", f"{store.name} has no task {task!r}; {instead(task, store.tasks)}")
 
 
 def _samples(store: LabelledStore, task: str, spec: SplitSpec) -> tuple[Samples, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Where a store of runs is: its address as libraries take it and as people may see it, and whether it answers."""
 
+import difflib
 import os
 import re
 import socket
@@ -24,6 +25,7 @@ REMEDIES: Final = {  # of a file, by words of SQLite and of the system
 }
 QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database
 SHORT: Final = 3  # letters
+DATABASE: Final = "mlflow.db"  # the store of runs of a results folder
 DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours and scheme of addresses, by the driver that it brings
 
 
@@ -77,6 +79,11 @@ class Address:
         return self.file.parent if self.is_sqlite else self.results
 
     @property
+    def at(self) -> str:
+        """Where it is, for people: the folder of an SQLite file as seen from here, else :attr:`shown`."""
+        return str(_as_typed(self.file.parent)) if self.is_sqlite else self.shown
+
+    @property
     def shown(self) -> str:
         """The address without its password."""
         return without_password(re.sub(r"^(\S+?://[^:/@]*):.*@", r"\1:***@", self.uri, flags=re.S))  # blanks in it, too
@@ -124,8 +131,21 @@ class Address:
 
 def address_of(results: Path, uri: str | None = None) -> Address:
     """The store of runs of a results folder: ``uri``, else ``MLFLOW_TRACKING_URI``, else a file there."""
-    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.absolute() / 'mlflow.db'}"
+    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.absolute() / DATABASE}"
     return Address(found, results.absolute())
+
+
+def near_results(folder: Path) -> Path | None:
+    """The folder beside a missing results folder that holds a store of runs and is called much as it is."""
+    parent = folder.parent
+    there = [path.parent.name for path in parent.glob(f"*/{DATABASE}")] if parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, there, n=1)
+    return _as_typed(parent / near[0]) if near else None
+
+
+def _as_typed(path: Path) -> Path:
+    """A path below the working folder as it is seen from there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def local(uri: str) -> Path | None:

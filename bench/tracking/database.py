@@ -5,11 +5,13 @@ ends a run in six transactions, this in one.  The tables are its format on disk,
 both readings, and both writings, equal.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -18,15 +20,21 @@ from bench.tracking.address import ANSWER_SECONDS, Address
 BUSY_SECONDS: Final = 60  # that a writer of an SQLite file waits for others
 IN: Final = 500  # values of one query's list
 DIGEST: Final = "bench.digest"
+ACTIVE, DELETED = 1, 2  # MLflow's ViewType
 
 _runs = sa.table("runs", *map(sa.column, ("run_uuid", "status", "start_time", "end_time", "artifact_uri",
-                                          "lifecycle_stage", "name")))  # fmt: skip
+                                          "lifecycle_stage", "name", "experiment_id")))  # fmt: skip
+_experiments = sa.table("experiments", *map(sa.column, ("experiment_id", "name", "lifecycle_stage")))
+_experiment_tags = sa.table("experiment_tags", *map(sa.column, ("experiment_id", "key")))
 _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _parameters = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
 _POINT: Final = ("key", "value", "timestamp", "step", "is_nan")
 _points = sa.table("metrics", *map(sa.column, ("run_uuid", *_POINT)))
 _metrics = sa.table("latest_metrics", *map(sa.column, ("run_uuid", *_POINT)))
 
+OURS: Final = "bench/"  # how the names of our experiments begin
+VIEW: Final = "bench"  # what our choice of columns is called on MLflow's page
+VIEW_TAG: Final = f"mlflow.sharedViewState.{VIEW}"  # of an experiment: where MLflow keeps that choice
 Point = tuple[str, float, int, int, bool]  # as the tables have it: `_POINT`
 
 
@@ -44,6 +52,16 @@ class Row:
     metrics: dict[str, float] = field(default_factory=dict)  # newest values
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """What MLflow keeps runs of one data set and task together in."""
+
+    id: str
+    name: str
+    newest: int  # when its newest run began, in milliseconds since the epoch
+    view: str  # the name of its choice of columns; empty: of an earlier version, which made none
+
+
 def engine_of(address: Address) -> sa.Engine:
     """A way into the database.  Raises :class:`InputError` where a server does not answer or a driver is missing."""
     address.check()
@@ -51,6 +69,22 @@ def engine_of(address: Address) -> sa.Engine:
         return sa.create_engine(address.url, **connection_options(address))
     except (ImportError, sa.exc.SQLAlchemyError) as error:
         raise address.failed(error) from None
+
+
+def reading_engine_of(address: Address) -> sa.Engine:
+    """As :func:`engine_of`, for reading alone: an SQLite file and its folder need no rights to write.
+
+    What a killed process left half written is rolled back first, where that can be: else the file does not open.
+    """
+    return engine_of(dataclasses.replace(address, uri=reading_uri(address)))
+
+
+def reading_uri(address: Address) -> str:
+    """See :func:`reading_engine_of`."""
+    file = address.file
+    if not address.is_sqlite or file.with_name(f"{file.name}-journal").exists():
+        return address.uri
+    return f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true"
 
 
 def connection_options(address: Address) -> dict[str, Any]:
@@ -80,7 +114,7 @@ def rows_of(
         rows = {
             run.run_uuid: _row(run) for part in _parts(chosen) for run in connection.execute(_select_runs(part, stage))
         }
-        for part in _parts(None if chosen is None else list(rows)):
+        for part in _parts(None if chosen is None and stage == "active" else list(rows)):
             for run_id, key, value in connection.execute(_of(part, _tags, "value")):
                 if run_id in rows:
                     rows[run_id].tags[key] = value
@@ -88,6 +122,37 @@ def rows_of(
                 if run_id in rows:
                     rows[run_id].metrics[key] = math.nan if nan else value
     return sorted((row for row in rows.values() if DIGEST in row.tags), key=lambda row: row.started, reverse=True)
+
+
+def ids_of(engine: sa.Engine) -> list[str]:
+    """Ids of runs of ours, newest first."""
+    asked = sa.select(_runs.c.run_uuid).join(_tags, _tags.c.run_uuid == _runs.c.run_uuid)
+    ours = asked.where(_tags.c.key == DIGEST, _runs.c.lifecycle_stage == "active")
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("runs"):
+            return []
+        return list(connection.execute(ours.order_by(_runs.c.start_time.desc())).scalars())
+
+
+def experiments_of(engine: sa.Engine) -> list[Experiment]:
+    """Experiments of ours that hold runs, that with the newest run first; none where there are no tables yet."""
+    one, run, tag = _experiments.c, _runs.c, _experiment_tags.c
+    newest = sa.func.max(run.start_time)
+    asked = (
+        sa.select(one.experiment_id, one.name, newest)
+        .join_from(_experiments, _runs, one.experiment_id == run.experiment_id)
+        .where(one.name.startswith(OURS), one.lifecycle_stage == "active", run.lifecycle_stage == "active")
+        .group_by(one.experiment_id, one.name)
+        .order_by(newest.desc())
+    )
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("runs"):
+            return []
+        viewed = set(connection.execute(sa.select(tag.experiment_id).where(tag.key == VIEW_TAG)).scalars())
+        return [
+            Experiment(str(number), name, at or 0, VIEW if number in viewed else "")
+            for number, name, at in connection.execute(asked)
+        ]
 
 
 def _chosen(
@@ -211,8 +276,9 @@ def history_of_server(client: Any, run_id: str) -> tuple[list[list[Any]], dict[s
     return [[point.key, point.value, point.timestamp, point.step] for point in found], dict(data.params)
 
 
-def rows_of_server(client: Any, *, digests: Sequence[str] | None = None) -> list[Row]:
+def rows_of_server(client: Any, *, digests: Sequence[str] | None = None, deleted: bool = False) -> list[Row]:
     """As :func:`rows_of`, of an MLflow server, which is asked a thousand runs at a time."""
+    stage = DELETED if deleted else ACTIVE
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     wanted = None if digests is None else set(digests)
     asked = f"tags.`{DIGEST}` LIKE '%'"
@@ -222,12 +288,22 @@ def rows_of_server(client: Any, *, digests: Sequence[str] | None = None) -> list
     token = None
     while experiments:
         order = ["attributes.start_time DESC"]
-        page = client.search_runs(experiments, asked, max_results=1000, order_by=order, page_token=token)
+        page = client.search_runs(experiments, asked, stage, max_results=1000, order_by=order, page_token=token)
         found += map(row_of_run, page)
         token = page.token
         if not token:
             break
     return [row for row in found if wanted is None or row.tags[DIGEST] in wanted]
+
+
+def experiments_of_server(client: Any) -> list[Experiment]:
+    """As :func:`experiments_of`, of an MLflow server."""
+    found = []
+    for one in client.search_experiments(filter_string=f"name LIKE '{OURS}%'"):
+        newest = client.search_runs([one.experiment_id], max_results=1, order_by=["attributes.start_time DESC"])
+        view = VIEW if VIEW_TAG in one.tags else ""
+        found += [Experiment(one.experiment_id, one.name, run.info.start_time or 0, view) for run in newest]
+    return sorted(found, key=lambda one: one.newest, reverse=True)
 
 
 def row_of_run(run: Any) -> Row:

@@ -1,7 +1,8 @@
 """A run as it is remembered, and the files that it left, held against the digests that it recorded."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +18,10 @@ Kept = TypeVar("Kept")
 
 SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
+PURPOSE: Final = "bench.purpose"  # whom it was computed for, where the user did not ask for it: see `AUDIT`
+AUDIT: Final = "audit"  # `bench audit`, for its baselines
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
+STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
 AGAIN: Final = "put back what it wrote or run it again with --rerun"
@@ -41,9 +45,12 @@ class Record:
     origin: str = ""  # where its method is from: `bench.runs.registry.origin`
     deviations: tuple[str, ...] = ()
     started: float = 0.0  # seconds since the epoch
+    purpose: str = ""  # whom it was computed for, where the user did not ask for it
+    deleted: str = ""  # id of a newer run of the same, which was done and was deleted on MLflow's page
     imported: str = ""  # from which bundle
     model: str = ""  # what became of its fitted method, where it is not kept
     ended: float | None = None  # seconds since the epoch
+    state: Mapping[str, str] = field(default_factory=dict)  # of its data set's store; empty: an earlier version's run
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
@@ -157,12 +164,21 @@ def record_of(row: Row) -> Record:
         origin=tags.get("origin", ""),
         deviations=tuple(tags[key] for key in sorted(tags) if key.startswith(DEVIATION)),
         started=row.started / 1000,
+        purpose=tags.get(PURPOSE, ""),
         imported=tags.get(IMPORTED, ""),
         model=tags.get(MODEL, ""),
         ended=None if row.ended is None else row.ended / 1000,
+        state=_state_of(tags.get(STATE, "")),
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )
+
+
+def _state_of(text: str) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(text).items()}
+    except (ValueError, AttributeError):
+        return {}
 
 
 def shown(records: Iterable[Record]) -> list[Record]:
@@ -171,6 +187,21 @@ def shown(records: Iterable[Record]) -> list[Record]:
     for record in sorted(records, key=lambda record: record.status != "done"):
         best.setdefault(record.digest, record)
     return list(best.values())
+
+
+def after_deletion(record: Record, deleted: Mapping[str, Row]) -> Record:
+    """The record, marked where a newer run of its digest is among the ``deleted`` ones."""
+    gone = deleted.get(record.digest)
+    is_newer = gone is not None and record.status == "done" and gone.started / 1000 > record.started
+    return dataclasses.replace(record, deleted=gone.run_id) if gone is not None and is_newer else record
+
+
+def asked_for(records: Sequence[Record], *, audits: bool = False) -> tuple[list[Record], str]:
+    """Records without those that only an audit asked for, unless they are wanted; and a note on how many that are."""
+    kept = [record for record in records if audits or record.purpose != AUDIT]
+    left = len(records) - len(kept)
+    what = "is one of `bench audit` and is" if left == 1 else "are of `bench audit` and are"
+    return kept, f"{left} more run{'s' * (left > 1)} {what} left out; `bench table --audits` shows all" if left else ""
 
 
 def matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from bench.files import file_sha256, read_json, write_json
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec, Sampling, parse_sampling
+from bench.splits.assignment import PARTS
 
-SHARED: Final = ("test_in_training_", "shared_", "repeated")  # how counts of what parts share begin
+SEEN: Final = "test_in_training_"  # and a kind: test samples that training has seen
+SHARED: Final = (SEEN, "shared_", "repeated")  # how counts of what parts share begin
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -70,6 +72,20 @@ class SplitSummary:
         return {name: value for name, value in self.fields.items() if name.startswith(SHARED)}
 
     @property
+    def seen(self) -> dict[str, int]:
+        """Test samples of which training has something, by what it has of them."""
+        return {name.removeprefix(SEEN): n for name, n in self.shared.items() if name.startswith(SEEN) and _whole(n)}
+
+    @property
+    def classes(self) -> dict[str, dict[str, int]]:
+        """Samples of each class by `PARTS`; empty where a run of an earlier version did not keep them."""
+        found = self.fields.get("classes")
+        whole = isinstance(found, dict) and all(
+            isinstance(counts, dict) and all(_whole(counts.get(part)) for part in PARTS) for counts in found.values()
+        )
+        return dict(found or {}) if whole else {}
+
+    @property
     def windows(self) -> Sampling:
         """How sessions became samples."""
         return parse_sampling(self.sampling)
@@ -78,6 +94,10 @@ class SplitSummary:
     def distinct_training_samples(self) -> int:
         """Training samples without those that re-sampling repeats."""
         return self.samples["train"] - int(self.fields.get("repeated", 0))
+
+
+def _whole(number: object) -> bool:
+    return isinstance(number, int) and number >= 0
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ database or a server.  Reading asks a database in SQL and imports no MLflow, whi
 before the first question.
 """
 
-import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
-import platform
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from pathlib import Path
@@ -33,49 +31,80 @@ from bench.tracking.claims import Claims, process_lives, this_process
 from bench.tracking.database import (
     BUSY_SECONDS,
     DIGEST,
+    Experiment,
     Row,
     engine_of,
+    experiments_of,
+    experiments_of_server,
     history_of_server,
+    ids_of,
     parameters_of,
     points_of,
+    reading_engine_of,
     rows_of,
     rows_of_server,
 )
-from bench.tracking.record import ENDS, MODEL, SPEC, Record, matches, record_of, shown, status_of
-from bench.tracking.writing import TEXT, UID, Content, Run, Study, Target, closing, experiment_of, now, publish
+from bench.tracking.record import (
+    ENDS,
+    MODEL,
+    PURPOSE,
+    SPEC,
+    Record,
+    after_deletion,
+    matches,
+    record_of,
+    shown,
+    status_of,
+)
+from bench.tracking.writing import (
+    TEXT,
+    UID,
+    Content,
+    Run,
+    Study,
+    Target,
+    closing,
+    experiment_in,
+    experiment_of,
+    now,
+    publish,
+)
 
 Curve = tuple[NDArray[np.int64], NDArray[np.float64]]  # steps and values, both [n]
 STUDY: Final = "bench.study"
 PROCESS: Final = "bench.process"  # that writes a run
-HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
 QUIET: Final = {  # standard output is ours
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 HTTP: Final = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}  # of a server's answer
-PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
-    "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
-    "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
-    "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
-}
 
 
 class Tracker:
     """The store of all runs.
 
     ``results`` is the folder of the default store, ``uri`` names another one (as ``MLFLOW_TRACKING_URI`` does),
-    ``claims`` the database of who computes what where that is a server (as ``BENCH_CLAIMS`` does).
+    ``claims`` the database of who computes what where that is a server (as ``BENCH_CLAIMS`` does).  With ``reading``
+    an SQLite file is opened for reading alone.
     """
 
-    def __init__(self, results: str | Path = Path("results"), uri: str | None = None, claims: str = "") -> None:
+    def __init__(
+        self, results: str | Path = Path("results"), uri: str | None = None, claims: str = "", *, reading: bool = False
+    ) -> None:
         self.results = Path(results).absolute()
+        self.reading = reading
         self.address = address_of(self.results, uri)
         self._own_claims = claims or os.environ.get("BENCH_CLAIMS", "")
 
     def __reduce__(self) -> tuple[Any, ...]:  # workers open the store themselves, each once
         return _opened, (self.results, self.address.uri, self._own_claims)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a store to read, or runs that wait for one; a server is there until it is asked."""
+        folder = self.address.folder
+        return not self.address.is_sqlite or self.address.file.is_file() or (folder / "pending").is_dir()
 
     @cached_property
     def claims(self) -> Claims:
@@ -134,7 +163,7 @@ class Tracker:
 
     @cached_property
     def _engine(self) -> Any:
-        return engine_of(self.address)
+        return reading_engine_of(self.address) if self.reading else engine_of(self.address)
 
     def rows(
         self, digests: Sequence[str] | None = None, begins: str | None = None, tag: tuple[str, str] | None = None
@@ -144,10 +173,25 @@ class Tracker:
             found = rows_of_server(self._client, digests=digests)
             found = found if tag is None else [row for row in found if row.tags.get(tag[0]) == tag[1]]
             return found if begins is None else [row for row in found if row.run_id.startswith(begins)]
+        return self._read(rows_of, digests=digests, begins=begins, tag=tag)
+
+    def ids(self) -> list[str]:
+        """Ids of runs that are ours, newest first; of a database in one small question."""
+        return self._read(ids_of) if self.address.is_database else [row.run_id for row in self.rows()]
+
+    def experiments(self) -> list[Experiment]:
+        """Experiments of ours on MLflow's page, that with the newest run first; of a store that is not there none."""
+        if self.address.is_database:
+            return self._read(experiments_of)
+        with self._answering():
+            return experiments_of_server(self._client)
+
+    def _read(self, asked: Callable[..., list[Any]], **more: Any) -> list[Any]:
+        """What the database answers; of a file that is not there nothing."""
         if self.address.is_sqlite and not self.address.file.is_file():
             return []
         with self._answering():
-            return rows_of(self._engine, digests=digests, begins=begins, tag=tag)
+            return asked(self._engine, **more)
 
     def finished(self, digest: str) -> Record | None:
         """The newest run of that digest which is done."""
@@ -159,7 +203,13 @@ class Tracker:
         for row in self.rows(digests):
             if row.status == "FINISHED" and status_of(row) == "done":
                 found.setdefault(row.tags[DIGEST], row)
-        return {digest: record_of(row) for digest, row in found.items()}
+        deleted = self.deleted() if found else {}
+        return {digest: after_deletion(record_of(row), deleted) for digest, row in found.items()}
+
+    def adopt(self, record: Record) -> None:
+        """Make a run one that the user asked for, whomever it was computed for."""
+        with self._answering():
+            self._client.delete_tag(record.run_id, PURPOSE)
 
     def start(self, spec: RunSpec, name: str, tags: Mapping[str, str]) -> Run:
         """Begin a run.  The caller has claimed its digest: older runs of it that are open have nobody any more.
@@ -224,6 +274,7 @@ class Tracker:
             try:
                 if folder in self.waiting():  # else its process was quicker
                     content = Content.load(folder)
+                    content.give_way(self.finished(content.tags.get(DIGEST, "")))
                     with self._answering():
                         self.bring(folder, content)
                     logged.append(content.name)
@@ -266,11 +317,12 @@ class Tracker:
         """Records, oldest first, whose specification has the wanted values (a value, or several to choose from).
 
         ``wanted`` are fields as `RunSpec.to_dict` names them.  With ``latest``, one a digest: the newest that is done,
-        else the newest.
+        else the newest; where a newer one was deleted on MLflow's page, it is marked so.
         """
         records = [record_of(row) for row in self.rows()]  # newest first
         if latest:
-            records = shown(records)
+            deleted = self.deleted() if records else {}
+            records = [after_deletion(record, deleted) for record in shown(records)]
         chosen = [record for record in records if matches(record.spec, wanted)]
         return sorted(chosen, key=lambda record: record.started)
 
@@ -281,14 +333,24 @@ class Tracker:
             what = "no run has" if not rows else f"{len(rows)} runs have"
             raise InputError(
                 "unknown-run",
-                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench table --json` shows ids",
+                f"{what} an id that starts with {run_id!r} ({self.address.shown}); `bench results show` lists ids",
             )
         return self.opened(record_of(rows[0]))
 
     def binned(self) -> list[Row]:
         """Of a database the runs in MLflow's bin: deleted on its page, or by a removal that was broken off."""
         there = self.address.is_database and (not self.address.is_sqlite or self.address.file.is_file())
-        return rows_of(self._engine, stage="deleted") if there else []
+        with self._answering():
+            return rows_of(self._engine, stage="deleted") if there else []
+
+    def deleted(self) -> dict[str, Row]:
+        """By digest the newest run that was done and was deleted on MLflow's page."""
+        gone = self.binned() if self.address.is_database else rows_of_server(self._client, deleted=True)
+        found: dict[str, Row] = {}
+        for row in gone:  # newest first
+            if row.status == "FINISHED" and status_of(row) == "done":
+                found.setdefault(row.tags[DIGEST], row)
+        return found
 
     def history(self, row: Row) -> tuple[list[list[Any]], dict[str, str]]:
         """Every point of a run's curves (name, value, milliseconds since the epoch, step), and its parameters."""
@@ -417,37 +479,14 @@ class Tracker:
         return ""
 
     def _experiment(self, name: str) -> str:
-        """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
-
-        Raises :class:`InputError` where they lie on another machine.
-        """
-        from mlflow.exceptions import MlflowException
-
-        if name in self._experiments:
-            return self._experiments[name]
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            place = (self.address.folder / "artifacts").as_uri() if self.address.is_database else None
-            with contextlib.suppress(MlflowException):  # another process was quicker
-                self._client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: _machine_name()})
-            found = self._client.get_experiment_by_name(name)
-        self._check_artefacts(found)
-        self._experiments[name] = str(found.experiment_id)
+        """Id of an experiment; each is asked for once."""
+        if name not in self._experiments:
+            self._experiments[name] = experiment_in(self._client, self.address, name)
         return self._experiments[name]
 
     @cached_property
     def _experiments(self) -> dict[str, str]:
         return {}
-
-    def _check_artefacts(self, experiment: Any) -> None:
-        """Refuse to scatter artefacts: a folder of another machine that is not shared is none of ours."""
-        place, host = local(experiment.artifact_location), experiment.tags.get(HOST)
-        if place is None or host in (None, _machine_name()) or self.address.is_sqlite:
-            return
-        if not place.is_dir():
-            where = f"artefacts of {experiment.name} are in {place} of {host}, which is not here"
-            remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
-            raise InputError("no-artefact-store", f"{self.address.shown}: {where}; {remedy}")
 
 
 @cache
@@ -459,7 +498,3 @@ def _opened(results: Path, uri: str, claims: str) -> Tracker:
 def _curve(points: Sequence[tuple[int, float]]) -> Curve:
     steps, values = zip(*sorted(points), strict=True) if points else ((), ())
     return np.array(steps, np.int64), np.array(values, np.float64)
-
-
-def _machine_name() -> str:
-    return platform.node() or "this machine"

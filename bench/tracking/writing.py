@@ -6,7 +6,9 @@ bundle holds the same folders.  Curves go to the store while a run lasts, as far
 
 import contextlib
 import errno
+import json
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -21,8 +23,8 @@ from bench.errors import InputError
 from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
 from bench.spec import RunSpec
 from bench.tracking.address import Address, local
-from bench.tracking.database import Ending, Row, artefacts_of, complete
-from bench.tracking.record import ENDS, FILE
+from bench.tracking.database import VIEW_TAG, Ending, Row, artefacts_of, complete
+from bench.tracking.record import ENDS, FILE, IMPORTED, Record
 from bench.tracking.results import digests_of
 
 POINTS: Final = 800  # metrics in one call: MLflow takes 1,000 things in all
@@ -31,6 +33,24 @@ TEXT: Final = 4000  # characters of a tag; MLflow's own limit is 8000
 FLUSH_SECONDS: Final = 10.0  # so that the page of a long run shows how it goes
 WAITS: Final = (0.5, 2.0, 8.0, 15.0)  # seconds before the next try, where the store does not answer
 NOTE: Final = "mlflow.note.content"  # that a reader wrote to a run on MLflow's page
+COLUMNS: Final = {  # of MLflow's table of runs: the best first, and what their numbers cannot be read without
+    "tags": ("split", "settings", "leaky", "scale"),
+    "metrics": ("macro_f1", "macro_f1_low", "macro_f1_high", "accuracy", "seconds"),
+}
+PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
+    "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
+    "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
+    VIEW_TAG: json.dumps(
+        {
+            "orderByKey": "metrics.`macro_f1`",
+            "orderByAsc": False,
+            "selectedColumns": [f"{kind}.`{name}`" for kind, names in COLUMNS.items() for name in names],
+        }
+    ),
+}
+HOST: Final = "bench.host"  # of an experiment: where its artefacts lie, if that is a folder
 UID: Final = "bench.uid"  # what a run is called in every store that has it
 
 
@@ -54,6 +74,17 @@ class Content:
     def uid(self) -> str:
         """What the run is called in every store."""
         return self.tags[UID]
+
+    def close_as(self, status: str, reason: str) -> None:
+        """End it, as one of `ENDS`."""
+        self.tags |= {"status": status, "reason": reason[:TEXT]}
+        self.status, self.ended = status, now()
+
+    def give_way(self, other: Record | None) -> None:
+        """Close it as killed where another process, which did not see its folder, has computed the same since."""
+        is_newer = other is not None and other.started > self.started / 1000
+        if other is not None and is_newer and self.status == "done" and IMPORTED not in self.tags:
+            self.close_as("killed", f"run {other.run_id[:8]} computed it while this one waited")
 
     def save(self, folder: Path) -> None:
         """Write it into the run's folder."""
@@ -141,7 +172,7 @@ class Run:
         Raises :class:`InputError` where the store does not answer for a while: the folder waits for it; and
         `Unwritable` where that cannot be written.  What is killed leaves nothing but the word.
         """
-        self._close_as(status, reason)
+        self.content.close_as(status, reason)
         if status == "killed":
             self._forget()
             return
@@ -154,14 +185,10 @@ class Run:
                     self._place = self._place.with_name(f"{self._place.name}-{self.content.uid[:12]}")
                 put_in_place(folder, self._place)
         except BaseException as error:  # an interrupt, too
-            self._close_as("killed", str(error) or "interrupted")
+            self.content.close_as("killed", str(error) or "interrupted")
             self._forget()
             raise
         self._deliver()
-
-    def _close_as(self, status: str, reason: str) -> None:
-        self.tags({"status": status, "reason": reason})
-        self.content.status, self.content.ended = status, now()
 
     def _forget(self) -> None:
         """Leave nothing of it, and tell the store as far as that answers."""
@@ -331,6 +358,30 @@ def _metric(point: Sequence[Any]) -> Any:
 def experiment_of(spec: RunSpec) -> str:
     """Where runs of a specification stand on MLflow's page."""
     return f"bench/{spec.dataset}/{spec.task}"
+
+
+def experiment_in(client: Any, address: Address, name: str) -> str:
+    """Id of an experiment, made where it is missing; artefacts of a database lie in the results folder.
+
+    Raises :class:`InputError` where they lie on another machine, in a folder that is not here: they are not scattered.
+    """
+    from mlflow.exceptions import MlflowException
+
+    host = platform.node() or "this machine"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = (address.folder / "artifacts").as_uri() if address.is_database else None
+        with contextlib.suppress(MlflowException):  # another process was quicker
+            client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: host})
+        found = client.get_experiment_by_name(name)
+    if VIEW_TAG not in found.tags:  # made by an earlier version
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
+    folder, owner = local(found.artifact_location), found.tags.get(HOST)
+    if folder is not None and owner not in (None, host) and not address.is_sqlite and not folder.is_dir():
+        where = f"artefacts of {name} are in {folder} of {owner}, which is not here"
+        remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
+        raise InputError("no-artefact-store", f"{address.shown}: {where}; {remedy}")
+    return str(found.experiment_id)
 
 
 def plain_name(name: str) -> str:

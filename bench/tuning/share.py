@@ -81,8 +81,7 @@ class Share:
     @property
     def wanted(self) -> int:
         """Finished trials to reach."""
-        whole = self._search.points if self._search.sampler == "grid" else None
-        return self._options.trials or whole or TRIALS
+        return wanted_trials(self._search, self._options)
 
     def work(self, run: Any, *, wait: bool = True) -> None:
         """Evaluate what is left, under the study's ``run``; with ``wait``, until nobody else is at the rest either."""
@@ -101,7 +100,7 @@ class Share:
             with self._claims.alone(draws_of(self._search)):  # draw, knowing what others are at
                 self._close_the_dead()
                 look = self.look()
-                if look.left(self.wanted) > 0 and not self._is_full(look):
+                if look.left(self.wanted) > 0 and not is_full(self._search, look):
                     trial = self._draw(look)
                     known = look.known.get(point_key(trial.params))
                     if known is None:
@@ -119,10 +118,6 @@ class Share:
 
     def _claim(self, number: int) -> str:
         return f"{self.study.study_name} {number}"
-
-    def _is_full(self, look: Look) -> bool:
-        """Whether every point is known or being evaluated."""
-        return self._search.points is not None and len(look.known.keys() | look.busy) >= self._search.points
 
     def _close_the_dead(self) -> None:
         """Close trials whose process is gone as failed, and put their points up to be tried once more."""
@@ -235,6 +230,17 @@ class Share:
             except AWAY:
                 time.sleep(wait)
         return self.study.tell(trial, value, state=state, skip_if_finished=True).state
+
+
+def wanted_trials(search: Search, options: TuneOptions) -> int:
+    """Finished trials that a study is to reach."""
+    whole = search.points if search.sampler == "grid" else None
+    return options.trials or whole or TRIALS
+
+
+def is_full(search: Search, look: Look) -> bool:
+    """Whether every point is known or being evaluated."""
+    return search.points is not None and len(look.known.keys() | look.busy) >= search.points
 
 
 def _is_away(error: Exception) -> bool:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
 from bench.method import Range, Space, make_parameters, search_spaces
 from bench.runs import registry
 
@@ -18,7 +18,7 @@ SAMPLERS: Final = ("tpe", "grid")
 def check_words(sampler: str, asked: Mapping[str, str]) -> None:
     """Ask no method.  Raises :class:`InputError` for a sampler that there is not, and spaces that cannot be read."""
     if sampler not in SAMPLERS:
-        raise InputError("unknown-sampler", f"--sampler {sampler!r}: choose {' or '.join(SAMPLERS)}")
+        raise InputError("unknown-sampler", f"--sampler {sampler!r}; {instead(sampler, SAMPLERS)}")
     for name, text in asked.items():
         parse_space(name, text)
 

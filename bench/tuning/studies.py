@@ -3,6 +3,7 @@
 The pruner is named with all its arguments, because Optuna's defaults change.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from bench.tracking.address import Address
 from bench.tracking.claims import Claims
-from bench.tracking.database import connection_options, engine_of
+from bench.tracking.database import connection_options, engine_of, reading_uri
 from bench.tuning.search import Look, Search
 from bench.tuning.spaces import point_key
 
@@ -62,6 +63,22 @@ def open_study(search: Search, storage: Address, claims: Claims) -> optuna.Study
             )
         except (ValueError, ImportError, RuntimeError) as error:  # no address, no driver, tables of another version
             raise storage.failed(error) from None
+
+
+def stored_study(search: Search, storage: Address) -> optuna.Study | None:
+    """The search's study as it is kept, opened for reading alone; None where there is none that can be read."""
+    if storage.is_sqlite and not storage.file.is_file():
+        return None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = dataclasses.replace(storage, uri=reading_uri(storage))
+    options = connection_options(storage)
+    try:
+        database = optuna.storages.RDBStorage(
+            place.url, options, skip_compatibility_check=True, skip_table_creation=True
+        )
+        return optuna.load_study(study_name=search.name, storage=database)
+    except (KeyError, ImportError, *AWAY):  # whoever opens it to work on it says what is wrong
+        return None
 
 
 @contextmanager

@@ -14,7 +14,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+import optuna
 
 from bench.environment import limit_of_threads, live_with, threads
 from bench.errors import InputError
@@ -23,10 +26,10 @@ from bench.runs import registry
 from bench.runs.execute import store_of, unsaid
 from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec
-from bench.tuning.search import Search
-from bench.tuning.share import Share, TuneOptions
+from bench.tuning.search import Look, Search
+from bench.tuning.share import Share, TuneOptions, is_full, wanted_trials
 from bench.tuning.spaces import check_words, grid_values
-from bench.tuning.studies import answering
+from bench.tuning.studies import answering, stored_study
 from bench.tuning.summary import summarise, write_plots
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
     check_words(search.sampler, {})
     if search.sampler == "grid":
         grid_values(search.spaces)
+    if (known := finished(search, options)) is not None:
+        return known
     with answering(options.storage):
         shares = _shares(search, options)
         with tracker.study(search.name, search.spec) as run:
@@ -52,21 +57,46 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
             _work(shares, run)
             summary = summarise(search, *(share.study for share in shares))
             if best := summary["best"]:
-                path = options.results / "params" / f"{search.name}.json"
-                parameter_file(search, best).save(path)
-                summary["file"] = str(path)
+                summary["file"] = str(_file(search, options))
             with run.artefacts() as folder:
                 write_plots(shares[0].study, folder)
                 (folder / "study.json").write_text(json.dumps(summary, indent=1) + "\n")
+        if best:  # last: where it is, the study is closed
+            parameter_file(search, best).save(_file(search, options))
     return summary
 
 
+def finished(search: Search, options: TuneOptions) -> dict[str, Any] | None:
+    """A study that has its trials, as :func:`tune` describes it, else None; nothing is written, nor need it be."""
+    studies: list[optuna.Study] = []
+    for one, its_options in _parts(search, options):
+        if (study := stored_study(one, options.storage)) is None:
+            return None
+        trials = study.get_trials(deepcopy=False)
+        look = Look(trials, len(trials))
+        if look.running or (look.left(wanted_trials(one, its_options)) > 0 and not is_full(one, look)):
+            return None
+        studies.append(study)
+    summary, file = summarise(search, *studies), _file(search, options)
+    if summary["best"] and not file.is_file():
+        return None
+    return summary | ({"file": str(file)} if summary["best"] else {})
+
+
+def _file(search: Search, options: TuneOptions) -> Path:
+    """Where the best parameters of a study are written."""
+    return options.results / "params" / f"{search.name}.json"
+
+
+def _parts(search: Search, options: TuneOptions) -> list[tuple[Search, TuneOptions]]:
+    """The study, and that of the default parameters where the space does not hold them."""
+    aside = [(search.of_default, dataclasses.replace(options, trials=1))] if search.default is None else []
+    return [(search, options), *aside]
+
+
 def _shares(search: Search, options: TuneOptions) -> list[Share]:
-    """Of the study, and of that of the default parameters where the space does not hold them."""
-    shares = [Share(search, options)]
-    if search.default is None:
-        shares.append(Share(search.of_default, dataclasses.replace(options, trials=1)))
-    return shares
+    """What this process does of each."""
+    return [Share(*part) for part in _parts(search, options)]
 
 
 def _work(shares: Sequence[Share], run: Any) -> None:
