@@ -9,7 +9,7 @@ What stands flat in this package is what the author of a method imports, and the
 - the contract: `method`, `readers` (arrays from the store), `estimator` (scikit-learn), `graphs`; `conformance` checks
   it, on what `contract_captures` writes
 - the ground: `spec` (what is asked: split, settings, run), `schema` (columns of the store), `files` (written whole,
-  locked, read into records), `environment` (the machine, and the digest of code), `errors`
+  locked), `structure` (raw JSON or TOML into records), `environment` (the machine, and the digest of code), `errors`
 
 Everything else has a room, whose docstring says what enters, what leaves and what it may import: `ingest` (captures to
 packets and sessions), `records` (tables of flow records to the same), `generators` (captures of our own), `data` (cards

@@ -145,13 +145,14 @@ class InputError(Exception):
     ('unknown-task', "demo has no task 'x'; it has: service")
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, problems: Sequence[str] = ()) -> None:
         assert code in CODES, f"no error code {code!r}: add it to bench.errors.CODES"
         super().__init__(message)
         self.code = code
+        self.problems = tuple(problems) or (message,)  # a line each, where one file has several
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # workers send it home
-        return type(self), (self.code, str(self))
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, tuple[str, ...]]]:  # workers send it home
+        return type(self), (self.code, str(self), self.problems)
 
     def within(self, where: object) -> "InputError":
         """The same with the place before its line."""

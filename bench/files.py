@@ -1,6 +1,6 @@
 """Files: written whole or not at all, locked, told apart by their content, and read into records.
 
-Enters: paths, and dataclasses that say what a file holds.  Leaves: whole files, and records that are what they say.
+Enters: paths, and dataclasses that say what a file holds (`bench.structure`).  Leaves: whole files, and records.
 Every file of the harness is written and read here, so that a killed process leaves nothing that is taken for whole.
 """
 
@@ -14,16 +14,14 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final
 
 from bench.errors import InputError, some
+from bench.structure import Record, structured
 
-Record = TypeVar("Record")
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # no fault of what is read meanwhile
-LISTED_PROBLEMS: Final = 3  # problems of one file that a message tells; the others are counted
 
 
 @contextlib.contextmanager
@@ -249,171 +247,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in content if names.count(name) > 1)
         raise ValueError(f"key {twice!r:.40} stands twice; take one out")
     return content
-
-
-def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True, code: str = "wrong-file") -> Record:
-    """Parsed JSON or TOML as a record: a dataclass of dataclasses, tuples, lists, mappings, texts and numbers.
-
-    Nothing is converted: a text is no number.  With ``strict`` an unknown key is refused, as is fit for what people
-    write; without it, it is passed over.  A union of dataclasses is told apart by the key ``kind``; a class that has
-    ``from_dict`` reads itself.  Raises
-    :class:`InputError` of that ``code``, which begins with ``where`` and names the place, its value and the reason.
-    """
-    from cattrs import BaseValidationError
-
-    try:
-        record: Record = _converter(strict).structure(raw, kind)
-    except (BaseValidationError, TypeError, ValueError) as error:
-        problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in _problems(error, ())]
-        more = f" (and {len(problems) - LISTED_PROBLEMS} more)" if len(problems) > LISTED_PROBLEMS else ""
-        raise InputError(code, f"{where}: {'; '.join(problems[:LISTED_PROBLEMS])}{more}") from error
-    return record
-
-
-class FieldError(ValueError):
-    """A rule of a record that does not hold, for its ``__post_init__``: the field below it and the reason."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.name = name
-
-
-_CONVERTERS: dict[bool, Any] = {}
-
-
-def _converter(strict: bool) -> Any:
-    """The one converter: cattrs, taught to convert nothing."""
-    if strict not in _CONVERTERS:
-        _CONVERTERS[strict] = _made_converter(strict)
-    return _CONVERTERS[strict]
-
-
-def _made_converter(strict: bool) -> Any:
-    from cattrs import Converter
-    from cattrs.gen import make_dict_structure_fn
-
-    converter = Converter(forbid_extra_keys=strict)
-    for plain in (str, int, bool):
-        converter.register_structure_hook(plain, lambda value, kind: _checked(value, kind, (kind,)))
-    converter.register_structure_hook(float, lambda value, kind: float(_checked(value, kind, (int, float))))
-    converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
-    converter.register_structure_hook_func(
-        lambda kind: isinstance(kind, UnionType), lambda value, kind: _of_union(converter, value, kind)
-    )
-    for predicate, wanted in ((dataclasses.is_dataclass, dict), (_is_mapping, dict), (_is_sequence, list)):
-        plain_hook = make_dict_structure_fn if predicate is dataclasses.is_dataclass else None
-        converter.register_structure_hook_factory(predicate, _container_factory(converter, wanted, plain_hook, strict))
-    converter.register_structure_hook_func(
-        lambda kind: hasattr(kind, "from_dict"), lambda value, kind: kind.from_dict(_checked(value, dict, (dict,)))
-    )
-    return converter
-
-
-def _container_factory(converter: Any, wanted: type, generate: Any, strict: bool) -> Callable[[Any], Any]:
-    """Hooks for dataclasses, mappings and sequences that first look whether the value is of the kind at all."""
-    from cattrs import override
-    from cattrs.cols import homogenous_tuple_structure_factory, list_structure_factory, mapping_structure_factory
-
-    def factory(kind: Any) -> Any:
-        if generate is not None:  # a name that Python keeps for itself, such as class, has an underscore behind it
-            names = [one.name for one in dataclasses.fields(kind) if one.name.endswith("_")]
-            renamed = {name: override(rename=name.removesuffix("_")) for name in names}
-            inner = generate(kind, converter, _cattrs_forbid_extra_keys=strict, **renamed)
-        elif wanted is dict:
-            inner = mapping_structure_factory(kind, converter, structure_to=dict)
-        elif get_origin(kind) is tuple:
-            inner = homogenous_tuple_structure_factory(kind, converter)
-        else:
-            inner = list_structure_factory(kind, converter)
-        return lambda value, _: inner(_checked(value, wanted, (wanted,)), kind)
-
-    return factory
-
-
-def _is_mapping(kind: Any) -> bool:
-    return get_origin(kind) in (dict, Mapping)
-
-
-def _is_sequence(kind: Any) -> bool:
-    return get_origin(kind) in (tuple, list, Sequence)
-
-
-def _checked(value: Any, kind: type, kinds: tuple[type, ...]) -> Any:
-    """The value, if it is of one of the types itself: JSON's true is no number."""
-    if type(value) not in kinds:
-        raise TypeError(
-            f"must be {_NAMES.get(kind, kind.__name__)}, is {_NAMES.get(type(value), type(value).__name__)}"
-        )
-    return value
-
-
-_NAMES: Final = {dict: "table", type(None): "nothing"}
-
-
-def _of_union(converter: Any, value: Any, kind: Any) -> Any:
-    """A value that may be missing, or one of several kinds: dataclasses by their ``kind``, others by their type."""
-    kinds = [one for one in get_args(kind) if one is not type(None)]
-    if value is None and len(kinds) < len(get_args(kind)):
-        return None
-    if len(kinds) == 1:
-        return converter.structure(value, kinds[0])
-    if not all(dataclasses.is_dataclass(one) for one in kinds):
-        by_type = {list if _is_sequence(one) else dict if _is_mapping(one) else one: one for one in kinds}
-        _checked(value, kinds[0], tuple(by_type))
-        return converter.structure(value, by_type[type(value)])
-    tagged = {one.kind: one for one in kinds}
-    name = _checked(value, dict, (dict,)).get("kind")
-    if not isinstance(name, str) or name not in tagged:
-        raise FieldError("kind", f"must be one of: {', '.join(tagged)}")
-    return converter.structure({key: v for key, v in value.items() if key != "kind"}, tagged[name])
-
-
-Place = tuple[str | int, ...]
-
-
-def _problems(error: BaseException, place: Place) -> Iterator[tuple[Place, str]]:
-    """Every place of a value that does not fit, and why."""
-    from cattrs import BaseValidationError, ForbiddenExtraKeysError
-
-    if isinstance(error, BaseValidationError):
-        for inner in error.exceptions:
-            yield from _problems(inner, (*place, *_step(inner)))
-    elif isinstance(error, ForbiddenExtraKeysError):
-        known = ", ".join(field.name.removesuffix("_") for field in dataclasses.fields(error.cl))
-        yield from (((*place, name), f"unknown field; known: {known}") for name in sorted(error.extra_fields))
-    elif isinstance(error, KeyError):
-        yield place, "is missing"
-    elif isinstance(error, FieldError):
-        yield (*place, *error.name.split(".")), str(error)
-    else:
-        yield place, str(error)
-
-
-def _step(error: BaseException) -> Place:
-    """The field, key or index at which an inner error stands."""
-    from cattrs.errors import AttributeValidationNote, IterableValidationNote
-
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return (note.name.removesuffix("_"),)
-        if isinstance(note, IterableValidationNote):
-            return (note.index,)
-    return ()
-
-
-def _at(place: Place) -> str:
-    """`a.b[0]`."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
-    return text.removeprefix(".") or "all of it"
-
-
-def _value_at(raw: Any, place: Place) -> Any:
-    for step in place:
-        try:
-            raw = raw[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return raw
 
 
 def typed_path(word: str | Path) -> Path:

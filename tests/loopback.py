@@ -6,7 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from bench.data.cards import Card, Download, Task
+from bench.data.card_tables import Task
+from bench.data.cards import Card, Download
 from bench.data.download import CHUNK
 
 DATA = np.random.default_rng(0).bytes(3 * CHUNK + 1000)

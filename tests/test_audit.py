@@ -14,11 +14,11 @@ from bench.analysis.audit_record import METRICS, Audit, Ceiling, Duplicates
 from bench.analysis.audit_tables import _score_cells, _scores, audit_tables, audit_text
 from bench.analysis.setup_features import ALL, FEATURES
 from bench.cli import cli
-from bench.files import structured
 from bench.readers import Ragged
 from bench.render.table import FORMATS, render
 from bench.runs.execute import Outcome
 from bench.spec import RunSpec, SplitSpec
+from bench.structure import structured
 from bench.tracking.record import Record
 
 

@@ -14,9 +14,10 @@ from bench.analysis.capture_setup import ClassSetUp, differences, set_up_by_clas
 from bench.analysis.data_quality import Pool
 from bench.analysis.setup_features import ALL, FEATURES, set_up_scores, setup_features, told
 from bench.data.prepare import open_dataset
-from bench.files import plain, structured
+from bench.files import plain
 from bench.spec import RunSpec, SplitSpec
 from bench.splits.split import make_split
+from bench.structure import structured
 from bench.tracking.record import Record
 
 CAPTURES, SESSIONS = 6, 8

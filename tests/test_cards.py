@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 import subprocess
 import sys
 
@@ -87,6 +88,58 @@ def test_a_wrong_card_is_refused_with_field_value_and_reason(tmp_path, old, new,
     path = card_file(tmp_path, GOOD.replace(old, new))
     with refused("bad-card", path, place, known):
         find_card(path)
+
+
+FAULTY = """
+name = "other"
+title = 3
+generator = "x"
+[captures]
+group = '^(.*'
+[labels]
+kind = "pattern"
+pattern = '(?P<app>[a-z]+)'
+[tasks.app]
+lable = "app"
+[tasks.side]
+label = "side"
+minimum_captures = 0
+[tasks.two]
+label = "tow"
+[attributes]
+day = '('
+[expected]
+tasks = { ap = { classes = 2 } }
+"""
+
+
+def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path):
+    """Types, unknown fields, rules of one field, and rules of several fields as far as these can be read."""
+    path = card_file(tmp_path, FAULTY)
+    with refused("bad-card", path) as caught:
+        find_card(path)
+    wrong = {problem.partition(" = ")[0] for problem in caught.value.problems}
+    of_fields = {"name", "title", "tasks.app.lable", "tasks.side.minimum_captures", "captures.group"}
+    of_rules = {"generator", "tasks.app.label", "tasks.two.label", "attributes.day"}  # a task that cannot be read: none
+    assert wrong == of_fields | of_rules
+    assert all(problem in str(caught.value) for problem in caught.value.problems)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert again.problems == caught.value.problems
+
+
+def test_what_a_card_takes_over_is_not_missed_where_that_cannot_be_had(tmp_path):
+    path = card_file(tmp_path, 'name = "mine"\nlike = "nothing"\ntitle = 1\n')
+    with refused("bad-card", path, "like = 'nothing'", "title = 1") as caught:
+        find_card(path)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_list_that_cannot_be_read_is_told_beside_the_rest(tmp_path):
+    text = 'name = "mine"\ntitle = 1\n[labels]\nkind = "files"\ntable = "no.csv"\n[tasks.a]\nlabel = "app"\n'
+    with refused("bad-card", "title = 1", "labels.table = 'no.csv'", "cannot be read as a list"):
+        find_card(card_file(tmp_path, text))
+    with refused("bad-file-list", "no.csv"):  # alone
+        find_card(card_file(tmp_path, text.replace("title = 1", 'title = "t"')))
 
 
 def test_label_file_rules(tmp_path):

@@ -16,17 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 
-from bench.files import (
-    FieldError,
-    locked,
-    plain,
-    read_json,
-    structured,
-    write_json,
-    write_text,
-    written,
-    written_folder,
-)
+from bench.files import locked, plain, read_json, write_json, write_text, written, written_folder
+from bench.structure import FieldError, structured
 
 
 def child(code, *arguments):
@@ -226,9 +217,13 @@ def test_nothing_is_converted_and_the_place_is_told(change, place):
 
 
 def test_many_faults_are_counted():
-    rows = [{"class": number} for number in range(5)]
-    with refused("wrong-file", "rows[0].class", "rows[2].class", "2 more"):
+    """Of what people write many are told, since they mend all at once; of a file of ours the first."""
+    rows = [{"class": number} for number in range(25)]
+    with refused("wrong-file", "rows[0].class", "rows[19].class", "5 more") as caught:
         structured({"name": "n", "rows": rows}, Outer, "here")
+    assert len(caught.value.problems) == 25
+    with refused("wrong-file", "rows[0].class", "rows[2].class", "22 more"):
+        structured({"name": "n", "rows": rows}, Outer, "here", strict=False)
 
 
 def test_an_unknown_key_is_passed_over_where_a_later_version_may_have_written_it():

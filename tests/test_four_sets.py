@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from refusals import refused
 from split_tables import split_of
+from synthetic_captures import PREFIX, write_synthetic_captures
 
 from bench.data.cards import read_card
 from bench.data.file_list import capture_key
 from bench.data.names import find_card
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
-from bench.data.synthetic_captures import PREFIX, write_synthetic_captures
 
 SPECS = Path(__file__).parents[2] / "shared" / "specs" / "cards"
 needs_specs = pytest.mark.skipif(not SPECS.is_dir(), reason="needs the shared lists, which are not in the project")

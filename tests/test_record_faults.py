@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from record_tables import CARD, PLAIN, ROWS, WRITERS, made, store_of
 
-from bench.data.cards import Task
+from bench.data.card_tables import Task
 from bench.data.labels import LabelTable, task_labels
 from bench.data.names import find_card
 from bench.data.prepare import open_dataset, prepare_dataset

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cards import Card, ColumnLabels, FileLabels, SessionLabels
+from bench.data.card_tables import ColumnLabels, FileLabels, SessionLabels
+from bench.data.cards import Card
 from bench.data.file_list import lacking_classes, with_captures
 from bench.data.labels import (
     LabelFile,

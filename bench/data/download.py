@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from bench.data.cards import Card, SessionLabels
+from bench.data.card_tables import SessionLabels
+from bench.data.cards import Card
 from bench.data.file_list import Download
 from bench.data.manifest import bench_home
 from bench.errors import InputError

@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -24,7 +24,7 @@ from bench.data.manifest import (
     TaskEntry,
 )
 from bench.errors import InputError, near
-from bench.files import FieldError
+from bench.structure import FieldError, FieldErrors, Ruled, rule
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
 COMPRESSED: Final = (".gz", ".zst", ".xz", ".bz2", ".lz4")
@@ -74,7 +74,7 @@ class FileList:
 
 
 @dataclass(frozen=True)
-class Download:
+class Download(Ruled):
     """A file that anybody may fetch (`bench.data.download`): a capture, a label file or an archive of them."""
 
     url: str
@@ -83,17 +83,27 @@ class Download:
     unpack: str = ""  # "zip" or "tar" (also .tar.gz, .tar.bz2, .tar.xz); "": the file stays as it is
     bytes: int = 0  # its size; 0: not told
 
-    def __post_init__(self) -> None:
+    @rule("url")
+    def _url_is_of_the_web(self) -> Iterator[FieldError]:
         if not re.match(r"https?://[^/]", self.url):
-            raise FieldError("url", "must begin with https:// or http://")
+            yield FieldError("url", "must begin with https:// or http://")
+
+    @rule("sha256")
+    def _sha256_is_one(self) -> Iterator[FieldError]:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+            yield FieldError("sha256", "must be 64 hexadecimal digits in lower case")
+
+    @rule("path")
+    def _path_stays_below(self) -> Iterator[FieldError]:
         if any(part == "" or part.startswith(".") for part in self.path.split("/")) or "\\" in self.path:
-            raise FieldError(
+            yield FieldError(
                 "path", "must be relative, with '/' between names of which none is empty or begins with '.'"
             )
+
+    @rule("unpack")
+    def _unpack_is_known(self) -> Iterator[FieldError]:
         if self.unpack not in ("", "zip", "tar"):
-            raise FieldError("unpack", "can be unpacked: zip, tar")
+            yield FieldError("unpack", "can be unpacked: zip, tar")
 
 
 @dataclass(frozen=True)
@@ -116,8 +126,8 @@ class DownloadList:
                 Download(self.base + quote(row["url_path"]), row["sha256"], row["path"], bytes=int(row["bytes"]))
                 for row in rows
             )
-        except FieldError as error:
-            raise InputError("bad-file-list", f"{folder / self.table}: {error.name} {error}") from error
+        except FieldErrors as error:
+            raise InputError("bad-file-list", f"{folder / self.table}: {error}") from error
 
 
 @dataclass(frozen=True)

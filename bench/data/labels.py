@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cards import PatternLabels, SessionLabels, Task
+from bench.data.card_tables import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError
 from bench.records.layout import PROTOCOLS

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError
-from bench.files import plain, structured
+from bench.files import plain
 from bench.ingest.options import IngestOptions
+from bench.structure import structured
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 3

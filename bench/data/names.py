@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.data.cards import NAME, Card, Task, card_file, card_folder, card_names, read_card, shipped_name
+from bench.data.card_tables import Task
+from bench.data.cards import NAME, Card, card_file, card_folder, card_names, read_card, shipped_name
 from bench.data.manifest import names_there
 from bench.errors import InputError, instead, near
 from bench.files import typed_path

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.build import Build, Columns, Progress
-from bench.data.cards import ColumnLabels, FileLabels
+from bench.data.card_tables import ColumnLabels, FileLabels
 from bench.data.file_list import match_captures
 from bench.data.labels import LabelTable, label_table, list_table, session_tuples
 from bench.data.manifest import CaptureEntry, FilesReport, TableEntry

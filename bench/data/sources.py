@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from bench.data.cards import Card, FileLabels, PatternLabels, SessionLabels
+from bench.data.card_tables import FileLabels, PatternLabels, SessionLabels
+from bench.data.cards import Card
 from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, unpacking
 from bench.data.manifest import EmptyClass, FilesReport, Manifest
 from bench.data.store import path_value

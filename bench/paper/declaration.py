@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError, instead
-from bench.files import FieldError, shipped_folder, structured, typed_path
+from bench.files import shipped_folder, typed_path
 from bench.spec import PAPER_PER_CLASS
+from bench.structure import FieldError, structured
 
 FILE: Final = "paper.toml"
 KINDS: Final = (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from bench.files import FieldError
+from bench.structure import FieldError, Ruled, rule
 
 #: of which layer a length counts the bytes: the frame with its Ethernet header, the IP packet, TCP or UDP with their
 #: header, the payload
@@ -26,7 +26,7 @@ _BYTES: Final = "records hold no bytes of packets"
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Ruled):
     """The columns of a table with one row a record; what is empty, the table does not have.
 
     Lists of one record are equally long.  The source of a record is the end point that sent its first packet.
@@ -54,21 +54,26 @@ class Layout:
     payload_only: bool = False  # packets without payload are not listed
     join: bool = False  # records of one 5-tuple of a capture are one session, which a time-out cut
 
-    def __post_init__(self) -> None:
-        """Refuse words that are none, and paths that lead nowhere."""
+    @rule("rows", "layer", "time_unit", "start_unit")
+    def _words_are_known(self) -> Iterator[FieldError]:
         units = tuple(UNITS)
         choices = {"rows": ("records", "packets"), "layer": LAYERS, "time_unit": units, "start_unit": units}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise FieldError(name, f"there are: {', '.join(known)}")
-        for name, wrong, reason in self._rules():
-            if wrong:
-                raise FieldError(name, reason)
+                yield FieldError(name, f"there are: {', '.join(known)}")
+
+    @rule("lengths", "directions", "times", "gaps", "endpoints", "totals", "capture", "start", "returned", "protocol")
+    def _paths_lead_somewhere(self) -> Iterator[FieldError]:
         for column in self.paths:
             if not PATH.fullmatch(column):
-                raise FieldError("", f"column {column!r}: write NAME, NAME.KEY or NAME[N]")
+                yield FieldError("", f"column {column!r}: write NAME, NAME.KEY or NAME[N]")
 
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+    @rule(*"lengths rows without_length signed directions padding times gaps start capture endpoints".split(),
+          *"returned totals limit join".split())  # fmt: skip
+    def _columns_go_together(self) -> Iterator[FieldError]:
+        yield from (FieldError(name, reason) for name, wrong, reason in self._combinations() if wrong)
+
+    def _combinations(self) -> Iterator[tuple[str, bool, str]]:
         """Fields, whether they are wrong, and why."""
         yield "gaps", bool(self.times and self.gaps), "cannot stand beside times; name one of them"
         yield "directions", bool(self.signed and self.directions), "cannot stand beside signed = true; name one of them"

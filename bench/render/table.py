@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.errors import InputError, instead
-from bench.files import FieldError, read_json
+from bench.files import read_json
+from bench.structure import FieldError
 
 
 @dataclass(frozen=True)

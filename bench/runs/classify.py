@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.cards import Card, Task
+from bench.data.card_tables import Task
+from bench.data.cards import Card
 from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError

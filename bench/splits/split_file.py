@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from bench.errors import InputError
-from bench.files import FieldError, read_json, write_json
+from bench.files import read_json, write_json
 from bench.schema import Samples
 from bench.spec import NEW_FIELDS, SplitSpec
 from bench.splits.assignment import PARTS
+from bench.structure import FieldError
 
 FORMAT: Final = "bench-split-1"
 REMEDY: Final = "make the file with bench split"

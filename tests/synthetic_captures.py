@@ -15,7 +15,8 @@ from typing import Final
 
 import numpy as np
 
-from bench.data.cards import FileLabels, card_file
+from bench.data.card_tables import FileLabels
+from bench.data.cards import card_file
 from bench.data.file_list import RESERVED, Listed, capture_key
 from bench.data.names import find_card
 from bench.errors import InputError
