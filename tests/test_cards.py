@@ -1,11 +1,14 @@
 import dataclasses
+import json
 import pickle
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 from refusals import refused
 
+from bench.cli import cli
 from bench.data.cards import card_folder, card_names, describe_card
 from bench.data.names import find_card
 
@@ -125,6 +128,21 @@ def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path):
     assert all(problem in str(caught.value) for problem in caught.value.problems)
     again = pickle.loads(pickle.dumps(caught.value))
     assert again.problems == caught.value.problems
+
+
+def test_check_lists_all_that_is_wrong_a_line_each(tmp_path):
+    path = card_file(tmp_path, FAULTY)
+    done = CliRunner().invoke(cli, ["check", str(path)], standalone_mode=False)
+    *lines, last = done.output.splitlines()
+    assert (done.return_value, last) == (1, f"{path}: 9 wrong")
+    assert "FAIL tasks.two.label = 'tow': no label column 'tow'; there are: app" in lines and len(lines) == 9
+    told = json.loads(CliRunner().invoke(cli, ["check", str(path), "--json"]).output)
+    assert len(told["problems"]) == 9
+    (tmp_path / "right").mkdir()
+    done = CliRunner().invoke(cli, ["check", str(card_file(tmp_path / "right", GOOD))], standalone_mode=False)
+    assert (done.return_value, done.output.partition(";")[0]) == (0, "ok   mine: tasks app, side")
+    (tmp_path / "folder" / "a").mkdir(parents=True)
+    assert CliRunner().invoke(cli, ["check", str(tmp_path / "folder")]).exit_code == 0
 
 
 def test_what_a_card_takes_over_is_not_missed_where_that_cannot_be_had(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from refusals import refused
 
 from bench import conformance, readers
+from bench.conformance import questions
 from bench.estimator import EstimatorMethod
 from bench.method import RENAMED, parameter
 from bench.runs import registry
@@ -79,6 +80,60 @@ def test_a_sound_method_passes_every_check(file, folder):
     answers = conformance.check(f"{file}:Sound", folder=folder)
     assert [answer.name for answer in answers] == [question.__name__ for question in conformance.CHECKS]
     assert [answer for answer in answers if not answer.passed or answer.detail] == []
+
+
+BROKEN = SOUND.replace('return {"lengths": view.lengths(8)}', 'return {"lengths": view.lengths(8) + view.ports()}')
+
+
+def test_the_root_of_many_failures_is_named_once_with_the_authors_line(tmp_path, folder):
+    """All that needs arrays fails with `represent`: it is told once, and where; the rest is skipped."""
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    answers = conformance.check(f"{file}:Sound", folder=folder)
+    (failed,) = [answer for answer in answers if not answer.passed and not answer.needs]
+    line = next(n for n, text in enumerate(BROKEN.splitlines(), 1) if "view.ports()" in text)
+    assert failed.name == "represents_samples" and "'ports' is read but not declared" in failed.detail
+    assert failed.where == f"{file}:{line}, in represent" and failed.where in str(failed)
+    skipped = [answer for answer in answers if answer.needs]
+    assert {answer.needs for answer in skipped} == {"represents_samples"} and len(skipped) > 10
+    assert str(skipped[0]).endswith("skipped: needs represents_samples")
+
+
+def test_what_the_harness_finds_points_at_the_hook(tmp_path, folder):
+    file = tmp_path / "loud.py"
+    file.write_text(SOUND.replace(" / weight.sum(axis=1, keepdims=True)", ""))
+    answers = {answer.name: answer for answer in conformance.check(f"{file}:Sound", folder=folder)}
+    failed = answers["answers_with_probabilities"]
+    line = next(n for n, text in enumerate(SOUND.splitlines(), 1) if "def predict_proba" in text)
+    assert not failed.passed and failed.where == f"{file}:{line}"
+    assert answers["saves_and_loads"].needs == "answers_with_probabilities" and answers["represents_purely"].passed
+
+
+def test_a_wrong_declaration_hides_nothing_that_works(tmp_path, folder):
+    file = tmp_path / "family.py"
+    file.write_text(SOUND.replace('"features"', '"novel"'))
+    answers = conformance.check(f"{file}:Sound", folder=folder)
+    assert [answer.name for answer in answers if not answer.passed] == ["declares_itself"]
+
+
+def test_a_hook_that_is_missing_is_named(tmp_path, folder):
+    file = tmp_path / "part.py"
+    file.write_text(SOUND.replace("def fit", "def fitt"))
+    answers = conformance.check(f"{file}:Sound", folder=folder)
+    failed = [answer for answer in answers if not answer.passed and not answer.needs]
+    assert [(answer.name, answer.detail) for answer in failed] == [("declares_itself", "write fit")]
+
+
+def test_every_need_is_a_question_that_is_asked_before():
+    names = [question.__name__ for question in conformance.CHECKS]
+    assert all(names.index(need) < names.index(q.__name__) for q in conformance.CHECKS for need in q.needs)
+
+
+def test_a_file_that_cannot_be_imported_is_refused_with_its_line(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(SOUND + "\n\nprint(undefined)\n")
+    with refused("bad-method", f"{file}:{len(SOUND.splitlines()) + 3}: ", "NameError"):
+        conformance.check(f"{file}:Sound")
 
 
 def test_no_such_method_is_bad_input():
@@ -208,7 +263,7 @@ def test_a_class_that_is_not_what_its_source_says_fails(tmp_path, folder, member
     file = tmp_path / "mine.py"
     file.write_text(PLAIN)
     method = registry.load(f"{file}:Mine")
-    assert conformance.ask(conformance.is_listed_as_it_is, conformance.Case(method, folder)).passed
+    assert conformance.ask(questions.is_listed_as_it_is, conformance.Case(method, folder)).passed
     changed = {
         "presets": {"code": {"size": 9}},
         "Parameters": dataclasses.make_dataclass(
@@ -216,7 +271,7 @@ def test_a_class_that_is_not_what_its_source_says_fails(tmp_path, folder, member
         ),
     }
     setattr(method, member, changed[member])
-    answer = conformance.ask(conformance.is_listed_as_it_is, conformance.Case(method, folder))
+    answer = conformance.ask(questions.is_listed_as_it_is, conformance.Case(method, folder))
     assert not answer.passed and {"presets": "presets", "Parameters": "parameter size"}[member] in answer.detail
 
 

@@ -39,7 +39,7 @@ from bench.cli.base import (
 from bench.cli.help import Choice, examples
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError
-from bench.files import plain
+from bench.files import plain, typed_path
 from bench.spec import Settings, command_lines
 
 if TYPE_CHECKING:
@@ -296,18 +296,40 @@ def tune(
     emit(as_json, summary, study_text(summary))
 
 
-@cli.command(epilog=examples("bench check forest", "bench check mine.py:Mine"))
-@click.argument("method")
+@cli.command(epilog=examples("bench check forest", "bench check mine.py:Mine", "bench check my-card.toml"))
+@click.argument("subject", metavar="METHOD|CARD")
 @json_option
-def check(method: str, as_json: bool) -> int:
-    """Hold a method (by name or FILE.py:CLASS) against the contract."""
-    from bench.conformance import check
+def check(subject: str, as_json: bool) -> int:
+    """Hold a method (by name or FILE.py:CLASS) against the contract, or a card (a .toml file, a folder) against its.
+
+    A failure names the line of your file; what rests on it is skipped. Ends with status 1 where something is wrong.
+    """
+    if subject.endswith(".toml") or typed_path(subject).is_dir():
+        return _check_card(subject, as_json)
+    from bench.conformance.checks import check
     from bench.runs.registry import spelled
 
-    method = spelled(method)
+    method = spelled(subject)
     checks = check(method)
-    lines = [f"{'ok  ' if c.passed else 'FAIL'} {c.name}{': ' + c.detail if c.detail else ''}" for c in checks]
-    failed = sum(not c.passed for c in checks)
-    lines.append(f"{len(checks) - failed} passed, {failed} failed")
-    emit(as_json, {"method": method, "checks": [dataclasses.asdict(c) for c in checks]}, "\n".join(lines))
+    skipped = sum(bool(c.needs) for c in checks)
+    failed = sum(not c.passed for c in checks) - skipped
+    counts = f"{len(checks) - failed - skipped} passed, {failed} failed" + (f", {skipped} skipped" if skipped else "")
+    emit(as_json, {"method": method, "checks": [plain(c) for c in checks]}, "\n".join([*map(str, checks), counts]))
     return int(failed > 0)
+
+
+def _check_card(subject: str, as_json: bool) -> int:
+    """All that is wrong with a card, a line each."""
+    from bench.data.names import find_card
+
+    problems: list[str] = []
+    try:
+        card = find_card(subject)
+        text = f"ok   {card.name}: tasks {', '.join(card.tasks)}; `bench prepare` holds it against captures"
+    except InputError as error:
+        if error.code not in ("bad-card", "bad-file-list"):
+            raise
+        problems = [one.removeprefix(f"{subject}: ") for one in error.problems]
+        text = "\n".join([*(f"FAIL {one}" for one in problems), f"{subject}: {len(problems)} wrong"])
+    emit(as_json, {"card": subject, "problems": problems}, text)
+    return int(bool(problems))

@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -246,8 +247,13 @@ def load(name: str) -> type[Method]:
             module = importlib.import_module(f"methods.{path.stem}")
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
+        lines = [
+            f":{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
         raise InputError(
-            "bad-method", f"{path}: cannot be imported ({type(error).__name__}: {reason}); correct the file"
+            "bad-method",
+            f"{path}{lines[-1] if lines else ''}: cannot be imported ({type(error).__name__}: {reason}); "
+            "correct the file",
         ) from error
     method = getattr(module, wanted or SourceFile(path).method_class(), None)
     if not (inspect.isclass(method) and issubclass(method, Method)):

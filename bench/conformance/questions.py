@@ -1,11 +1,6 @@
-"""Does a method keep the contract?  The same questions for a method of ours and of anybody else.
+"""What is asked of a method: each question is a function of a :class:`Case`, whose docstring says what it asks.
 
-Each check is a function of a :class:`Case` that raises, or returns nothing or a number in words; its docstring says
-what it asks.  The
-traffic is written by ``bench.generators.demo``: three services, each on a port and a subnet of its own and seen through
-windows of another place in its sessions, so that any method that reads anything can tell them apart; and the same
-talks once more with other addresses, ports, checksums and another date, which a method must not notice unless it
-declares them.
+It raises, or returns nothing or a number in words.
 """
 
 import copy
@@ -16,154 +11,57 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.contract_captures import (
-    CLASSES,
-    renamed_services,
-    same_sessions,
-    three_services,
-    windows_of_services,
-)
-from bench.data.store import Store
-from bench.errors import InputError
+from bench.conformance.case import Case
+from bench.contract_captures import CLASSES, renamed_services, same_sessions, three_services, windows_of_services
 from bench.estimator import FOREST_ON
-from bench.method import Inputs, Method, Monitor, Part, Range, make_parameters, one_pass, take
-from bench.readers import READS, View
+from bench.method import Method, Monitor, Part, Range, make_parameters, one_pass, take
+from bench.readers import READS
 from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
-from bench.schema import Samples
 
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
 
-#: see the top of this file
-Question = Callable[["Case"], str | None]
+class Question(Protocol):
+    """One of the functions below."""
+
+    __name__: str
+    hook: str  # of the method, where an author looks first; empty: the class itself
+    needs: tuple[str, ...]  # names of questions without which it says nothing
+
+    def __call__(self, case: Case, /) -> str | None:
+        """Raises where the answer is no."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """The answer to one question; ``detail`` says in one line what went wrong, or what was measured, if anything."""
+def about(hook: str, *needs: str) -> Callable[[Callable[[Case], str | None]], Question]:
+    """Mark a question by what it is about, and the questions that come first."""
 
-    name: str
-    passed: bool
-    detail: str
+    def mark(function: Any) -> Question:
+        function.hook, function.needs = hook, needs
+        return cast(Question, function)
 
-
-def check(method: type[Method] | str, *, device: str = "cpu", folder: Path | None = None) -> list[Check]:
-    """Ask every question.  ``folder`` keeps the traffic for a further call; none: a temporary one.
-
-    ``method`` is a class, a name, or ``file.py:Class``; raises :class:`InputError` where there is no such thing
-    or where it cannot run here.
-    """
-    if isinstance(method, str):
-        from bench.runs import registry
-
-        method = registry.load(method)
-    with tempfile.TemporaryDirectory(prefix="bench-check-") as temporary:
-        case = Case(method, folder or Path(temporary), device)
-        if reason := _reason_to_skip(method, case.store):
-            raise InputError("method-cannot-run", f"{method.name}: {reason}")
-        return [ask(question, case) for question in CHECKS]
-
-
-def _reason_to_skip(method: type[Method], store: Store) -> str | None:
-    """What the method says; one that cannot even say is asked, and `declares_itself` tells."""
-    try:
-        return method.skip(store.traits)
-    except Exception:
-        return None
-
-
-def ask(question: Question, case: "Case") -> Check:
-    """One question's answer; whatever the method raises is a failure of that question alone."""
-    try:
-        told = question(case)
-    except ContractBroken as failure:
-        return Check(question.__name__, False, str(failure))
-    except Exception as error:
-        return Check(question.__name__, False, f"{type(error).__name__}: {error}".partition("\n")[0])
-    return Check(question.__name__, True, told or "")
-
-
-class Case:
-    """A method, the traffic, and what several checks need of both; made when first asked for."""
-
-    def __init__(self, method: type[Method], folder: Path, device: str = "cpu") -> None:
-        self.method, self.folder, self.device = method, folder, device
-
-    @cached_property
-    def store(self) -> Store:
-        """The three services."""
-        return three_services(self.folder / "plain")
-
-    @cached_property
-    def samples(self) -> Samples:
-        """One window of every session that is long enough."""
-        return windows_of_services(self.store)
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """Of the samples: ``[samples]``."""
-        return self.store.labels(self.store.default_task)[self.samples.session].astype(np.int64)
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """Of the samples: arrays ``[samples, ...]`` of the method's own dtypes (int, float or bool)."""
-        return self.represent(self.samples)
-
-    @cached_property
-    def rows(self) -> tuple[NDArray[np.int64], ...]:
-        """Rows ``[part's samples]`` for training, validation and test: three, one and two sixths."""
-        order = np.random.default_rng(1).permutation(len(self.samples))
-        return tuple(np.split(order, [len(order) // 2, len(order) * 2 // 3]))
-
-    @cached_property
-    def fitted(self) -> Method:
-        """A method that learned the task."""
-        return self.fit(self.make(), self.labels)
-
-    @cached_property
-    def probabilities(self) -> NDArray[np.float32]:
-        """The fitted method's, of the test rows: ``[test samples, classes]``."""
-        return self.fitted.predict_proba(take(self.inputs, self.rows[2]))
-
-    def make(self, seed: int = 7, preset: Mapping[str, Any] | None = None) -> Method:
-        """A new method with its ``tiny`` parameters, and over them a preset's."""
-        parameters = make_parameters(self.method, {**self.method.tiny, **(preset or {})})
-        return self.method(parameters, classes=CLASSES, seed=seed, device=self.device)
-
-    def view(self, samples: Samples, store: Store | None = None) -> View:
-        """What the method gets to see."""
-        return View(store or self.store, samples, self.method.reads)
-
-    def represent(self, samples: Samples, store: Store | None = None) -> Inputs:
-        """Arrays ``[samples, ...]`` by a new method, of its own dtypes (int, float or bool)."""
-        return self.make().represent(self.view(samples, store))
-
-    def fit(self, method: Method, labels: NDArray[np.int64]) -> Method:
-        """Fit on the training and validation rows with these labels ``[samples]``."""
-        train, validation = (Part(take(self.inputs, rows), labels[rows]) for rows in self.rows[:2])
-        return method.fit(train, validation, Monitor())
+    return mark
 
 
 # --- declarations ---------------------------------------------------------------------------------------------
 
 
+@about("")
 def declares_itself(case: Case) -> None:
     """Name, reference, family, unit, reads and deviations are there and of the kinds that listings need."""
     method = case.method
     missing = [name for name in ("name", "reference", "family", "reads") if not hasattr(method, name)]
     _demand(not missing, f"declare {', '.join(missing)}")
+    _demand(not (left := sorted(method.__abstractmethods__)), f"write {', '.join(left)}")
     plain = method.name.removeprefix(FOREST_ON)
     _demand(bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", plain)), f"name {method.name!r}: use a-z, 0-9 and '-'")
     package, _, stem = method.__module__.rpartition(".")
@@ -178,6 +76,7 @@ def declares_itself(case: Case) -> None:
     _demand(reason is None or isinstance(reason, str), "skip: None or a sentence")
 
 
+@about("Parameters")
 def documents_its_parameters(case: Case) -> None:
     """Parameters are a frozen dataclass, every field with default, help and source; presets are valid."""
     kind = case.method.Parameters
@@ -196,6 +95,7 @@ def documents_its_parameters(case: Case) -> None:
         make_parameters(case.method, values)
 
 
+@about("", "declares_itself")
 def is_listed_as_it_is(case: Case) -> None:
     """What listings read from its source without importing it is what the class has."""
     from bench.runs.declarations import NotPlain, SourceFile
@@ -221,6 +121,7 @@ def is_listed_as_it_is(case: Case) -> None:
 # --- representation -------------------------------------------------------------------------------------------
 
 
+@about("represent", "declares_itself", "documents_its_parameters")
 def represents_samples(case: Case) -> None:
     """Arrays of numbers without NaN or infinity, whose first axis counts the samples."""
     _demand(bool(case.inputs), "represent: no array")
@@ -231,6 +132,7 @@ def represents_samples(case: Case) -> None:
             _demand(bool(np.isfinite(array).all()), f"{name}: holds NaN or infinity")
 
 
+@about("represent", "represents_samples")
 def represents_purely(case: Case) -> None:
     """A second time gives equal arrays; a subset's, in any order, are the subset of the arrays."""
     same_inputs(case.inputs, case.represent(case.samples), "called twice")
@@ -238,6 +140,7 @@ def represents_purely(case: Case) -> None:
     same_inputs(take(case.inputs, some), case.represent(case.samples.take(some)), "of a subset")
 
 
+@about("represent", "represents_samples")
 def reads_what_it_declares(case: Case) -> None:
     """Nothing undeclared (the view refuses) and nothing declared in vain."""
     view = case.view(case.samples)
@@ -247,6 +150,7 @@ def reads_what_it_declares(case: Case) -> None:
     _demand(not vain, f"reads: {', '.join(vain)} declared but not used")
 
 
+@about("represent", "represents_samples", "represents_purely")
 def ignores_what_it_does_not_read(case: Case) -> None:
     """Other addresses, ports, checksums and another date give equal arrays, unless they are read; in every preset."""
     for name, preset in {"": {}, **case.method.presets}.items():
@@ -263,6 +167,7 @@ def ignores_what_it_does_not_read(case: Case) -> None:
         same_inputs(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
 
 
+@about("represent", "represents_samples", "represents_purely")
 def sees_no_labels(case: Case) -> None:
     """The same captures in class folders of other names and in another order give equal arrays."""
     renamed = renamed_services(case.folder / "plain", case.folder / "renamed")
@@ -270,6 +175,7 @@ def sees_no_labels(case: Case) -> None:
     same_inputs(case.inputs, case.represent(samples, renamed), "of captures in class folders of other names")
 
 
+@about("represent", "answers_with_probabilities")
 def keeps_nothing_represented(case: Case) -> None:
     """`represent` leaves the fitted object as it was."""
     before = state_of(case.fitted)
@@ -277,6 +183,7 @@ def keeps_nothing_represented(case: Case) -> None:
     _demand(state_of(case.fitted) == before, "represent: changes the object")
 
 
+@about("represent", "answers_with_probabilities")
 def takes_edge_cases(case: Case) -> None:
     """No sample, one sample, windows of one packet and windows without payload: arrays and probabilities."""
     single = dataclasses.replace(case.samples, count=np.ones_like(case.samples.count))
@@ -294,6 +201,7 @@ def takes_edge_cases(case: Case) -> None:
 # --- learning -------------------------------------------------------------------------------------------------
 
 
+@about("fit", "answers_with_probabilities")
 def fits_without_side_effects(case: Case) -> None:
     """`fit` returns self and leaves its arguments and the global random state alone."""
     method = case.make()
@@ -308,6 +216,7 @@ def fits_without_side_effects(case: Case) -> None:
     _equal(case.probabilities, method.predict_proba(take(case.inputs, case.rows[2])), 0, "same seed, other answer")
 
 
+@about("fit", "answers_with_probabilities", "fits_without_side_effects")
 def fits_afresh(case: Case) -> None:
     """A second `fit` forgets the first; one on shuffled labels is no better than chance."""
     labels = np.random.default_rng(3).permutation(case.labels)
@@ -321,6 +230,7 @@ def fits_afresh(case: Case) -> None:
     )
 
 
+@about("fit", "answers_with_probabilities")
 def learns(case: Case) -> None:
     """Better than the most frequent class on three services that differ in all that can be read."""
     if not case.method.reads:
@@ -329,6 +239,7 @@ def learns(case: Case) -> None:
     _demand(accuracy >= least, f"accuracy {accuracy:.2f} on a separable task, at least {least:.2f} expected")
 
 
+@about("network", "answers_with_probabilities")
 def fits_its_training_samples(case: Case) -> str | None:
     """A torch method reaches an accuracy of 0.95 on what it is trained on, 5 x 40 sessions of the demo; tells when."""
     if not _is_torch(case.method):
@@ -340,12 +251,14 @@ def fits_its_training_samples(case: Case) -> str | None:
     return f"accuracy {accuracy:.2f} on 5 x 40 training sessions after {steps} steps"
 
 
+@about("predict_proba", "represents_samples")
 def answers_with_probabilities(case: Case) -> None:
     """Float32 ``[samples, classes]``, rows that sum to 1 or are NaN, not all NaN."""
     _are_probabilities(case.probabilities, len(case.rows[2]), "test rows")
     _demand(not np.isnan(case.probabilities).all(), "every row is an abstention")
 
 
+@about("predict_proba", "answers_with_probabilities")
 def answers_rows_independently(case: Case) -> None:
     """A row's answer depends neither on the order nor on the other rows; not asked of a transductive method."""
     if case.method.transductive:
@@ -354,6 +267,7 @@ def answers_rows_independently(case: Case) -> None:
     same_answers(case.fitted, test, case.probabilities, np.arange(len(case.rows[2]))[::-1], close=TOLERANCE)
 
 
+@about("fit", "answers_with_probabilities")
 def takes_an_absent_class(case: Case) -> None:
     """A class without training samples has its column all the same; so with an empty validation part."""
     train = case.rows[0][case.labels[case.rows[0]] < CLASSES - 1]
@@ -362,6 +276,7 @@ def takes_an_absent_class(case: Case) -> None:
     _are_probabilities(method.predict_proba(take(case.inputs, case.rows[2])), len(case.rows[2]), "class absent")
 
 
+@about("save_state", "answers_with_probabilities")
 def saves_and_loads(case: Case) -> None:
     """What is loaded answers as what was saved; no file is a pickle."""
     with tempfile.TemporaryDirectory() as name:
@@ -373,6 +288,7 @@ def saves_and_loads(case: Case) -> None:
     _equal(case.probabilities, loaded.predict_proba(take(case.inputs, case.rows[2])), TOLERANCE, "loaded differs")
 
 
+@about("presets", "documents_its_parameters", "saves_and_loads")
 def fits_every_preset(case: Case) -> None:
     """Every preset over ``tiny`` fits for one epoch, answers, saves and loads."""
     for name, preset in case.method.presets.items():
@@ -388,6 +304,7 @@ def fits_every_preset(case: Case) -> None:
         _equal(expected, loaded.predict_proba(test), TOLERANCE, f"preset {name}: loaded differs")
 
 
+@about("network", "answers_with_probabilities")
 def trains_every_weight(case: Case) -> None:
     """Every trainable tensor of a torch method has a finite gradient after the last step."""
     if not _is_torch(case.method):
