@@ -21,7 +21,7 @@ TRUSTED: Final[tuple[str, ...]] = ("sklearn.tree._tree.Tree",)
 class EstimatorMethod(Method):
     """A scikit-learn classifier as a method.  Subclasses write ``represent`` and ``estimator``.
 
-    ``represent`` puts a float array ``[samples, features]`` under ``"features"``, or the subclass makes
+    ``represent`` puts an array of numbers ``[samples, features]`` under ``"features"``, or the subclass makes
     one from its inputs in :meth:`features`.  Scalers, selection and vocabularies belong into the estimator (a
     pipeline) or are learned in :meth:`before_training`.
     """
@@ -102,9 +102,8 @@ class EstimatorMethod(Method):
         path = folder / "model.skops"
         foreign = sorted(set(skops.io.get_untrusted_types(file=path)) - {*TRUSTED, *self.trusted})
         if foreign:
-            raise InputError(
-                "wrong-model", f"{path}: holds {', '.join(foreign)}, which {self.name} never stores; train it again"
-            )
+            what = f"holds {', '.join(foreign)}, which {self.name} does not name in `trusted`"
+            raise InputError("wrong-model", f"{path}: {what}; train it again, or look at them and name them there")
         self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])
 
 

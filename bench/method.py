@@ -146,12 +146,16 @@ RENAMED: Final = {
 _ONE_PASS: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}
 
 
+#: attributes of every method from the start
+_GIVEN: Final = ("parameters", "classes", "seed", "device")
+
+
 class Method(ABC):
     """One classifier.  Parameters default to the values of the original paper."""
 
     name: ClassVar[str]  # the file's stem, '_' for '-'
-    reference: ClassVar[str]  # paper, year, DOI or arXiv id
-    family: ClassVar[str]  # "baseline" (what any method has to beat) | "features" | "deep" | "graph"
+    reference: ClassVar[str] = "our own"  # paper, year, DOI or arXiv id
+    family: ClassVar[str] = "features"  # "baseline" (what any method has to beat) | "features" | "deep" | "graph"
     unit: ClassVar[str] = "session"  # or "packet": lifted to sessions inside predict_proba
     reads: ClassVar[frozenset[str]]  # see readers.READS; all that any parameters read
     deviations: ClassVar[tuple[str, ...]] = ()  # every known difference from the paper
@@ -209,13 +213,20 @@ class Method(ABC):
         method.load_state(folder)
         return method
 
-    @abstractmethod
     def save_state(self, folder: Path) -> None:
-        """Write what `fit` learned (safetensors, skops, JSON)."""
+        """Write what `fit` learned (safetensors, skops, JSON); here the attributes, if all are arrays or numbers.
 
-    @abstractmethod
+        Raises TypeError for an attribute of another kind: such a method writes its own state.
+        """
+        state = {name: np.asarray(value) for name, value in vars(self).items() if name not in _GIVEN}
+        if other := [name for name, value in state.items() if value.dtype.kind not in "biufU"]:
+            raise TypeError(f"{', '.join(other)}: neither arrays nor numbers; write save_state and load_state")
+        np.savez(folder / "state.npz", allow_pickle=False, **state)
+
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote."""
+        with np.load(folder / "state.npz", allow_pickle=False) as state:
+            vars(self).update({name: value if value.ndim else value.item() for name, value in state.items()})
 
 
 def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> str:

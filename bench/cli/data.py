@@ -1,8 +1,11 @@
 """Commands from captures to samples."""
 
 import dataclasses
+import json
+import keyword
 import re
 import shlex
+import string
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +32,7 @@ from bench.cli.base import (
     split_options,
     tell,
 )
-from bench.cli.help import examples
+from bench.cli.help import Choice, examples
 from bench.cli.text import (
     agreement,
     brief,
@@ -40,7 +43,7 @@ from bench.cli.text import (
     split_text,
 )
 from bench.errors import InputError
-from bench.files import plain
+from bench.files import plain, typed_path, write_text
 from bench.ingest.options import IngestOptions
 from bench.spec import Settings
 
@@ -249,29 +252,95 @@ def new() -> None:
     """Write the beginning of something of one's own."""
 
 
-@new.command("dataset", epilog=examples("bench new dataset flows.csv"))
-@click.argument("table", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), help="The card's file; the table's name by default.")
-def new_dataset(table: Path, output: Path | None) -> None:
-    """Write a card for a table of flow records: which column is what is guessed, and said beside it."""
+@new.command(
+    "method", epilog=examples("bench new method my-trees --kind sklearn", "bench new method my-net --kind torch")
+)
+@click.argument("name")
+@click.option("--kind", type=Choice(("plain", "sklearn", "torch")), default="plain", show_default=True,
+              help="What it is made with: NumPy alone, a scikit-learn classifier, or a network of torch.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), help="The file; NAME.py by default, with _ for -.")
+def new_method(name: str, kind: str, output: Path | None) -> None:
+    """Write a method of one class with comments, which passes `bench check` as it is."""
+    from bench.runs.registry import names
+
+    class_name = "".join(part.capitalize() for part in name.split("-"))
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(class_name):
+        raise InputError("bad-options", f"{name}: a method's name is small letters, digits and '-', as in my-trees")
+    if name in names():
+        raise InputError("same-name", f"{name}: is the name of a method that is there; take another, as in my-{name}")
+    file = output or Path(f"{name.replace('-', '_')}.py")
+    if file.suffix != ".py":
+        raise InputError("bad-options", f"--output {file}: give a .py file")
+    _write_new(file, _template(kind, name=name, Class=class_name))
+    method = shlex.quote(f"{file}:{class_name}")
+    click.echo(f"{file}: a whole method to change; next: `bench check {method}`, then "
+               f"`bench run --method {method},majority --dataset demo`")  # fmt: skip
+
+
+def _template(kind: str, **words: str) -> str:
+    text = (Path(__file__).parents[1] / "templates" / f"{kind}.txt").read_text(encoding="utf-8")
+    return string.Template(text).substitute(words)
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Write a file that is not there yet.  Raises :class:`InputError` where it is, or its folder is not."""
+    if file.exists():
+        raise InputError("unwritable-file", f"{file}: is there already; move it away or give --output FILE")
+    if not file.parent.is_dir():
+        raise InputError("unwritable-file", f"{file}: there is no folder {file.parent}; make it or name another place")
+    write_text(file, text)
+
+
+@new.command(
+    "dataset", epilog=examples("bench new dataset flows.csv", "bench new dataset captures/", "bench new dataset my-set")
+)
+@click.argument("subject", metavar="TABLE|FOLDER|NAME")
+@click.option("--output", type=click.Path(path_type=Path), help="The card's file; called as the subject by default.")
+def new_dataset(subject: str, output: Path | None) -> None:
+    """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one of a name.
+
+    What is guessed (which column is what, which part of a path is the class) is said beside it.
+    """
     from bench.data.cards import NAME, shipped_name
     from bench.data.names import find_card
-    from bench.files import write_text
-    from bench.records.guess import guessed_card
 
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", table.name.split(".")[0]).strip("-._").lower() or "records"
+    path = typed_path(subject)
+    named = path.resolve().name if path.is_dir() else path.name.split(".")[0]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named).strip("-._").lower() or "records"
     card = output or Path(f"{stem}.toml")
     if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
         raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
+    if not path.exists() and (path.suffix or path.name != subject):
+        raise InputError("missing-file", f"{subject}: there is no such table or folder; give one, or a name alone")
     if card.exists():
         raise InputError("unwritable-file", f"{card}: is there already; move it away or give --output FILE")
-    if not table.is_file():
-        raise InputError("missing-file", f"{table}: there is no such table; give a Parquet, Arrow, CSV or JSON file")
-    text = guessed_card(table, card.stem)
+    text = _card_of_table(path, card) if path.is_file() else _card_of_captures(path if path.is_dir() else None, card)
     try:
-        write_text(card, text)
+        _write_new(card, text)
         find_card(card)
     except InputError:
         card.unlink(missing_ok=True)
         raise
-    click.echo(f"{card}: read it over, mend what is marked as guessed, then `bench prepare {shlex.quote(str(card))}`")
+    more = "" if path.exists() else " --source DIR"
+    click.echo(
+        f"{card}: read it over, mend what is marked as guessed, then `bench prepare {shlex.quote(str(card))}{more}`"
+    )
+
+
+def _card_of_table(table: Path, card: Path) -> str:
+    from bench.records.guess import guessed_card
+
+    return guessed_card(table, card.stem)
+
+
+def _card_of_captures(folder: Path | None, card: Path) -> str:
+    """The text of a card for captures: those of a folder, whose labels are guessed from the paths, or any."""
+    source = '# source = "captures" # their folder, as seen from this file; without it: bench prepare … --source DIR'
+    pattern, tasks = "^(?P<label>[^/]+)/", '\n[tasks.label]\nlabel = "label" # the column that names the class'
+    if folder is not None:
+        from bench.data.sources import captures_below, guessed_labels
+
+        paths = [path.relative_to(folder).as_posix() for path in captures_below(folder)]
+        source = f"source = {json.dumps(str(folder.resolve()))} # folder of the captures"
+        pattern, tasks = guessed_labels(paths)
+    return _template("card", name=card.stem, file=str(card), source=source, pattern=pattern, tasks=tasks)

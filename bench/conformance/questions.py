@@ -59,13 +59,14 @@ def about(hook: str, *needs: str) -> Callable[[Callable[[Case], str | None]], Qu
 def declares_itself(case: Case) -> None:
     """Name, reference, family, unit, reads and deviations are there and of the kinds that listings need."""
     method = case.method
-    missing = [name for name in ("name", "reference", "family", "reads") if not hasattr(method, name)]
+    missing = [name for name in ("name", "reads") if not hasattr(method, name)]
     _demand(not missing, f"declare {', '.join(missing)}")
     _demand(not (left := sorted(method.__abstractmethods__)), f"write {', '.join(left)}")
     plain = method.name.removeprefix(FOREST_ON)
     _demand(bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", plain)), f"name {method.name!r}: use a-z, 0-9 and '-'")
     package, _, stem = method.__module__.rpartition(".")
     _demand(package != "methods" or stem.replace("_", "-") == method.name, f"name {method.name!r} in file {stem}.py")
+    _demand(package != "methods" or method.reference != Method.reference, "declare reference")
     _demand(bool(method.reference.strip()) and bool(method.__doc__), "reference or docstring is empty")
     _demand(method.family in FAMILIES, f"family {method.family!r}: one of {', '.join(FAMILIES)}")
     _demand(method.unit in ("session", "packet"), f"unit {method.unit!r}: session or packet")

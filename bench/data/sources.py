@@ -16,7 +16,7 @@ from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, u
 from bench.data.manifest import EmptyClass, FilesReport, Manifest
 from bench.data.store import path_value
 from bench.environment import code_digest
-from bench.errors import InputError
+from bench.errors import InputError, some
 from bench.files import file_sha256, written_folder
 from bench.records.tables import table_format
 from bench.schema import CAPTURE_MAGICS
@@ -176,6 +176,27 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
     match = match_captures(*card.listed(switches), root, [file.path for file in files], others)
     kept = tuple(file for file in files if file.path in match.rows)
     return dataclasses.replace(source, files=kept, rows=match.rows, files_report=match.report)
+
+
+def guessed_labels(paths: Sequence[str]) -> tuple[str, str]:
+    """A pattern whose groups are label columns of captures at these paths, and tasks in a card's words.
+
+    Folders name classes, two levels of them where all captures lie so deep; else the first word of the file's name.
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    depth = min(map(len, folders))
+    columns = [("label", "the first folder")] + [("inner", "the second folder")] * (depth > 1)
+    pattern = "^" + "".join(f"(?P<{name}>[^/]+)/" for name, _ in columns)
+    if not depth:
+        columns, pattern = [("label", "the first word of the file's name")], "(?P<label>[A-Za-z]+)[^/]*$"
+    found = [match.groupdict() for path in paths if (match := re.search(pattern, path))]
+    lines = []
+    for number, (name, what) in enumerate(columns):
+        counts = collections.Counter(groups[name] for groups in found)
+        held = some([f"{value!r} ({count})" for value, count in sorted(counts.items())], 12)
+        lines += ["", f"[tasks.{name}] # GUESSED: {what} is the class; {len(counts)} values (captures): {held}"]
+        lines += [f'label = "{name}"'] + ["default = true"] * (number == 0 and len(columns) > 1)
+    return pattern, "\n".join(lines)
 
 
 def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: Mapping[str, str]) -> list[EmptyClass]:
