@@ -87,7 +87,7 @@ def test_words_are_checked_before_a_server_is_started(results, command_line, mon
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     program(monkeypatch, "raise SystemExit('started')")
     status, out, err = command_line("ui", "--results", tmp_path / "nowhere")
-    assert (status, out) == (2, "") and "[no-runs]" in err and not (tmp_path / "nowhere").exists()
+    assert (status, out) == (2, "") and "[no-results]" in err and not (tmp_path / "nowhere").exists()
     with socket.create_server(("127.0.0.1", port)):
         status, out, err = command_line("ui", "--results", results, "--port", str(port))
     assert (status, out) == (2, "") and f"port {port}" in err and "[port-taken]" in err and err.count("\n") == 1
