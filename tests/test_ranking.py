@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ SIZE = 40
 
 class Runs:
     """A store of runs whose predictions are right where asked, with their real scores."""
+
+    is_there, address = True, SimpleNamespace(shown="sqlite:///mlflow.db")
 
     def __init__(self, folder):
         self.folder, self.records = folder, []
@@ -376,7 +379,7 @@ def test_the_command_takes_two_runs_or_data_sets(words, tmp_path):
 def test_the_command_ranks_draws_and_refuses(runs, tmp_path, monkeypatch, command_line):
     three_methods(runs)
     runs.search = lambda: runs.records
-    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results: runs)
+    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results, **_: runs)
     ask = ("compare", "--dataset", "demo", "--figure", tmp_path / "cd.png")
     status, out, _ = command_line(*ask, "--method", "forest,knn,majority", "--json")
     assert status == 0 and [row["method"] for row in json.loads(out)["rows"]] == ["forest", "knn", "majority"]
@@ -404,7 +407,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(words, said, monkeypa
 
 def test_two_runs_come_in_all_forms(runs, monkeypatch, command_line):
     three_methods(runs, folds=1)
-    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results: runs)
+    monkeypatch.setattr("bench.tracking.tracker.Tracker", lambda results, **_: runs)
     assert "| accuracy | 0.500 | 0.900 | -0.400 [" in command_line("compare", "run0", "run1", "--format", "md")[1]
     assert json.loads(command_line("compare", "run0", "run1", "--json")[1])["samples"] == SIZE
 

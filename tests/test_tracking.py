@@ -410,6 +410,9 @@ def test_artefacts_of_a_database_server_that_lie_elsewhere_are_refused(tmp_path,
         def get_experiment_by_name(self, name):
             return self
 
+        def set_experiment_tag(self, number, name, value):
+            self.tags[name] = value
+
     address = Address("postgresql://me:secret@host/runs", tmp_path)
     with refused("no-artefact-store", "far", tmp_path / "there", "me:***@host"):
         experiment_in(Experiment(), address, Experiment.name)

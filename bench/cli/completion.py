@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from bench.cli.base import RESULTS, cli
+from bench.cli.help import Choice, examples
 from bench.errors import InputError
 from bench.spec import SCHEMES
 
@@ -20,8 +21,8 @@ SHELLS: Final = ("bash", "zsh", "fish")
 SHOWN: Final = 8  # letters of a run's id
 
 
-@cli.command()
-@click.argument("shell", type=click.Choice(SHELLS))
+@cli.command(epilog=examples("bench completion bash"))
+@click.argument("shell", type=Choice(SHELLS))
 def completion(shell: str) -> None:
     """Print the script that completes words in a shell: eval "$(bench completion bash)" switches it on."""
     kind = get_completion_class(shell)
@@ -91,6 +92,7 @@ def _presets(context: click.Context) -> Iterable[str]:
 VALUES: Final[dict[str, Values]] = {
     "method": _methods,
     "methods": _methods,
+    "subject": _methods,
     "names": _methods,
     "dataset": _datasets,
     "datasets": _datasets,

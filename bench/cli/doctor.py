@@ -17,6 +17,7 @@ import click
 
 from bench import __version__
 from bench.cli.base import cli, emit, json_option, results_option
+from bench.cli.help import examples
 from bench.cli.text import outline, shortcomings
 from bench.environment import CPU, environment
 from bench.errors import InputError
@@ -36,7 +37,7 @@ VARIABLES: Final = (
 GPU_SECONDS: Final = 10
 
 
-@cli.command()
+@cli.command(epilog=examples("bench doctor", "bench doctor --json"))
 @results_option
 @json_option
 def doctor(results: Path, as_json: bool) -> None:

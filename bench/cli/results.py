@@ -128,17 +128,19 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
+    if asked.datasets:
+        from bench.analysis import ranking
+
+        if asked.figure is not None:
+            ranking.check_figure(asked.figure)
+        if asked.metric is not None:
+            ranking.check_metric(asked.metric)
     tracker = runs_in(results)
     sides = [[tracker.load(run)] for run in runs]
-    from bench.analysis import ranking
     from bench.analysis.comparison import compare, comparison_table
     from bench.analysis.tables import siblings
     from bench.render.table import render
 
-    if asked.figure is not None:
-        ranking.check_figure(asked.figure)
-    if asked.metric is not None:
-        ranking.check_metric(asked.metric)
     if asked.datasets:
         ranked = _ranked(tracker, asked)
         if asked.figure is not None:

@@ -374,13 +374,13 @@ def experiment_in(client: Any, address: Address, name: str) -> str:
         with contextlib.suppress(MlflowException):  # another process was quicker
             client.create_experiment(name, artifact_location=place, tags=PAGE | {HOST: host})
         found = client.get_experiment_by_name(name)
-    if VIEW_TAG not in found.tags:  # made by an earlier version
-        client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
     folder, owner = local(found.artifact_location), found.tags.get(HOST)
     if folder is not None and owner not in (None, host) and not address.is_sqlite and not folder.is_dir():
         where = f"artefacts of {name} are in {folder} of {owner}, which is not here"
         remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
         raise InputError("no-artefact-store", f"{address.shown}: {where}; {remedy}")
+    if VIEW_TAG not in found.tags:  # made by an earlier version
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
     return str(found.experiment_id)
 
 
