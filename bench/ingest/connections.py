@@ -14,7 +14,7 @@ from bench.ingest.links import u32
 from bench.schema import MARK_COPY, MARK_KEEPALIVE, MARK_RETRANSMISSION
 
 #: SHA-256 of headers and schema, 16 hex digits: see `headers.COMPILED_IN`
-COMPILED_IN: Final = "3cec24f292ac4df7"
+COMPILED_IN: Final = "97d161de61c083c8"
 
 COPY_WINDOW: Final = 5_000_000  # ns: an equal packet so soon is a second capture of it (our choice)
 REORDERED: Final = 3_000_000  # ns: bytes out of order so soon are a packet that was overtaken (tshark's threshold)
