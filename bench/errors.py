@@ -163,6 +163,15 @@ class InputError(Exception):
         return InputError(self.code, f"{self}; {remedy}")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "run"), counted(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def some(names: Sequence[str], most: int) -> str:
     """The first names of a list, ``most`` of them, and how many more there are.
 

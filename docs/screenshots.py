@@ -1,6 +1,5 @@
 """The pictures of report.md: `python docs/screenshots.py RESULTS`, with Debian's chromium and playwright."""
 
-import re
 import shutil
 import signal
 import socket
@@ -68,7 +67,7 @@ def compare(browser: Any, results: Path) -> None:
             page = browser.new_page(viewport=size)
             page.goto(next(iter(addresses.values())))
             for method in COMPARED:
-                row = page.locator("[role=row]").filter(has_text=re.compile(rf"^\W*{method} ")).first
+                row = page.locator("[role=row]").filter(has_text=f"{method} · seed").first
                 row.wait_for(timeout=120_000)
                 row.get_by_role("checkbox").first.check()
             page.screenshot(path=IMAGES / f"mlflow-runs{suffix}.png")

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from refusals import refused
 
+from bench.errors import InputError
 from bench.tracking import address as module
 from bench.tracking import database
 from bench.tracking.address import Address, without_password
@@ -113,11 +114,12 @@ def test_a_library_that_says_the_password_alone_is_not_heard():
     assert Address("postgresql://me:e@h/runs").without_secret("permission denied") == "permission denied"
 
 
-def test_the_page_of_a_server_is_its_own(monkeypatch, tmp_path):
+def test_the_page_of_a_server_that_does_not_answer_is_a_line_without_its_password(monkeypatch, tmp_path):
     from click.testing import CliRunner
 
     from bench.cli import cli
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@h:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:9")
     done = CliRunner().invoke(cli, ["ui", "--results", str(tmp_path)])
-    assert (done.exit_code, done.output) == (0, "http://me:***@h:5000\n")
+    assert isinstance(done.exception, InputError) and done.exception.code == "storage-failed" and not done.output
+    assert "http://me:***@127.0.0.1:9" in str(done.exception) and "s3cret" not in str(done.exception)

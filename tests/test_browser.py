@@ -227,7 +227,9 @@ def printed(results):
         port = free.getsockname()[1]
     command = [Path(sys.executable).with_name("bench"), "ui", "--results", results, "--port", str(port)]
     own = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    with subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (a shell's job ignores it)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=own, text=True, preexec_fn=heard, **pipes) as bench:
         try:
             lines = [bench.stdout.readline().strip().split("  ") for _ in range(2)]  # of two data sets
             yield {name: address for address, name in lines}

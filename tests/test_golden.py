@@ -50,6 +50,14 @@ def sha(array):
     return hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()).hexdigest()[:16]
 
 
+def near_sha(array):
+    """Of float64 their first nine digits: a sum's last ones differ with the width of the processor's vectors."""
+    if array.dtype != np.float64:
+        return sha(array)
+    text = " ".join([str(array.shape), *(f"{value:.8e}" for value in array.ravel().tolist())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def test_the_store_is_the_one_of_then(demo):
     columns = {f"packet {name}": sha(demo.packet(name)) for name in PACKET_COLUMNS}
     columns |= {f"session {name}": sha(demo.session(name)) for name in SESSION_COLUMNS}
@@ -82,7 +90,7 @@ def test_arrays_are_those_of_then(demo, name):
         for key in sorted(inputs):
             held = inputs[key]
             for array in (held.values, held.offsets) if isinstance(held, Ragged) else (held,):
-                state.update((key + sha(array)).encode())
+                state.update((key + near_sha(array)).encode())
         assert state.hexdigest()[:16] == GOLDEN["arrays"][f"{name} {preset}".strip()], preset
 
 

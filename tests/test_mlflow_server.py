@@ -87,7 +87,7 @@ def test_words_are_checked_before_a_server_is_started(results, command_line, mon
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     program(monkeypatch, "raise SystemExit('started')")
     status, out, err = command_line("ui", "--results", tmp_path / "nowhere")
-    assert (status, out) == (2, "") and "[no-runs]" in err and not (tmp_path / "nowhere").exists()
+    assert (status, out) == (2, "") and "[no-results]" in err and not (tmp_path / "nowhere").exists()
     with socket.create_server(("127.0.0.1", port)):
         status, out, err = command_line("ui", "--results", results, "--port", str(port))
     assert (status, out) == (2, "") and f"port {port}" in err and "[port-taken]" in err and err.count("\n") == 1
@@ -119,7 +119,9 @@ def test_the_addresses_are_printed_once_it_listens_and_a_signal_ends_all(number,
     words = ["ui", "--results", str(results), "--port", str(port)]
     own = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (a shell's job ignores it)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=own, text=True, preexec_fn=heard, **pipes) as bench:
         lines = [bench.stdout.readline() for _ in range(2)]
         socket.create_connection(("127.0.0.1", port)).close()
         children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")

@@ -107,6 +107,7 @@ def test_a_filter_narrows_word_by_word(bench, place):
 def test_a_page_is_not_written_over_for_a_wrong_word_or_an_empty_store(bench, place, tmp_path):
     page = place / "page.html"
     page.write_text("kept")
+    assert Tracker(place / "empty", f"sqlite:///{place}/empty/mlflow.db")._client  # makes the tables
     for words in ("report --dataset tpyo --output page.html", "report --results empty --output page.html"):
         status, out, err = bench(words)
         assert (status, out, len(err.splitlines())) == (2, "", 1) and "[no-runs]" in err
@@ -115,11 +116,13 @@ def test_a_page_is_not_written_over_for_a_wrong_word_or_an_empty_store(bench, pl
 
 def test_an_empty_store_is_told_with_the_command_that_makes_runs(bench, place):
     line = "there are no runs yet; `bench run --method forest --dataset demo` makes the first"
+    assert Tracker(place / "empty", f"sqlite:///{place}/empty/mlflow.db")._client
     for words in ("table", "results show"):
         assert bench(f"{words} --results empty") == (0, f"{line}\n", "")
         assert json.loads(bench(f"{words} --results empty --json")[1])["rows"] == []
         assert bench(f"{words} --results empty --method forest")[0] == 2
-    assert not (place / "empty").exists()
+        assert bench(f"{words} --results nowhere")[0] == 2  # a store that is not there is no empty one
+    assert not (place / "nowhere").exists()
 
 
 def test_a_folder_can_have_another_name_and_is_found_by_it(bench, place):

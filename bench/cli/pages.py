@@ -10,7 +10,7 @@ import click
 
 from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, tell
 from bench.cli.help import examples
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.render.table import one_line
 
 
@@ -25,7 +25,7 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
 
     output = output or results / "report.html"
     number = write(tracker, output, datasets=datasets, tell=tell)
-    click.echo(f"{output}: {number} runs, {output.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{output}: {counted(number, 'run')}, {output.stat().st_size / 1e6:.1f} MB")
 
 
 @cli.command(epilog=examples("bench ui --port 5001"))

@@ -38,7 +38,7 @@ from bench.cli.base import (
 )
 from bench.cli.help import Choice, examples
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.files import plain, typed_path
 from bench.spec import Settings, command_lines
 
@@ -188,7 +188,7 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
 
     specs, outcomes = plan.specs, []
     where = f"on {matrix.scheduler}" if matrix.scheduler else f"{plan.jobs} at once" if plan.jobs > 1 else ""
-    note(f"{len(specs)} runs: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
+    note(f"{counted(len(specs), 'run')}: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
     with RunProgress(len(specs), plan) as progress:
         options = RunOptions(
             matrix.device,
@@ -219,7 +219,11 @@ def sync(results: Path, as_json: bool) -> None:
     logged = tracker.sync()
     for store in tracker.waiting_elsewhere():
         tell(f"other runs wait for {store}; name it in MLFLOW_TRACKING_URI and sync again")
-    emit(as_json, {"logged": logged}, "\n".join([*(f"logged {name}" for name in logged), f"{len(logged)} runs logged"]))
+    emit(
+        as_json,
+        {"logged": logged},
+        "\n".join([*(f"logged {name}" for name in logged), f"{counted(len(logged), 'run')} logged"]),
+    )
 
 
 @dataclass(frozen=True)

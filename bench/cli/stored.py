@@ -26,7 +26,7 @@ from bench.cli.base import (
 )
 from bench.cli.help import Choice, examples
 from bench.cli.text import outline
-from bench.errors import InputError, instead
+from bench.errors import InputError, counted, instead
 
 if TYPE_CHECKING:
     from bench.render.table import Table
@@ -108,7 +108,11 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
         tell(f"{lacking} of these runs have no model here: not kept, removed, or left behind when they were imported")
     size, digest = file.stat().st_size, file_sha256(file)
     data = {"file": str(file), "bytes": size, "sha256": digest, "runs": [one.name for one in index.runs]}
-    emit(as_json, data, f"{file}: {len(runs)} runs, {len(index.members)} files, {_bytes(size)}, SHA-256 {digest}")
+    emit(
+        as_json,
+        data,
+        f"{file}: {counted(len(runs), 'run')}, {counted(len(index.members), 'file')}, {_bytes(size)}, SHA-256 {digest}",
+    )
 
 
 @results_group.command(name="import", epilog=examples("bench results import runs.zip"))
@@ -122,7 +126,7 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
     arrived = import_bundle(runs_into(results), file, note)
     if arrived.unproved:
         tell(f"{arrived.unproved} runs keep no answers or no scores: nothing proves one by the other")
-    text = f"{len(arrived.imported)} runs imported, {arrived.there} were there"
+    text = f"{counted(len(arrived.imported), 'run')} imported, {arrived.there} were there"
     emit(as_json, dataclasses.asdict(arrived), text)
 
 
@@ -184,7 +188,7 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
         own = [_bytes(line["bytes"]), _bytes(line["model_bytes"]), _remarks(record)]
         rows.append([record.run_id[:8], line["method"], *place, record.status, score, line["date"], *own])
     sums = [sum(line[name] for line in records) for name in ("bytes", "model_bytes")]
-    note = f"{len(runs)} runs, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
+    note = f"{counted(len(runs), 'run')}, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
     head = "id method dataset task split seed fold status macro_f1 date files model remarks".split()
     return Table("", head, rows, [note] if rows else [], records, NO_RUNS, {"bytes": sums[0], "model_bytes": sums[1]})
 
@@ -287,10 +291,10 @@ def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: b
     sizes = [total(tracker.sizes(one.row)) for one in plan.runs]
     models = [total(tracker.sizes(one.row), model=True) for one in plan.models]
     folders = [sum(path.stat().st_size for path in one.rglob("*") if path.is_file()) for one in plan.folders]
-    parts = [(len(sizes), "runs", sum(sizes)), (len(models), "models", sum(models))]
-    parts += [(len(plan.binned), "runs in MLflow's bin", 0), (len(folders), "unfinished folders", sum(folders))]
-    what = ", ".join(f"{number} {name} ({_bytes(size)})" if size else f"{number} {name}"
-                     for number, name, size in parts if number)  # fmt: skip
+    parts = [(counted(len(sizes), "run"), sum(sizes)), (counted(len(models), "model"), sum(models))]
+    parts += [(counted(len(plan.binned), "run") + " in MLflow's bin", 0)]
+    parts += [(counted(len(folders), "unfinished folder"), sum(folders))]
+    what = ", ".join(f"{name} ({_bytes(size)})" if size else name for name, size in parts if not name.startswith("0 "))
     for one in plan.claimed:
         tell(f"run {one.row.run_id[:8]} stays: a living process computes it")
     data = {"runs": [one.row.run_id for one in plan.runs], "models": [one.row.run_id for one in plan.models]}

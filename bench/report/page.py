@@ -136,7 +136,7 @@ class _Page:
         yield el("figure", dots(points, "macro-F1"), el("figcaption", caption))
         known = ((run, split) for _, run, one in scored if isinstance(one, RunResult) and (split := divided(one.split)))
         for run, split in islice(known, 1):  # that of a seed and fold is the same for all rows
-            told = el("p", f"As {_which(run)}, had it.", class_="muted")
+            told = el("p", f"Counted in {_which(run)}.", class_="muted")
             yield el("details", el("summary", "The split: what training shares with test, and its parts"), told, split)
         yield from (self.details(*one) for one in scored)
 
