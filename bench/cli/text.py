@@ -115,7 +115,7 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
     shown |= manifest.options.unusual | ({"join_records": manifest.options.join_records} if manifest.tables else {})
     shown |= {"tables": plain(manifest.tables)} if manifest.tables else {}
-    shown |= {name: plain(value) for name in ("lacks", "limits") if (value := getattr(manifest, name))}
+    shown |= {name: plain(value) for name in ("lacks", "limits", "idle") if (value := getattr(manifest, name))}
     names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "empty_classes", "empty", "ignored")
     return shown | {name: plain(getattr(manifest, name)) for name in names}
 
@@ -174,6 +174,7 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     lines = vanished[:LOUD]
     if len(vanished) > LOUD:
         lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
+    lines += [f"its card holds for nothing: {line}" for line in manifest.idle]
     lines += _damage(manifest) + label_remarks(manifest.labels)
     bare = [one for one in manifest.captures if one.remarks.get("payload")]
     lines += [f"{one.path}: no byte of payload can be read, {_BARE[one.remarks['payload']]}" for one in bare[:LOUD]]
@@ -209,6 +210,7 @@ def shortcomings(manifest: "Manifest") -> str:
         "captures or classes cannot be read or have no session": len(manifest.vanished),
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
+        "words of the card hold for nothing": len(manifest.idle),
         "listed captures are missing": len(files.missing) if files else 0,
         "captures have other numbers of packets than listed": len(files.packets_differ) if files else 0,
     }

@@ -7,21 +7,22 @@ labels and the manifest is written.
 import collections
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.card_tables import ColumnLabels, FileLabels, SessionLabels
 from bench.data.cards import Card
-from bench.data.file_list import lacking_classes, with_captures
+from bench.data.file_list import Listed, lacking_classes, with_captures
 from bench.data.labels import (
+    NO_ROW,
     LabelFile,
     LabelTable,
     label_table,
@@ -46,10 +47,10 @@ from bench.data.manifest import (
     UnexpectedCount,
     UnreadableEntry,
 )
-from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, empty_classes
+from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, empty_classes, idle_patterns
 from bench.data.store import COLUMN_FILES, TASK_COLUMN, column_file, write_columns
 from bench.environment import code_digest
-from bench.errors import InputError
+from bench.errors import InputError, some
 from bench.files import file_sha256, mapped, plain, write_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 #: called after each file: bytes done, bytes in all, files done, files in all, packets so far
 Progress = Callable[[int, int, int, int, int], None]
 Columns = dict[str, NDArray[Any]]
+LISTED_VALUES: Final = 12  # that a line names of those that there are
 
 
 @cache
@@ -145,7 +147,11 @@ class Build(ABC):
         for name, task in self.card.tasks.items():
             columns[TASK_COLUMN.format(name)], tasks[name] = task_labels(task, table, columns)
         write_columns(self.folder / "sessions.arrow", columns)
-        manifest = self._manifest(len(joined["start"]), table.report, tasks)
+        idle = idle_patterns(
+            self.card, [file.path for file in self.source.files], [capture.path for capture in self.captures]
+        )
+        idle += idle_words(self.card, self._label_values(table), tasks)
+        manifest = replace(self._manifest(len(joined["start"]), table.report, tasks), idle=idle)
         write_json(self.folder / "manifest.json", manifest.to_dict())
 
     def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, TaskEntry]) -> Manifest:
@@ -186,11 +192,46 @@ class Build(ABC):
         report = self.files_report()
         if report is None:
             return None
+        listed, columns = self._listed_columns()
+        classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
+        return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
+
+    def _listed_columns(self) -> tuple[list[Listed], dict[str, list[str]]]:
+        """The card's list of captures, and their label columns."""
         listed, _ = self.card.listed(self.options.switches)
         columns = {name: [one.labels[name] for one in listed] for name in listed[0].labels}
         columns |= {name: ["1"] * len(listed) for name in self.card.observes}  # a capture may have such sessions
-        classes = {name: row_classes(task, columns) for name, task in self.card.tasks.items()}
-        return replace(report, lacking=lacking_classes(classes, tasks, listed, report))
+        return listed, columns
+
+    def _label_values(self, table: LabelTable) -> Mapping[str, Sequence[str]]:
+        """Label columns of what there could be: of a list all its captures, else the rows that sessions have."""
+        if isinstance(self.card.labels, FileLabels):
+            return self._listed_columns()[1]
+        rows = np.unique(table.row[table.row != NO_ROW]).tolist()
+        return {name: [cells[row] for row in rows] for name, cells in table.columns.items()}
+
+
+def idle_words(card: Card, columns: Mapping[str, Sequence[str]], tasks: Mapping[str, TaskEntry]) -> list[str]:
+    """Words of a card's tasks that hold for none of the rows of label columns, and tasks without sessions: lines."""
+    lines = []
+    for name, task in card.tasks.items():
+        for column, kept in task.where.items():
+            if column not in card.observes:
+                lines += _idle_values(f"tasks.{name}.where.{column}", kept, columns[column])
+        labels = row_classes(replace(task, where={}, merge={}), columns)
+        lines += _idle_values(f"tasks.{name}.merge", task.merge, labels)
+        if not tasks[name].sessions:
+            dropped = "; its classes have too few captures" if tasks[name].dropped else ""
+            lines.append(f"task {name} has no session{dropped}")
+    return lines
+
+
+def _idle_values(place: str, values: Collection[str], there: Sequence[str]) -> list[str]:
+    """A line where some of the values are of nothing."""
+    held = set(there)
+    missing = [repr(value) for value in values if value not in held]
+    known = some(sorted(map(repr, held - {""})), LISTED_VALUES) or "none"
+    return [f"{place}: nothing has {', '.join(missing)}; there are: {known}"] if missing else []
 
 
 class CaptureBuild(Build):

@@ -25,7 +25,7 @@ FORMAT: Final = 3
 #: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
 REPORTED: Final = (
     *("unexpected", "ignored", "unreadable", "empty", "empty_classes", "labels", "files", "code", "columns"),
-    *("lacks", "limits"),
+    *("lacks", "limits", "idle"),
 )
 
 
@@ -277,6 +277,7 @@ class Manifest:
     tables: list[TableEntry] = field(default_factory=list)  # of a store made of records
     lacks: dict[str, str] = field(default_factory=dict)  # of `bench.readers.READS`, what no method can read -> why
     limits: list[str] = field(default_factory=list)  # what its sessions do not show, for people
+    idle: list[str] = field(default_factory=list)  # words of the card that hold for nothing here, a line each
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, in the one order."""
@@ -286,7 +287,9 @@ class Manifest:
         content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
         content |= {"empty": plain(self.empty), "empty_classes": plain(self.empty_classes)}
         content |= {"files": plain(self.files)} if self.files else {}
-        content |= {name: plain(value) for name in ("tables", "lacks", "limits") if (value := getattr(self, name))}
+        content |= {
+            name: plain(value) for name in ("tables", "lacks", "limits", "idle") if (value := getattr(self, name))
+        }
         content |= {"code": self.code} if self.code else {}
         return content | ({"columns": plain(self.columns)} if self.columns else {})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from bench.data.card_tables import FileLabels, PatternLabels, SessionLabels
+from bench.data.card_tables import ColumnLabels, FileLabels, PatternLabels, SessionLabels
 from bench.data.cards import Card
 from bench.data.file_list import COMPRESSED, SUFFIXES, Listed, match_captures, unpacking
 from bench.data.manifest import EmptyClass, FilesReport, Manifest
@@ -176,6 +176,25 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
     match = match_captures(*card.listed(switches), root, [file.path for file in files], others)
     kept = tuple(file for file in files if file.path in match.rows)
     return dataclasses.replace(source, files=kept, rows=match.rows, files_report=match.report)
+
+
+def idle_patterns(card: Card, files: Sequence[str], captures: Sequence[str]) -> list[str]:
+    """The card's globs and patterns that hold for none of the files or captures at these paths: a line each."""
+    lines = []
+    if not isinstance(card.labels, FileLabels):  # a list tells itself what is missing
+        for glob in card.captures.include:
+            if not any(_matches(path.split("/"), glob.split("/")) for path in files):
+                lines.append(f"captures.include: {glob!r} names no capture")
+    patterns = {"captures.group": card.captures.group}
+    patterns |= {f"attributes.{name}": pattern for name, pattern in card.attributes.items()}
+    if isinstance(card.labels, PatternLabels | ColumnLabels):
+        patterns["labels.pattern"] = card.labels.pattern
+    for name, pattern in patterns.items():
+        if pattern and not any(re.search(pattern, path) for path in captures):
+            lines.append(f"{name}: {pattern!r} matches no capture, such as {captures[0]}")
+    if card.captures.name and not any(re.search(card.captures.name, path) for path in files):
+        lines.append(f"captures.name: {card.captures.name!r} matches no table, such as {files[0]}")
+    return lines
 
 
 def guessed_labels(paths: Sequence[str]) -> tuple[str, str]:
