@@ -29,13 +29,14 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True,
 
     try:
         record: Record = _converter(strict).structure(raw, kind)
+        return record
     except (BaseValidationError, TypeError, ValueError) as error:
         found = dict.fromkeys(_problems(error, ()))
-        problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in found if reason]
-        most = LISTED_OF_PEOPLE if strict else LISTED_PROBLEMS
-        more = f" (and {len(problems) - most} more)" if len(problems) > most else ""
-        raise InputError(code, f"{where}: {'; '.join(problems[:most])}{more}", problems) from error
-    return record
+    # raised out here, without cattrs' error behind it: that cannot be sent home from a Dask worker
+    problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in found if reason]
+    most = LISTED_OF_PEOPLE if strict else LISTED_PROBLEMS
+    more = f" (and {len(problems) - most} more)" if len(problems) > most else ""
+    raise InputError(code, f"{where}: {'; '.join(problems[:most])}{more}", problems)
 
 
 class FieldError(ValueError):

@@ -126,6 +126,7 @@ def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path):
     of_rules = {"generator", "tasks.app.label", "tasks.two.label", "attributes.day"}  # a task that cannot be read: none
     assert wrong == of_fields | of_rules
     assert all(problem in str(caught.value) for problem in caught.value.problems)
+    assert caught.value.__context__ is None  # what is behind an error travels with it from a Dask worker
     again = pickle.loads(pickle.dumps(caught.value))
     assert again.problems == caught.value.problems
 
