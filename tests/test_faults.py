@@ -214,6 +214,20 @@ def test_a_run_that_waits_gives_way_to_one_that_was_computed_since(tracker, monk
     assert "computed it while this one waited" in given_way.reason
 
 
+def test_a_run_that_is_interrupted_while_it_is_begun_does_not_stay_running(tracker, monkeypatch):
+    (spec,), client = specs("majority", [6]), tracker._client
+    begin = client.create_run
+
+    def interrupted(*given, **more):
+        begin(*given, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "create_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tracker)
+    assert [run.status for run in tracker.search(latest=False) if run.digest == spec.digest] == ["killed"]
+
+
 def test_sync_tells_of_runs_that_wait_for_another_store(tracker, bench_in, tmp_path, monkeypatch):
     run = tracker.start(specs("majority", [0])[0], "one", {})
     monkeypatch.setattr(run, "_deliver", lambda: None)

@@ -126,7 +126,11 @@ class Run:
         with _writing(target.pending):
             self._folder = begun_folder(self._place)
         self._flushed, self._last = 0, time.monotonic()
-        self.run_id: str = content.run_id or _begin(target, content)
+        try:
+            self.run_id: str = content.run_id or _begin(target, content)
+        except BaseException:  # interrupted, it may have been begun, and nobody would end it
+            _end_begun(target, content)
+            raise
         content.run_id = self.run_id
 
     def metrics(self, values: Mapping[str, float]) -> None:
@@ -329,6 +333,14 @@ def _begin(target: Target, content: Content) -> str:
     place = target.experiment(content.experiment)
     made = target.client.create_run(place, start_time=content.started, run_name=content.name, tags=content.tags)
     return str(made.info.run_id)
+
+
+def _end_begun(target: Target, content: Content) -> None:
+    """Close as killed a run that was begun, whose id nobody has heard; as far as the store answers."""
+    with contextlib.suppress(Exception):
+        place = target.experiment(content.experiment)
+        for run in target.client.search_runs([place], f"tags.`{UID}` = '{content.uid}'"):
+            target.client.set_terminated(run.info.run_id, ENDS["killed"])
 
 
 def _log(target: Target, run_id: str, content: Content, since: int) -> None:
