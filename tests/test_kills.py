@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,13 @@ class Dies(Majority):
             Path(os.environ["MARK"]).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().fit(train, validation, monitor)
+
+class Deaf(Majority):
+    name = "deaf"
+    def fit(self, train, validation, monitor):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(os.environ["MARK"]).touch()
+        time.sleep(600)
 
 class Slow(Majority):
     name = "slow"
@@ -76,6 +84,28 @@ def test_who_kills_a_worker_is_tried_once_more_and_ends_no_other_run(place, tmp_
 
 
 @pytest.mark.slow
+def test_a_run_that_its_worker_could_not_close_is_closed_for_it(place, tmp_path, monkeypatch):
+    """An interrupt ends the matrix; the worker does not hear that it should end, and is killed."""
+    monkeypatch.setenv("MARK", str(tmp_path / "mark"))
+    monkeypatch.setattr("bench.matrix.workers.GRACE_SECONDS", 0.5)
+    specs = expand([f"{place / 'own.py'}:Deaf"], [Store.find("tiny")], SplitSpec("capture"), seeds=range(2))
+    tracker = Tracker(tmp_path / "results")
+
+    def waits(futures, *given, **more):
+        while not (tmp_path / "mark").exists():
+            time.sleep(0.05)
+        if more:  # for the first that ends, not for the grace of the last ones
+            raise KeyboardInterrupt
+        return wait(futures, *given)
+
+    monkeypatch.setattr("bench.matrix.workers.wait", waits)
+    with pytest.raises(KeyboardInterrupt):
+        list(run_matrix(specs, tracker, RunOptions(jobs=2)))
+    found = tracker.search(latest=False)
+    assert found and {run.status for run in found} == {"killed"} and not tracker.claims.holders()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp_path, number, status):
     apps = write_captures(place / "apps", 5)
@@ -87,7 +117,10 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
     while not mark.exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal's Ctrl-C is for the workers, too
+    else:
+        process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in out + err, err
     assert err.splitlines()[-1].endswith("the same command goes on where it stopped")

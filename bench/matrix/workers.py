@@ -27,7 +27,8 @@ class Workers:
     def __init__(self, number: int, tracker: Tracker, options: RunOptions) -> None:
         self._tracker, self._options, self._progress = tracker, options.quiet, options.progress
         self._threads = cores() // number
-        self._idle = [_Worker(self._threads) for _ in range(number)]
+        self._all = [_Worker(self._threads) for _ in range(number)]
+        self._idle = self._all.copy()
         self._at: dict[Future[Outcome], tuple[RunSpec, _Worker]] = {}
         self._again: list[RunSpec] = []  # whose process was killed once
         self._tried: set[str] = set()
@@ -69,7 +70,9 @@ class Workers:
             return future.result()
         except BrokenProcessPool:
             worker.kill()
+            self._all.remove(worker)
             worker = _Worker(self._threads)
+            self._all.append(worker)
             return self._of_a_killed(spec)
         finally:
             self._idle.append(worker)
@@ -92,13 +95,21 @@ class Workers:
         return Outcome(spec, "failed", KILLED, run.run_id)
 
     def _end(self) -> None:
-        """Let workers that are at a run close it, and leave no process."""
-        busy = [worker for _, worker in self._at.values()]
-        for worker in busy:
-            worker.terminate()
+        """Let workers that are at a run close it, and leave no process; what one could not close is closed for it."""
+        for worker in self._all:
+            if worker not in self._idle:  # one may have begun that an interrupt kept from `_at`
+                worker.terminate()
         wait(self._at, GRACE_SECONDS)
-        for worker in (*busy, *self._idle):
+        for worker in self._all:
             worker.kill()
+        for spec, _ in self._at.values():
+            with suppress(InputError):  # the store is away
+                self._close(spec.digest)
+
+    def _close(self, digest: str) -> None:
+        if self._tracker.claims.take(digest) is None:
+            self._tracker.close_left(digest)
+            self._tracker.claims.let_go(digest)
 
 
 class _Worker:

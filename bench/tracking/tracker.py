@@ -211,16 +211,20 @@ class Tracker:
         with self._answering():
             self._client.delete_tag(record.run_id, PURPOSE)
 
-    def start(self, spec: RunSpec, name: str, tags: Mapping[str, str]) -> Run:
-        """Begin a run.  The caller has claimed its digest: older runs of it that are open have nobody any more.
+    def close_left(self, digest: str) -> None:
+        """Close as killed the open runs of a digest that the caller has claimed: they have nobody any more.
 
         Where not everybody sees the claims, those of living processes and of other machines are left alone.
         """
-        for stale in self.rows([spec.digest]):
+        for stale in self.rows([digest]):
             here_and_gone = process_lives(stale.tags.get(PROCESS, "")) is False
             if stale.status == "RUNNING" and (self.shares_claims or here_and_gone):
                 with self._answering():
                     self._client.set_terminated(stale.run_id, ENDS["killed"])
+
+    def start(self, spec: RunSpec, name: str, tags: Mapping[str, str]) -> Run:
+        """Begin a run.  The caller has claimed its digest."""
+        self.close_left(spec.digest)
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed", "fold")
                  if fields[key] is not None}  # fmt: skip
@@ -376,10 +380,11 @@ class Tracker:
                 history = [point for name in names for point in self._client.get_metric_history(run_id, name)]
             known = [[point.key, point.value, point.timestamp, point.step] for point in history]
         found: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
-        for name, value, _, step in known:
+        for name, value, _, step in sorted(known, key=lambda point: (point[3], point[1])):
             if name in found:
                 found[name].append((step, value))
-        return {name: _curve(points) for name, points in found.items()}
+        return {name: (np.array([step for step, _ in points], np.int64), np.array([value for _, value in points]))
+                for name, points in found.items()}  # fmt: skip
 
     def _points(self, run_id: str) -> list[list[Any]]:
         """Every point of a run's curves in a database: name, value, milliseconds since the epoch, step."""
@@ -493,8 +498,3 @@ class Tracker:
 def _opened(results: Path, uri: str, claims: str) -> Tracker:
     """One store for all cells of a worker."""
     return Tracker(results, uri, claims)
-
-
-def _curve(points: Sequence[tuple[int, float]]) -> Curve:
-    steps, values = zip(*sorted(points), strict=True) if points else ((), ())
-    return np.array(steps, np.int64), np.array(values, np.float64)
