@@ -175,3 +175,20 @@ def bench_in(monkeypatch, command_line):
         return command_line
 
     return within
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The results folder that the tests of pages show."""
+    from reported import results_folder
+
+    return results_folder(tmp_path_factory)
+
+
+@pytest.fixture
+def tracker(results, monkeypatch):
+    """The store of runs in it."""
+    from bench.tracking.tracker import Tracker
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Tracker(results)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from reported import EVIL, results_folder
+from reported import EVIL
 
 from bench.report.page import write
 from bench.tracking.tracker import Tracker
@@ -19,11 +19,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 ALONE = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]  # root may not sandbox
 SIZES = {"desk": {"width": 1280, "height": 800}, "phone": {"width": 390, "height": 844}}
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return results_folder(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

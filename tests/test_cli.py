@@ -25,11 +25,6 @@ def place(tmp_path_factory):
     """A working folder with captures of three classes in it."""
     folder = tmp_path_factory.mktemp("cli")
     demo.write(folder / "traffic", sessions=20, captures=4, classes=3)
-    demo.write(folder / "other" / "traffic", sessions=4, captures=2, classes=2)
-    (folder / "wrong.py").write_text(
-        "import no_such_package\n\n\nclass Wrong(no_such_package.Base):\n    name = 'wrong'\n"
-    )
-    (folder / "list.json").write_text('{"method": "knn", "parameters": {"packets": [4]}}')
     return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from refusals import refused
-from reported import EVIL, results_folder
+from reported import EVIL
 
 from bench.report import mlflow_server
 from bench.report.mlflow_server import links, page_of, served
@@ -27,17 +27,6 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 listener = socket.create_server(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])))
 time.sleep(600)
 """
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return results_folder(tmp_path_factory)
-
-
-@pytest.fixture
-def tracker(results, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Tracker(results)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from refusals import refused
-from test_wrong_words import MINE
+from working_folder import MINE, write_working_folder
 
 from bench.data.manifest import names_there
 from bench.data.names import find_card, folder_card
@@ -26,11 +26,7 @@ ROWS = "table --json --dataset {} --method {}"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("names")
-    demo.write(folder / "my captures", sessions=20, captures=4, classes=3)
-    demo.write(folder / "other" / "my captures", sessions=12, captures=3, classes=2)
-    (folder / "mine.py").write_text(MINE)
-    return folder
+    return write_working_folder(tmp_path_factory.mktemp("names"), others={"sessions": 12, "captures": 3})
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from asked import planned
 from refusals import refused
-from reported import CLASSES, EVIL, results_folder
+from reported import CLASSES, EVIL
 from split_tables import split_of
 
 from bench.cli import base, cli
@@ -48,17 +48,6 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return results_folder(tmp_path_factory)
-
-
-@pytest.fixture
-def tracker(results, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return Tracker(results)
 
 
 def outline(text):

@@ -3,28 +3,15 @@
 import shlex
 
 import pytest
+from working_folder import write_working_folder
 
 from bench.errors import instead, near
-from bench.generators import demo
-
-MINE = """
-from methods.majority import Majority
-
-
-class Mine(Majority):
-    \"\"\"The most frequent class.\"\"\"
-
-    name = "mine"
-"""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A working folder with captures of three classes, a method of one's own, and files that are none of these."""
-    folder = tmp_path_factory.mktemp("words")
-    demo.write(folder / "my captures", sessions=20, captures=4, classes=3)
-    demo.write(folder / "other" / "my captures", sessions=4, captures=2, classes=2)
-    (folder / "mine.py").write_text(MINE)
+    folder = write_working_folder(tmp_path_factory.mktemp("words"), others={"sessions": 4, "captures": 2})
     (folder / "wrong.py").write_text(
         "import no_such_package\n\n\nclass Wrong(no_such_package.Base):\n    name = 'wrong'\n"
     )
