@@ -249,6 +249,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def from_here(path: Path) -> Path:
+    """An absolute path as it is seen from the working folder, where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def typed_path(word: str | Path) -> Path:
     """A path as a user types it: ``~`` is the user's folder, where the system knows it."""
     try:

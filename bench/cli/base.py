@@ -167,9 +167,10 @@ def runs_beside(results: Path) -> "Tracker":
     return Tracker(results, reading=True) if source is click.core.ParameterSource.DEFAULT else runs_in(results)
 
 
-def named_by_option(name: str) -> bool:
-    """Whether an option was typed: neither its default nor a variable stands for it."""
-    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+def results_words(results: Path) -> list[str]:
+    """The words of `--results` for a further command: none where its default or a variable stands for it."""
+    source = click.get_current_context().get_parameter_source("results")
+    return ["--results", str(results)] if source is click.core.ParameterSource.COMMANDLINE else []
 
 
 def runs_into(results: Path) -> "Tracker":

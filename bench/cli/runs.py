@@ -23,11 +23,11 @@ from bench.cli.base import (
     list_option,
     method_named,
     methods_named,
-    named_by_option,
     note,
     opened,
     pairs,
     results_option,
+    results_words,
     runs_into,
     runs_to_change,
     seconds_of,
@@ -163,20 +163,19 @@ def run(
     if len(done) > len(rows.records):  # else it would say the same
         text = f"{text}\n\n{render(rows)}"
     emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes], "rows": list(rows.records)}, text)
-    _tell_how_to_go_on(done, tracker)
+    _tell_how_to_go_on(done, tracker, results)
     left = sum(outcome.status == "left" for outcome in outcomes)
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
 
 
-def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker") -> None:
+def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker", results: Path) -> None:
     """Where runs that are done went, and commands for them."""
     if not done:
         return
-    place = ["--results", str(click.get_current_context().params["results"])] if named_by_option("results") else []
     note(f"results are in {tracker.address.at}; to go on:")
-    for line in next_steps(done, place):
+    for line in next_steps(done, results_words(results)):
         note(f"  {line}")
 
 
@@ -295,7 +294,7 @@ def tune(
     storage = storage_of(tracker, study.storage)
     summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, note, study.jobs))
     if summary["best"]:
-        more = ["--params", summary["file"], *(["--results", str(results)] if named_by_option("results") else [])]
+        more = ["--params", summary["file"], *results_words(results)]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
     emit(as_json, summary, study_text(summary))
 

@@ -1,7 +1,6 @@
 """Asking all questions, and whose fault an answer is: the file and line of the author, and what failed first."""
 
 import inspect
-import os
 import tempfile
 import traceback
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from bench.conformance.case import Case
 from bench.conformance.questions import CHECKS, Question
 from bench.data.store import Store
 from bench.errors import InputError
+from bench.files import from_here
 from bench.method import Method
 from bench.runs.guards import ContractBroken
 
@@ -91,10 +91,10 @@ def _place(error: Exception, method: type[Method], hook: str) -> str:
     files = {file for kind in own if (file := _file_of(kind))}
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.filename in files:
-            return f"{_short(frame.filename)}:{frame.lineno}, in {frame.name}"
+            return f"{from_here(Path(frame.filename))}:{frame.lineno}, in {frame.name}"
     for thing in (*(vars(kind)[hook] for kind in own if hook in vars(kind)), *own):
         try:
-            return f"{_short(str(inspect.getsourcefile(thing)))}:{inspect.getsourcelines(thing)[1]}"
+            return f"{from_here(Path(str(inspect.getsourcefile(thing))))}:{inspect.getsourcelines(thing)[1]}"
         except (OSError, TypeError):  # a value, or a class that was made where there is no file
             continue
     return ""
@@ -105,8 +105,3 @@ def _file_of(kind: type[Any]) -> str | None:
         return inspect.getsourcefile(kind)
     except TypeError:
         return None
-
-
-def _short(file: str) -> str:
-    """A path as seen from here, where it lies below."""
-    return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file

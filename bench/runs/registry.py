@@ -26,7 +26,7 @@ import bench.estimator
 import methods
 from bench.errors import InputError, instead
 from bench.estimator import FOREST_ON
-from bench.files import typed_path
+from bench.files import from_here, typed_path
 from bench.method import Method, Range
 from bench.runs.declarations import NotPlain, SourceFile
 
@@ -129,8 +129,7 @@ def spelled(word: str) -> str:
     if not path.is_file():
         return word
     wanted = wanted or SourceFile(path).method_class()
-    place, here = path.parent.resolve() / path.name, Path.cwd().resolve()
-    return f"{prefix}{place.relative_to(here) if place.is_relative_to(here) else place}:{wanted}"
+    return f"{prefix}{from_here(path.parent.resolve() / path.name)}:{wanted}"
 
 
 def origin(name: str) -> str:

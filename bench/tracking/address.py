@@ -1,6 +1,5 @@
 """Where a store of runs is: its address as libraries take it and as people may see it, and whether it answers."""
 
-import difflib
 import os
 import re
 import socket
@@ -9,7 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from bench.errors import InputError
+from bench.errors import InputError, near
+from bench.files import from_here
 
 ANSWER_SECONDS: Final = 4.0  # for a server to take a connection, and as much again to answer the first question
 PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mssql": 1433, "http": 80, "https": 443}
@@ -81,7 +81,7 @@ class Address:
     @property
     def at(self) -> str:
         """Where it is, for people: the folder of an SQLite file as seen from here, else :attr:`shown`."""
-        return str(_as_typed(self.file.parent)) if self.is_sqlite else self.shown
+        return str(from_here(self.file.parent)) if self.is_sqlite else self.shown
 
     @property
     def shown(self) -> str:
@@ -139,13 +139,8 @@ def near_results(folder: Path) -> Path | None:
     """The folder beside a missing results folder that holds a store of runs and is called much as it is."""
     parent = folder.parent
     there = [path.parent.name for path in parent.glob(f"*/{DATABASE}")] if parent.is_dir() else []
-    near = difflib.get_close_matches(folder.name, there, n=1)
-    return _as_typed(parent / near[0]) if near else None
-
-
-def _as_typed(path: Path) -> Path:
-    """A path below the working folder as it is seen from there."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    meant = near(folder.name, there)
+    return from_here(parent / meant) if meant else None
 
 
 def local(uri: str) -> Path | None:
