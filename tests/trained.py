@@ -1,6 +1,8 @@
-"""The smallest of torch methods, points to learn, and a monitor that remembers."""
+"""The smallest of torch methods, points to learn, a monitor that remembers, and what a processor has of bfloat16."""
 
 import numpy as np
+import pytest
+import torch
 from torch import nn
 
 from bench.method import Monitor, Part
@@ -70,3 +72,12 @@ class Listening(Linear):
     def loss(self, logits, labels):
         self.heard = [*getattr(self, "heard", []), *labels.tolist()]
         return super().loss(logits, labels)
+
+
+def lstm_in_bfloat16():
+    """Skip the test, and say why, on a processor for which oneDNN has no LSTM of bfloat16 (one without AVX-512)."""
+    try:
+        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+            nn.LSTM(2, 3)(torch.randn(4, 1, 2))
+    except RuntimeError as error:
+        pytest.skip(f"torch's own LSTM has no bfloat16 on this processor: {str(error).partition('.')[0]}")
