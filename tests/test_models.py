@@ -72,7 +72,8 @@ def made_by(tmp_path):
 
 def test_tables_comparisons_and_audits_run_no_file_that_a_store_names(evil, ran, made_by):
     run = made_by(evil, registry.digest_of(evil))
-    assert evil in render(results_table([run])) and f"file {run.spec.source[:8]}" in render(results_table([run]))
+    assert evil in render(results_table([run]), "csv")  # text shortens a path
+    assert f"file {run.spec.source[:8]}" in render(results_table([run]))
     assert method_label(run.spec) == evil and not is_baseline(run.spec.method)
     assert compare([run], [run]).samples == 40
     ends = {f"{name}_{end}": 0.5 for name in ("accuracy", "macro_f1") for end in ("low", "high")}
