@@ -160,11 +160,12 @@ def runs_to_change(results: Path) -> "Tracker":
 
 
 def runs_beside(results: Path) -> "Tracker":
-    """As :func:`runs_in`, where runs are only looked at beside something else: the default folder need not be there."""
+    """As :func:`runs_in`, where runs are only looked at beside something else: a folder without any is no mistake."""
     from bench.tracking.tracker import Tracker
 
     source = click.get_current_context().get_parameter_source("results")
-    return Tracker(results, reading=True) if source is click.core.ParameterSource.DEFAULT else runs_in(results)
+    alone = source is click.core.ParameterSource.DEFAULT or results.is_dir()
+    return Tracker(results, reading=True) if alone else runs_in(results)
 
 
 def results_words(results: Path) -> list[str]:
