@@ -192,6 +192,7 @@ def learned(one, net, batch, labels):
 
 @pytest.mark.parametrize("values", [{}, {"pooling": "mean"}, {"shared_cores": True}, {"norm": "layer", "dropout": 0}])
 def test_gradients_are_those_of_joined_attributes(values):
+    torch.manual_seed(0)
     one = method(**values)
     net = one.network()
     batch, labels = one.batch(inputs_of([6, 1, 4, 2, 5, 3, 6, 6])), torch.arange(8) % 3
@@ -199,8 +200,10 @@ def test_gradients_are_those_of_joined_attributes(values):
     for core in net.cores:
         core.forward = partial(slow_core, core)
     slow = learned(one, net, batch, labels)
-    for name, gradient in fast.items():
-        torch.testing.assert_close(gradient, slow[name], rtol=1e-4, atol=1e-6)  # some are 0 but for rounding
+    whole = torch.stack([gradient.norm() for gradient in slow.values()]).norm()
+    for name, gradient in fast.items():  # as a whole: one number may nearly cancel, a bias before a norm is 0
+        off, size = (gradient - slow[name]).norm(), slow[name].norm()
+        assert off <= 1e-4 * size + 3e-6 * whole, (name, off, size)
 
 
 @pytest.mark.parametrize("values", [{}, {"shared_cores": True}])
