@@ -12,11 +12,11 @@ What stands flat in this package is what the author of a method imports, and the
   locked), `structure` (raw JSON or TOML into records), `environment` (the machine, and the digest of code), `errors`
 
 Everything else has a room, whose docstring says what enters, what leaves and what it may import: `ingest` (captures to
-packets and sessions), `records` (tables of flow records to the same), `generators` (captures of our own), `data` (cards
-to stores), `splits` (who is in which part), `training` (what torch methods share), `scores` (metrics and tests),
-`tracking` (the store of runs), `runs` (one method on one split, remembered), `matrix` (many of them), `tuning` (their
-parameters searched), `analysis` (tables, comparisons, audits), `render` (tables and plots), `report` (the page),
-`paper` (a published paper made again), `cli` (the command line).
+packets and sessions), `records` (tables of flow records to the same), `generators` (captures of our own), `data`
+(cards to stores), `splits` (who is in which part), `training` (what torch methods share), `scores` (metrics and
+tests), `tracking` (the store of runs), `runs` (one method on one split, remembered), `matrix` (many of them), `suites`
+(a whole experiment in one file), `tuning` (their parameters searched), `analysis` (tables, comparisons, audits),
+`render` (tables and plots), `report` (the page), `paper` (a published paper made again), `cli` (the command line).
 """
 
 import lazy_loader

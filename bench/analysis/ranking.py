@@ -124,7 +124,8 @@ def _title(metric: str, entry: Entry, tests: Mapping[str, Any]) -> str:
     datasets, tasks = (
         dict.fromkeys(getattr(row.head.spec, name) for row in entry.rows) for name in ("dataset", "task")
     )
-    words = [metric, " + ".join(datasets), " + ".join(tasks), split_of(entry.rows[0])]
+    splits = dict.fromkeys(map(split_of, entry.rows))
+    words = [metric, " + ".join(datasets), " + ".join(tasks), " + ".join(splits)]
     blocks, each = tests["blocks"], ", one a data set" * (tests["unit"] == "data set")
     return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1) + each])
 

@@ -7,6 +7,8 @@ from bench.analysis.tables import Row, group, numbered
 from bench.errors import InputError
 from bench.runs.run_labels import marked
 from bench.scores.significance import FEWEST
+from bench.suites.contents import of_suite
+from bench.suites.suite import Suite
 from bench.tracking.record import Record
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
@@ -51,9 +53,35 @@ def ranking_entries(
             raise InputError(
                 "ambiguous-task", f"compare: {dataset}, {place}: several tasks; choose with --task: {there}"
             )
+    return _entries(by_dataset, datasets, notes), notes
+
+
+def suite_entries(
+    records: Sequence[Record], suite: Suite, *, methods: Sequence[str] = ()
+) -> tuple[list[Entry], list[str]]:
+    """The methods that can be ranked against each other on all that is in a suite and has runs, and notes likewise.
+
+    Raises :class:`InputError` where runs are missing.
+    """
+    chosen, notes = of_suite(suite, [one for one in records if not methods or one.spec.method in methods])
+    by_portion = [group([record for record in chosen if one.is_of(record.spec)]) for one in suite.datasets]
+    done = [[row for row in rows if row.done] for rows in by_portion]
+    there = [(f"{one.name}/{one.task}", rows) for one, rows in zip(suite.datasets, done, strict=True) if rows]
+    notes += [
+        f"{one.name}/{one.task}: not ranked on, it has no finished runs"
+        for one, rows in zip(suite.datasets, done, strict=True)
+        if not rows
+    ]
+    if not there:
+        raise InputError("no-runs", f"compare: no finished runs of suite {suite.name}; `bench run --suite` makes them")
+    return _entries([rows for _, rows in there], [name for name, _ in there], notes), notes
+
+
+def _entries(by_dataset: Sequence[Sequence[Row]], names: Sequence[str], notes: list[str]) -> list[Entry]:
+    """The complete ones of rows by data set; what is left out is noted."""
     labels = dict.fromkeys(row.method for rows in by_dataset for row in rows)
     entries = [_entry([[row for row in rows if row.method == label] for rows in by_dataset]) for label in labels]
-    return _complete(entries, datasets, notes), notes
+    return _complete(entries, names, notes)
 
 
 def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row]:

@@ -24,6 +24,7 @@ from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, Sp
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.store import Store
+    from bench.suites.suite import Suite
     from bench.tracking.tracker import Tracker
 
 Command = Callable[..., Any]
@@ -476,6 +477,43 @@ def specs_of(
     for store in stores:
         check_classes(store, split.task, settle(store, split.task, asked), split.strict)
     return expand(methods, stores, asked, task=split.task, seeds=seeds, settings=settings)
+
+
+def suite_option(help_: str) -> Command:
+    """``--suite``, or ``--plan``: a name or a file."""
+    return click.option("--suite", "--plan", "suite", metavar="NAME|FILE.toml", help=help_)
+
+
+def suite_named(word: str | None) -> "Suite | None":
+    """The suite that is meant, None where none is asked for."""
+    if word is None:
+        return None
+    from bench.suites.suite import read_suite
+
+    return read_suite(word)
+
+
+#: what a suite says itself, by the name of the parameter of a command
+_OF_SUITES: Final = ("task", "scheme", "folds", "fold", "strict", "seed", "seeds", "preset", "values", "file", "epochs",
+                     *(field.name for field in dataclasses.fields(SampleOptions)))  # fmt: skip
+
+
+def suite_specs(word: str, methods: list[str], datasets: list[str], open_: Callable[[str], "Store"]) -> list[RunSpec]:
+    """The matrix of a suite.  Refuses options that the suite answers itself."""
+    context = click.get_current_context()
+    given = {
+        option.opts[0]
+        for option in context.command.params
+        if option.name in _OF_SUITES
+        and context.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE
+    }
+    if given:
+        what = f"a suite says itself what {', '.join(sorted(given))} would say"
+        raise InputError("bad-options", f"{what}; leave it out, or change the suite's file")
+    from bench.suites.contents import cells
+    from bench.suites.suite import read_suite
+
+    return cells(read_suite(word), open_, methods, datasets)
 
 
 def check_device(device: str) -> None:

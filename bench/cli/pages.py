@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, tell
+from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, suite_named, suite_option, tell
 from bench.cli.help import examples
 from bench.errors import InputError, counted
 from bench.render.table import one_line
@@ -17,14 +17,16 @@ from bench.render.table import one_line
 @cli.command(epilog=examples("bench report", "bench report --dataset demo --output demo.html"))
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
 @list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
+@suite_option("Only runs of this suite.")
 @results_option
-def report(output: Path | None, datasets: list[str], results: Path) -> None:
+def report(output: Path | None, datasets: list[str], suite: str | None, results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    asked = suite_named(suite)
     tracker = runs_in(results)
     from bench.report.page import write
 
     output = output or results / "report.html"
-    number = write(tracker, output, datasets=datasets, tell=tell)
+    number = write(tracker, output, datasets=datasets, suite=asked, tell=tell)
     click.echo(f"{output}: {counted(number, 'run')}, {output.stat().st_size / 1e6:.1f} MB")
 
 

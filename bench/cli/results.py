@@ -26,6 +26,8 @@ from bench.cli.base import (
     runs_in,
     runs_into,
     sample_options,
+    suite_named,
+    suite_option,
     tell,
     which_runs,
 )
@@ -36,6 +38,7 @@ from bench.spec import Settings, SplitSpec, check_scheme
 
 if TYPE_CHECKING:
     from bench.analysis.ranking import Ranking
+    from bench.suites.suite import Suite
     from bench.tracking.tracker import Tracker
 
 
@@ -51,6 +54,7 @@ class TableOptions:
     spread: str | None
     deviations: bool
     audits: bool
+    suite: str | None
 
 
 @cli.command(
@@ -65,11 +69,13 @@ class TableOptions:
          click.option("--columns", "spread", type=Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
          click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
-         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."))  # fmt: skip
+         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."),
+         suite_option("Only runs of this suite, whatever their method; what it lacks is counted."))  # fmt: skip
 @form_options
 @results_option
 def table(asked: TableOptions, form: str, results: Path) -> None:
     """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    suite = suite_named(asked.suite)
     tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
@@ -79,13 +85,19 @@ def table(asked: TableOptions, form: str, results: Path) -> None:
     wanted = Wanted(asked.methods, asked.datasets, asked.task, asked.split)
     found, _ = narrowed(tracker.search(), wanted)
     records, left_out = asked_for(found, audits=asked.audits)
+    notes: list[str] = []
+    if suite is not None:
+        from bench.suites.contents import of_suite
+
+        records, notes = of_suite(suite, records)
+    metrics = asked.metrics or (suite.metrics if suite else ()) or COLUMNS
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
         raise InputError(
             "unknown-metric", f"--metric {unknown[0]}: no run has it; {instead(unknown[0], sorted(known))}"
         )
-    shown = results_table(records, metrics=asked.metrics or COLUMNS, columns=asked.spread, footnotes=asked.deviations)
-    click.echo(render(shown.noted(left_out), form))
+    shown = results_table(records, metrics=metrics, columns=asked.spread, footnotes=asked.deviations)
+    click.echo(render(shown.noted(left_out, *notes), form))
 
 
 @dataclass(frozen=True)
@@ -98,11 +110,14 @@ class RankingOptions:
     methods: list[str]
     metric: str | None
     figure: Path | None
+    suite: str | None
 
 
 @cli.command(
     epilog=examples(
-        "bench compare 1f0c22 9ab31e", "bench compare --dataset demo --metric accuracy --figure ranking.svg"
+        "bench compare 1f0c22 9ab31e",
+        "bench compare --dataset demo --metric accuracy --figure ranking.svg",
+        "bench compare --suite etc-2026",
     )
 )
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
@@ -114,6 +129,7 @@ class RankingOptions:
          click.option("--split", metavar="S",
                       help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
+         suite_option("Rank on all data sets of this suite that have runs."),
          click.option("--metric",
                       help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
          click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
@@ -122,13 +138,18 @@ class RankingOptions:
 @results_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path) -> None:
     """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
-    if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
-        raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
-    if asked.datasets and pool:
+    ranked = bool(asked.datasets or asked.suite)
+    if len(runs) != (0 if ranked else 2) or (runs and any(vars(asked).values())):
+        what = "compare takes two runs, or --dataset or --suite (with its options) to rank the methods"
+        raise InputError("bad-options", what)
+    if asked.suite and (asked.task or asked.split):
+        raise InputError("bad-options", "a suite has its own tasks and splits; leave --task and --split out")
+    if ranked and pool:
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
         )
-    if asked.datasets:
+    suite = suite_named(asked.suite)
+    if ranked:
         from bench.analysis import ranking
 
         if asked.figure is not None:
@@ -141,11 +162,11 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     from bench.analysis.tables import siblings
     from bench.render.table import render
 
-    if asked.datasets:
-        ranked = _ranked(tracker, asked)
+    if ranked:
+        order = _ranked(tracker, asked, suite)
         if asked.figure is not None:
-            ranking.draw(ranked, asked.figure)
-        click.echo(render(ranking.ranking_table(ranked), form))
+            ranking.draw(order, asked.figure)
+        click.echo(render(ranking.ranking_table(order), form))
         return
     if pool:
         everything = tracker.search()
@@ -153,17 +174,20 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     click.echo(render(comparison_table(compare(*sides)), form))
 
 
-def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
+def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") -> "Ranking":
     """The ranking that is asked for."""
     from bench.analysis.ranking import rank
-    from bench.analysis.ranking_entries import ranking_entries
+    from bench.analysis.ranking_entries import ranking_entries, suite_entries
     from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
     everything = Wanted(asked.methods, asked.datasets, asked.task)
     found, wanted = narrowed(tracker.search(), everything)
     records, left_out = asked_for(found)
-    entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
+    if suite is None:
+        entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
+    else:
+        entries, notes = suite_entries(records, suite, methods=wanted.methods)
     return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
 
 

@@ -1,6 +1,7 @@
 """Commands that run methods or look at them."""
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ from bench.cli.base import (
     settings_options,
     specs_of,
     split_options,
+    suite_option,
+    suite_specs,
     tell,
 )
 from bench.cli.help import Choice, examples
@@ -108,11 +111,16 @@ class MatrixOptions:
         "bench run --method forest,knn --dataset demo",
         "bench run --method mine.py:Mine --dataset captures/ --folds 5 --jobs 2",
         "bench run --method fsnet --preset shared --set batch_size=64 --dataset demo --seeds 3 --dry-run",
+        "bench run --suite etc-2026 --dataset demo --budget 2h",
     )
 )
-@click.option("--method", "names", multiple=True, required=True, callback=methods_named, metavar="M,...",
-              help="Methods, by name or FILE.py:CLASS.")  # fmt: skip
-@list_option("--dataset", "datasets", required=True, metavar="D,...", help="Data sets, by name, card or folder.")
+@click.option("--method", "names", multiple=True, callback=methods_named, metavar="M,...",
+              help="Methods, by name or FILE.py:CLASS; of a suite these alone, or others beside it.")  # fmt: skip
+@list_option("--dataset", "datasets", metavar="D,...",
+             help="Data sets, by name, card or folder; of a suite these alone.")  # fmt: skip
+@suite_option("Run what a suite asks for, by its name or its file; digests that differ are refused.")
+@click.option("--save-plan", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml",
+              help="Write this matrix as a suite, with the digests of stores and splits, before it runs.")  # fmt: skip
 @split_options
 @grouped("matrix", MatrixOptions,
          click.option("--seed", type=int, help="One seed; 0 by default."),
@@ -135,6 +143,8 @@ class MatrixOptions:
 def run(
     names: list[str],
     datasets: list[str],
+    suite: str | None,
+    save_plan: Path | None,
     split: SplitOptions,
     matrix: MatrixOptions,
     settings: Settings,
@@ -144,9 +154,21 @@ def run(
     """Run methods on data sets, all on the same split; finished runs are not run again."""
     matrix.check()
     check_runs_store(results)
-    seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
+    if save_plan is not None and not save_plan.parent.is_dir():
+        raise InputError("unwritable-file", f"{save_plan}: there is no folder {save_plan.parent}; make it first")
     open_ = found if matrix.dry_run else opened
-    specs = [spec.on(matrix.device) for spec in specs_of(names, datasets, split, settings, seeds, open_=open_)]
+    if suite is not None:
+        specs = suite_specs(suite, names, datasets, open_)
+    else:
+        _check_both(names, datasets)
+        seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
+        specs = specs_of(names, datasets, split, settings, seeds, open_=open_)
+    specs = [spec.on(matrix.device) for spec in specs]
+    if save_plan is not None:
+        from bench.suites.contents import suite_with_digests
+
+        suite_with_digests(save_plan.stem, specs).save(save_plan)
+        note(f"{save_plan}: the plan; `{shlex.join(['bench', 'run', '--suite', str(save_plan)])}` runs it anywhere")
     from bench.render.table import render
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
@@ -168,6 +190,12 @@ def run(
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
+
+
+def _check_both(names: Sequence[str], datasets: Sequence[str]) -> None:
+    for option, given in (("--method", names), ("--dataset", datasets)):
+        if not given:
+            raise click.UsageError(f"Missing option '{option}', or '--suite' for both.", click.get_current_context())
 
 
 def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker", results: Path) -> None:

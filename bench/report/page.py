@@ -21,6 +21,8 @@ from bench.render.svg import dots
 from bench.render.table import SavedTable
 from bench.report.details import divided, flat, found
 from bench.runs.run_labels import MARKS, MEANING, marked
+from bench.suites.contents import of_suite
+from bench.suites.suite import Suite, suite_of
 from bench.tracking.record import Record, asked_for
 from bench.tracking.results import RunResult
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
@@ -31,9 +33,14 @@ SCRIPT: Final = Path(__file__).with_name("script.js")  # sorts and filters; with
 
 
 def write(
-    tracker: Tracker, output: Path, *, datasets: Sequence[str] = (), tell: Callable[[str], None] = lambda line: None
+    tracker: Tracker,
+    output: Path,
+    *,
+    datasets: Sequence[str] = (),
+    suite: Suite | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> int:
-    """Write the page of all runs (or of some data sets); the number of runs in it.
+    """Write the page of all runs (or of some data sets, or of a suite); the number of runs in it.
 
     A run of which a file changed since it was written, or cannot be read, is left out: the page and ``tell`` say so.
 
@@ -48,7 +55,12 @@ def write(
         tell(f"left out: {line}")
     if left_out:
         tell(left_out)
-    write_text(output, _Page(tracker, wanted.datasets, damaged).markup(records))
+    notes: list[str] = []
+    if suite is not None:
+        records, notes = of_suite(suite, records)
+    digests = {one.spec: one.split for one in records if one.split}
+    plan = suite or suite_of("runs", [one.spec for one in records], digests)
+    write_text(output, _Page(tracker, wanted.datasets, damaged, (plan, notes)).markup(records))
     return len(records)
 
 
@@ -71,10 +83,13 @@ def _sound(tracker: Tracker, records: Sequence[Record]) -> tuple[list[Record], l
 class _Page:
     """A page on its way: where things come from, and the numbers that make names in it unique."""
 
-    def __init__(self, tracker: Tracker, datasets: Sequence[str], damaged: Sequence[str]) -> None:
+    def __init__(
+        self, tracker: Tracker, datasets: Sequence[str], damaged: Sequence[str], plan: tuple[Suite, Sequence[str]]
+    ) -> None:
         self.tracker = tracker
         self.datasets = datasets
         self.damaged = damaged
+        self.plan = plan
         self.numbers = count(1)
 
     def markup(self, records: Sequence[Record]) -> str:
@@ -96,7 +111,10 @@ class _Page:
             el("title", "etc-bench: results"),
             el("style", Html(style)),
         )
-        contents = [link for link, _ in sections] + [el("li", el("a", "Environment", href="#environment"))]
+        contents = [link for link, _ in sections] + [
+            el("li", el("a", title, href=f"#{name}"))
+            for title, name in (("The plan", "plan"), ("Environment", "environment"))
+        ]
         body = el(
             "body",
             el("a", "Skip to the results", href="#results", class_="skip"),
@@ -104,6 +122,7 @@ class _Page:
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
             el("main", *(markup for _, markup in sections), id="results"),
+            _plan(*self.plan),
             _footer(),
             el("script", Html(script)),
         )
@@ -217,6 +236,25 @@ def _left_out(damaged: Sequence[str], results: Path) -> Html | None:
         return None
     lines = [el("li", line.replace(f"{results}/", "")) for line in damaged]
     return el("section", el("h2", "Left out", id="left-out"), el("ul", *lines))
+
+
+def _plan(suite: Suite, notes: Sequence[str]) -> Html:
+    """The whole experiment in one file, and what is missing of it.
+
+    Of a split file's place no more than its name is shown: the page may be published.
+    """
+    text = suite.text()
+    for one in suite.datasets:
+        text = text.replace(f"{Path(one.file).parent}/", "") if one.file else text
+    told = el(
+        "p",
+        "All runs of this page in one file. ",
+        el("code", f"bench run --suite {suite.name}.toml"),
+        " computes them again and refuses data sets and splits of other digests.",
+    )
+    shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", text)))
+    lines = el("ul", *(el("li", note) for note in notes)) if notes else None
+    return el("section", el("h2", "The plan", id="plan"), told, lines, shown)
 
 
 def _footer() -> Html:

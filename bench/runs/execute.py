@@ -26,7 +26,7 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, MODEL, PURPOSE, STATE, Record
+from bench.tracking.record import DEVIATION, MODEL, PURPOSE, SPLIT, STATE, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
@@ -252,7 +252,7 @@ def _code_of_method(method: str) -> str:
 
 def _split_marks(spec: RunSpec, split: Split) -> dict[str, str]:
     """Tags that only the split knows: one from a file may share groups unproved."""
-    marks = {"test_in_training_captures": f"{split.seen['capture_groups']:.0%}"}
+    marks = {SPLIT: split.digest, "test_in_training_captures": f"{split.seen['capture_groups']:.0%}"}
     unproved = split.spec.scheme == "file" and split.shared["test_in_training_conversations"]
     if unproved or split.spec.leaky:
         marks["leaky"] = "true"

@@ -22,6 +22,7 @@ PURPOSE: Final = "bench.purpose"  # whom it was computed for, where the user did
 AUDIT: Final = "audit"  # `bench audit`, for its baselines
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
+SPLIT: Final = "bench.split"  # digest of its split
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
 AGAIN: Final = "put back what it wrote or run it again with --rerun"
@@ -50,6 +51,7 @@ class Record:
     imported: str = ""  # from which bundle
     model: str = ""  # what became of its fitted method, where it is not kept
     ended: float | None = None  # seconds since the epoch
+    split: str = ""  # digest of its split; empty: an earlier version's run, or one that has none yet
     state: Mapping[str, str] = field(default_factory=dict)  # of its data set's store; empty: an earlier version's run
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     artefacts: str = field(default="", compare=False)  # address of their folder
@@ -168,6 +170,7 @@ def record_of(row: Row) -> Record:
         imported=tags.get(IMPORTED, ""),
         model=tags.get(MODEL, ""),
         ended=None if row.ended is None else row.ended / 1000,
+        split=tags.get(SPLIT, ""),
         state=_state_of(tags.get(STATE, "")),
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,

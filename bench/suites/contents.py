@@ -1,0 +1,140 @@
+"""What a suite means here: its matrix, held against this machine's stores and splits, and its runs of those stored."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from bench.data.names import find_card
+from bench.data.store import Store
+from bench.errors import InputError, counted, instead
+from bench.runs.plan import expand
+from bench.runs.registry import describe, is_shipped
+from bench.spec import RunSpec
+from bench.splits.split import make_split
+from bench.suites.suite import Contender, Portion, Suite, place_of, suite_of
+from bench.tracking.record import Record
+
+REMEDY: Final = "other data give other scores; prepare it as the suite has it, or leave it out by --dataset"
+
+
+def cells(
+    suite: Suite, open_: Callable[[str], Store], methods: Sequence[str] = (), datasets: Sequence[str] = ()
+) -> list[RunSpec]:
+    """The runs of a suite, of some methods and data sets alone where those are given.
+
+    A method that the suite does not name runs at its defaults on all that is in it.  ``open_`` gives the store of a
+    data set.  Raises :class:`InputError` for a data set that the suite does not have, a setting that cannot be, and a
+    store, split or method file that is not the one whose digest the suite names, before anything is computed.
+    """
+    portions = _chosen(suite, datasets)
+    contenders = _contenders(suite, methods)
+    for one in contenders:
+        _check_source(suite, one)
+    specs = []
+    for portion in portions:
+        store = open_(portion.name)
+        _check_store(suite, portion, store)
+        _check_splits(suite, portion, store)
+        specs += [
+            spec
+            for one in contenders
+            if not one.datasets or portion.name in one.datasets
+            for spec in expand([one.name], [store], portion.spec, task=portion.task, seeds=portion.seeds,
+                               settings=one.settings)
+        ]  # fmt: skip
+    return specs
+
+
+def _chosen(suite: Suite, datasets: Sequence[str]) -> list[Portion]:
+    """The portions of these data sets, of all where none is given."""
+    known = dict.fromkeys(one.name for one in suite.datasets)
+    names = {word: word if word in known else find_card(word).name for word in datasets}
+    for word, name in names.items():
+        if name not in known:
+            raise InputError("unknown-dataset", f"{suite.name} has no data set {word!r}; {instead(word, known)}")
+    return [one for one in suite.datasets if not names or one.name in names.values()]
+
+
+def _contenders(suite: Suite, methods: Sequence[str]) -> list[Contender]:
+    """The suite's own with these names, and others at their defaults; all of the suite where none is given."""
+    if not methods and not suite.methods:
+        raise InputError("bad-options", f"{suite.name} names no methods; give some by --method")
+    own = [one for one in suite.methods if not methods or one.name in methods]
+    return own + [Contender(name) for name in methods if name not in {one.name for one in own}]
+
+
+def _check_source(suite: Suite, one: Contender) -> None:
+    now = "" if is_shipped(one.name) else describe(one.name).digest
+    if one.source and one.source != now:
+        what = (
+            f"{one.name} is not the file that the suite names (digest {one.source}, here {now or 'a shipped method'})"
+        )
+        raise InputError("suite-mismatch", f"{suite.name}: {what}; take that file, or its source out of the suite")
+
+
+def _check_store(suite: Suite, portion: Portion, store: Store) -> None:
+    if not store.digest.startswith(portion.store):
+        what = f"{portion.name} here has store {store.digest[: len(portion.store)]}, the suite names {portion.store}"
+        raise InputError("suite-mismatch", f"{suite.name}: {what}; {REMEDY}")
+
+
+def _check_splits(suite: Suite, portion: Portion, store: Store) -> None:
+    for split in portion.each if portion.splits else ():
+        wanted = portion.splits[place_of(split)]
+        if not (here := make_split(store, portion.task, split).digest).startswith(wanted):
+            what = f"{portion.name}, {split.label}, {place_of(split)}: its split is {here[: len(wanted)]} here"
+            raise InputError("suite-mismatch", f"{suite.name}: {what}, the suite names {wanted}; {REMEDY}")
+
+
+def suite_with_digests(name: str, specs: Sequence[RunSpec]) -> Suite:
+    """The suite of a matrix on the stores of this machine, with the digests of all its splits.
+
+    Raises :class:`InputError` where a split cannot be made.
+    """
+    made: dict[object, str] = {}
+    digests = {}
+    for spec in specs:
+        key = (spec.dataset, spec.task, spec.split)
+        if key not in made:
+            made[key] = make_split(Store.find(spec.dataset), spec.task, spec.split).digest
+        digests[spec] = made[key]
+    return suite_of(name, specs, digests)
+
+
+def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records that belong to a suite, in their order, and notes on what is left out or missing.
+
+    A run belongs to it whatever its method and settings, if its data set, store, task and split are the suite's; one
+    whose split has another digest than the suite names, or none, is left out and counted.
+    """
+    kept, other = [], 0
+    for record in records:
+        if (portion := suite.portion_of(record.spec)) is None:
+            continue
+        wanted = portion.splits.get(place_of(record.spec.split), "")
+        if record.status == "done" and not record.split.startswith(wanted):
+            other += 1
+            continue
+        kept.append(record)
+    notes = [f"suite {suite.name}{f': {suite.title}' if suite.title else ''}"]
+    if other:
+        notes.append(f"{counted(other, 'run')} on splits of other digests than the suite names left out")
+    return kept, notes + _missing(suite, kept)
+
+
+def _missing(suite: Suite, records: Sequence[Record]) -> list[str]:
+    """A note a method on runs of the suite that are not done; one that can never be done says so in the table."""
+    notes = []
+    for one in dict.fromkeys(method.name for method in suite.methods):
+        on = {name for method in suite.methods if method.name == one for name in method.datasets}
+        wanted = [(number, split.seed, split.fold) for number, portion in enumerate(suite.datasets)
+                  if not on or portion.name in on for split in portion.each]  # fmt: skip
+        there = {
+            (number, record.spec.split.seed, record.spec.split.fold)
+            for record in records
+            if record.spec.method == one and record.status in ("done", "skipped")
+            for number, portion in enumerate(suite.datasets)
+            if portion.is_of(record.spec)
+        }
+        if lacking := len(set(wanted) - there):
+            notes.append(f"{one}: {lacking} of {len(wanted)} runs of the suite are not done")
+    return notes

@@ -1,0 +1,250 @@
+"""A suite as a TOML file: what is run on what, so that another machine can run exactly that.
+
+Shipped ones are files of the folder ``suites/``; ``bench run --save-plan FILE`` writes one of any matrix.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import InputError, instead
+from bench.files import shipped_folder, typed_path, write_text
+from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
+from bench.structure import FieldError, Ruled, rule, structured
+
+FORMAT: Final = "bench-suite-1"
+DIGITS: Final = 16  # hex digits of a digest that a suite names
+
+
+@dataclass(frozen=True)
+class Portion(Ruled):
+    """A task of a data set, and its splits: one a seed and fold."""
+
+    name: str
+    task: str
+    split: str  # a scheme
+    store: str = ""  # digest, or the start of it; empty: whatever state of the data set is here
+    seeds: tuple[int, ...] = (0,)
+    folds: int | None = None
+    fold: int | None = None  # of these one alone
+    max_per_class: int | None = None
+    min_per_class: int | None = None
+    min_groups: int | None = None
+    filter: str = "none"
+    sampling: str = "session"
+    balance: str | None = None
+    file: str | None = None  # of scheme "file", as seen from the suite's
+    splits: dict[str, str] = field(default_factory=dict)  # digests by `place_of`; empty: not held to any
+
+    @rule("split", "seeds", "folds", "fold", "filter", "sampling", "balance", "file", "max_per_class")
+    def _split_can_be(self) -> Iterator[FieldError]:
+        if self.split.partition(":")[0] == "auto":
+            yield FieldError("split", "auto says not which; give the scheme (`bench split` tells it)")
+            return
+        try:
+            _ = self.spec
+        except InputError as error:
+            yield FieldError("split", str(error))
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            yield FieldError("seeds", "must be one or more, each once")
+
+    @rule("splits", "seeds", "folds", "fold", "split", "filter", "sampling", "balance", "file", "max_per_class")
+    def _digests_are_of_its_splits(self) -> Iterator[FieldError]:
+        places = [place_of(one) for one in self.each]
+        for place in self.splits.keys() - set(places):
+            yield FieldError(f"splits.{place}", f"is none of its splits; {instead(place, places)}")
+        if self.splits and (missing := [place for place in places if place not in self.splits]):
+            yield FieldError("splits", f"has no digest of {', '.join(missing)}; give all, or none")
+
+    @property
+    def spec(self) -> SplitSpec:
+        """The split, for all seeds and folds.  Raises :class:`InputError` for what none can be."""
+        names = ("folds", "fold", "max_per_class", "file", *NEW_FIELDS)
+        return SplitSpec(self.split, **{name: getattr(self, name) for name in names})
+
+    @property
+    def each(self) -> list[SplitSpec]:
+        """A split for each seed and fold."""
+        return [dataclasses.replace(one, seed=seed) for seed in self.seeds for one in self.spec.each_fold()]
+
+    def is_of(self, spec: RunSpec) -> bool:
+        """Whether a run is of this task, state of the data set and one of these splits."""
+        same = (spec.dataset, spec.task) == (self.name, self.task) and spec.store.startswith(self.store)
+        return same and any(_in_place(one) == _in_place(spec.split) for one in self.each)
+
+
+def _in_place(split: SplitSpec) -> SplitSpec:
+    """Without where a split file lies; its content has a digest."""
+    return dataclasses.replace(split, file=None, file_digest=None, scheme="file") if split.file else split
+
+
+def place_of(split: SplitSpec) -> str:
+    """What a suite calls one of the splits of a portion.
+
+    >>> place_of(SplitSpec("capture", seed=1, folds=5, fold=0))
+    'seed 1, fold 0'
+    """
+    return f"seed {split.seed}" + ("" if split.fold is None else f", fold {split.fold}")
+
+
+@dataclass(frozen=True)
+class Contender(Ruled):
+    """A method and its settings."""
+
+    name: str
+    preset: str | None = None
+    set: dict[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
+    source: str = ""  # digest of its file, where it is not shipped; empty: whatever the file holds
+    datasets: tuple[str, ...] = ()  # only on these; on all by default
+
+    @property
+    def settings(self) -> Settings:
+        """As `bench run` takes them."""
+        return Settings(preset=self.preset, values=self.set, epochs=self.epochs)
+
+
+@dataclass(frozen=True)
+class Suite(Ruled):
+    """All of an experiment."""
+
+    format: str
+    name: str
+    datasets: tuple[Portion, ...]
+    methods: tuple[Contender, ...]
+    title: str = ""
+    about: str = ""
+    metrics: tuple[str, ...] = ()  # columns of its table
+    trials: int = 0  # of each search of parameters, of every method alike; 0: it says nothing of tuning
+    made_by: str = ""  # version of bench
+
+    @rule("format")
+    def _format_is_known(self) -> Iterator[FieldError]:
+        if self.format != FORMAT:
+            yield FieldError("format", f"must be {FORMAT}")
+
+    @rule("datasets", "methods")
+    def _contents_are_apart(self) -> Iterator[FieldError]:
+        if not self.datasets:
+            yield FieldError("datasets", "must name one or more")
+        for number, one in enumerate(self.datasets):
+            if any(dataclasses.replace(one, store="", splits={}) == dataclasses.replace(other, store="", splits={})
+                   for other in self.datasets[:number]):  # fmt: skip
+                yield FieldError(f"datasets.{number}", "is there twice")
+        for number, method in enumerate(self.methods):
+            if method in self.methods[:number]:
+                yield FieldError(f"methods.{number}", "is there twice")
+            known = [one.name for one in self.datasets]
+            for name in method.datasets:
+                if name not in known:
+                    yield FieldError(f"methods.{number}.datasets", f"{name!r} is none; {instead(name, known)}")
+
+    def portion_of(self, spec: RunSpec) -> Portion | None:
+        """The portion that a run belongs to."""
+        return next((one for one in self.datasets if one.is_of(spec)), None)
+
+    def text(self) -> str:
+        """The suite as TOML, without what is as by default."""
+        import tomli_w
+
+        return tomli_w.dumps(_told(self), multiline_strings=True)
+
+    def save(self, path: Path) -> None:
+        """Write the suite as TOML.  Raises :class:`InputError` where that cannot be."""
+        write_text(path, self.text())
+
+
+def _told(record: Any) -> dict[str, Any]:
+    """The fields of a record that are not as by default, as TOML has them."""
+    fields = {one.name: (getattr(record, one.name), one) for one in dataclasses.fields(record)}
+    return {
+        name: _plain(value)
+        for name, (value, one) in fields.items()
+        if value != one.default
+        and not (one.default_factory is not dataclasses.MISSING and value == one.default_factory())
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _told(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value if isinstance(value, str | int | float | bool) else "none" if value is None else str(value)
+
+
+def suite_names() -> list[str]:
+    """The shipped suites."""
+    return sorted(path.stem for path in shipped_folder("suites").glob("*.toml"))
+
+
+def read_suite(word: str) -> Suite:
+    """A suite by its name, of the shipped ones, or by its file.
+
+    Raises :class:`InputError` where there is none, with all that is wrong with the file.
+    """
+    names = suite_names()
+    path = shipped_folder("suites") / f"{word}.toml" if word in names else typed_path(word)
+    if not path.is_file():
+        what = "there is no such file" if path.suffix == ".toml" else f"there is no such suite; {instead(word, names)}"
+        raise InputError("unknown-suite", f"{word}: {what}; `bench run … --save-plan FILE` writes one")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from None
+    suite = structured(raw, Suite, str(path), code="wrong-suite")
+    return dataclasses.replace(suite, datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
+
+
+def _placed(portion: Portion, folder: Path) -> Portion:
+    """With its split file as seen from here."""
+    return portion if portion.file is None else dataclasses.replace(portion, file=str(folder / portion.file))
+
+
+def suite_of(name: str, specs: Sequence[RunSpec], digests: Mapping[RunSpec, str]) -> Suite:
+    """The suite of these runs, with the digests of their splits as far as ``digests`` has them.
+
+    Methods that are run on some of the data sets alone say so.
+    """
+    from bench import __version__
+
+    portions: dict[Any, list[RunSpec]] = {}
+    methods: dict[Any, list[RunSpec]] = {}
+    for spec in specs:
+        portions.setdefault((spec.dataset, spec.task, spec.store, spec.but_place.split), []).append(spec)
+        values = tuple(sorted(_plain(spec.parameters).items(), key=str))
+        methods.setdefault((spec.method, spec.source, values), []).append(spec)
+    datasets = tuple(_portion(runs, digests) for runs in portions.values())
+    everywhere = {spec.dataset for spec in specs}
+    contenders = []
+    for (method, source, values), runs in methods.items():
+        on = tuple(dict.fromkeys(spec.dataset for spec in runs))
+        only = on if set(on) != everywhere else ()
+        contenders.append(Contender(method, set=dict(values), source=source or "", datasets=only))
+    return Suite(FORMAT, name, datasets, tuple(contenders), made_by=__version__)
+
+
+def _portion(runs: Sequence[RunSpec], digests: Mapping[RunSpec, str]) -> Portion:
+    """The portion of runs that differ in method, seed and fold alone."""
+    head, split = runs[0], runs[0].split
+    folds = {spec.split.fold for spec in runs}
+    known = {place_of(spec.split): digests[spec][:DIGITS] for spec in runs if spec in digests}
+    portion = Portion(
+        name=head.dataset,
+        task=head.task,
+        split=split.scheme,
+        store=head.store[:DIGITS],
+        seeds=tuple(dict.fromkeys(spec.split.seed for spec in runs)),
+        folds=split.folds,
+        fold=split.fold if len(folds) == 1 else None,
+        max_per_class=split.max_per_class,
+        file=split.file,
+        **split.unusual,
+    )
+    wanted = {place_of(one) for one in portion.each}
+    return dataclasses.replace(portion, splits=known) if known.keys() == wanted else portion
