@@ -77,6 +77,7 @@ CODES: Final[dict[str, str]] = {
     "store-changed": "a data set that was prepared again in the meantime",
     "store-damaged": "a damaged store, or a folder that is no store",
     "store-format": "a store of another format",
+    "suite-mismatch": "data, splits or a method are not those whose digests a suite names",
     "too-few-sessions": "fewer sessions than asked for",
     "too-many-packets": "a capture with more packets than can be sorted",
     "unknown-attribute": "no capture has such an attribute",
@@ -95,6 +96,7 @@ CODES: Final[dict[str, str]] = {
     "unknown-run": "no run, or several, have such an id",
     "unknown-sampler": "no such sampler",
     "unknown-split": "no such split, or not for this purpose",
+    "unknown-suite": "no such suite",
     "unknown-switch": "a card has no such switch or choice",
     "unknown-task": "a data set has no such task",
     "unnamed-code": "code that only stored results name, not the user",
@@ -106,6 +108,7 @@ CODES: Final[dict[str, str]] = {
     "wrong-file": "a file of the wrong kind",
     "wrong-model": "a model of another method, or one that may not be loaded",
     "wrong-split-file": "a file that is no split file, or does not fit",
+    "wrong-suite": "a file that is no suite, with all that is wrong with it",
 }
 
 

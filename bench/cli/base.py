@@ -498,7 +498,9 @@ _OF_SUITES: Final = ("task", "scheme", "folds", "fold", "strict", "seed", "seeds
                      *(field.name for field in dataclasses.fields(SampleOptions)))  # fmt: skip
 
 
-def suite_specs(word: str, methods: list[str], datasets: list[str], open_: Callable[[str], "Store"]) -> list[RunSpec]:
+def suite_specs(
+    suite: "Suite", methods: list[str], datasets: list[str], open_: Callable[[str], "Store"]
+) -> list[RunSpec]:
     """The matrix of a suite.  Refuses options that the suite answers itself."""
     context = click.get_current_context()
     given = {
@@ -511,9 +513,8 @@ def suite_specs(word: str, methods: list[str], datasets: list[str], open_: Calla
         what = f"a suite says itself what {', '.join(sorted(given))} would say"
         raise InputError("bad-options", f"{what}; leave it out, or change the suite's file")
     from bench.suites.contents import cells
-    from bench.suites.suite import read_suite
 
-    return cells(read_suite(word), open_, methods, datasets)
+    return cells(suite, open_, methods, datasets)
 
 
 def check_device(device: str) -> None:

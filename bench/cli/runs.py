@@ -35,6 +35,7 @@ from bench.cli.base import (
     settings_options,
     specs_of,
     split_options,
+    suite_named,
     suite_option,
     suite_specs,
     tell,
@@ -43,11 +44,12 @@ from bench.cli.help import Choice, examples
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError, counted
 from bench.files import plain, typed_path
-from bench.spec import Settings, command_lines
+from bench.spec import RunSpec, Settings, command_lines
 
 if TYPE_CHECKING:
     from bench.runs.execute import Outcome
     from bench.runs.plan import Plan
+    from bench.suites.suite import Suite
     from bench.tracking.record import Record
     from bench.tracking.tracker import Tracker
 
@@ -157,18 +159,16 @@ def run(
     if save_plan is not None and not save_plan.parent.is_dir():
         raise InputError("unwritable-file", f"{save_plan}: there is no folder {save_plan.parent}; make it first")
     open_ = found if matrix.dry_run else opened
-    if suite is not None:
-        specs = suite_specs(suite, names, datasets, open_)
+    asked = suite_named(suite)
+    if asked is not None:
+        specs = suite_specs(asked, names, datasets, open_)
     else:
         _check_both(names, datasets)
         seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
         specs = specs_of(names, datasets, split, settings, seeds, open_=open_)
     specs = [spec.on(matrix.device) for spec in specs]
     if save_plan is not None:
-        from bench.suites.contents import suite_with_digests
-
-        suite_with_digests(save_plan.stem, specs).save(save_plan)
-        note(f"{save_plan}: the plan; `{shlex.join(['bench', 'run', '--suite', str(save_plan)])}` runs it anywhere")
+        _save_plan(asked, specs, save_plan)
     from bench.render.table import render
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
@@ -190,6 +190,17 @@ def run(
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
+
+
+def _save_plan(suite: "Suite | None", specs: Sequence[RunSpec], path: Path) -> None:
+    """Write a matrix, or what is run of a suite, with the digests of this machine's stores and splits."""
+    from bench.data.store import Store
+    from bench.suites.contents import held, suite_with_digests
+
+    stores = {spec.dataset: Store.find(spec.dataset) for spec in specs}
+    plan = suite_with_digests(path.stem, specs) if suite is None else held(suite, stores)
+    plan.save(path)
+    note(f"{path}: the plan; `{shlex.join(['bench', 'run', '--suite', str(path)])}` runs it anywhere")
 
 
 def _check_both(names: Sequence[str], datasets: Sequence[str]) -> None:

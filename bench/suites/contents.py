@@ -1,8 +1,10 @@
 """What a suite means here: its matrix, held against this machine's stores and splits, and its runs of those stored."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from bench import __version__
 from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError, counted, instead
@@ -10,7 +12,7 @@ from bench.runs.plan import expand
 from bench.runs.registry import describe, is_shipped
 from bench.spec import RunSpec
 from bench.splits.split import make_split
-from bench.suites.suite import Contender, Portion, Suite, place_of, suite_of
+from bench.suites.suite import DIGITS, Contender, Portion, Suite, place_of, suite_of
 from bench.tracking.record import Record
 
 REMEDY: Final = "other data give other scores; prepare it as the suite has it, or leave it out by --dataset"
@@ -90,14 +92,27 @@ def suite_with_digests(name: str, specs: Sequence[RunSpec]) -> Suite:
 
     Raises :class:`InputError` where a split cannot be made.
     """
-    made: dict[object, str] = {}
-    digests = {}
-    for spec in specs:
-        key = (spec.dataset, spec.task, spec.split)
-        if key not in made:
-            made[key] = make_split(Store.find(spec.dataset), spec.task, spec.split).digest
-        digests[spec] = made[key]
-    return suite_of(name, specs, digests)
+    bare = suite_of(name, specs, {})
+    return held(bare, {one.name: Store.find(one.name) for one in bare.datasets})
+
+
+def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
+    """The suite with the digests of these stores, by name, and of their splits; its data sets are those of the stores.
+
+    Raises :class:`InputError` where a split cannot be made.
+    """
+    portions = []
+    for one in suite.datasets:
+        if (store := stores.get(one.name)) is not None:
+            made = {place_of(split): make_split(store, one.task, split).digest[:DIGITS] for split in one.each}
+            portions.append(dataclasses.replace(one, store=store.digest[:DIGITS], splits=made))
+    kept = [one.name for one in portions]
+    methods = [
+        dataclasses.replace(one, datasets=tuple(name for name in one.datasets if name in kept))
+        for one in suite.methods
+        if not one.datasets or set(one.datasets) & set(kept)
+    ]
+    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods), made_by=__version__)
 
 
 def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[str]]:

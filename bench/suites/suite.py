@@ -150,7 +150,9 @@ class Suite(Ruled):
         """The suite as TOML, without what is as by default."""
         import tomli_w
 
-        return tomli_w.dumps(_told(self), multiline_strings=True)
+        told = _told(self)
+        last = {name: told.pop(name) for name in ("methods", "datasets") if name in told}
+        return tomli_w.dumps(told | last, multiline_strings=True)
 
     def save(self, path: Path) -> None:
         """Write the suite as TOML.  Raises :class:`InputError` where that cannot be."""

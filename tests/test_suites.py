@@ -1,0 +1,188 @@
+"""Suites: the file, what it is held against, and the runs that belong to it."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_store import tiny_home
+
+from bench.data.store import Store
+from bench.errors import InputError
+from bench.matrix.cells import run_matrix
+from bench.spec import SplitSpec
+from bench.splits.split import make_split
+from bench.suites.contents import cells, of_suite, suite_with_digests
+from bench.suites.suite import FORMAT, Contender, Portion, Suite, read_suite, suite_names
+from bench.tracking.tracker import Tracker
+
+WORDS = st.text("abc-é\"'\\ 1", min_size=1, max_size=6)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    with tiny_home(tmp_path_factory, "suites") as folder:
+        yield folder
+
+
+@pytest.fixture
+def suite():
+    return Suite(FORMAT, "tried", (Portion("tiny", "kind", "capture", folds=3),), (Contender("majority"),))
+
+
+@given(name=WORDS, about=WORDS, values=st.dictionaries(WORDS, st.one_of(WORDS, st.integers(-9, 9), st.booleans())))
+def test_a_suite_is_read_as_it_was_written(tmp_path_factory, name, about, values):
+    portion = Portion("demo", "service", "capture+session", "ab12", (0, 3), 5, None, 40, splits={})
+    whole = dataclasses.replace(portion, splits={f"seed {s}, fold {f}": "c0" for s in (0, 3) for f in range(5)})
+    methods = Contender("knn", set=values), Contender("fsnet", "shared", epochs=2, datasets=("demo",))
+    suite = Suite(FORMAT, name, (whole, dataclasses.replace(portion, task="app")), methods, about=about, trials=7)
+    file = tmp_path_factory.mktemp("suite") / "suite.toml"
+    suite.save(file)
+    assert read_suite(str(file)) == suite
+
+
+def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'format = "bench-suite-0"\nname = "mine"\nmethods = [{name = "knn", datasets = ["demmo"]}, {nam = "knn"}]\n'
+        '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "captre"\n'
+        '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\nfolds = 2\n'
+        '[datasets.splits]\n"fold 7" = "ab"\n'
+    )
+    with pytest.raises(InputError) as error:
+        read_suite(str(file))
+    text = str(error.value)
+    assert error.value.code == "wrong-suite" and text.startswith(str(file))
+    for what in ("bench-suite-1", "did you mean capture", "nam", "fold 7"):
+        assert what in text, text
+
+
+@pytest.mark.parametrize("word, told", [("etc-2062", "did you mean etc-2026"), ("none.toml", "no such file")])
+def test_what_is_no_suite_is_told(word, told, bench_in, tmp_path):
+    status, _, error = bench_in(tmp_path)("run", "--suite", word)
+    assert status == 2 and told in error and "--save-plan" in error
+
+
+def test_a_suite_is_the_matrix_that_was_saved(place, suite):
+    made = cells(suite, Store.find)
+    saved = suite_with_digests("saved", made)
+    assert cells(saved, Store.find) == made and len(made) == 3
+    (portion,) = saved.datasets
+    split = make_split(Store.find("tiny"), "kind", SplitSpec("capture", fold=1, folds=3))
+    assert split.digest.startswith(portion.splits["seed 0, fold 1"]) and len(portion.splits) == 3
+    assert portion.store == Store.find("tiny").digest[:16]
+    one = suite_with_digests("one", made[1:2])
+    assert cells(one, Store.find) == made[1:2]
+
+
+def test_another_store_or_split_is_refused_before_anything_runs(place, suite):
+    saved = suite_with_digests("saved", cells(suite, Store.find))
+    (portion,) = saved.datasets
+    other_store = dataclasses.replace(portion, store="0" * 16)
+    other_split = dataclasses.replace(portion, splits=portion.splits | {"seed 0, fold 2": "0" * 16})
+    for other, told in ((other_store, "has store"), (other_split, "seed 0, fold 2: its split is")):
+        with pytest.raises(InputError, match=told) as error:
+            cells(dataclasses.replace(saved, datasets=(other,)), Store.find)
+        assert error.value.code == "suite-mismatch"
+
+
+def test_another_file_of_a_method_is_refused(place, suite, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "mine.py").write_text(
+        "from methods.majority import Majority\n\nclass Mine(Majority):\n    name = 'mine'\n"
+    )
+    saved = suite_with_digests("saved", cells(suite, Store.find, methods=["mine.py:Mine"]))
+    assert [one.name for one in saved.methods] == ["mine.py:Mine"] and saved.methods[0].source
+    wrong = dataclasses.replace(saved.methods[0], source="0" * 16)
+    with pytest.raises(InputError, match="not the file that the suite names"):
+        cells(dataclasses.replace(saved, methods=(wrong,)), Store.find)
+
+
+def test_methods_and_data_sets_of_a_suite_can_be_chosen_and_others_join(place, suite):
+    more = dataclasses.replace(suite, methods=(Contender("majority"), Contender("ports", datasets=("tiny",))))
+    assert {spec.method for spec in cells(more, Store.find)} == {"majority", "ports"}
+    assert {spec.method for spec in cells(more, Store.find, methods=["first-bytes", "ports"])} == {
+        "first-bytes",
+        "ports",
+    }
+    with pytest.raises(InputError, match="has no data set"):
+        cells(more, Store.find, datasets=["demo"])
+
+
+def test_runs_of_a_suite_are_those_at_its_places(place, suite, tmp_path):
+    tracker = Tracker(tmp_path / "results")
+    more = dataclasses.replace(suite, methods=(Contender("majority"), Contender("ports")))
+    specs = cells(more, Store.find)
+    own = [dataclasses.replace(specs[0], split=dataclasses.replace(specs[0].split, seed=9))]  # none of the suite's
+    assert {one.status for one in run_matrix([*specs[:4], *own], tracker)} == {"done"}
+    records, notes = of_suite(more, tracker.search())
+    assert {record.spec for record in records} == set(specs[:4])
+    assert "ports: 2 of 3 runs of the suite are not done" in notes and not any("majority" in note for note in notes)
+
+    saved = suite_with_digests("saved", specs)
+    assert all(record.split.startswith(saved.portion_of(record.spec).splits[f"seed 0, fold {record.spec.split.fold}"])
+               for record in records)  # fmt: skip
+    (portion,) = saved.datasets
+    other = dataclasses.replace(portion, splits=dict.fromkeys(portion.splits, "0" * 16))
+    records, notes = of_suite(dataclasses.replace(saved, datasets=(other,)), tracker.search())
+    assert records == [] and "4 runs on splits of other digests than the suite names left out" in notes
+
+
+def test_a_plan_is_saved_run_shown_and_stands_in_the_report(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    words = ("--method", "majority,ports,knn", "--dataset", "demo", "--split", "session", "--folds", "2")
+    status, _, told = bench("run", *words, "--save-plan", "mine.toml")
+    assert status == 0 and "bench run --suite mine.toml" in told
+    (tmp_path / "mine.toml").write_text((tmp_path / "mine.toml").read_text() + "\n")
+    status, out, _ = bench("run", "--suite", "mine.toml", "--json")
+    assert status == 0 and {one["status"] for one in json.loads(out)["runs"]} == {"cached"}
+
+    status, out, _ = bench("run", "--plan", "mine.toml", "--results", "again", "--json")
+    assert {one["status"] for one in json.loads(out)["runs"]} == {"done"}
+    tables = []
+    for results in ("results", "again"):
+        status, out, _ = bench("table", "--suite", "mine.toml", "--results", results, "--metric", "macro_f1")
+        assert status == 0 and "suite mine" in out and "majority" in out
+        tables.append(out)
+    assert tables[0] == tables[1]
+
+    assert bench("run", *words[:1], "majority", *words[2:4], "--split", "session", "--seed", "4")[0] == 0
+    assert bench("table", "--suite", "mine.toml", "--metric", "macro_f1")[1] == tables[0]
+    status, out, _ = bench("compare", "--suite", "mine.toml")
+    assert status == 0 and "knn" in out and "suite mine" in out
+    assert bench("report", "--suite", "mine.toml", "--output", "page.html")[0] == 0
+    page = (tmp_path / "page.html").read_text()
+    plan = read_suite("mine.toml").datasets[0].splits["seed 0, fold 1"]
+    assert plan in page and "bench run --suite mine.toml" in page
+    assert bench("report", "--output", "all.html")[0] == 0 and plan in (tmp_path / "all.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("--suite", "etc-2026", "--folds", "3"), "--folds"),
+        (("--suite", "etc-2026", "--set", "x=1", "--seed", "1"), "--seed, --set"),
+        (("--method", "knn"), "--suite"),
+        (("--dataset", "demo"), "--suite"),
+        (("--method", "knn", "--dataset", "demo", "--save-plan", "no/such/plan.toml"), "there is no folder"),
+    ],
+)
+def test_options_that_a_suite_answers_are_refused(words, told, bench_in, tmp_path):
+    status, _, error = bench_in(tmp_path)("run", *words)
+    assert status == 2 and told in error
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_shipped_suites_are_right(name):
+    from bench.data.names import find_card
+    from bench.runs.plan import resolve
+    from bench.runs.registry import describe
+
+    suite = read_suite(name)
+    assert suite.name == name and suite.title and suite.about
+    for portion in suite.datasets:
+        assert portion.task in find_card(portion.name).tasks
+        assert portion.store and portion.splits, f"{portion.name}: held to no digest"
+    for one in suite.methods:
+        resolve(one.name, {one.name: describe(one.name)}, one.settings)
