@@ -153,6 +153,30 @@ def test_one_at_a_time_and_the_wait_has_an_end(address, quick):
         pass
 
 
+def test_each_of_those_before_us_has_its_own_time_whatever_the_clock_says(address, quick, monkeypatch):
+    """Five processes that make the tables of a server on a slow machine wait for the sum of their times."""
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.6)
+    clock = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))  # is set back an hour with every look
+    others = [Claims(address) for _ in range(4)]
+    others[0].take("tables")
+
+    def one_after_the_other():
+        for one, following in zip(others, [*others[1:], None], strict=True):
+            time.sleep(0.3)
+            if following is None:
+                one.let_go("tables")
+            else:
+                following.take("tables", force=True)
+
+    thread = threading.Thread(target=one_after_the_other)
+    began = time.monotonic()
+    thread.start()
+    with Claims(address).alone("tables"):
+        thread.join()
+    assert time.monotonic() - began > 1.0  # more than one has
+
+
 RACE = """
 import sys
 from pathlib import Path

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import servers
+import sqlalchemy as sa
 from optuna.trial import TrialState
 from tiny_store import write_store
 
-from bench.tracking.claims import process_lives
+from bench.spec import RunSpec, SplitSpec
+from bench.tracking.address import Address
+from bench.tracking.claims import Claims, process_lives
 from bench.tracking.tracker import Tracker
-from bench.tuning.search import Look
-from bench.tuning.studies import storage_of
+from bench.tuning.search import Look, Search
+from bench.tuning.studies import open_study, storage_of, stored_study
 
 METHOD = """
 import os, time
@@ -148,6 +151,23 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     assert len(look.known) == wanted  # none was a repetition
 
 
+def test_who_reads_a_study_writes_nothing_into_tables_that_another_process_makes(tmp_path, monkeypatch):
+    """Optuna writes its version wherever it finds none, also for reading; then the process that makes them fails."""
+    from optuna.storages._rdb.models import BaseModel
+
+    storage = Address(f"sqlite:///{tmp_path / 'optuna.db'}", tmp_path)
+    monkeypatch.setattr("bench.tuning.studies.reading_uri", lambda address: address.uri)  # as of a server
+    engine = sa.create_engine(storage.uri)
+    BaseModel.metadata.create_all(engine)  # what another process has done by now
+    search = Search(RunSpec("majority", "tiny", "kind", split=SplitSpec("capture")), {})
+    assert stored_study(search, storage) is None
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM version_info")).scalar() == 0
+    assert not sa.inspect(engine).has_table("alembic_version")
+    made = open_study(search, storage, Claims(storage))
+    assert stored_study(search, storage).study_name == made.study_name
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(servers.PROGRAMS is None, reason="no PostgreSQL: Debian's package postgresql brings it")
 def test_three_processes_begin_at_once_on_an_empty_database_server(place, monkeypatch):
@@ -155,7 +175,10 @@ def test_three_processes_begin_at_once_on_an_empty_database_server(place, monkey
     pytest.importorskip("psycopg2", reason="no psycopg2: the extra `postgresql` brings it")
     with servers.postgres() as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url())
-        told = [worker.communicate(timeout=300) for worker in [begin(place, 6) for _ in range(3)]]
+        workers = [begin(place, 6) for _ in range(3)]
+        told = [worker.communicate(timeout=300) for worker in workers]
+        failed = [error for worker, (_, error) in zip(workers, told, strict=True) if worker.returncode]
+        assert not failed, "\n".join(failed)
         look = trials_of(place)
         assert (len(look.finished), look.running, len(look.known)) == (6, [], 6), told
         assert len({x for x, _ in fits(place)}) == len(fits(place)) == 6

@@ -165,10 +165,12 @@ class Claims:
     def alone(self, name: str, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
         """Let one process in at a time; waits for the others, and says once for whom.
 
-        Raises :class:`InputError` after `WAIT_SECONDS`.
+        Raises :class:`InputError` where one of them is at it for `WAIT_SECONDS`.
         """
-        until, told = time.monotonic() + WAIT_SECONDS, False
+        before, until, told = "", 0.0, False
         while (holder := self.take(name)) is not None:
+            if holder.owner != before:  # each of those before us has its own time
+                before, until = holder.owner, time.monotonic() + WAIT_SECONDS
             if time.monotonic() > until:
                 raise InputError("busy", f"{name}: {holder} has been at it for {WAIT_SECONDS:.0f} s; start again later")
             if not told:

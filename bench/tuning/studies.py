@@ -73,12 +73,24 @@ def stored_study(search: Search, storage: Address) -> optuna.Study | None:
     place = dataclasses.replace(storage, uri=reading_uri(storage))
     options = connection_options(storage)
     try:
+        if not _has_version(place):
+            return None
         database = optuna.storages.RDBStorage(
             place.url, options, skip_compatibility_check=True, skip_table_creation=True
         )
         return optuna.load_study(study_name=search.name, storage=database)
     except (KeyError, ImportError, *AWAY):  # whoever opens it to work on it says what is wrong
         return None
+
+
+def _has_version(storage: Address) -> bool:
+    """Whether Optuna's tables are whole: the version comes last.  Opening others writes it, and who makes them fails.
+
+    SQLAlchemy's errors pass: there is no such table.
+    """
+    version: sa.Select[Any] = sa.select(sa.column("version_num")).select_from(sa.table("alembic_version"))
+    with engine_of(storage).connect() as connection:
+        return connection.execute(version).first() is not None
 
 
 @contextmanager
