@@ -40,6 +40,7 @@ CODES: Final[dict[str, str]] = {
     "cannot-train": "too few training samples that a method can use",
     "busy": "another process holds a file for too long",
     "capture-changed": "a capture that moved or changed after its data set was prepared",
+    "cannot-wrap": "an estimator or a network that cannot be written into a file",
     "card-changed": "a card that changed after its data set was prepared",
     "different-tests": "runs that were tested on different samples",
     "download-failed": "a server did not give a file",
