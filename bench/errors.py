@@ -110,6 +110,9 @@ CODES: Final[dict[str, str]] = {
 }
 
 
+LISTED: Final = 20  # problems of a file that people write which a message tells; the others are counted
+
+
 class Terminated(BaseException):
     """SIGTERM, which a scheduler sends some seconds before it kills: as an interrupt it ends what is going on."""
 
@@ -162,6 +165,16 @@ class InputError(Exception):
     def with_remedy(self, remedy: str) -> "InputError":
         """The same with what to do behind its line."""
         return InputError(self.code, f"{self}; {remedy}")
+
+
+def all_wrong(code: str, where: object, problems: Sequence[str], most: int = LISTED) -> InputError:
+    """One error of all that is wrong with a file that people write: they mend all at once.  ``most`` are told.
+
+    >>> str(all_wrong("bad-card", "a.toml", ["b is no number", "c is missing"], most=1))
+    'a.toml: b is no number (and 1 more)'
+    """
+    more = f" (and {len(problems) - most:,} more)" if len(problems) > most else ""
+    return InputError(code, f"{where}: {'; '.join(problems[:most])}{more}", [f"{where}: {one}" for one in problems])
 
 
 def counted(number: int, noun: str) -> str:

@@ -99,7 +99,7 @@ def _kebab(name: str) -> str:
 
 
 def refuse(what: str, remedy: str) -> NoReturn:
-    """Raise the one line that says why something cannot be written into a file."""
+    """Raises :class:`InputError`: the line that says why something cannot be written into a file."""
     raise InputError("cannot-wrap", f"bench.wrap: {what}; {remedy}")
 
 
