@@ -6,8 +6,8 @@ From Python: :func:`open_dataset` gives a store of labelled sessions, :func:`mak
 
 What stands flat in this package is what the author of a method imports, and the ground that all stand on:
 
-- the contract: `method`, `readers` (arrays from the store), `estimator` (scikit-learn), `graphs`; the room
-  `conformance` checks it, on what `contract_captures` writes
+- the contract: `method`, `readers` (arrays from the store), `estimator` (scikit-learn), `graphs`,
+  `wrapping` (a notebook's own); the room `conformance` checks it, on what `contract_captures` writes
 - the ground: `spec` (what is asked: split, settings, run), `schema` (columns of the store), `files` (written whole,
   locked), `structure` (raw JSON or TOML into records), `environment` (the machine, and the digest of code), `errors`
 

@@ -17,5 +17,6 @@ from .spec import SplitSpec as SplitSpec
 from .splits.split import Split as Split
 from .splits.split import make_split as make_split
 from .tracking.tracker import Tracker as Tracker
+from .wrapping import wrap as wrap
 
 __version__: str

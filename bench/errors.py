@@ -40,6 +40,7 @@ CODES: Final[dict[str, str]] = {
     "cannot-train": "too few training samples that a method can use",
     "busy": "another process holds a file for too long",
     "capture-changed": "a capture that moved or changed after its data set was prepared",
+    "cannot-wrap": "an estimator or a network that cannot be written into a file",
     "card-changed": "a card that changed after its data set was prepared",
     "different-tests": "runs that were tested on different samples",
     "download-failed": "a server did not give a file",
@@ -112,6 +113,9 @@ CODES: Final[dict[str, str]] = {
 }
 
 
+LISTED: Final = 20  # problems of a file that people write which a message tells; the others are counted
+
+
 class Terminated(BaseException):
     """SIGTERM, which a scheduler sends some seconds before it kills: as an interrupt it ends what is going on."""
 
@@ -164,6 +168,16 @@ class InputError(Exception):
     def with_remedy(self, remedy: str) -> "InputError":
         """The same with what to do behind its line."""
         return InputError(self.code, f"{self}; {remedy}")
+
+
+def all_wrong(code: str, where: object, problems: Sequence[str], most: int = LISTED) -> InputError:
+    """One error of all that is wrong with a file that people write: they mend all at once.  ``most`` are told.
+
+    >>> str(all_wrong("bad-card", "a.toml", ["b is no number", "c is missing"], most=1))
+    'a.toml: b is no number (and 1 more)'
+    """
+    more = f" (and {len(problems) - most:,} more)" if len(problems) > most else ""
+    return InputError(code, f"{where}: {'; '.join(problems[:most])}{more}", [f"{where}: {one}" for one in problems])
 
 
 def counted(number: int, noun: str) -> str:

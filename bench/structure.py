@@ -10,11 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
-from bench.errors import InputError
+from bench.errors import LISTED, InputError, all_wrong
 
 Record = TypeVar("Record")
-LISTED_PROBLEMS: Final = 3  # problems of a file of ours that a message tells; the others are counted
-LISTED_OF_PEOPLE: Final = 20  # likewise of a file that people write: they mend all at once
+LISTED_PROBLEMS: Final = 3  # problems of a file of ours that a message tells
 
 
 def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True, code: str = "wrong-file") -> Record:
@@ -34,9 +33,7 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True,
         found = dict.fromkeys(_problems(error, ()))
     # raised out here, without cattrs' error behind it: that cannot be sent home from a Dask worker
     problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in found if reason]
-    most = LISTED_OF_PEOPLE if strict else LISTED_PROBLEMS
-    more = f" (and {len(problems) - most} more)" if len(problems) > most else ""
-    raise InputError(code, f"{where}: {'; '.join(problems[:most])}{more}", problems)
+    raise InputError(code, str(all_wrong(code, where, problems, LISTED if strict else LISTED_PROBLEMS)), problems)
 
 
 class FieldError(ValueError):

@@ -27,7 +27,9 @@ from bench.training.loop import TorchMethod
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding.md").read_text()
-FILES = dict(zip(("my-trees", "my-net", "my-mean"), re.findall(r"```python\n(.*?)```", PAGE, re.S), strict=True))
+SHOWN = ("my-trees", "my-net", "my-mean", "notebook", "my_nets.py", "notebook, further")
+BLOCKS = dict(zip(SHOWN, re.findall(r"```python\n(.*?)```", PAGE, re.S), strict=True))
+FILES = {name: BLOCKS[name] for name in SHOWN[:3]}
 KINDS = {"my-trees": "sklearn", "my-net": "torch", "my-mean": "plain"}
 
 

@@ -117,6 +117,23 @@ def test_a_wrong_list_is_refused_in_one_line(tmp_path, old, new, place):
         read_file_list(path)
 
 
+def test_all_that_is_wrong_with_a_list_is_told_at_once(tmp_path):
+    path, text = tmp_path / "mine.csv", LIST
+    for old, new in (("damaged", "damage"), (",10,", ",ten,"), ("two.pcap", "../two.pcap")):
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+    with refused("bad-file-list", "row 1: column 'damage'", "row 2: packets = 'ten'", "row 6: file") as caught:
+        read_file_list(path)
+    assert len(caught.value.problems) == 3 and all(one.startswith(f"{path}: ") for one in caught.value.problems)
+
+
+def test_of_many_wrong_rows_the_first_are_told_and_the_others_counted(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("file,packets\n" + "".join(f"{number}.pcap,many\n" for number in range(50)))
+    with refused("bad-file-list", "row 2: packets", "row 21: packets", "(and 30 more)"):
+        read_file_list(path)
+
+
 def test_what_of_a_path_tells_a_capture():
     same = ["A/One 1.pcap", "a/one1.pcapng", "a/ONE1", "a/one1.pcap.gz", "a/one1.cap.zst"]
     assert {capture_key(path) for path in same} == {("a", "one1")}

@@ -348,7 +348,7 @@ def test_only_the_first_differences_are_named(tmp_path):
         ("5000,", "", "row 2 has 10 columns"),
         (",1000.0,", ",noon,", "column start"),
         (",2,6,", ",two,6,", "column packets"),
-        (",5000,", ",65536,", "column client_port: 65536"),
+        (",5000,", ",65536,", "column client_port: '65536'"),
     ],
 )
 def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message):
@@ -357,6 +357,18 @@ def test_a_wrong_label_file_is_an_input_error(tmp_path, home, old, new, message)
     path = folder / "labels.csv"
     path.write_text(path.read_text().replace(old, new, 1))
     with refused("bad-label-file", path, message):
+        prepare_dataset(card, folder, home=home)
+
+
+def test_all_that_is_wrong_with_a_label_file_is_told_at_once(tmp_path, home):
+    folder = tmp_path / "set"
+    card = labelled(folder, ROWS, CAPTURES)
+    path = folder / "labels.csv"
+    text = path.read_text()
+    for old, new in ((",5000,", ",http,"), (",1000.0,", ",noon,"), (",2,6,", ",two,6,")):
+        text = text.replace(old, new, 1)
+    path.write_text(text)
+    with refused("bad-label-file", "'http' is no number", "'noon' is no time", "'two'", "(row 2)"):
         prepare_dataset(card, folder, home=home)
 
 

@@ -142,3 +142,23 @@ def test_a_wrong_declaration_is_refused_with_its_place(folder, old, new, place):
     (folder / "paper.toml").write_text(PAPER.replace(old, new))
     with refused("bad-paper", folder / "paper.toml", place):
         read_paper(folder)
+
+
+def test_all_that_is_wrong_with_a_declaration_is_told_at_once(folder):
+    changes = {'kind = "systems"': 'kind = "all"', 'name = "other"': 'name = "../other"'}
+    changes |= {'id = "fig-2"': 'id = "fig 2"'}
+    text = PAPER
+    for old, new in changes.items():
+        text = text.replace(old, new, 1)
+    (folder / "paper.toml").write_text(text)
+    with refused("bad-paper", "name = '../other'", "experiments[0].kind = 'all'", ".id = 'fig 2'") as caught:
+        read_paper(folder)
+    assert len(caught.value.problems) == 3
+
+
+def test_all_that_lacks_beside_a_declaration_is_told_at_once(folder):
+    (folder / "paper.toml").write_text(PAPER.replace('systems = "all"', 'systems = ["svm", "tree"]'))
+    (folder / "table_1.csv").write_text("nothing\n")
+    (folder / "fig_02.csv").unlink()
+    with refused("bad-paper", "table_1.csv has no column", "'svm'", "'tree'", "fig_02.csv"):
+        read_paper(folder)

@@ -23,7 +23,7 @@ from bench.data.manifest import (
     PacketsDiffer,
     TaskEntry,
 )
-from bench.errors import InputError, near
+from bench.errors import InputError, all_wrong, near
 from bench.structure import FieldError, FieldErrors, Ruled, rule
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
@@ -119,15 +119,17 @@ class DownloadList:
             raise FieldError("labels", "can be made of: ndpi")
 
     def read(self, folder: Path) -> tuple[Download, ...]:
-        """The downloads.  Raises :class:`InputError` naming the list and its row."""
-        rows = _read_downloads(folder / self.table)
-        try:
-            return tuple(
-                Download(self.base + quote(row["url_path"]), row["sha256"], row["path"], bytes=int(row["bytes"]))
-                for row in rows
-            )
-        except FieldErrors as error:
-            raise InputError("bad-file-list", f"{folder / self.table}: {error}") from error
+        """The downloads.  Raises :class:`InputError` naming the list and its rows."""
+        downloads, problems = [], []
+        for line, row in enumerate(_read_downloads(folder / self.table), 2):
+            try:
+                url = self.base + quote(row["url_path"])
+                downloads.append(Download(url, row["sha256"], row["path"], bytes=int(row["bytes"])))
+            except FieldErrors as error:
+                problems.append(f"row {line}: {error}")
+        if problems:
+            raise all_wrong("bad-file-list", folder / self.table, problems)
+        return tuple(downloads)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class CaptureMatch:
 
 
 def read_file_list(path: Path) -> FileList:
-    """Read and check a list.  Raises :class:`InputError` naming the file, the row and the reason."""
+    """Read and check a list.  Raises :class:`InputError` naming the file and all that is wrong: row and reason."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -149,24 +151,14 @@ def read_file_list(path: Path) -> FileList:
             "bad-file-list", f"{path}: cannot be read as a list of captures: {error}; give a CSV file in UTF-8"
         ) from error
     head = rows.pop(0)[1] if rows else []
-    _check_head(path, head)
-    if not rows:
-        raise InputError("bad-file-list", f"{path}: has a head and no row; write a row for each capture")
-    files: dict[Key, tuple[int, Listed]] = {}
-    for line, row in rows:
-        if len(row) != len(head):
-            raise InputError(
-                "bad-file-list",
-                f"{path}: row {line} has {len(row)} columns, the head has {len(head)}; quote its commas",
-            )
-        key, listed = _listed(path, line, dict(zip(head, row, strict=True)))
-        if key in files:
-            first = files[key][0]
-            raise InputError(
-                "bad-file-list", f"{path}: row {line}: file = {listed.file!r} stands in row {first} already; keep one"
-            )
-        files[key] = line, listed
-    _check_copies(path, files)
+    problems, files = list(_faults_of_head(head)), dict[Key, tuple[int, Listed]]()
+    if head.count("file") == 1:
+        problems += ["has a head and no row; write a row for each capture"] if not rows else []
+        for line, row in rows:
+            problems += _read_row(line, row, head, files)
+        problems += [f"row {line}: copy_of = {fault}" for line, fault in _faults_of_copies(files)]
+    if problems:
+        raise all_wrong("bad-file-list", path, problems)
     return FileList(path.name, tuple(listed for _, listed in files.values()))
 
 
@@ -180,69 +172,73 @@ def _read_downloads(path: Path) -> list[dict[str, str]]:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError("bad-file-list", f"{path}: cannot be read as a list of downloads: {error}") from error
-    for line, row in enumerate(rows, 2):
-        if set(row) != set(DOWNLOAD) or not all(row.values()) or not row["bytes"].isdecimal():
-            what = f"needs the columns {', '.join(DOWNLOAD)}, and a value in each"
-            raise InputError("bad-file-list", f"{path}: row {line}: {what}")
+    what = f"needs the columns {', '.join(DOWNLOAD)}, and a value in each"
+    problems = [
+        f"row {line}: {what}"
+        for line, row in enumerate(rows, 2)
+        if set(row) != set(DOWNLOAD) or not all(row.values()) or not row["bytes"].isdecimal()
+    ]
+    if problems:
+        raise all_wrong("bad-file-list", path, problems)
     return rows
 
 
-def _check_head(path: Path, head: Sequence[str]) -> None:
-    """Refuse columns that cannot be, are there twice, or are one of `RESERVED` but for a slip of the pen."""
+def _faults_of_head(head: Sequence[str]) -> Iterator[str]:
+    """Columns that cannot be, are there twice, or are one of `RESERVED` but for a slip of the pen."""
     if "file" not in head:
-        raise InputError(
-            "bad-file-list",
-            f"{path}: needs a column 'file' and a row for each capture; it has: {', '.join(head) or '-'}",
-        )
+        yield f"needs a column 'file' and a row for each capture; it has: {', '.join(head) or '-'}"
     for place, name in enumerate(head, 1):
         if not name.strip():
-            raise InputError("bad-file-list", f"{path}: row 1: column {place} has no name; name it or take it out")
+            yield f"row 1: column {place} has no name; name it or take it out"
+            continue
         if name in head[: place - 1]:
-            raise InputError("bad-file-list", f"{path}: row 1: column {name!r} is there twice; keep one")
+            yield f"row 1: column {name!r} is there twice; keep one"
         meant = near(name, RESERVED, least=0.85)
         if meant and name not in RESERVED:
-            raise InputError(
-                "bad-file-list",
-                f"{path}: row 1: column {name!r} is nearly {meant!r}; write it so, or give labels another name",
-            )
+            yield f"row 1: column {name!r} is nearly {meant!r}; write it so, or give labels another name"
 
 
-def _check_copies(path: Path, files: Mapping[Key, tuple[int, Listed]]) -> None:
-    """Refuse a copy whose original is not listed, is itself, or is a copy of another."""
+def _faults_of_copies(files: Mapping[Key, tuple[int, Listed]]) -> Iterator[tuple[int, str]]:
+    """Rows of copies whose original is not listed, is itself, or is a copy of another."""
     for key, (line, listed) in files.items():
         if not listed.copy_of:
             continue
-        place = f"{path}: row {line}: copy_of = {listed.copy_of!r}"
         of = capture_key(listed.copy_of)
         if of not in files:
-            raise InputError("bad-file-list", f"{place} is no file of the list; add it or empty the cell")
-        if of == key:
-            raise InputError("bad-file-list", f"{place} is the row's own file; name another or empty the cell")
-        if files[of][1].copy_of:
-            raise InputError("bad-file-list", f"{place} is a copy itself, by row {files[of][0]}; name its original")
+            yield line, f"{listed.copy_of!r} is no file of the list; add it or empty the cell"
+        elif of == key:
+            yield line, f"{listed.copy_of!r} is the row's own file; name another or empty the cell"
+        elif files[of][1].copy_of:
+            yield line, f"{listed.copy_of!r} is a copy itself, by row {files[of][0]}; name its original"
 
 
-def _listed(path: Path, line: int, cells: dict[str, str]) -> tuple[Key, Listed]:
-    """A row, checked, by its key."""
+def _read_row(line: int, row: Sequence[str], head: Sequence[str], files: dict[Key, tuple[int, Listed]]) -> list[str]:
+    """Put a row among the files, by its key; what is wrong with it."""
+    if len(row) != len(head):
+        return [f"row {line} has {len(row)} columns, the head has {len(head)}; quote its commas"]
+    cells = dict(zip(head, row, strict=True))
     texts = {name: cells.get(name, "") for name in RESERVED}
-    packets, damaged = texts.pop("packets"), texts["damaged"]
-    name, place = texts["file"], f"{path}: row {line}"
+    packets, name = texts.pop("packets"), texts["file"]
+    key, faults = capture_key(name), list(_faults_of_cells(name, packets, texts["damaged"]))
+    if key in files:
+        faults.append(f"file = {name!r} stands in row {files[key][0]} already; keep one")
+    elif key[-1]:  # also of a row that is wrong in another cell: its copies are right
+        labels = {name: value for name, value in cells.items() if name not in RESERVED}
+        number = int(packets) if packets and not faults else None
+        files[key] = line, Listed(labels=labels, packets=number, **texts)
+    return [f"row {line}: {fault}" for fault in faults]
+
+
+def _faults_of_cells(name: str, packets: str, damaged: str) -> Iterator[str]:
     key = capture_key(name)
     if not key[-1]:
-        what = f"= {name!r} names no file" if name else "is empty"
-        raise InputError("bad-file-list", f"{place}: file {what}; name the capture")
-    if "/" in key or ".." in key:
-        raise InputError(
-            "bad-file-list", f"{place}: file = {name!r} must be a name, or folders and a name, without '..'; shorten it"
-        )
+        yield f"file = {name!r} names no file; name the capture" if name else "file is empty; name the capture"
+    elif "/" in key or ".." in key:
+        yield f"file = {name!r} must be a name, or folders and a name, without '..'; shorten it"
     if packets and not (packets.isdecimal() and len(packets) < 19):
-        raise InputError(
-            "bad-file-list", f"{place}: packets = {packets!r} is no number; give digits alone or leave it empty"
-        )
+        yield f"packets = {packets!r:.80} is no number; give digits alone or leave it empty"
     if damaged not in DAMAGED:
-        raise InputError("bad-file-list", f"{place}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")
-    labels = {name: value for name, value in cells.items() if name not in RESERVED}
-    return key, Listed(labels=labels, packets=int(packets) if packets else None, **texts)
+        yield f"damaged = {damaged!r}; it may be empty, 'yes' or 'possible'"
 
 
 def capture_key(path: str) -> Key:

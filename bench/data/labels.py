@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.data.card_tables import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
-from bench.errors import InputError
+from bench.errors import InputError, all_wrong
 from bench.records.layout import PROTOCOLS
 from bench.schema import NO_CLASS, numbered
 
@@ -28,6 +28,7 @@ Columns = Mapping[str, NDArray[Any]]
 NO_ROW: Final = -1
 TUPLE: Final = 38  # bytes of a row of five_tuples
 CHUNK: Final = 1 << 16
+FEW: Final = 3  # cells of a column that a refusal names
 LISTED: Final = 20  # how many of a kind a report names
 TOLERANCE: Final = 1000  # ns; label files round times to microseconds at least
 CONSTANT: Final = 1.0  # s; times are off by a constant where they are by more, and nearly all by so little else
@@ -63,19 +64,40 @@ class LabelFile:
 
 
 def read_label_file(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> LabelFile:
-    """Read a label file.  Raises :class:`InputError` where it is not what the card describes."""
+    """Read a label file.  Raises :class:`InputError` with all that is not what the card describes."""
     columns = _read_csv(labels, path, tasks)
+    problems: list[str] = []
+
+    def numbers(name: str, read: Callable[[str], Any], what: str) -> list[Any]:
+        return _column(name, columns[name], read, what, problems)
+
     protocol = [PROTOCOLS.get(text.lower(), 0) for text in columns[labels.protocol]]
     version = [6 if ":" in text else 4 for text in columns[labels.endpoints[0]]]
-    ends = []
-    for ip, port in (labels.endpoints[:2], labels.endpoints[2:]):
+    ends = [
+        (numbers(ip, _packed, "no address"), numbers(port, _integer(65535), "no number within 0…65535"))
+        for ip, port in (labels.endpoints[:2], labels.endpoints[2:])
+    ]
+    most = 2**63 - 1
+    counts = {name: numbers(one, _integer(most), f"no number within 0…{most}") for name, one in labels.check.items()}
+    start = numbers(labels.start, _nanoseconds, "no time in seconds") if labels.start else [0] * len(protocol)
+    if problems:
+        raise all_wrong("bad-label-file", path, problems)
+    tuples = five_tuples(protocol, version, [(np.array(ip, "S16"), np.array(port, np.int64)) for ip, port in ends])
+    checked = {name: np.array(values, np.int64) for name, values in counts.items()}
+    return LabelFile(columns, tuples, np.array(start, np.int64), checked)
+
+
+def _column(name: str, texts: Sequence[str], read: Callable[[str], Any], what: str, problems: list[str]) -> list[Any]:
+    """The values of a column; cells that cannot be read go to the problems, of each column the first few."""
+    values, wrong = [], []
+    for row, text in enumerate(texts, 2):
         try:
-            packed = np.array([_packed(text) for text in columns[ip]], "S16")
-        except ValueError as error:
-            raise InputError("bad-label-file", f"{path}: column {ip}: {error}") from error
-        ends.append((packed, _integers(columns[port], port, path, most=65535)))
-    counts = {name: _integers(columns[column], column, path) for name, column in labels.check.items()}
-    return LabelFile(columns, five_tuples(protocol, version, ends), _starts(labels, columns, path), counts)
+            values.append(read(text))
+        except (DecimalException, OverflowError, ValueError):
+            wrong.append(f"column {name}: {text!r:.80} is {what} (row {row})")
+    more = len(wrong) - FEW
+    problems += wrong[:FEW] + ([f"column {name}: {more:,} further cells like these"] if more > 0 else [])
+    return values
 
 
 def label_table(
@@ -429,30 +451,19 @@ def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> d
     if not table:
         raise InputError("bad-label-file", f"{path}: is empty; give a CSV file with a head and a row a session")
     head, *rows = table
-    for line, row in enumerate(rows, 2):
-        if len(row) != len(head):
-            raise InputError("bad-label-file", f"{path}: row {line} has {len(row)} columns, the head has {len(head)}")
+    problems = [
+        f"row {line} has {len(row)} columns, the head has {len(head)}"
+        for line, row in enumerate(rows, 2)
+        if len(row) != len(head)
+    ]
     needed = [labels.capture, labels.protocol, *labels.endpoints, *labels.check.values(), *filter(None, [labels.start])]
     for task in tasks.values():
         needed += [*task.columns, *task.where]
-    for name in needed:
-        if name not in head:
-            raise InputError(
-                "bad-label-file", f"{path}: has no column {name!r}, which the card names; it has: {', '.join(head)}"
-            )
+    if absent := [repr(name) for name in dict.fromkeys(needed) if name not in head]:
+        problems.append(f"has no column {', '.join(absent)}, which the card names; it has: {', '.join(head)}")
+    if problems:
+        raise all_wrong("bad-label-file", path, problems)
     return dict(zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True))
-
-
-def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: Path) -> NDArray[np.int64]:
-    """int64 ``[rows]`` ns since the epoch; 0 where the card names no column."""
-    if not labels.start:
-        return np.zeros(len(columns[labels.capture]), np.int64)
-    try:
-        return np.array([_nanoseconds(text) for text in columns[labels.start]], np.int64)
-    except (DecimalException, OverflowError, ValueError) as error:
-        raise InputError(
-            "bad-label-file", f"{path}: column {labels.start} has a value that is no time in seconds"
-        ) from error
 
 
 def _nanoseconds(text: str) -> int:
@@ -463,15 +474,15 @@ def _nanoseconds(text: str) -> int:
     return int(seconds.scaleb(9))
 
 
-def _integers(texts: Sequence[str], column: str, path: Path, most: int = 2**63 - 1) -> NDArray[np.int64]:
-    try:
-        values = [int(text) for text in texts]
-    except ValueError as error:
-        raise InputError("bad-label-file", f"{path}: column {column}: {error}") from error
-    for value in values:
-        if not 0 <= value <= most:
-            raise InputError("bad-label-file", f"{path}: column {column}: {value} is not within 0…{most}")
-    return np.array(values, np.int64)
+def _integer(most: int) -> Callable[[str], int]:
+    """A reader of whole numbers up to ``most``."""
+
+    def read(text: str) -> int:
+        if not 0 <= (value := int(text)) <= most:
+            raise ValueError(text)
+        return value
+
+    return read
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -9,15 +9,15 @@ import functools
 import itertools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from bench.errors import InputError, instead
+from bench.errors import InputError, all_wrong, instead
 from bench.files import shipped_folder, typed_path
 from bench.spec import PAPER_PER_CLASS
-from bench.structure import FieldError, structured
+from bench.structure import FieldError, Ruled, rule, structured
 
 FILE: Final = "paper.toml"
 KINDS: Final = (
@@ -50,21 +50,27 @@ def _numbered(word: str) -> tuple[str, int] | None:
     return kind, sum(-one if one < following else one for one, following in zip(digits, [*digits[1:], 0], strict=True))
 
 
-def _check_id(name: str) -> None:
+def _bad_id(name: str) -> Iterator[FieldError]:
     if not ID.fullmatch(name):
-        raise FieldError("id", "must be table-NUMBER or fig-NUMBER: it names files and folders")
+        yield FieldError("id", "must be table-NUMBER or fig-NUMBER: it names files and folders")
 
 
-def _check_method(field_: str, name: str) -> None:
+def _bad_method(field_: str, name: str) -> Iterator[FieldError]:
     """A declaration is data: whoever reproduces a paper runs no file that only the paper's folder names."""
     if ".py:" in name:
-        raise FieldError(
+        yield FieldError(
             field_, "must be a shipped or installed method; `bench run --method` runs a file that you name"
         )
 
 
+def _twice(field_: str, names: list[str]) -> Iterator[FieldError]:
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield FieldError(field_, f"{name} stands twice")
+
+
 @dataclass(frozen=True)
-class Arm:
+class Arm(Ruled):
     """One system of an experiment."""
 
     label: str  # as the paper names it
@@ -74,8 +80,9 @@ class Arm:
     preset: str | None = None
     sampling: str | None = None  # how sessions become its samples, in every mode; None: the mode's own way
 
-    def __post_init__(self) -> None:
-        _check_method("method", self.method)
+    @rule("method")
+    def _method_is_no_file(self) -> Iterator[FieldError]:
+        yield from _bad_method("method", self.method)
 
     @property
     def published(self) -> str:
@@ -84,7 +91,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Over:
+class Over(Ruled):
     """Arms for every combination of parameter values."""
 
     method: str
@@ -94,8 +101,9 @@ class Over:
     axes: tuple[str, ...]  # what a picture calls the parameters
     taken: dict[str, Any] = field(default_factory=dict)  # what the paper takes, though it is not among those it tries
 
-    def __post_init__(self) -> None:
-        _check_method("method", self.method)
+    @rule("method")
+    def _method_is_no_file(self) -> Iterator[FieldError]:
+        yield from _bad_method("method", self.method)
 
     def arms(self, every: int = 1) -> list[Arm]:
         """An arm for each combination; of each parameter one of every so many values, and what is taken."""
@@ -109,7 +117,7 @@ class Over:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Ruled):
     """A table or a figure that can be made again."""
 
     id: str  # as on the command line
@@ -127,16 +135,29 @@ class Experiment:
     pairs: tuple[tuple[str, ...], ...] = ()  # labels of arms that are set against each other, the first less the second
     curves: dict[str, str] = field(default_factory=dict)  # name -> curve of a run, for kind weights
 
-    def __post_init__(self) -> None:
-        _check_id(self.id)
+    @rule("id")
+    def _id_is_one(self) -> Iterator[FieldError]:
+        yield from _bad_id(self.id)
+
+    @rule("kind")
+    def _kind_is_known(self) -> Iterator[FieldError]:
         if self.kind not in KINDS:
-            raise FieldError("kind", f"must be one of: {', '.join(KINDS)}")
+            yield FieldError("kind", f"must be one of: {', '.join(KINDS)}")
+
+    @rule("pairs")
+    def _pairs_are_two(self) -> Iterator[FieldError]:
         if any(len(pair) != 2 for pair in self.pairs):
-            raise FieldError("pairs", "must hold pairs of labels")
+            yield FieldError("pairs", "must hold pairs of labels")
+
+    @rule("kind", "over")
+    def _sweep_is_over_values(self) -> Iterator[FieldError]:
         if self.kind in SWEPT and self.over is None:
-            raise FieldError("over", f"is missing: a {self.kind} is over values of parameters")
+            yield FieldError("over", f"is missing: a {self.kind} is over values of parameters")
+
+    @rule("kind", "curves")
+    def _weights_have_curves(self) -> Iterator[FieldError]:
         if self.kind == "weights" and not self.curves:
-            raise FieldError("curves", "is missing: weights are drawn from curves of runs")
+            yield FieldError("curves", "is missing: weights are drawn from curves of runs")
 
     def arm(self, label: str) -> Arm:
         """The arm of that label."""
@@ -144,7 +165,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Published:
+class Published(Ruled):
     """What the paper prints in a table or figure; the numbers stand in a CSV file."""
 
     id: str
@@ -154,8 +175,9 @@ class Published:
     long: bool = False  # a row a metric, with its standard deviation
     shares: bool = False  # numbers are shares, where other tables have percent
 
-    def __post_init__(self) -> None:
-        _check_id(self.id)
+    @rule("id")
+    def _id_is_one(self) -> Iterator[FieldError]:
+        yield from _bad_id(self.id)
 
     @property
     def file(self) -> str:
@@ -192,7 +214,7 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Paper:
+class Paper(Ruled):
     """One paper: all of its folder's ``paper.toml``."""
 
     name: str
@@ -209,20 +231,37 @@ class Paper:
     ablation: Ablation | None = None
     folder: str = ""  # where it was read from
 
-    def __post_init__(self) -> None:
+    @rule("name")
+    def _name_names_folders(self) -> Iterator[FieldError]:
         if not NAME.fullmatch(self.name):
-            raise FieldError("name", "must be letters, digits and -: it names folders")
-        for method in self.systems:
-            _check_method("systems", method)
-        for field_, listed in (("experiments", self.experiments), ("published", self.published)):
-            names = [one.id for one in listed]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise FieldError(field_, f"{twice[0]} stands twice")
-        tables = {one.id for one in self.published}
-        wanted = [name for one in self.comparisons for name in (one.table, one.classes)]
-        wanted += [self.ablation.table, self.ablation.comparison] if self.ablation else []
-        if missing := [name for name in wanted if name not in tables]:
-            raise FieldError("comparisons", f"{missing[0]} is none of the published tables")
+            yield FieldError("name", "must be letters, digits and -: it names folders")
+
+    @rule(each="systems")
+    def _system_is_no_file(self, method: str, _: str) -> Iterator[FieldError]:
+        yield from _bad_method(f"systems.{method}", method)
+
+    @rule("experiments")
+    def _experiments_are_told_apart(self) -> Iterator[FieldError]:
+        yield from _twice("experiments", [one.id for one in self.experiments])
+
+    @rule("published")
+    def _published_are_told_apart(self) -> Iterator[FieldError]:
+        yield from _twice("published", [one.id for one in self.published])
+
+    @rule("published", "comparisons")
+    def _comparisons_are_of_tables(self) -> Iterator[FieldError]:
+        for number, one in enumerate(self.comparisons):
+            yield from self._no_table(f"comparisons.{number}", one.table, one.classes)
+
+    @rule("published", "ablation")
+    def _ablation_is_of_tables(self) -> Iterator[FieldError]:
+        if self.ablation is not None:
+            yield from self._no_table("ablation", self.ablation.table, self.ablation.comparison)
+
+    def _no_table(self, field_: str, *names: str) -> Iterator[FieldError]:
+        for name in names:
+            if not self.has_numbers(name):
+                yield FieldError(field_, f"{name} is none of the published tables")
 
     def experiment(self, name: str) -> Experiment:
         """An experiment by its id, however that is written (``table 6``).  Raises :class:`InputError`."""
@@ -284,52 +323,51 @@ def find_paper(name_or_folder: str | Path | None = None) -> Paper:
 
 @functools.cache
 def read_paper(folder: Path) -> Paper:
-    """The paper of a folder.  Raises :class:`InputError` naming the field where the declaration is wrong."""
+    """The paper of a folder.  Raises :class:`InputError` naming all that is wrong with the declaration."""
     path = folder / FILE
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-paper", f"{path}: cannot be read as a paper: {error}") from error
     paper = structured(raw, Paper, str(path), code="bad-paper")
-    for one in paper.published:
-        _check_numbers(folder, one)
-    experiments = tuple(_with_arms(one, paper.systems, paper.per_class, path) for one in paper.experiments)
-    return replace(paper, experiments=experiments, folder=str(folder))
+    problems = [fault for one in paper.published for fault in _faults_of_numbers(folder, one)]
+    experiments = []
+    for one in paper.experiments:
+        arms, faults = _arms_of(one, paper.systems)
+        problems += [f"{one.id}: {fault}" for fault in faults]
+        experiments.append(replace(one, arms=arms, per_class=one.per_class or paper.per_class))
+    if problems:
+        raise all_wrong("bad-paper", path, problems)
+    return replace(paper, experiments=tuple(experiments), folder=str(folder))
 
 
-def _check_numbers(folder: Path, published: Published) -> None:
-    """Raises :class:`InputError` where the printed numbers are not there, or lack what names their rows."""
+def _faults_of_numbers(folder: Path, published: Published) -> Iterator[str]:
+    """Printed numbers that are not there, or lack what names their rows."""
     path = folder / f"{published.file}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             head = next(csv.reader(lines), [])
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            "bad-paper", f"{path}: the printed numbers of {published.id} cannot be read ({error}); write them there"
-        ) from error
+        yield f"the printed numbers of {published.id} cannot be read ({error}); write them into {path.name}"
+        return
     wanted = [*published.keys, *(("metric", "mean", "sd") if published.long else ())]
-    if lacking := [column for column in wanted if column not in head]:
-        raise InputError(
-            "bad-paper", f"{path}: has no column {lacking[0]!r}; its rows are named by {', '.join(wanted)}"
-        )
+    if lacking := [repr(column) for column in wanted if column not in head]:
+        yield f"{path.name} has no column {', '.join(lacking)}; its rows are named by {', '.join(wanted)}"
 
 
-def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: int, path: Path) -> Experiment:
-    """An experiment whose arms are written out."""
+def _arms_of(experiment: Experiment, systems: Mapping[str, str]) -> tuple[tuple[Arm, ...], list[str]]:
+    """The arms of an experiment, written out, and what is wrong with them."""
     names = tuple(systems) if experiment.systems == "all" else experiment.systems
-    if strange := [name for name in names if name not in systems]:
-        raise InputError(
-            "bad-paper", f"{path}: {experiment.id}: no system {strange[0]!r}; there are: {', '.join(systems)}"
-        )
-    arms = [Arm(systems[name], name, key=name) for name in names]
+    faults = [f"no system {name!r}; there are: {', '.join(systems)}" for name in names if name not in systems]
+    arms = [*(Arm(systems[name], name, key=name) for name in names if name in systems), *experiment.arms]
     try:
-        arms += [*experiment.arms, *(experiment.over.arms() if experiment.over else [])]
+        arms += experiment.over.arms() if experiment.over else []
     except (KeyError, IndexError, ValueError) as error:
-        reason = f"over.label or over.key names {error}, which is none of its parameters"
-        raise InputError("bad-paper", f"{path}: {experiment.id}: {reason}") from error
+        return (), [*faults, f"over.label or over.key names {error}, which is none of its parameters"]
     labels = [arm.label for arm in arms]
-    if strange := [label for pair in experiment.pairs for label in pair if label not in labels]:
-        raise InputError("bad-paper", f"{path}: {experiment.id}: pairs names {strange[0]!r}, which is no arm's label")
-    if not arms:
-        raise InputError("bad-paper", f"{path}: {experiment.id}: has no arm; give systems, arms or over")
-    return replace(experiment, arms=tuple(arms), per_class=experiment.per_class or per_class)
+    strange = dict.fromkeys(label for pair in experiment.pairs for label in pair if label not in labels)
+    if not faults:  # else a label is that of a system that is wrong itself
+        faults += [f"pairs names {label!r}, which is no arm's label" for label in strange]
+    if not arms and not faults:
+        faults.append("has no arm; give systems, arms or over")
+    return tuple(arms), faults
