@@ -108,7 +108,7 @@ def test_what_is_no_file_is_told_like_one_that_cannot_be_read(bench, folder):
     err = bench("prepare", "traffic")[2]
     for words in (
         f"{held}/gone.pcap: could not be read: No such file",
-        f"{held}/pipe.pcap: could not be read: is no regular file",
+        f"{held}/pipe.pcap: could not be read: is not a regular file",
         "class broken: no session: broken/x.pcap: No such file",
         "class loop: no session: loop: no capture in the folder",
     ):

@@ -83,8 +83,8 @@ def test_what_is_no_table_of_the_card(tmp_path):
     [
         ('layer = "link"', "layer"),
         ('start_unit = "h"', "start_unit"),
-        ('times = "x"', "cannot stand beside times"),
-        ("signed = true", "cannot stand beside signed"),
+        ('times = "x"', "cannot be used with times"),
+        ("signed = true", "cannot be used with signed"),
         ("limit = -1", "0 or more"),
         ('totals = ["a..b"]', "write NAME"),
     ],

@@ -115,7 +115,7 @@ def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
 
 def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
     write(tracker, tmp_path / "report.html")
-    captions = re.findall(r"<caption>(.*?)</caption>", (tmp_path / "report.html").read_text())
+    captions = re.findall(r"<caption><span>(.*?)</span></caption>", (tmp_path / "report.html").read_text())
     tables = [html.unescape(text) for text in captions if "·" in text]
     assert tables == [
         f"{EVIL} · {EVIL} · paper, max_per_class=9",

@@ -214,7 +214,12 @@ def fits_without_side_effects(case: Case) -> None:
     for part, inputs, labels in parts:
         same_inputs(inputs, part.inputs, "changed by fit")
         _demand(np.array_equal(labels, part.labels), "fit: changes the labels")
-    _equal(case.probabilities, method.predict_proba(take(case.inputs, case.rows[2])), 0, "same seed, other answer")
+    _equal(
+        case.probabilities,
+        method.predict_proba(take(case.inputs, case.rows[2])),
+        0,
+        "the same seed gives other answers",
+    )
 
 
 @about("fit", "answers_with_probabilities", "fits_without_side_effects")

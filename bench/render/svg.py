@@ -135,7 +135,9 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
         for name, row, levels in zip(classes, table[:, : len(names)], shade[:, : len(names)], strict=True)
     ]
     head = el("tr", el("th", "truth \\ predicted", scope="col"), *(el("th", name, scope="col") for name in names))
-    return scrolled(title, el("table", el("caption", title), el("thead", head), el("tbody", *body), class_="confusion"))
+    return scrolled(
+        title, el("table", el("caption", el("span", title)), el("thead", head), el("tbody", *body), class_="confusion")
+    )
 
 
 def _finite(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:

@@ -170,7 +170,7 @@ class Claims:
         until, told = time.monotonic() + WAIT_SECONDS, False
         while (holder := self.take(name)) is not None:
             if time.monotonic() > until:
-                raise InputError("busy", f"{name}: {holder} has been at it for {WAIT_SECONDS:.0f} s; start again later")
+                raise InputError("busy", f"{name}: {holder} has held it for {WAIT_SECONDS:.0f} s; start again later")
             if not told:
                 say(f"waiting for {holder} ({name})")
             told = True

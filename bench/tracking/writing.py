@@ -287,7 +287,7 @@ def _writing(place: Path) -> Iterator[None]:
         if not isinstance(refused, OSError) or refused.errno not in (*NO_ROOM, errno.EACCES):
             raise
         what = f"{place}: cannot be written ({os.strerror(refused.errno)})"
-        remedy = "make room or mind its rights, and start again: what is finished stays"
+        remedy = "make room or check its permissions, then start again; finished runs stay"
         raise Unwritable("unwritable-file", f"{what}; {remedy}") from error
 
 
