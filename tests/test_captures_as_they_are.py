@@ -45,7 +45,7 @@ LOST = {
     "a snoop capture": ("a.cap", b"snoop\0\0\0" + bytes(20), "editcap"),
     "an archive": ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), "7z x"),
     "a lz4 file": ("a.pcap.lz4", b"\x04\x22\x4d\x18" + bytes(40), "lz4"),
-    "no capture": ("notes.txt", b"hello", "is no capture"),
+    "no capture": ("notes.txt", b"hello", "is not a capture"),
     "an empty folder": (None, b"", "no capture in the folder"),
     "a hidden capture": (".a.pcap", pcap([ether(ipv4())]), "no capture in the folder"),
 }

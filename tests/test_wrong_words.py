@@ -56,7 +56,7 @@ WRONG = [
     ("run --method forest --dataset iot-sentinel", "not prepared", "bench prepare iot-sentinel"),
     ("run --method forest", "--dataset", "Missing option"),
     ("run --methods forest --dataset demo", "--methods", "--method"),
-    ("classify 'my captures/a/1.pcap' --run", "--run", "see bench classify --help"),
+    ("classify 'my captures/a/1.pcap' --run", "--run", "classify --help"),
     (f"{RUN} --split sesion", "sesion", "did you mean session?"),
     (f"{RUN} --split attribute:day", "day", "attribute"),
     (f"{RUN} --task apps", "apps", "there is: label"),

@@ -10,7 +10,7 @@ on a terminal and plain lines elsewhere, `text` lays out records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
-runs are left since the time of --budget was over, 130 interrupted, 143 terminated.
+runs are left since the time of --budget was used up, 130 interrupted, 143 terminated.
 """
 
 import os

@@ -311,7 +311,7 @@ def new_dataset(subject: str, output: Path | None) -> None:
     if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
         raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
     if not path.exists() and (path.suffix or path.name != subject):
-        raise InputError("missing-file", f"{subject}: there is no such table or folder; give one, or a name alone")
+        raise InputError("missing-file", f"{subject}: no such table or folder; give one, or a name alone")
     if card.exists():
         raise InputError("unwritable-file", f"{card}: already exists; move it away or give --output FILE")
     text = _card_of_table(path, card) if path.is_file() else _card_of_captures(path if path.is_dir() else None, card)

@@ -82,7 +82,7 @@ def study_text(study: Mapping[str, Any]) -> str:
     """A study's default and best parameters, and the command that runs these."""
     score, default, best = study["objective"].replace("_f1", "-F1"), study["default"], study["best"]
     repeated = sum(trial["same_as"] is not None for trial in study["trials"])
-    more = f", {repeated} of them of points that were known" if repeated else ""
+    more = f", {repeated} of them at known points" if repeated else ""
     lines = [f"study {study['study']}: {len(study['trials'])} trials{more}"]
     if study["known"] == study["points"]:
         lines.append(f"all {study['points']} points of the space are known")
@@ -199,7 +199,7 @@ def _damage(manifest: "Manifest") -> list[str]:
         if one.path not in known
         for hit in one.damage
     ]
-    more = [f"{len(lines) - LOUD} more damages; --json lists all"] if len(lines) > LOUD else []
+    more = [f"{len(lines) - LOUD} more damaged places; --json lists all"] if len(lines) > LOUD else []
     return lines[:LOUD] + more
 
 

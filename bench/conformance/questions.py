@@ -129,7 +129,7 @@ def represents_samples(case: Case) -> None:
     for name, values in case.inputs.items():
         _demand(len(values) == len(case.samples), f"{name}: {len(values)} rows for {len(case.samples)} samples")
         for array in arrays_of(values):
-            _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is no number")
+            _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is not a number")
             _demand(bool(np.isfinite(array).all()), f"{name}: holds NaN or infinity")
 
 
@@ -165,7 +165,9 @@ def ignores_what_it_does_not_read(case: Case) -> None:
             corrupt_checksums="checksums" not in view.used,
         )
         arrays = method.represent(case.view(windows_of_services(other), other))
-        same_inputs(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
+        same_inputs(
+            expected, arrays, f"of captures with other addresses, ports, checksums or dates {name and f'({name})'}"
+        )
 
 
 @about("represent", "represents_samples", "represents_purely")

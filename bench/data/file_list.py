@@ -163,7 +163,7 @@ def read_file_list(path: Path) -> FileList:
         if key in files:
             first = files[key][0]
             raise InputError(
-                "bad-file-list", f"{path}: row {line}: file = {listed.file!r} stands in row {first} already; keep one"
+                "bad-file-list", f"{path}: row {line}: file = {listed.file!r} is already in row {first}; keep one"
             )
         files[key] = line, listed
     _check_copies(path, files)
@@ -215,7 +215,7 @@ def _check_copies(path: Path, files: Mapping[Key, tuple[int, Listed]]) -> None:
         place = f"{path}: row {line}: copy_of = {listed.copy_of!r}"
         of = capture_key(listed.copy_of)
         if of not in files:
-            raise InputError("bad-file-list", f"{place} is no file of the list; add it or empty the cell")
+            raise InputError("bad-file-list", f"{place} is not a file of the list; add it or empty the cell")
         if of == key:
             raise InputError("bad-file-list", f"{place} is the row's own file; name another or empty the cell")
         if files[of][1].copy_of:
@@ -237,7 +237,7 @@ def _listed(path: Path, line: int, cells: dict[str, str]) -> tuple[Key, Listed]:
         )
     if packets and not (packets.isdecimal() and len(packets) < 19):
         raise InputError(
-            "bad-file-list", f"{place}: packets = {packets!r} is no number; give digits alone or leave it empty"
+            "bad-file-list", f"{place}: packets = {packets!r} is not a number; give digits alone or leave it empty"
         )
     if damaged not in DAMAGED:
         raise InputError("bad-file-list", f"{place}: damaged = {damaged!r}; it may be empty, 'yes' or 'possible'")

@@ -451,7 +451,7 @@ def _starts(labels: SessionLabels, columns: Mapping[str, Sequence[str]], path: P
         return np.array([_nanoseconds(text) for text in columns[labels.start]], np.int64)
     except (DecimalException, OverflowError, ValueError) as error:
         raise InputError(
-            "bad-label-file", f"{path}: column {labels.start} has a value that is no time in seconds"
+            "bad-label-file", f"{path}: column {labels.start} has a value that is not a time in seconds"
         ) from error
 
 

@@ -329,7 +329,9 @@ def _with_arms(experiment: Experiment, systems: Mapping[str, str], per_class: in
         raise InputError("bad-paper", f"{path}: {experiment.id}: {reason}") from error
     labels = [arm.label for arm in arms]
     if strange := [label for pair in experiment.pairs for label in pair if label not in labels]:
-        raise InputError("bad-paper", f"{path}: {experiment.id}: pairs names {strange[0]!r}, which is no arm's label")
+        raise InputError(
+            "bad-paper", f"{path}: {experiment.id}: pairs names {strange[0]!r}, which is not an arm's label"
+        )
     if not arms:
         raise InputError("bad-paper", f"{path}: {experiment.id}: has no arm; give systems, arms or over")
     return replace(experiment, arms=tuple(arms), per_class=experiment.per_class or per_class)

@@ -141,7 +141,7 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
 
 
 def _finite(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
-    """Without what is no number, and thinned to `POINTS`, first and last among them."""
+    """Without what is not a number, and thinned to `POINTS`, first and last among them."""
     rows = np.flatnonzero(np.isfinite(values))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), POINTS)).astype(np.int64))]
     return steps[rows], values[rows]

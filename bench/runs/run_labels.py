@@ -216,7 +216,7 @@ def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def state_notes(records: Sequence[Record]) -> list[str]:
-    """Notes on data sets that were prepared anew between runs: which store is today's, what others differ in."""
+    """Notes on data sets that were prepared again between runs: which store is the current one, how others differ."""
     notes = []
     for dataset in dict.fromkeys(record.spec.dataset for record in records):
         states = {record.spec.store: record.state for record in records if record.spec.dataset == dataset}
