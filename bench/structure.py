@@ -19,7 +19,7 @@ LISTED_PROBLEMS: Final = 3  # problems of a file of ours that a message tells
 def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True, code: str = "wrong-file") -> Record:
     """Parsed JSON or TOML as a record: a dataclass of dataclasses, tuples, lists, mappings, texts and numbers.
 
-    Nothing is converted: a text is no number.  With ``strict`` an unknown key is refused, as is fit for what people
+    Nothing is converted: a text is not a number.  With ``strict`` an unknown key is refused, as is fit for what people
     write; without it, it is passed over.  A union of dataclasses is told apart by the key ``kind``; a class that has
     ``from_dict`` reads itself.  Raises :class:`InputError` of that ``code``, which begins with ``where`` and names each
     place, its value and the reason; its ``problems`` are all of them.
@@ -214,7 +214,7 @@ def _is_sequence(kind: Any) -> bool:
 
 
 def _checked(value: Any, kind: type, kinds: tuple[type, ...]) -> Any:
-    """The value, if it is of one of the types itself: JSON's true is no number."""
+    """The value, if it is of one of the types itself: JSON's true is not a number."""
     if isinstance(value, Wrong):
         raise ValueError(value.reason)
     if type(value) not in kinds:

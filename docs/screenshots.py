@@ -1,4 +1,7 @@
-"""The pictures of report.md: `python docs/screenshots.py RESULTS`, with Debian's chromium and playwright."""
+"""The pictures of report.md: `python docs/screenshots.py RESULTS [FOLDER]`, with Debian's chromium and playwright.
+
+RESULTS holds finished runs of the methods in `COMPARED`.  FOLDER is docs/images by default.
+"""
 
 import shutil
 import signal
@@ -24,9 +27,10 @@ PAGES = (  # picture, size, colours, what is unfolded
     ("report", WIDE, "light", ""),
     ("report-phone", PHONE, "light", ""),
     ("report-split", WIDE, "light", "The split: "),
-    ("report-dark", WIDE, "dark", "atvitsc"),
-    ("report-dark-phone", PHONE, "dark", "atvitsc"),
+    ("report-dark", WIDE, "dark", COMPARED[0]),
+    ("report-dark-phone", PHONE, "dark", COMPARED[0]),
 )
+PATIENCE = 300_000  # ms; MLflow's page takes a minute where other work fills the processor
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def served(results: Path) -> Iterator[dict[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("bench")), "ui", "--results", str(results), "--port", str(port)]
+    command = [sys.executable, "-m", "bench", "ui", "--results", str(results), "--port", str(port), "--no-open"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as bench:
         assert bench.stdout is not None
         try:
@@ -45,7 +49,7 @@ def served(results: Path) -> Iterator[dict[str, str]]:
             bench.send_signal(signal.SIGINT)
 
 
-def report(browser: Any, results: Path, folder: Path) -> None:
+def report(browser: Any, results: Path, images: Path, folder: Path) -> None:
     """The page at two widths, a split unfolded, and dark with a row unfolded."""
     write(Tracker(results), folder / "report.html")
     for name, size, scheme, opened in PAGES:
@@ -56,39 +60,41 @@ def report(browser: Any, results: Path, folder: Path) -> None:
             page.locator("details[open]").evaluate("element => element.scrollIntoView()")
         else:
             page.locator("h2[id]").first.evaluate("element => element.scrollIntoView()")
-        page.screenshot(path=IMAGES / f"{name}.png")
+        page.screenshot(path=images / f"{name}.png")
         page.close()
 
 
-def compare(browser: Any, results: Path) -> None:
+def compare(browser: Any, results: Path, images: Path) -> None:
     """MLflow's table of runs at the address that `bench ui` prints, and from there its comparison of two methods."""
     with served(results) as addresses:
         for suffix, size in (("", WIDE), ("-phone", PHONE)):
             page = browser.new_page(viewport=size)
+            page.set_default_timeout(PATIENCE)
             page.goto(next(iter(addresses.values())))
             for method in COMPARED:
                 row = page.locator("[role=row]").filter(has_text=f"{method} · seed").first
-                row.wait_for(timeout=120_000)
+                row.wait_for()
                 row.get_by_role("checkbox").first.check()
-            page.screenshot(path=IMAGES / f"mlflow-runs{suffix}.png")
+            page.screenshot(path=images / f"mlflow-runs{suffix}.png")
             page.get_by_role("button", name="Compare").first.click()
-            page.get_by_text("Comparing 2 Runs").wait_for(timeout=120_000)
-            page.get_by_text("macro_f1", exact=True).first.scroll_into_view_if_needed(timeout=120_000)
-            page.screenshot(path=IMAGES / f"mlflow-compare{suffix}.png")
+            page.get_by_text("Comparing 2 Runs").wait_for()
+            page.get_by_text("Metrics", exact=True).last.evaluate("element => element.scrollIntoView()")
+            page.get_by_text("macro_f1", exact=True).first.wait_for()
+            page.screenshot(path=images / f"mlflow-compare{suffix}.png")
             page.close()
 
 
-def main(results: Path) -> None:
+def main(results: Path, images: Path = IMAGES) -> None:
     """Make all pictures."""
-    IMAGES.mkdir(exist_ok=True)
+    images.mkdir(exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        report(browser, results, Path(folder))
-        compare(browser, results)
+        report(browser, results, images, Path(folder))
+        compare(browser, results, images)
         browser.close()
-    for picture in IMAGES.glob("*.png"):  # a third of the bytes, and no difference to see
+    for picture in images.glob("*.png"):  # a third of the bytes, and no difference to see
         Image.open(picture).convert("RGB").quantize(256).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

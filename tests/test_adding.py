@@ -116,7 +116,7 @@ def test_a_method_of_a_name_that_cannot_be_is_refused(words, bench):
 def test_a_file_that_is_there_stays_as_it_is(bench):
     for words, file in ((("method", "mine"), "mine.py"), (("dataset", "mine"), "mine.toml")):
         Path(file).write_text("mine")
-        with refused("unwritable-file", file, "is there already"):
+        with refused("unwritable-file", file, "already exists"):
             bench("new", *words)
         assert Path(file).read_text() == "mine"
 

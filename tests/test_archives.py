@@ -53,7 +53,7 @@ ENTRY = ONE.index(b"PK\1\2")  # of the directory; 8: flags, 10: method, 42: wher
         (patched(ONE, (8, 9), (ENTRY + 10, 9)), "a zip archive of 1 file packed by method 9", "7z x"),
         (zipped(("a", CAPTURE), method=zipfile.ZIP_BZIP2), "a zip archive of 1 file packed by method 12", "7z x"),
         (patched(ONE, (14, 255), (ENTRY + 16, 255)), "a damaged zip archive (Bad CRC-32", "7z x"),
-        (ONE[:-30], "a damaged zip archive (File is not a zip file)", "get it again, or unpack it: `7z x"),
+        (ONE[:-30], "a damaged zip archive (File is not a zip file)", "get the file again, or unpack it: `7z x"),
         (patched(ONE, (ENTRY + 45, 127)), "a damaged zip archive", "7z x"),
         (patched(ONE, (len(ONE) - 3, 255)), "a damaged zip archive", "7z x"),
         (patched(ONE, (60, ONE[60] ^ 255), (61, ONE[61] ^ 255)), "a damaged zip archive", "7z x"),

@@ -179,7 +179,7 @@ def test_differing_set_ups_are_lines_on_standard_error(command_line, tmp_path, m
     differing = "the capture set-up differs by class: packets with payload that is cut: 0 % (c) to 100 % (a\\nb)"
     assert status == 0 and lines[0] == f"WARNING: traffic: {differing}"
     assert [line.partition(" (chance")[0] for line in lines[1:]] == [
-        f"WARNING: traffic: split {split}: the capture set-up alone tells classes: "
+        f"WARNING: traffic: split {split}: the capture set-up alone reveals classes: "
         f"macro-F1 cut packets 1.000, {ALL} 1.000"
         for split in ("session", "capture")
     ]

@@ -232,7 +232,15 @@ def printed(results):
             bench.send_signal(signal.SIGINT)
             out, err = bench.communicate()
     assert (bench.returncode, out) == (0, "")
-    assert err.splitlines() == ["MLflow's server starts; that takes some seconds", "Ctrl-C ends it"]
+    assert err.splitlines() == ["starting MLflow's server; this takes a few seconds", "Ctrl-C ends it"]
+
+
+def test_captions_wrap_within_the_window(page):
+    """A table may be wider than the window and scroll; its title is read without scrolling."""
+    unfold(page)
+    for caption in page.locator("caption span").all():
+        box = caption.bounding_box()
+        assert box and box["x"] >= 0 and box["x"] + box["width"] <= page.viewport_size["width"]
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_export_and_import_by_command(place, filled, command_line):
     status, out, err = command_line(*asked, "--method", "majority", "--json")
     assert (status, len(json.loads(out)["runs"])) == (0, 3), err
     status, _, err = command_line(*asked)
-    assert status == 2 and "is there already" in err
+    assert status == 2 and "already exists" in err
     status, out, _ = command_line("results", "import", file, "--results", results)
     assert (status, out) == (0, "3 runs imported, 0 were there\n")
     shutil.copy(file, cut := place.file())

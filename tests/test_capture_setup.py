@@ -274,8 +274,9 @@ def test_more_than_half_of_the_way_to_the_best_run_is_told():
     rows = [row("copies", 0.7, 0.9), row("VLAN", 0.71, 0.9), row("IP id", 0.4), row("clock", 0.76, split="capture")]
     assert [round(one.reach, 2) for one in rows] == [0.5, 0.52, -0.2, 0.52]
     assert told(rows) == [
-        "split session: the capture set-up alone tells classes: macro-F1 VLAN 0.710 (chance 0.500; best run, m: 0.900)",
-        "split capture: the capture set-up alone tells classes: macro-F1 clock 0.760 (chance 0.500; no run is known)",
+        "split session: the capture set-up alone reveals classes: "
+        "macro-F1 VLAN 0.710 (chance 0.500; best run, m: 0.900)",
+        "split capture: the capture set-up alone reveals classes: macro-F1 clock 0.760 (chance 0.500; no run is known)",
     ]
     many = [row(f"f{number}", 0.9 + number / 100) for number in range(6)]
     assert "macro-F1 f5 0.950, f4 0.940, f3 0.930, f2 0.920 and 2 more (" in told(many)[0]

@@ -45,7 +45,7 @@ LOST = {
     "a snoop capture": ("a.cap", b"snoop\0\0\0" + bytes(20), "editcap"),
     "an archive": ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(40), "7z x"),
     "a lz4 file": ("a.pcap.lz4", b"\x04\x22\x4d\x18" + bytes(40), "lz4"),
-    "no capture": ("notes.txt", b"hello", "is no capture"),
+    "no capture": ("notes.txt", b"hello", "is not a capture"),
     "an empty folder": (None, b"", "no capture in the folder"),
     "a hidden capture": (".a.pcap", pcap([ether(ipv4())]), "no capture in the folder"),
 }
@@ -108,7 +108,7 @@ def test_what_is_no_file_is_told_like_one_that_cannot_be_read(bench, folder):
     err = bench("prepare", "traffic")[2]
     for words in (
         f"{held}/gone.pcap: could not be read: No such file",
-        f"{held}/pipe.pcap: could not be read: is no regular file",
+        f"{held}/pipe.pcap: could not be read: is not a regular file",
         "class broken: no session: broken/x.pcap: No such file",
         "class loop: no session: loop: no capture in the folder",
     ):

@@ -138,7 +138,7 @@ def test_no_member_of_a_zip_file_leaves_its_folder(server, tmp_path, name):
     ids=["link outside", "link inside", "hard link", "fifo", "character device", "block device", "volume"],
 )
 def test_no_link_or_device_is_made(server, tmp_path, any_python, info):
-    refuses(server, tmp_path / "home", tar_of(member("good.pcap"), info), "tar", "'link' is no plain file or folder")
+    refuses(server, tmp_path / "home", tar_of(member("good.pcap"), info), "tar", "'link' is not a plain file or folder")
 
 
 def test_no_link_of_a_zip_file_is_taken_for_a_capture(server, tmp_path):
@@ -147,7 +147,7 @@ def test_no_link_of_a_zip_file_is_taken_for_a_capture(server, tmp_path):
         info = zipfile.ZipInfo("link")
         info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, "../../..")
-    refuses(server, tmp_path / "home", target.getvalue(), "zip", "'link' is no plain file or folder")
+    refuses(server, tmp_path / "home", target.getvalue(), "zip", "'link' is not a plain file or folder")
 
 
 def test_a_sparse_file_is_left_to_the_hand(server, tmp_path):

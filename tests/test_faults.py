@@ -352,7 +352,7 @@ def test_who_reads_needs_no_writing(tmp_path, bench_in):
     ends = [line for line in done.stdout.splitlines() if line.startswith("ended")]
     assert ends == ["ended 0"] * 6 + ["ended 2"], done.stderr
     assert done.stdout.startswith(table) and "Traceback" not in done.stderr
-    assert "mind its rights" in done.stderr.splitlines()[-1]
+    assert "check its permissions" in done.stderr.splitlines()[-1]
 
 
 def test_without_a_home_folder_the_remedy_is_told(monkeypatch):

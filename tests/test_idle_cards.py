@@ -63,7 +63,7 @@ def prepare(place, monkeypatch):
         done = CliRunner().invoke(
             cli, ["prepare", "mine.toml", "--json"], standalone_mode=False, catch_exceptions=False
         )
-        told = [line for line in done.stderr.splitlines() if "holds for nothing" in line]
+        told = [line for line in done.stderr.splitlines() if "match nothing" in line]
         return told, json.loads(done.stdout).get("idle", []), json.loads(done.stdout)
 
     return call
@@ -78,7 +78,7 @@ def test_a_card_whose_words_hold_is_told_of_nothing(prepare):
 def test_a_word_that_holds_for_nothing_is_a_loud_line(old, new, line, prepare):
     assert old in CARD
     told, idle, _ = prepare(CARD.replace(old, new))
-    assert any(one.startswith(f"WARNING: mine: its card holds for nothing: {line}") for one in told), told
+    assert any(one.startswith(f"WARNING: mine: words of its card match nothing: {line}") for one in told), told
     assert any(one.startswith(line) for one in idle) and len(idle) == len(told)
     again, _, report = prepare(CARD.replace(old, new))  # nothing is done, and it is told all the same
     assert report["unchanged"] and again == told

@@ -52,7 +52,8 @@ def test_a_folder_is_one_data_set_however_it_is_written(bench, place, word):
     assert len(json.loads(bench("results show --json --dataset {}", word)[1])["rows"]) == 2
     assert json.loads(bench("split {} --split session --json", word)[1])["dataset"] == "my-captures"
     assert json.loads(bench("prepare {} --json", word)[1])["unchanged"]
-    assert bench("report --dataset {} --output page.html", word)[1].startswith("page.html: 2 runs")
+    report = bench("report --dataset {} --output page.html", word)[1]
+    assert report.startswith("page.html: 2 runs, ") and report.endswith(" kB\n")
     assert bench("results export --dataset {} out.zip", word)[0] == 0
     (place / "out.zip").unlink()
     status, out, err = bench("compare --dataset {} --json", word)
@@ -94,7 +95,7 @@ def test_a_filter_narrows_word_by_word(bench, place):
     assert narrowed([], Wanted()) == ([], Wanted())
     with refused("no-runs", "there are no runs yet", "bench run --method forest --dataset demo"):
         narrowed([], Wanted(task="label"))
-    with refused("no-runs", "no run of data set my-captures and split session is of method 'forest'", "majority"):
+    with refused("no-runs", "no run of data set my-captures and split session has method 'forest'", "majority"):
         narrowed(records, Wanted(["forest"], ["my-captures"], split="session"))
     with refused("no-runs", "nowhere.py:Mine"):
         narrowed(records, Wanted(["./nowhere.py:Mine"]))
@@ -184,7 +185,7 @@ def test_runs_of_two_preparations_are_told_apart_by_what_changed(tmp_path, bench
     assert "prepared anew" not in call("table")[1]  # all runs are of one store
     assert call(*run)[0] == 0
     notes = call("table")[1]
-    assert f"data set caps was prepared anew: store={now.digest[:8]} is today's\n" in notes
+    assert f"data set caps was prepared again: store={now.digest[:8]} is the current one\n" in notes
     line = next(one for one in notes.splitlines() if one.startswith(f"data set caps, store={first}: "))
     assert f"(now {now.manifest.sessions})" in line and "options none (now --idle-timeout 0.5 --client ports)" in line
     assert "captures" not in line.partition(": ")[2]  # as many as before

@@ -169,7 +169,7 @@ def test_over_few_groups_two_blocks_are_not_testable(runs):
     assert few.tests["few_groups"] and not several.tests["few_groups"] and few.standings[1].level
     text = render(ranking_table(few))
     assert "a single one of a data set: not testable over fewer than 3 groups of a tested class" in text
-    assert "] §" in text and "§ interval not to be trusted" in text and "at least 2 of each tested class" in text
+    assert "] §" in text and "§ do not trust the interval" in text and "at least 2 of each tested class" in text
     assert "§" not in render(ranking_table(several))
     assert json.loads(render(ranking_table(few), "json"))["rows"][1]["separable_from_best"] is False
 
@@ -218,7 +218,7 @@ def test_common_blocks_count_and_notes_tell(runs):
     assert found.tests["blocks"] == 4 and "4 blocks" in found.title
     assert "3 methods have more runs than the 4 that all have; those are not counted" in text
     assert "ports: left out, 1 of 5 blocks" in text
-    assert "scales differ (epochs=2; full): a difference may be the scale's" in text
+    assert "scales differ (epochs=2; full): a difference may come from the scale" in text
     assert "bind *†" in text and "† reduced scale" in text and "* the split lets parts share" in text
     assert "4 of 5" in text
 
@@ -231,7 +231,7 @@ def test_seeds_on_one_test_part_are_not_tested(runs):
     assert {(standing.p, standing.dz, standing.dominance) for standing in found.standings} == {(None, None, None)}
     assert found.tests["friedman"] is None and not found.standings[2].level
     text = render(ranking_table(found))
-    assert "no t-test: blocks with one and the same test part tell of seeds" in text and "χ²" not in text
+    assert "no t-test: blocks with the same test part compare seeds" in text and "χ²" not in text
     assert "all test parts as one, 40 samples in 20 5-tuples, each tested up to 3 times" in text
     with refused("cannot-draw", "3 blocks"):
         draw(found, runs.folder / "a.svg")

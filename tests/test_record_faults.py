@@ -25,8 +25,8 @@ BAD_CELLS = {
     "an empty address": ({"src": ""}, "record 2: src is empty"),
     "no port": ({"dport": 70000}, "record 2: dport is 70000, not a port"),
     "an empty number": ({"sizes": [1, None, 3]}, "record 2: sizes is empty"),
-    "no time": ({"start": 1e30}, "is no time; is it in another unit"),
-    "an infinite time": ({"start": float("inf")}, "record 2: start is no finite number"),
+    "no time": ({"start": 1e30}, "is not a time; is it in another unit"),
+    "an infinite time": ({"start": float("inf")}, "record 2: start is not a finite number"),
     "a year for a start": ({"start": "2019"}, "record 2: start is '2019', not a time of UTC"),
     "now for a start": ({"start": "now"}, "record 2: start is 'now', not a time of UTC"),
     "nothing for a start": ({"start": ""}, "record 2: start is '', not a time of UTC"),
@@ -83,8 +83,8 @@ def test_what_is_no_table_of_the_card(tmp_path):
     [
         ('layer = "link"', "layer"),
         ('start_unit = "h"', "start_unit"),
-        ('times = "x"', "cannot stand beside times"),
-        ("signed = true", "cannot stand beside signed"),
+        ('times = "x"', "cannot be used with times"),
+        ("signed = true", "cannot be used with signed"),
         ("limit = -1", "0 or more"),
         ('totals = ["a..b"]', "write NAME"),
     ],
@@ -334,7 +334,7 @@ def test_doubled_columns_pipes_and_lists_of_alternatives(tmp_path):
         prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
     (tmp_path / "tables" / "t.csv").unlink()
     os.mkfifo(tmp_path / "tables" / "t.csv")
-    with pytest.raises(InputError, match="is no regular file"):
+    with pytest.raises(InputError, match="is not a regular file"):
         prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
     (tmp_path / "mine.toml").write_text(CARD.replace('"sizes"', '"a|b"').format(more="", task=""))
     with pytest.raises(InputError, match="lists are columns, each named alone"):

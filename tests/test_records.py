@@ -218,7 +218,7 @@ def test_records_of_one_session_are_joined(tmp_path, turned):
     assert store.session("duration")[0] == 120_000_000_000 - 100_503_000_000
     assert store.session("client_port").tolist() == [1000, 53000]
     limits = " ".join(store.manifest.limits)
-    assert "joined to an earlier one of their 5-tuple: 2" in limits and "as an earlier record is cut: 1" in limits
+    assert "joined to an earlier one of their 5-tuple: 2" in limits and "because an earlier record is cut: 1" in limits
     assert ("records whose source is the other's: 1" in limits) is turned
     apart = made(tmp_path / "apart", parted(turned), more="join = true", join_records=False)
     assert apart.session("packets").tolist() == [1, 2, 3, 2]

@@ -115,7 +115,7 @@ def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
 
 def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
     write(tracker, tmp_path / "report.html")
-    captions = re.findall(r"<caption>(.*?)</caption>", (tmp_path / "report.html").read_text())
+    captions = re.findall(r"<caption><span>(.*?)</span></caption>", (tmp_path / "report.html").read_text())
     tables = [html.unescape(text) for text in captions if "·" in text]
     assert tables == [
         f"{EVIL} · {EVIL} · paper, max_per_class=9",
@@ -132,7 +132,7 @@ def test_one_data_set_alone(results, command_line, tmp_path, monkeypatch):
     assert status == 0 and "9 runs" in out
     assert "alert(1)" not in (tmp_path / "r.html").read_text()
     status, out, err = command_line("report", "--results", results, "--dataset", "nowhere")
-    assert (status, out) == (2, "") and "no run is of data set 'nowhere'" in err
+    assert (status, out) == (2, "") and "no run has data set 'nowhere'" in err
 
 
 def test_a_page_that_is_there_is_not_overwritten_by_an_empty_one(command_line, tmp_path, monkeypatch):

@@ -39,12 +39,15 @@ def run(method="fsnet", f1=0.5, split="session", seed=0, **metrics):
         (
             {"test_in_training_captures": 0.974},
             [],
-            ["of the test samples 97 % of captures that are in training, too"],
+            ["of the test samples, 97 % come from captures that are also in training"],
         ),
         (
             {"test_identical_windows": 0.77, "test_overlapping_windows": 0.05},
             [],
-            ["of the test samples 77 % windows that are in training, too; 5 % windows that overlap one in training"],
+            [
+                "of the test samples, 77 % are windows that are also in training; "
+                "5 % are windows that overlap one in training"
+            ],
         ),
     ],
 )
@@ -80,7 +83,7 @@ def test_a_table_tells_what_training_has_seen_of_each_split():
     records = [run(test_in_training_captures=0.97), run(seed=1, test_in_training_captures=1.0)]
     records += [run(split="capture", test_in_training_captures=0.0)]
     text = render(results_table(records), "text")
-    assert "session: of the test samples 97 to 100 % of captures that are in training, too" in text
+    assert "session: of the test samples, 97 to 100 % come from captures that are also in training" in text
     assert "capture: of the test" not in text
     assert "capture: 1 class of the task left out" in render(
         results_table([run(split="capture", classes_left_out=1.0)]), "text"

@@ -225,7 +225,7 @@ def test_new_dataset_as_a_user_types_it(bench_in, tmp_path):
     call = bench_in(tmp_path)
     status, out, err = call("new", "dataset", "My flows.jsonl")
     assert status == 0, err
-    assert out.startswith("my-flows.toml: read it over") and "bench prepare my-flows.toml" in out
+    assert out.startswith("my-flows.toml: check it") and "bench prepare my-flows.toml" in out
     written = (tmp_path / "my-flows.toml").read_text()
     assert "GUESSED: which bytes do lengths count?" in written
     status, out, err = call("prepare", "my-flows.toml")

@@ -82,7 +82,7 @@ def test_an_interval_over_few_groups_is_marked_and_so_is_one_of_an_earlier_versi
     assert (
         lines[8] == "[ ] 95 %: jackknife over groups; of the tested class with the fewest: 2 (11 in all), 3 (11 in all)"
     )
-    assert lines[9] == "§ interval not to be trusted: a tested class has fewer than 3 groups"
+    assert lines[9] == "§ do not trust the interval: a tested class has fewer than 3 groups"
     assert (
         lines[10].startswith("¶ interval of an earlier version, a percentile bootstrap over groups")
         and len(lines) == 11
@@ -161,7 +161,7 @@ def test_runs_without_digests_are_said_to_be_unverified():
     records = [record("forest", 0.9), record("knn", 0.5, files={}), record("ports", None, status="failed", files={})]
     notes = results_table(records, metrics=("macro_f1",)).notes
     assert [note for note in notes if "unverified" in note] == [
-        "1 of 2 runs: files are unverified, made before runs recorded digests of them; --rerun makes them anew"
+        "1 of 2 runs: files are unverified, made before runs recorded digests of them; --rerun makes them again"
     ]
 
 

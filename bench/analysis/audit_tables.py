@@ -152,7 +152,7 @@ def _splits(audit: Audit) -> Table:
 def _scores(audit: Audit) -> Table:
     rows = [_score_cells(row) for row in audit.scores]
     signs = [interval_sign(row.interval_groups) for row in audit.scores if row.status == "done"]
-    how = "taken away: from all samples alike, to see what the rest tells; [95 % interval]; abstentions are errors"
+    how = "taken away: from all samples alike, to see what the rest reveals; [95 % interval]; abstentions are errors"
     return Table(
         title=_title(audit, "baselines and finished runs, and the gap to the ceiling of their test part", True),
         head=("split", "method", "sees", "taken away", "macro-F1", "accuracy", "ceiling", "gap", "abstained", "status"),
@@ -183,7 +183,7 @@ def _set_up_scores(audit: Audit) -> Table:
     shown = {row.feature for row in audit.set_up_scores if row.values > 1} - {ALL}
     how += [f"{name}: {meaning}" for name, meaning in FEATURES.items() if name in shown]
     return Table(
-        title=_title(audit, "what the capture set-up alone tells, without any traffic", True),
+        title=_title(audit, "what the capture set-up alone reveals, without any traffic", True),
         head=("split", "feature", "values", "macro-F1", "accuracy", "of the way", "class told best"),
         rows=rows,
         notes=[*how, *notes] if rows else (),

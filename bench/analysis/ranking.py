@@ -237,7 +237,7 @@ def _said(tests: Mapping[str, Any], pools: Sequence[_Pool], standings: Sequence[
     said, unit = [], tests["resampled"]
     if any(standing.level for standing in standings):
         said.append(
-            f"{SAME} not separable from the best: p ≥ {LEVEL}, the interval of the difference holds 0, or not testable"
+            f"{SAME} not separable from the best: p ≥ {LEVEL}, the difference's interval contains 0, or not testable"
         )
     samples, groups, smallest = sum(pool.samples[0] for pool in pools), tests["groups"], tests["interval_groups"]
     times = max(pool.samples[1] for pool in pools)
@@ -261,7 +261,7 @@ def _said_of_t(tests: Mapping[str, Any], standings: Sequence[Standing]) -> list[
     """Which test p is of, and why there is none."""
     blocks = tests["blocks"]
     if tests["one_test_part"]:
-        why = "no t-test: blocks with one and the same test part tell of seeds, not of other traffic"
+        why = "no t-test: blocks with the same test part compare seeds, not other traffic"
     elif not tests["t_test"]:
         why = f"no t-test with fewer than {FEWEST} blocks or a single one of a data set"
     if tests["one_test_part"] or not tests["t_test"]:
@@ -286,7 +286,7 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
     rows = [row for entry in entries for row in entry.rows]
     notes = notes_of(rows, False)
     if len(scales := sorted({row.head.scale for row in rows})) > 1:
-        notes.append(f"scales differ ({'; '.join(scales)}): a difference may be the scale's")
+        notes.append(f"scales differ ({'; '.join(scales)}): a difference may come from the scale")
     if unused := sum(len(entry.runs) > blocks for entry in entries):
         notes.append(f"{unused} methods have more runs than the {blocks} that all have; those are not counted")
     return notes

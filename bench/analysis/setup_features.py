@@ -247,7 +247,7 @@ def told(scores: Sequence[SetUpScore]) -> list[str]:
             found = some([f"{row.feature} {row.macro_f1:.3f}" for row in marked], 4)
             top = "no run is known" if first.best is None else f"best run, {first.best_method}: {first.best:.3f}"
             lines.append(
-                f"split {split}: the capture set-up alone tells classes: macro-F1 {found} "
+                f"split {split}: the capture set-up alone reveals classes: macro-F1 {found} "
                 f"(chance {first.chance_macro_f1:.3f}; {top})"
             )
     return lines

@@ -10,7 +10,7 @@ on a terminal and plain lines elsewhere, `text` lays out records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
-runs are left since the time of --budget was over, 130 interrupted, 143 terminated.
+runs are left since the time of --budget was used up, 130 interrupted, 143 terminated.
 """
 
 import os
@@ -44,9 +44,9 @@ def main() -> None:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses twice gets the same line
-        _fail("interrupted; the same command goes on where it stopped", 130)
+        _fail("interrupted; the same command continues where it stopped", 130)
     except Terminated:
-        _fail("terminated; the same command goes on where it stopped", 143)
+        _fail("terminated; the same command continues where it stopped", 143)
     except BrokenPipeError:  # `bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -57,7 +57,7 @@ def main() -> None:
         _fail(f"the Python package {error.name} is not installed; {remedy}", 2)
     except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
         place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; nothing was left half done, mend it and run the command again", 2)
+        _fail(f"{place}{error.strerror or error}; nothing is half written; fix this and run the command again", 2)
 
 
 def _fail(message: str, status: int) -> None:

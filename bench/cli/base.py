@@ -98,7 +98,7 @@ def list_option(*words: str, **more: Any) -> Command:
 
 #: the filter of whatever shows runs; `bench.tracking.selection` says what the words mean
 which_runs: tuple[Command, ...] = (
-    list_option("--method", "methods", metavar="M,...", help="Only these methods; mine for mine.py:Mine, too."),
+    list_option("--method", "methods", metavar="M,...", help="Only these methods; mine also means mine.py:Mine."),
     list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets, by name, card or folder."),
     click.option("--task", help="Only this task."),
     click.option("--split", metavar="S", help="Only this split: a scheme, or in full, like 'capture, 5 folds'."),
@@ -121,15 +121,15 @@ def methods_named(context: click.Context, option: click.Parameter, values: Seque
 
 _ingest_options: tuple[Command, ...] = (
     click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                 help="Cut a session where no packet comes for so long; none by default."),
+                 help="End a session after this many seconds without a packet; never by default."),
     click.option("--sessions", type=Choice(SESSION_RULES), default="tcp", show_default=True,
                  help="tcp: a new connection on the same ports is a new session; 5tuple: it is not."),
     click.option("--client", type=Choice(CLIENT_RULES), default="handshake", show_default=True,
                  help="Without a handshake the client sent the first packet; ports: or has no port below 1024."),
     list_option("--decap", metavar="KIND,...",
-                help=f"Take what is in tunnels instead of what is around: {', '.join(TUNNELS)}."),
+                help=f"Read the packets inside these tunnels: {', '.join(TUNNELS)}."),
     click.option("--drop-copies", type=click.FloatRange(min=0), metavar="MS",
-                 help="Leave out packets that repeat another of their session within so many milliseconds."),
+                 help="Leave out packets that repeat another one of their session within this many milliseconds."),
     list_option("--filter", metavar="KIND,...",
                 help=f"Leave out packets of a kind: {', '.join(PACKET_FILTERS)}."),
     click.option("--by-vlan", is_flag=True, help="The same end points in two VLANs are two sessions."),
@@ -176,7 +176,7 @@ def results_words(results: Path) -> list[str]:
 
 
 def runs_into(results: Path) -> "Tracker":
-    """The store of runs of a results folder, for commands that add to it; that it is made anew is told."""
+    """The store of runs of a results folder, for commands that add to it; a line says if it is new."""
     from bench.tracking.tracker import Tracker
 
     tracker = Tracker(results)
@@ -255,12 +255,12 @@ class SplitOptions(SampleOptions):
 
 split_options = grouped(
     "split", SplitOptions,
-    click.option("--task", help="The data set's task; its default one where not given."),
+    click.option("--task", help="The data set's task; its default task if not given."),
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
                  help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
-                 "or auto: capture where each class has capture groups enough, else session."),
+                 "or auto: capture if each class has enough capture groups, else session."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
-    click.option("--fold", type=click.IntRange(min=0), help="Of --folds this one alone, counted from 0."),
+    click.option("--fold", type=click.IntRange(min=0), help="Only this one of --folds, counted from 0."),
     *_sample_options,
     click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
 )  # fmt: skip
@@ -272,7 +272,7 @@ settings_options = grouped(
     click.option("--set", "values", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
     click.option("--params", "file", type=click.Path(path_type=Path), metavar="FILE",
                  help="Parameters from a JSON file, as `bench tune` writes it."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; methods without epochs ignore it."),
 )  # fmt: skip
 
 
@@ -387,9 +387,9 @@ def found(dataset: str) -> "Store":
 
 
 def other_code(dataset: str, store: "Store", now: str) -> str:
-    """A line that says that a store was made by other code than today's, with the command that makes it anew."""
+    """A line: a store was made by other code than the current one, with the command that makes it again."""
     command = store.command("--rebuild", word=dataset)
-    remedy = f"`{command}` makes it anew; where nothing changes in it, finished runs stay done"
+    remedy = f"`{command}` makes it again; if its content stays the same, finished runs stay valid"
     bare = "" if store.manifest.columns else " that kept no checksums of its columns"
     made = f"its store was made by other code ({store.manifest.code or 'unknown'}, now {now}){bare}"
     return f"{store.name}: {made}; {remedy}"
@@ -406,7 +406,7 @@ def check_classes(store: "Store", task: str | None, split: SplitSpec, strict: bo
         return
     what = f"{' '.join(words)} (split {split.scheme}) leaves no sample of {', '.join(lost)}"
     if strict:
-        remedy = "take other options, or leave --strict out and the task loses them"
+        remedy = "change the options, or leave out --strict: the task then loses them"
         raise InputError("emptied-class", f"{store.name}, task {task}: {what}; {remedy}")
     of = len(store.classes(task))
     tell(f"WARNING: {store.name}, task {task}: {what}; the task loses {len(lost)} of {of} classes")
@@ -451,7 +451,7 @@ def check_words(
         name = check_task(dataset, task).name
         if (other := words.setdefault(name, dataset)) != dataset:
             command = shlex.join(["bench", "prepare", dataset, "--name", "NAME"])
-            what = f"{other} and {dataset} have one name, {name}, and so one store"
+            what = f"{other} and {dataset} have the same name, {name}, and would share a store"
             raise InputError("same-name", f"{what}; leave one out, or give a folder another name: `{command}`")
     from bench.runs.plan import settled_words
 

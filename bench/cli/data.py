@@ -72,15 +72,15 @@ def datasets(name: str | None, as_json: bool) -> None:
 @cli.command(epilog=examples("bench inspect day1.pcap", "bench inspect captures/ --format csv"))
 @click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @ingest_options
-@click.option("--full", is_flag=True, help="All that is known of each capture; as for a single one.")
+@click.option("--full", is_flag=True, help="Everything known about each capture, as for a single one.")
 @form_options
 def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str) -> None:
-    """What the ingest sees in captures, and in all captures of a folder: one row each, or everything of one.
+    """Show what is in captures, or in all captures of a folder: one row for each, or everything about a single one.
 
-    Ends with status 1 where one of several is no capture.
+    Ends with status 1 if one of several is not a capture.
     """
     if len(captures) == 1 and not captures[0].exists():
-        raise InputError("unreadable-file", f"{captures[0]}: there is no such capture; give a file or a folder of some")
+        raise InputError("unreadable-file", f"{captures[0]}: no such capture; give a file or a folder of captures")
     from bench.cli.progress import PrepareProgress
     from bench.data.manifest import bench_home
     from bench.data.sources import captures_below
@@ -129,23 +129,23 @@ class PrepareArguments:
 )
 @click.argument("dataset")
 @grouped("asked", PrepareArguments,
-         click.option("--name", default="", help="What the data set of a folder is called from now on."),
+         click.option("--name", default="", help="Name of the folder's data set from now on."),
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
-                      help="Fetch the captures that the card names, as far as they are not there."),
+                      help="Fetch the captures that the card names and that are missing."),
          click.option("--switch", multiple=True, callback=pairs, metavar="NAME=CHOICE",
-                      help="Answer one of the card's questions otherwise than by default."),
+                      help="Choose another answer to one of the card's questions."),
          click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
-         click.option("--rebuild", is_flag=True, help="Make the store anew, also where nothing has changed."),
+         click.option("--rebuild", is_flag=True, help="Make the store again, even if nothing has changed."),
          click.option("--verify", is_flag=True,
-                      help="Make nothing: read the store and its captures in full, against their checksums."),
+                      help="Write nothing: check the store and its captures in full against their checksums."),
          click.option("--join-captures", is_flag=True,
                       help="Join the captures of one group, into which a long one was rotated, before they are read."),
          click.option("--join-records/--no-join-records", default=None,
                       help="Of flow records: those of one 5-tuple of a capture are one session, or each is its own; by "
                            "default as the card says."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Captures read at once; one a core by default."))  # fmt: skip
+                      help="Number of captures read at once; one per core by default."))  # fmt: skip
 @ingest_options
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
@@ -154,7 +154,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
 
     card = find_card(dataset, name=asked.name)
     if asked.source is not None and not asked.source.is_dir():
-        raise InputError("missing-source", f"--source {asked.source}: there is no such folder; give one of captures")
+        raise InputError("missing-source", f"--source {asked.source}: no such folder; give a folder of captures")
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
     from bench.data.build import code_of_stores
@@ -223,12 +223,12 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 )
 @click.argument("dataset")
 @split_options
-@click.option("--seed", default=0, show_default=True, help="What chance draws by; --fold is 0 by default.")
+@click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @download_option
 @json_option
 def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_json: bool) -> None:
-    """Make a split, verify that no group stands in two parts, describe and save it."""
+    """Make a split, check that no group is in two parts, describe and save it."""
     if save is not None and not save.parent.is_dir():
         raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
     spec = split.of_one_fold.spec(seed=seed)
@@ -249,7 +249,7 @@ def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_js
 
 @cli.group()
 def new() -> None:
-    """Write the beginning of something of one's own."""
+    """Write a first file for a method or a data set of your own."""
 
 
 @new.command(
@@ -260,7 +260,7 @@ def new() -> None:
               help="What it is made with: NumPy alone, a scikit-learn classifier, or a network of torch.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="The file; NAME.py by default, with _ for -.")
 def new_method(name: str, kind: str, output: Path | None) -> None:
-    """Write a method of one class with comments, which passes `bench check` as it is."""
+    """Write a method: one class with comments, which passes `bench check` as it is."""
     from bench.runs.registry import names
 
     class_name = "".join(part.capitalize() for part in name.split("-"))
@@ -285,7 +285,7 @@ def _template(kind: str, **words: str) -> str:
 def _write_new(file: Path, text: str) -> None:
     """Write a file that is not there yet.  Raises :class:`InputError` where it is, or its folder is not."""
     if file.exists():
-        raise InputError("unwritable-file", f"{file}: is there already; move it away or give --output FILE")
+        raise InputError("unwritable-file", f"{file}: already exists; move it away or give --output FILE")
     if not file.parent.is_dir():
         raise InputError("unwritable-file", f"{file}: there is no folder {file.parent}; make it or name another place")
     write_text(file, text)
@@ -297,7 +297,7 @@ def _write_new(file: Path, text: str) -> None:
 @click.argument("subject", metavar="TABLE|FOLDER|NAME")
 @click.option("--output", type=click.Path(path_type=Path), help="The card's file; called as the subject by default.")
 def new_dataset(subject: str, output: Path | None) -> None:
-    """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one of a name.
+    """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one with a name.
 
     What is guessed (which column is what, which part of a path is the class) is said beside it.
     """
@@ -311,9 +311,9 @@ def new_dataset(subject: str, output: Path | None) -> None:
     if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
         raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
     if not path.exists() and (path.suffix or path.name != subject):
-        raise InputError("missing-file", f"{subject}: there is no such table or folder; give one, or a name alone")
+        raise InputError("missing-file", f"{subject}: no such table or folder; give one, or a name alone")
     if card.exists():
-        raise InputError("unwritable-file", f"{card}: is there already; move it away or give --output FILE")
+        raise InputError("unwritable-file", f"{card}: already exists; move it away or give --output FILE")
     text = _card_of_table(path, card) if path.is_file() else _card_of_captures(path if path.is_dir() else None, card)
     try:
         _write_new(card, text)
@@ -323,7 +323,7 @@ def new_dataset(subject: str, output: Path | None) -> None:
         raise
     more = "" if path.exists() else " --source DIR"
     click.echo(
-        f"{card}: read it over, mend what is marked as guessed, then `bench prepare {shlex.quote(str(card))}{more}`"
+        f"{card}: check it, above all what is marked GUESSED, then `bench prepare {shlex.quote(str(card))}{more}`"
     )
 
 

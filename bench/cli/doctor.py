@@ -41,7 +41,7 @@ GPU_SECONDS: Final = 10
 @results_option
 @json_option
 def doctor(results: Path, as_json: bool) -> None:
-    """What a bug report needs: versions, machine, stores, results, plug-ins.  Names no user and no home folder."""
+    """Print what a bug report needs: versions, machine, stores, results, plug-ins.  Hides user and home folder."""
     from bench.data.manifest import bench_home
 
     try:
@@ -131,7 +131,7 @@ def _state(path: Path) -> str:
         words += ["made by other code"] * (manifest.code != code_of_stores())
         words += filter(None, [shortcomings(manifest)])
         root = Path(store.sources.root)
-        words += [f"its captures are not in {root} any more"] * (not root.exists())
+        words += [f"its captures are no longer in {root}"] * (not root.exists())
     except InputError as error:
         words.append(str(error))
     return "; ".join(words)

@@ -32,16 +32,24 @@ def _set_loudness(context: click.Context, option: click.Parameter, value: bool) 
 
 
 class Heard(click.Command):
-    """A command that can be told how much to say."""
+    """A command with -q and -v."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
-        for short, name, text in (("-q", "quiet", "Say nothing but results, warnings and errors."),
-                                  ("-v", "verbose", "Say more: stages, what is read, where traces are.")):  # fmt: skip
+        for short, name, text in (("-q", "quiet", "Print only results, warnings and errors."),
+                                  ("-v", "verbose", "Print more: stages, files read, where traces are.")):  # fmt: skip
             option = click.Option(
                 [short, f"--{name}"], is_flag=True, is_eager=True, expose_value=False, callback=_set_loudness, help=text
             )
             self.params.append(option)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See click.  Of an option without its value, too, the error knows the command, whose help it names."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
 
 
 class Commands(click.Group):

@@ -10,6 +10,7 @@ import click
 
 from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, suite_named, suite_option, tell
 from bench.cli.help import examples
+from bench.cli.text import file_size
 from bench.errors import InputError, counted
 from bench.render.table import one_line
 
@@ -20,37 +21,39 @@ from bench.render.table import one_line
 @suite_option("Only runs of this suite.")
 @results_option
 def report(output: Path | None, datasets: list[str], suite: str | None, results: Path) -> None:
-    """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    """Write one HTML page of all results: tables, charts, details, how to reproduce each number."""
     asked = suite_named(suite)
     tracker = runs_in(results)
     from bench.report.page import write
 
     output = output or results / "report.html"
     number = write(tracker, output, datasets=datasets, suite=asked, tell=tell)
-    click.echo(f"{output}: {counted(number, 'run')}, {output.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{output}: {counted(number, 'run')}, {file_size(output.stat().st_size)}")
 
 
 @cli.command(epilog=examples("bench ui --port 5001"))
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of the loopback address.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on the loopback address."
+)
 @click.option(
     "--open/--no-open", "is_opened", default=None, help="Open a browser; by default on a terminal of a desktop."
 )
 @results_option
 def ui(port: int, is_opened: bool | None, results: Path) -> None:
-    """MLflow's page of all runs: print where it shows those of each data set, and serve it until Ctrl-C."""
+    """Serve MLflow's page of all runs until Ctrl-C, and print the address of each data set's runs."""
     from bench.report.mlflow_server import links, page_of, served
 
     tracker = runs_to_change(results)  # the page takes notes
     address, experiments = tracker.address, tracker.experiments()
     if not experiments:
-        raise InputError("no-runs", f"{address.shown}: no runs to show; `bench run` makes some, or mind --results")
+        raise InputError("no-runs", f"{address.shown}: no runs to show; `bench run` makes some, or check --results")
     opened = _has_desktop() if is_opened is None else is_opened
     if address.is_server:  # it has these pages itself
         _show(links(page_of(address), experiments), opened)
         return
     with served(address, port) as server:
         _end_with_the_terminal()
-        tell("MLflow's server starts; that takes some seconds")
+        tell("starting MLflow's server; this takes a few seconds")
         with suppress(KeyboardInterrupt):
             server.wait_until_it_listens()
             _show(links(server.page, experiments), opened)

@@ -69,12 +69,12 @@ class TableOptions:
          click.option("--columns", "spread", type=Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
          click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
-         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."),
+         click.option("--audits", is_flag=True, help="Also show the baselines of `bench audit`."),
          suite_option("Only runs of this suite, whatever their method; what it lacks is counted."))  # fmt: skip
 @form_options
 @results_option
 def table(asked: TableOptions, form: str, results: Path) -> None:
-    """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    """Print a table of runs: mean and standard deviation over seeds and folds, or one value with its 95 % interval."""
     suite = suite_named(asked.suite)
     tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
@@ -121,7 +121,7 @@ class RankingOptions:
     )
 )
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
-@click.option("--pool", is_flag=True, help="Two runs: take in all seeds and folds of each.")
+@click.option("--pool", is_flag=True, help="Two runs: pool all seeds and folds of each.")
 @grouped("asked", RankingOptions,
          list_option("--dataset", "datasets", metavar="D,...",
                      help="Rank the methods with finished runs on these data sets."),
@@ -137,7 +137,7 @@ class RankingOptions:
 @form_options
 @results_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path) -> None:
-    """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
+    """Compare two runs on the same test samples (paired interval, permutation by group), or rank methods."""
     ranked = bool(asked.datasets or asked.suite)
     if len(runs) != (0 if ranked else 2) or (runs and any(vars(asked).values())):
         what = "compare takes two runs, or --dataset or --suite (with its options) to rank the methods"
@@ -146,7 +146,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError("bad-options", "a suite has its own tasks and splits; leave --task and --split out")
     if ranked and pool:
         raise InputError(
-            "bad-options", "--pool is for two runs: a ranking takes in all seeds and folds anyway; leave it out"
+            "bad-options", "--pool is for two runs: a ranking always uses all seeds and folds; leave it out"
         )
     suite = suite_named(asked.suite)
     if ranked:
@@ -195,7 +195,7 @@ def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") ->
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
 @click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
-              help="The file that the run's method is in: no file runs because a results folder names it.")  # fmt: skip
+              help="File of the run's method; a file that only a results folder names is never run.")  # fmt: skip
 @results_option
 @json_option
 def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
@@ -244,23 +244,24 @@ class AuditOptions:
 @cli.command(epilog=examples("bench audit demo", "bench audit demo --split session,capture --method fsnet --no-runs"))
 @click.argument("dataset")
 @grouped("asked", AuditOptions,
-         click.option("--task", help="The data set's task; its default one where not given."),
+         click.option("--task", help="The data set's task; its default task if not given."),
          click.option("--split", "schemes", multiple=True, callback=schemes_listed, metavar="S,...",
-                      help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a "
-                           "--split of its own."),
+                      help="session,capture,paper by default; attribute:NAME=PATTERN may contain commas: put it last, "
+                           "or in a --split of its own."),
          click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
-                      help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
-                           "a FILE.py:CLASS only if it is named here."),
-         click.option("--seed", default=0, show_default=True, help="What chance draws by, of splits and baselines."),
-         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Baselines at once."),
+                      help="Also show the ceilings of these methods' inputs. Those of finished runs are always shown, "
+                           "but a FILE.py:CLASS must be named here."),
+         click.option("--seed", default=0, show_default=True, help="Seed of splits and baselines."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1),
+                      help="Number of baselines run at once."),
          click.option("--no-runs", is_flag=True,
-                      help="Do not run the baselines; tell only what has run."))  # fmt: skip
+                      help="Do not run the baselines; show only finished runs."))  # fmt: skip
 @sample_options
 @download_option
 @results_option
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
-    """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
+    """Show what a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
     spec = SplitSpec(filter=samples.filter, sampling=samples.sampling)
     for scheme in asked.schemes:
         check_scheme(scheme)

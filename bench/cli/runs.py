@@ -102,7 +102,7 @@ class MatrixOptions:
             check_device(self.device)
             return
         if self.jobs is not None:
-            raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
+            raise InputError("bad-options", "--jobs is for this machine, --scheduler for a cluster; give one")
         from bench.matrix.cluster import check_scheduler
 
         check_scheduler(self.scheduler)
@@ -128,12 +128,13 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Runs at once, each in a process; by default one a core where the matrix takes minutes."),
-         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, a task each."),
-         click.option("--rerun", is_flag=True, help="Compute again what is done."),
-         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
+                      help="Number of runs at once, each in a process; by default one per core if the matrix takes "
+                      "minutes."),
+         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, one task for each run."),
+         click.option("--rerun", is_flag=True, help="Compute finished runs again."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and its cost; run and write nothing."),
          click.option("--budget", callback=seconds_of, metavar="TIME",
-                      help="Begin no run that would not be done in so much time (8h, 90m, 45s); first seeds first."),
+                      help="Start only runs that will finish within this time (8h, 90m, 45s); first seeds first."),
          device_option,
          click.option("--keep-models", type=Choice(("all", "best", "none")), default="all", show_default=True,
                       help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
@@ -153,7 +154,7 @@ def run(
     results: Path,
     as_json: bool,
 ) -> int:
-    """Run methods on data sets, all on the same split; finished runs are not run again."""
+    """Train and score methods on data sets, all on the same split; finished runs are not run again."""
     matrix.check()
     check_runs_store(results)
     if save_plan is not None and not save_plan.parent.is_dir():
@@ -213,7 +214,7 @@ def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker", results: Pa
     """Where runs that are done went, and commands for them."""
     if not done:
         return
-    note(f"results are in {tracker.address.at}; to go on:")
+    note(f"results are in {tracker.address.at}; next:")
     for line in next_steps(done, results_words(results)):
         note(f"  {line}")
 
@@ -226,7 +227,7 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
 
     specs, outcomes = plan.specs, []
     where = f"on {matrix.scheduler}" if matrix.scheduler else f"{plan.jobs} at once" if plan.jobs > 1 else ""
-    note(f"{counted(len(specs), 'run')}: {plan.words}" + (f"; {where}, each is told when it ends" if where else ""))
+    note(f"{counted(len(specs), 'run')}: {plan.words}" + (f"; {where}, each is reported when it ends" if where else ""))
     with RunProgress(len(specs), plan) as progress:
         options = RunOptions(
             matrix.device,
@@ -252,7 +253,7 @@ def _executed(plan: "Plan", tracker: "Tracker", matrix: MatrixOptions) -> "list[
 @results_option
 @json_option
 def sync(results: Path, as_json: bool) -> None:
-    """Log the finished runs that wait in --results, since the store of runs was away when they ended."""
+    """Log finished runs that wait in --results because the store of runs was unreachable when they ended."""
     tracker = runs_to_change(results)
     logged = tracker.sync()
     for store in tracker.waiting_elsewhere():
@@ -283,12 +284,12 @@ class StudyOptions:
 @click.option("--dataset", required=True, help="Data set, by name, card or folder.")
 @split_options
 @grouped("study", StudyOptions,
-         click.option("--seed", default=0, show_default=True, help="What chance draws by; --fold is 0 by default."),
+         click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default."),
          click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
                       help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
          click.option("--sampler", default="tpe", show_default=True, type=Choice(["tpe", "grid"]),
-                      help="How points are drawn: tpe learns from the trials before, grid takes all."),
+                      help="How points are drawn: tpe learns from earlier trials, grid takes all points."),
          click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
          click.option("--storage",
                       help="Database URL of the study; the PostgreSQL server of runs, else a file in --results."),
@@ -307,7 +308,7 @@ def tune(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Search parameters with Optuna, by macro-F1 on the validation part; a study goes on where it stopped."""
+    """Search parameters with Optuna, by macro-F1 on the validation part; a study continues where it stopped."""
     from bench.tracking.address import Address
     from bench.tuning.spaces import grid_values, spaces_for
 
@@ -342,9 +343,9 @@ def tune(
 @click.argument("subject", metavar="METHOD|CARD")
 @json_option
 def check(subject: str, as_json: bool) -> int:
-    """Hold a method (by name or FILE.py:CLASS) against the contract, or a card (a .toml file, a folder) against its.
+    """Check a method (a name or FILE.py:CLASS) against the contract, or a data set's card (a .toml file or a folder).
 
-    A failure names the line of your file; what rests on it is skipped. Ends with status 1 where something is wrong.
+    A failure names the line of your file; checks that depend on it are skipped. Ends with status 1 if one fails.
     """
     if subject.endswith(".toml") or typed_path(subject).is_dir():
         return _check_card(subject, as_json)
@@ -367,7 +368,7 @@ def _check_card(subject: str, as_json: bool) -> int:
     problems: list[str] = []
     try:
         card = find_card(subject)
-        text = f"ok   {card.name}: tasks {', '.join(card.tasks)}; `bench prepare` holds it against captures"
+        text = f"ok   {card.name}: tasks {', '.join(card.tasks)}; `bench prepare` checks it against captures"
     except InputError as error:
         if error.code not in ("bad-card", "bad-file-list"):
             raise

@@ -25,7 +25,7 @@ from bench.cli.base import (
     which_runs,
 )
 from bench.cli.help import Choice, examples
-from bench.cli.text import outline
+from bench.cli.text import file_size, outline
 from bench.errors import InputError, counted, instead
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def _statuses(context: click.Context, option: click.Parameter, values: Sequence[
     """Words of `STATUSES`, by comma or by repetition."""
     words = list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
     if unknown := [word for word in words if word not in STATUSES]:
-        raise InputError("bad-options", f"--status {unknown[0]}: no run is so; {instead(unknown[0], STATUSES)}")
+        raise InputError(
+            "bad-options", f"--status {unknown[0]}: no run has this status; {instead(unknown[0], STATUSES)}"
+        )
     return words
 
 
@@ -63,14 +65,14 @@ filter_options = grouped(
     *which_runs,
     list_option("--run", "runs", metavar="ID,...", help="Only these runs, by their ids or the start of them."),
     click.option("--status", "statuses", multiple=True, callback=_statuses, metavar="S,...",
-                 help=f"Only runs that are so: {', '.join(STATUSES)}."),
+                 help=f"Only runs with this status: {', '.join(STATUSES)}."),
 )  # fmt: skip
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @cli.group(name="results")
 def results_group() -> None:
-    """The store of runs: show, export, import, rm, prune; `bench table` shows scores."""
+    """Look after the store of runs: show, export, import, rm, prune; `bench table` shows scores."""
 
 
 def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
@@ -111,7 +113,8 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
     emit(
         as_json,
         data,
-        f"{file}: {counted(len(runs), 'run')}, {counted(len(index.members), 'file')}, {_bytes(size)}, SHA-256 {digest}",
+        f"{file}: {counted(len(runs), 'run')}, {counted(len(index.members), 'file')}, "
+        f"{file_size(size)}, SHA-256 {digest}",
     )
 
 
@@ -120,12 +123,12 @@ def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json:
 @results_option
 @json_option
 def import_runs(file: Path, results: Path, as_json: bool) -> None:
-    """Prove a bundle, and bring those of its runs that are not here into the store; again, it goes on."""
+    """Check a bundle, then add the runs that are missing here; the same command resumes an import that broke off."""
     from bench.tracking.bundle import import_bundle
 
     arrived = import_bundle(runs_into(results), file, note)
     if arrived.unproved:
-        tell(f"{arrived.unproved} runs keep no answers or no scores: nothing proves one by the other")
+        tell(f"{arrived.unproved} runs keep no answers or no scores: so neither could be checked")
     text = f"{counted(len(arrived.imported), 'run')} imported, {arrived.there} were there"
     emit(as_json, dataclasses.asdict(arrived), text)
 
@@ -136,17 +139,17 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
 @click.argument("run", required=False)
 @filter_options
 @click.option("--figures", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Of one RUN: draw its confusion matrix and learning curves there.")  # fmt: skip
+              help="Draw the confusion matrix and learning curves of one RUN into this folder.")  # fmt: skip
 @form_options
 @results_option
 def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path) -> None:
-    """List runs with what they take, or show one RUN in full: its files against their checksums."""
+    """List runs and their sizes, or show one RUN in full, with its files checked against their checksums."""
     from bench.render.table import render
 
     if run is not None and any(vars(asked).values()):
         raise InputError("bad-options", "show takes a RUN, or options that choose among all; leave one out")
     if figures is not None and run is None:
-        raise InputError("bad-options", "--figures goes with one RUN; name it (`bench results show` lists ids)")
+        raise InputError("bad-options", "--figures needs one RUN; name it (`bench results show` lists ids)")
     asked = asked if run is None else dataclasses.replace(asked, runs=[run])
     tracker = runs_in(results)
     runs = _chosen(tracker, asked)
@@ -185,10 +188,10 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
         score = "–" if line["macro_f1"] is None else f"{line['macro_f1']:.3f}"
         fold = "–" if spec.split.fold is None else str(spec.split.fold)
         place = [spec.dataset, spec.task, spec.split.label, str(spec.split.seed), fold]
-        own = [_bytes(line["bytes"]), _bytes(line["model_bytes"]), _remarks(record)]
+        own = [file_size(line["bytes"]), file_size(line["model_bytes"]), _remarks(record)]
         rows.append([record.run_id[:8], line["method"], *place, record.status, score, line["date"], *own])
     sums = [sum(line[name] for line in records) for name in ("bytes", "model_bytes")]
-    note = f"{counted(len(runs), 'run')}, {_bytes(sums[0])} of files, of these {_bytes(sums[1])} models"
+    note = f"{counted(len(runs), 'run')}, {file_size(sums[0])} of files, of these {file_size(sums[1])} models"
     head = "id method dataset task split seed fold status macro_f1 date files model remarks".split()
     return Table("", head, rows, [note] if rows else [], records, NO_RUNS, {"bytes": sums[0], "model_bytes": sums[1]})
 
@@ -230,7 +233,7 @@ def _files(tracker: "Tracker", one: "Stored") -> dict[str, str]:
                 continue
             wrote = record.files.get(name, "none")
             state = "as it was written" if wrote == there[name] else "CHANGED" if record.files else "unverified"
-            found[name] = f"{_bytes((folder / name).stat().st_size)}, {state}"
+            found[name] = f"{file_size((folder / name).stat().st_size)}, {state}"
     return found
 
 
@@ -256,11 +259,11 @@ def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
 @results_option
 @json_option
 def rm(asked: Filter, yes: bool, results: Path, as_json: bool) -> None:
-    """Remove runs with all their files, for good; never what a living process computes."""
+    """Remove runs with all their files, for good; never a run that a living process computes."""
     from bench.tracking.pruning import plan_removal
 
     if not any(vars(asked).values()):
-        raise InputError("bad-options", "rm needs to be told what to remove: --run, --method, --dataset, --status, …")
+        raise InputError("bad-options", "rm needs a filter: --run, --method, --dataset, --status, …")
     tracker = runs_to_change(results)
     _carry_out(tracker, plan_removal(tracker, _chosen(tracker, asked)), "", yes, as_json)
 
@@ -273,7 +276,7 @@ def rm(asked: Filter, yes: bool, results: Path, as_json: bool) -> None:
 @results_option
 @json_option
 def prune(asked: Filter, models: str | None, yes: bool, results: Path, as_json: bool) -> None:
-    """Remove runs that no table shows (superseded, failed before a success), and what killed processes left."""
+    """Remove runs that no table shows (superseded, failed before a success), and leftovers of killed processes."""
     from bench.tracking.pruning import plan_pruning
     from bench.tracking.selection import Wanted, chosen, stored_runs
 
@@ -294,7 +297,9 @@ def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: b
     parts = [(counted(len(sizes), "run"), sum(sizes)), (counted(len(models), "model"), sum(models))]
     parts += [(counted(len(plan.binned), "run") + " in MLflow's bin", 0)]
     parts += [(counted(len(folders), "unfinished folder"), sum(folders))]
-    what = ", ".join(f"{name} ({_bytes(size)})" if size else name for name, size in parts if not name.startswith("0 "))
+    what = ", ".join(
+        f"{name} ({file_size(size)})" if size else name for name, size in parts if not name.startswith("0 ")
+    )
     for one in plan.claimed:
         tell(f"run {one.row.run_id[:8]} stays: a living process computes it")
     data = {"runs": [one.row.run_id for one in plan.runs], "models": [one.row.run_id for one in plan.models]}
@@ -315,14 +320,3 @@ def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: b
 def _date(milliseconds: int) -> str:
     """A time of a store, to the second, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _bytes(number: int) -> str:
-    """A size for people."""
-    return (
-        f"{number:,} B"
-        if number < 10_000
-        else f"{number / 1000:,.0f} kB"
-        if number < 10**7
-        else f"{number / 1e6:,.0f} MB"
-    )

@@ -82,7 +82,7 @@ def study_text(study: Mapping[str, Any]) -> str:
     """A study's default and best parameters, and the command that runs these."""
     score, default, best = study["objective"].replace("_f1", "-F1"), study["default"], study["best"]
     repeated = sum(trial["same_as"] is not None for trial in study["trials"])
-    more = f", {repeated} of them of points that were known" if repeated else ""
+    more = f", {repeated} of them at known points" if repeated else ""
     lines = [f"study {study['study']}: {len(study['trials'])} trials{more}"]
     if study["known"] == study["points"]:
         lines.append(f"all {study['points']} points of the space are known")
@@ -145,7 +145,7 @@ def without_classes(manifest: "Manifest") -> list[str]:
     for one in manifest.files.lacking if manifest.files else ():
         files, archives = one.files, ", ".join(one.archives)
         needs = [f"missing: {some(files, 3)}" + (f" ({archives})" if archives else "")] if files else []
-        reason = "; ".join([*needs, *one.notes]) or "no capture of theirs has a session that the task uses"
+        reason = "; ".join([*needs, *one.notes]) or "none of their captures has a session that the task uses"
         lines.append(one_line(f"{manifest.name}: task {one.task} lacks {', '.join(one.classes)}: {reason}"))
     return lines
 
@@ -174,7 +174,7 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     lines = vanished[:LOUD]
     if len(vanished) > LOUD:
         lines.append(f"{len(vanished) - LOUD} more classes and captures without a session; --json lists all")
-    lines += [f"its card holds for nothing: {line}" for line in manifest.idle]
+    lines += [f"words of its card match nothing: {line}" for line in manifest.idle]
     lines += _damage(manifest) + label_remarks(manifest.labels)
     bare = [one for one in manifest.captures if one.remarks.get("payload")]
     lines += [f"{one.path}: no byte of payload can be read, {_BARE[one.remarks['payload']]}" for one in bare[:LOUD]]
@@ -199,7 +199,7 @@ def _damage(manifest: "Manifest") -> list[str]:
         if one.path not in known
         for hit in one.damage
     ]
-    more = [f"{len(lines) - LOUD} more damages; --json lists all"] if len(lines) > LOUD else []
+    more = [f"{len(lines) - LOUD} more damaged places; --json lists all"] if len(lines) > LOUD else []
     return lines[:LOUD] + more
 
 
@@ -210,7 +210,7 @@ def shortcomings(manifest: "Manifest") -> str:
         "captures or classes cannot be read or have no session": len(manifest.vanished),
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
-        "words of the card hold for nothing": len(manifest.idle),
+        "words of the card match nothing": len(manifest.idle),
         "listed captures are missing": len(files.missing) if files else 0,
         "captures have other numbers of packets than listed": len(files.packets_differ) if files else 0,
     }
@@ -317,7 +317,7 @@ def plan_table(plan: "Plan", budget: float | None = None) -> Table:
     notes = ["a rate of training is of two slow cores and of the fit alone (results/rates.csv)"]
     notes += [f"{plan.jobs} at once"] if plan.jobs > 1 else []
     if budget is not None and (unknown or seconds > budget):
-        notes.append(f"--budget {duration(budget)} is not sure to be enough; first seeds and folds come first")
+        notes.append(f"--budget {duration(budget)} may not be enough; first seeds and folds come first")
     return Table("", head, lines, notes, records, more={"total": total})
 
 
@@ -341,3 +341,14 @@ def _on_training(metrics: Mapping[str, float]) -> str:
 def _said_of(line: str, names: Sequence[str]) -> str:
     """A line with the first of the runs that it holds for, and how many more there are."""
     return one_line(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {line}")
+
+
+def file_size(number: int) -> str:
+    """Bytes as text for people.
+
+    >>> file_size(830), file_size(41_500), file_size(23_000_000)
+    ('830 B', '42 kB', '23 MB')
+    """
+    if number < 10_000:
+        return f"{number:,} B"
+    return f"{number / 1000:,.0f} kB" if number < 10**7 else f"{number / 1e6:,.0f} MB"

@@ -129,7 +129,7 @@ def represents_samples(case: Case) -> None:
     for name, values in case.inputs.items():
         _demand(len(values) == len(case.samples), f"{name}: {len(values)} rows for {len(case.samples)} samples")
         for array in arrays_of(values):
-            _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is no number")
+            _demand(array.dtype.kind in "biuf", f"{name}: dtype {array.dtype} is not a number")
             _demand(bool(np.isfinite(array).all()), f"{name}: holds NaN or infinity")
 
 
@@ -165,7 +165,9 @@ def ignores_what_it_does_not_read(case: Case) -> None:
             corrupt_checksums="checksums" not in view.used,
         )
         arrays = method.represent(case.view(windows_of_services(other), other))
-        same_inputs(expected, arrays, f"of talks with other addresses, ports, checksums or date {name and f'({name})'}")
+        same_inputs(
+            expected, arrays, f"of captures with other addresses, ports, checksums or dates {name and f'({name})'}"
+        )
 
 
 @about("represent", "represents_samples", "represents_purely")
@@ -214,7 +216,12 @@ def fits_without_side_effects(case: Case) -> None:
     for part, inputs, labels in parts:
         same_inputs(inputs, part.inputs, "changed by fit")
         _demand(np.array_equal(labels, part.labels), "fit: changes the labels")
-    _equal(case.probabilities, method.predict_proba(take(case.inputs, case.rows[2])), 0, "same seed, other answer")
+    _equal(
+        case.probabilities,
+        method.predict_proba(take(case.inputs, case.rows[2])),
+        0,
+        "the same seed gives other answers",
+    )
 
 
 @about("fit", "answers_with_probabilities", "fits_without_side_effects")

@@ -312,7 +312,7 @@ class CaptureBuild(Build):
 
     def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
         """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
-        from bench.ingest.capture import read_capture  # numba: not needed where the store is there already
+        from bench.ingest.capture import read_capture  # numba: not needed where the store already exists
 
         path = file.root / file.path
         if path.exists() and not path.is_file():

@@ -166,7 +166,7 @@ class Card(Ruled):
     @rule("downloads", "source", "generator")
     def _captures_have_one_place(self) -> Iterator[FieldError]:
         if self.downloads and (self.source or self.generator):
-            yield FieldError("downloads", "cannot stand beside source or generator")
+            yield FieldError("downloads", "cannot be used with source or generator")
 
     @rule("downloads")
     def _downloads_overwrite_none(self) -> Iterator[FieldError]:
@@ -300,7 +300,7 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
     if "place" in raw:
-        raw["place"] = Wrong(raw["place"], "is no field of a card; take it out")
+        raw["place"] = Wrong(raw["place"], "is not a field of a card; remove it")
     elif path.resolve().parent != card_folder().resolve():
         raw["place"] = str(path.resolve())
     refused = _read_list(raw, path)

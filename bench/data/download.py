@@ -262,14 +262,14 @@ def _extract(members: Iterable[_Member], folder: Path, limit: int) -> None:
 
 
 def _checked(members: Iterable[_Member], limit: int) -> Iterator[tuple[_Member, Path]]:
-    """Members with their places in the folder; refuses what is no plain file or folder, leaves it, or is too much."""
+    """Members with their places in the folder; refuses one that is not plain, leaves the folder, or is too large."""
     total = 0
     for member in members:
         place = Path(member.name)
         if place.anchor or ".." in place.parts:  # absolute, or on a drive
             raise _Refused(f"{member.name!r} would leave its folder")
         if member.kind not in (stat.S_IFREG, stat.S_IFDIR):
-            raise _Refused(f"{member.name!r} is no plain file or folder")
+            raise _Refused(f"{member.name!r} is not a plain file or folder")
         if member.size < 0:  # of older Pythons' tarfile, which would read it again and again
             raise _Refused(f"{member.name!r} has a size of {member.size} bytes")
         total += max(member.size, BLOCK)

@@ -205,7 +205,7 @@ def _faults_of_copies(files: Mapping[Key, tuple[int, Listed]]) -> Iterator[tuple
             continue
         of = capture_key(listed.copy_of)
         if of not in files:
-            yield line, f"{listed.copy_of!r} is no file of the list; add it or empty the cell"
+            yield line, f"{listed.copy_of!r} is not a file of the list; add it or empty the cell"
         elif of == key:
             yield line, f"{listed.copy_of!r} is the row's own file; name another or empty the cell"
         elif files[of][1].copy_of:
@@ -221,7 +221,7 @@ def _read_row(line: int, row: Sequence[str], head: Sequence[str], files: dict[Ke
     packets, name = texts.pop("packets"), texts["file"]
     key, faults = capture_key(name), list(_faults_of_cells(name, packets, texts["damaged"]))
     if key in files:
-        faults.append(f"file = {name!r} stands in row {files[key][0]} already; keep one")
+        faults.append(f"file = {name!r} is already in row {files[key][0]}; keep one")
     elif key[-1]:  # also of a row that is wrong in another cell: its copies are right
         labels = {name: value for name, value in cells.items() if name not in RESERVED}
         number = int(packets) if packets and not faults else None
@@ -236,7 +236,7 @@ def _faults_of_cells(name: str, packets: str, damaged: str) -> Iterator[str]:
     elif "/" in key or ".." in key:
         yield f"file = {name!r} must be a name, or folders and a name, without '..'; shorten it"
     if packets and not (packets.isdecimal() and len(packets) < 19):
-        yield f"packets = {packets!r:.80} is no number; give digits alone or leave it empty"
+        yield f"packets = {packets!r:.80} is not a number; give digits alone or leave it empty"
     if damaged not in DAMAGED:
         yield f"damaged = {damaged!r}; it may be empty, 'yes' or 'possible'"
 

@@ -74,12 +74,12 @@ def read_label_file(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]
     protocol = [PROTOCOLS.get(text.lower(), 0) for text in columns[labels.protocol]]
     version = [6 if ":" in text else 4 for text in columns[labels.endpoints[0]]]
     ends = [
-        (numbers(ip, _packed, "no address"), numbers(port, _integer(65535), "no number within 0…65535"))
+        (numbers(ip, _packed, "not an address"), numbers(port, _integer(65535), "not a number within 0…65535"))
         for ip, port in (labels.endpoints[:2], labels.endpoints[2:])
     ]
     most = 2**63 - 1
-    counts = {name: numbers(one, _integer(most), f"no number within 0…{most}") for name, one in labels.check.items()}
-    start = numbers(labels.start, _nanoseconds, "no time in seconds") if labels.start else [0] * len(protocol)
+    counts = {name: numbers(one, _integer(most), f"not a number within 0…{most}") for name, one in labels.check.items()}
+    start = numbers(labels.start, _nanoseconds, "not a time in seconds") if labels.start else [0] * len(protocol)
     if problems:
         raise all_wrong("bad-label-file", path, problems)
     tuples = five_tuples(protocol, version, [(np.array(ip, "S16"), np.array(port, np.int64)) for ip, port in ends])

@@ -371,7 +371,7 @@ def bench_home() -> Path:
     try:
         return (Path(cache) if cache else Path.home() / ".cache") / "etc-bench"
     except RuntimeError:  # no HOME, and a user that the system does not know
-        raise InputError("missing-file", "nobody knows a home folder for stores; set BENCH_HOME to a folder") from None
+        raise InputError("missing-file", "there is no home folder for stores; set BENCH_HOME to a folder") from None
 
 
 def store_path(name: str, home: Path | None = None) -> Path:

@@ -104,5 +104,5 @@ def _check_free(card: Card, path: Path) -> None:
     if own is None or path.resolve().parent == card_folder().resolve():
         return
     if card.name != own or card.digest != find_card(own).digest:
-        what = f"name = {card.name!r} is that of a shipped data set, whose card says something else"
+        what = f"name = {card.name!r} is that of a shipped data set with another card"
         raise InputError("same-name", f"{path}: {what}; rename the card and its file")

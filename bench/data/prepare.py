@@ -49,7 +49,7 @@ class PrepareOptions:
     strict: bool = False  # refuse captures that are not exactly what the card describes
     join_captures: bool = False  # captures of one group, into which one was rotated, are one
     join_records: bool | None = None  # records of one 5-tuple are one session; None: as the card says
-    rebuild: bool = False  # also where the store is there already
+    rebuild: bool = False  # also where the store already exists
     jobs: int | None = None  # threads; None: one a core
 
 
@@ -64,7 +64,7 @@ def prepare_dataset(
     home: Path | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Make the store of a data set, or find that it is there already.
+    """Make the store of a data set, or find that it already exists.
 
     ``source`` is the folder of the captures (none for a card that makes or knows its own).  A capture that cannot be
     read is reported in the manifest.  Raises :class:`InputError` where no capture can; with ``options.strict``, and

@@ -120,7 +120,7 @@ class RecordBuild(Build):
                 (error.row, error.reason) if isinstance(error, BadCell) else (0, f"its columns do not fit: {error}")
             )
             what = f"{file.root / file.path}: record {before + place + 1}: {' '.join(why.split())[:200]}"
-            raise InputError("bad-record", f"{what}; mend the table or the card of {self.card.name}") from error
+            raise InputError("bad-record", f"{what}; correct the table or the card of {self.card.name}") from error
 
     def _add(self, file: CaptureFile, new: Converted, sinks: Mapping[str, Any]) -> None:
         """Append a batch."""
@@ -228,7 +228,9 @@ class RecordBuild(Build):
         self.told = {
             "sessions of several records": int(several.sum()),
             "records whose source is the other's": int(turned.sum()),
-            "sessions with a gap inside, as an earlier record is cut": len(np.unique(joined.session[unlisted & ~last])),
+            "sessions with a gap inside, because an earlier record is cut": len(
+                np.unique(joined.session[unlisted & ~last])
+            ),
             "records of another label than their session": int(differs.sum()),
         }
 

@@ -228,7 +228,7 @@ def empty_classes(card: Card, source: Source, held: Mapping[str, int], reasons: 
         return []
     pattern = re.compile(card.labels.pattern)
     whys = (
-        dict.fromkeys(source.others, "is no capture")
+        dict.fromkeys(source.others, "is not a capture")
         | dict.fromkeys(source.bare, "no capture in the folder")
         | dict(reasons)
     )

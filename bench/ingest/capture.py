@@ -119,7 +119,7 @@ def read_capture(path: str | Path, options: IngestOptions = _DEFAULT, *, work: P
     kind = capture_format(data)
     if kind is None:
         why, remedy = (damage[0].reason, "give a capture") if damage else what_it_is(data[:4096].tobytes())
-        raise InputError("not-a-capture", f"{path}: is no pcap or pcapng capture ({why}); {remedy}")
+        raise InputError("not-a-capture", f"{path}: is not a pcap or pcapng capture ({why}); {remedy}")
     notes = Walk()
     records = _collect(path, data, notes, options)
     count = len(records.packets["time"])
@@ -251,7 +251,7 @@ def _load(path: Path, work: Path | None) -> tuple[Path, NDArray[np.uint8], tuple
     with reading(path):
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, and cannot be mapped
             raise InputError(
-                "unreadable-file", f"{path}: cannot be read (it is no regular file); give a readable capture file"
+                "unreadable-file", f"{path}: cannot be read (it is not a regular file); give a readable capture file"
             )
         if not is_compressed(path):
             return path, _map(path), (), None

@@ -174,7 +174,7 @@ def _format_of(head: bytes) -> _Format | None:
 def _refusal(path: Path, what: str, command: str, remedy: str = "unpack it") -> InputError:
     """The error for a file that is ``what``, which that command unpacks."""
     return InputError(
-        "unpack-by-hand", f"{path}: is {what}, which is not read through; {remedy}: `{command}`, then move it away"
+        "unpack-by-hand", f"{path}: is {what}, which bench does not unpack; {remedy}: `{command}`, then move it away"
     )
 
 
@@ -321,7 +321,7 @@ def _only_file(source: BinaryIO, path: Path) -> Iterator[bytes]:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that: it points to before its start
                 raise
             what = f"a damaged zip archive ({' '.join(str(error).split()) or 'it ends early'})"
-            raise _refusal(path, what, f"7z x {shlex.quote(path.name)}", "get it again, or unpack it") from error
+            raise _refusal(path, what, f"7z x {shlex.quote(path.name)}", "get the file again, or unpack it") from error
 
 
 def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

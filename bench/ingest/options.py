@@ -41,11 +41,11 @@ class IngestOptions:
         if self.idle_timeout is not None and not 0 < self.idle_timeout <= LONGEST_TIMEOUT:  # nor is nan
             raise InputError(
                 "bad-timeout",
-                f"idle timeout: {self.idle_timeout} is no number of seconds above 0 and up to {LONGEST_TIMEOUT:g}; "
+                f"idle timeout: {self.idle_timeout} is not a number of seconds above 0 and up to {LONGEST_TIMEOUT:g}; "
                 "leave it out for none",
             )
         if self.drop_copies is not None and not 0 <= self.drop_copies <= LONGEST_TIMEOUT:
-            raise InputError("bad-options", f"drop copies: {self.drop_copies} is no number of milliseconds; give 5")
+            raise InputError("bad-options", f"drop copies: {self.drop_copies} is not a number of milliseconds; give 5")
         for what, value, known in (("sessions", self.sessions, SESSION_RULES), ("client", self.client, CLIENT_RULES)):
             if value not in known:
                 raise InputError("bad-options", f"{what}: no rule {value!r}; {instead(value, known)}")

@@ -114,7 +114,7 @@ class _TimeLeft:
             return ""
         now = time.monotonic()
         if now >= self.until:
-            return "the time of --budget was over"
+            return "the time of --budget was used up"
         needs = self.forecast.of(spec).seconds
         if needs is None or now + needs <= self.until:
             return ""

@@ -85,7 +85,9 @@ class _Cells:
         try:
             done = wait(list(self._cells), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED").done
         except CancelledError:
-            raise no_cluster(self._options.scheduler, "the scheduler went away; what workers are at they end") from None
+            raise no_cluster(
+                self._options.scheduler, "the scheduler is gone; workers finish their current runs"
+            ) from None
         except TimeoutError:
             return
         for work in done:

@@ -18,7 +18,7 @@ from bench.runs.execute import Outcome, RunOptions, execute, recalled, tags_of, 
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
 
-KILLED: Final = "its process was killed twice, most likely for want of memory; try fewer --jobs, or less of the data"
+KILLED: Final = "its process was killed twice, most likely because memory ran out; try fewer --jobs, or less data"
 
 
 class Workers:

@@ -367,7 +367,7 @@ def _arms_of(experiment: Experiment, systems: Mapping[str, str]) -> tuple[tuple[
     labels = [arm.label for arm in arms]
     strange = dict.fromkeys(label for pair in experiment.pairs for label in pair if label not in labels)
     if not faults:  # else a label is that of a system that is wrong itself
-        faults += [f"pairs names {label!r}, which is no arm's label" for label in strange]
+        faults += [f"pairs names {label!r}, which is not an arm's label" for label in strange]
     if not arms and not faults:
         faults.append("has no arm; give systems, arms or over")
     return tuple(arms), faults

@@ -1,7 +1,7 @@
 """A table or figure of a paper, from its declaration to what is printed and saved.
 
 Published numbers need no data.  The modes ``paper`` and ``clean`` make runs, of which finished ones are never run
-again, so a broken-off reproduction goes on where it stopped, and two tables of the same runs cost one.
+again, so a broken-off reproduction continues where it stopped, and two tables of the same runs cost one.
 """
 
 import dataclasses

@@ -51,7 +51,7 @@ class Lists:
         return self if number < 0 or not self.values.null_count else Lists(self.values.fill_null(number), self.sizes)
 
     def numbers(self, path: str) -> NDArray[Any]:
-        """The values as int64 or float64 ``[values]``.  Raises BadCell for what is no number."""
+        """The values as int64 or float64 ``[values]``.  Raises BadCell for what is not a number."""
         return numbers(self.values, path, self.row)
 
     def texts(self) -> Any:
@@ -115,7 +115,7 @@ def _or_else(cells: Any, others: Any) -> Any:
 def numbers(cells: Any, path: str, row: Any = int) -> NDArray[Any]:
     """Arrow values as int64 or float64 ``[values]``; ``row`` gives a value's row.
 
-    Raises BadCell for an empty cell and for what is no number.
+    Raises BadCell for an empty cell and for what is not a number.
     """
     import pyarrow as pa
 
@@ -134,7 +134,7 @@ def numbers(cells: Any, path: str, row: Any = int) -> NDArray[Any]:
     kind = np.int64 if pa.types.is_integer(cells.type) else np.float64
     values = np.asarray(cells.to_numpy(zero_copy_only=False)).astype(kind)
     if kind is np.float64 and not np.isfinite(values).all():
-        raise BadCell(row(int(np.flatnonzero(~np.isfinite(values))[0])), f"{path} is no finite number")
+        raise BadCell(row(int(np.flatnonzero(~np.isfinite(values))[0])), f"{path} is not a finite number")
     return values
 
 

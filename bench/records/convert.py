@@ -196,7 +196,7 @@ def _time(text: str, path: str, row: int) -> np.datetime64:
     try:
         return np.datetime64(match[1], "ns")
     except ValueError:
-        raise BadCell(row, f"{path} is {text!r:.40}, which is no date") from None
+        raise BadCell(row, f"{path} is {text!r:.40}, which is not a date") from None
 
 
 def _nanoseconds(values: NDArray[Any], unit: str, row: Callable[[int], int] = int) -> Ints:
@@ -204,7 +204,7 @@ def _nanoseconds(values: NDArray[Any], unit: str, row: Callable[[int], int] = in
     scale, size = UNITS[unit], np.abs(values.astype(np.float64))
     if len(values) and size.max() * scale > _LATEST:
         place = int(size.argmax())
-        raise BadCell(row(place), f"{values[place]} {unit} is no time; is it in another unit?")
+        raise BadCell(row(place), f"{values[place]} {unit} is not a time; is it in another unit?")
     if values.dtype == np.int64:
         return np.asarray(values * scale, np.int64)
     whole = np.floor(values)

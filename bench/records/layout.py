@@ -75,8 +75,8 @@ class Layout(Ruled):
 
     def _combinations(self) -> Iterator[tuple[str, bool, str]]:
         """Fields, whether they are wrong, and why."""
-        yield "gaps", bool(self.times and self.gaps), "cannot stand beside times; name one of them"
-        yield "directions", bool(self.signed and self.directions), "cannot stand beside signed = true; name one of them"
+        yield "gaps", bool(self.times and self.gaps), "cannot be used with times; name one of them"
+        yield "directions", bool(self.signed and self.directions), "cannot be used with signed = true; name one of them"
         yield "endpoints", len(self.endpoints) not in (0, 4), "four columns are needed: address, port, address, port"
         yield "join", self.join and not self.can_join, "needs endpoints, start, and times or gaps"
         yield "padding", bool(self.padding and not self.directions), "stands among directions; name their column"

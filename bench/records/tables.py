@@ -54,9 +54,9 @@ def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """
     kind = table_format(path.name)
     if not kind:
-        raise InputError("bad-table", f"{path}: is no table of records; give {', '.join(FORMATS)}")
+        raise InputError("bad-table", f"{path}: is not a table of records; give {', '.join(FORMATS)}")
     if not path.is_file():  # a pipe would be waited for
-        raise InputError("bad-table", f"{path}: is no regular file; give a table")
+        raise InputError("bad-table", f"{path}: is not a regular file; give a table")
     with _refusing(path, kind):
         for batch in _READERS[kind](path, columns):
             if columns is not None:

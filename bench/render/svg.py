@@ -135,11 +135,13 @@ def confusion(classes: Sequence[str], counts: Sequence[Sequence[int]], title: st
         for name, row, levels in zip(classes, table[:, : len(names)], shade[:, : len(names)], strict=True)
     ]
     head = el("tr", el("th", "truth \\ predicted", scope="col"), *(el("th", name, scope="col") for name in names))
-    return scrolled(title, el("table", el("caption", title), el("thead", head), el("tbody", *body), class_="confusion"))
+    return scrolled(
+        title, el("table", el("caption", el("span", title)), el("thead", head), el("tbody", *body), class_="confusion")
+    )
 
 
 def _finite(steps: NDArray[np.int64], values: NDArray[np.float64]) -> Curve:
-    """Without what is no number, and thinned to `POINTS`, first and last among them."""
+    """Without what is not a number, and thinned to `POINTS`, first and last among them."""
     rows = np.flatnonzero(np.isfinite(values))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), POINTS)).astype(np.int64))]
     return steps[rows], values[rows]

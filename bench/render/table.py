@@ -191,7 +191,7 @@ def _html(table: Table) -> str:
         f'<tr><th scope="row">{escape(line[0])}</th>' + "".join(f"<td>{escape(c)}</td>" for c in line[1:]) + "</tr>"
         for line in table.rows
     )
-    caption = f"<caption>{escape(table.title)}</caption>\n" if table.title else ""
+    caption = f"<caption><span>{escape(table.title)}</span></caption>\n" if table.title else ""
     return f"<table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>{below}"
 
 

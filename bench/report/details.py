@@ -68,7 +68,11 @@ def divided(split: SplitSummary) -> Html | None:
         for name, parts in classes.items()
     ]
     return joined(
-        *((el("h4", "Test samples of which training has …"), bars(shared, "What training shares")) if shared else ()),
+        *(
+            (el("h4", "For how many test samples does training have …"), bars(shared, "What training shares"))
+            if shared
+            else ()
+        ),
         *((el("h4", "Samples of each class"), key(PARTS), bars(parted, "Parts of each class")) if parted else ()),
     )
 

@@ -113,7 +113,7 @@ class Server:
         self._listener.join(END_SECONDS)
         said = next((line for text in reversed(self._said) if (line := " ".join(text.split()))), "it said nothing")
         raise InputError(
-            "server-ended", f"MLflow's server ended with status {status} ({said:.300}); mend that and start again"
+            "server-ended", f"MLflow's server ended with status {status} ({said:.300}); fix this and start again"
         )
 
     def end(self) -> None:

@@ -217,7 +217,7 @@ def _digest(text: str) -> str:
 
 def _header(records: Sequence[Record]) -> Html:
     done = sum(record.status == "done" for record in records)
-    other = f", {len(records) - done} failed, skipped, killed or under way" if done < len(records) else ""
+    other = f", {len(records) - done} failed, skipped, killed or running" if done < len(records) else ""
     marks = {MARKS[key]: meaning for key, meaning in MEANING.items()}
     return el(
         "header",
@@ -259,9 +259,10 @@ def _plan(suite: Suite, notes: Sequence[str]) -> Html:
 
 def _footer() -> Html:
     steps = (
-        "Each result names the command that computes it. In the same results folder it answers from the store of "
-        "runs; elsewhere, with the data set prepared (bench prepare), it computes the numbers again. Seeds and "
-        "versions are below; a processor of another kind may change the last digits of trained networks."
+        "Each result names the command that computes it. In the same results folder, the command reads finished runs "
+        "from the store of runs. Elsewhere, prepare the data set first (bench prepare); the command then computes the "
+        "numbers again. Seeds and versions are below; another kind of processor may change the last digits of trained "
+        "networks."
     )
     return el(
         "footer",

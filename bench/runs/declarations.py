@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from bench.errors import InputError
+from bench.errors import InputError, instead
+from bench.files import from_here
 
 OWN: Final = ("bench", "methods")  # packages whose source is read rather than imported
 #: what an assignment may call: constructors of values, and the contract's own
@@ -64,15 +65,26 @@ class SourceFile:
         imports = [s.module or "" for s in self.tree.body if isinstance(s, ast.ImportFrom)]
         return [module.partition(".")[2] for module in imports if module.startswith("methods.")]
 
+    @property
+    def _classes(self) -> list[ast.ClassDef]:
+        return [statement for statement in self.tree.body if isinstance(statement, ast.ClassDef)]
+
     def method_class(self) -> str:
         """The one class that assigns ``name``.  Raises :class:`InputError` where there is none, or several."""
-        classes = [s for s in self.tree.body if isinstance(s, ast.ClassDef)]
-        names = [c.name for c in classes if any("name" in _bound(s) for s in c.body)]
+        names = [c.name for c in self._classes if any("name" in _bound(s) for s in c.body)]
         if len(names) != 1:
             raise InputError(
                 "bad-method", f"{self.path}: expected one class with a `name`, found {len(names)}; see bench/method.py"
             )
         return names[0]
+
+    def refusal(self, name: str) -> InputError:
+        """The error for a name that is not a method: the file has no such class, or it is something else."""
+        if name in self._statements:
+            what = f"{name} is not a subclass of bench.method.Method; docs/adding.md has one"
+        else:
+            what = f"there is no class {name!r}; {instead(name, [c.name for c in self._classes])}"
+        return InputError("bad-method", f"{from_here(self.path)}: {what}")
 
     def docstring(self, name: str) -> str:
         """Of a class of the file."""

@@ -352,11 +352,11 @@ def duration(seconds: float) -> str:
     """A time for people.
 
     >>> duration(0.1), duration(40), duration(3000), duration(9000), duration(10**6)
-    ('a moment', '40 s', '50 min', '2.5 h', '12 days')
+    ('1 s', '40 s', '50 min', '2.5 h', '12 days')
     """
     hours = seconds / 3600
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 1 else "a moment"
+        return f"{max(seconds, 1):.0f} s"
     if hours < 1.5:
         return f"{seconds / 60:.0f} min"
     return f"{hours:.{int(hours < 10)}f} h" if hours < 48 else f"{hours / 24:.0f} days"

@@ -211,9 +211,7 @@ def _forest_outline(of: Outline) -> Outline:
 def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origin: str = "") -> Outline:
     """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
-        raise InputError(
-            "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
-        )
+        raise source.refusal(wanted)
     return Outline(
         name=getattr(declared, "name", _name(path)),
         title=source.docstring(wanted).partition("\n")[0],
@@ -254,11 +252,10 @@ def load(name: str) -> type[Method]:
             f"{path}{lines[-1] if lines else ''}: cannot be imported ({type(error).__name__}: {reason}); "
             "correct the file",
         ) from error
-    method = getattr(module, wanted or SourceFile(path).method_class(), None)
+    wanted = wanted or SourceFile(path).method_class()
+    method = getattr(module, wanted, None)
     if not (inspect.isclass(method) and issubclass(method, Method)):
-        raise InputError(
-            "bad-method", f"{path}: {wanted} is no subclass of bench.method.Method; docs/ says how to add a method"
-        )
+        raise SourceFile(path).refusal(wanted)
     return method
 
 

@@ -22,19 +22,19 @@ MARKS: Final = {
     "transductive": "◇",
 }
 MEANING: Final = {
-    "leaky": "the split lets parts share sessions or captures, on purpose",
+    "leaky": "the split lets parts share sessions or captures on purpose",
     "reduced": "reduced scale",
     "reconstructed": "reconstructed where the paper is silent",
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
-    "did-not-fit": "did not fit its training samples: the score says little of the method",
-    "transductive": "answers rest on the whole test part, on purpose",
+    "did-not-fit": "did not fit its training samples: the score says little about the method",
+    "transductive": "answers depend on the whole test part, on purpose",
 }
 FEW_SIGN: Final = "§"
 EARLIER_SIGN: Final = "¶"
 INTERVAL_SIGNS: Final = {
-    FEW_SIGN: f"interval not to be trusted: a tested class has fewer than {FEWEST_GROUPS} groups",
+    FEW_SIGN: f"do not trust the interval: a tested class has fewer than {FEWEST_GROUPS} groups",
     EARLIER_SIGN: "interval of an earlier version, a percentile bootstrap over groups: too narrow where a class has "
-    "few; `bench run … --rerun` takes today's",
+    "few; `bench run … --rerun` computes the current one",
 }
 
 
@@ -67,14 +67,14 @@ def did_not_fit(spec: RunSpec, metrics: Mapping[str, float]) -> bool:
 
 
 SEEN_IN_TRAINING: Final = {  # metric, a share of the test samples -> what these are
-    "test_in_training_captures": "of captures that are in training, too",
-    "test_in_training_conversations": "of 5-tuples that are in training, too",
-    "test_in_training_quic_ids": "with a QUIC connection ID that another 5-tuple has in training",
-    "test_in_training_quic_continued": "that may go on with a QUIC connection in training",
-    "test_in_training_equal_payloads": "with the payload of another 5-tuple in training",
-    "test_identical_windows": "windows that are in training, too",
-    "test_overlapping_windows": "windows that overlap one in training",
-    "test_other_windows_of_training_sessions": "other windows of a training session",
+    "test_in_training_captures": "come from captures that are also in training",
+    "test_in_training_conversations": "have 5-tuples that are also in training",
+    "test_in_training_quic_ids": "have a QUIC connection ID of another 5-tuple in training",
+    "test_in_training_quic_continued": "may continue a QUIC connection in training",
+    "test_in_training_equal_payloads": "have the payload of another 5-tuple in training",
+    "test_identical_windows": "are windows that are also in training",
+    "test_overlapping_windows": "are windows that overlap one in training",
+    "test_other_windows_of_training_sessions": "are other windows of a training session",
 }
 
 
@@ -85,7 +85,7 @@ def seen_in_training(runs: Iterable[Mapping[str, float]]) -> str:
     for metric, what in SEEN_IN_TRAINING.items():
         ends = sorted({f"{100 * metrics[metric]:.0f}" for metrics in known if metrics.get(metric)}, key=int)
         texts += [f"{' to '.join(dict.fromkeys((ends[0], ends[-1])))} % {what}"] if ends else []
-    return f"of the test samples {'; '.join(texts)}" if texts else ""
+    return f"of the test samples, {'; '.join(texts)}" if texts else ""
 
 
 def left_out(runs: Iterable[Mapping[str, float]]) -> list[str]:
@@ -216,7 +216,7 @@ def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def state_notes(records: Sequence[Record]) -> list[str]:
-    """Notes on data sets that were prepared anew between runs: which store is today's, what others differ in."""
+    """Notes on data sets that were prepared again between runs: which store is the current one, how others differ."""
     notes = []
     for dataset in dict.fromkeys(record.spec.dataset for record in records):
         states = {record.spec.store: record.state for record in records if record.spec.dataset == dataset}
@@ -232,7 +232,7 @@ def _prepared_anew(dataset: str, states: Mapping[str, Mapping[str, str]]) -> lis
     except InputError:
         return [f"data set {dataset}: its runs are of {len(states)} preparations, of which none is here"]
     now, unused = store.manifest.state, "" if store.digest in states else " and has no runs here"
-    lines = [f"data set {dataset} was prepared anew: store={store.digest[:8]} is today's{unused}"]
+    lines = [f"data set {dataset} was prepared again: store={store.digest[:8]} is the current one{unused}"]
     for digest, was in states.items():
         differing = [name for name in now if was.get(name, now[name]) != now[name]]
         changes = ", ".join(f"{name} {was[name] or 'unknown'} (now {now[name]})" for name in differing)
@@ -243,7 +243,7 @@ def _prepared_anew(dataset: str, states: Mapping[str, Mapping[str, str]]) -> lis
 
 def unverified_note(unverified: int, runs: int) -> list[str]:
     """A note on runs whose files nothing vouches for; none where there are none."""
-    what = "files are unverified, made before runs recorded digests of them; --rerun makes them anew"
+    what = "files are unverified, made before runs recorded digests of them; --rerun makes them again"
     return [f"{unverified} of {runs} runs: {what}"] if unverified else []
 
 

@@ -19,9 +19,9 @@ REMEDIES: Final = {  # of a file, by words of SQLite and of the system
     "locked": "end the program that holds it, and start again",
     "malformed": "it is damaged: put a copy of it back, or move it away",
     "not a database": "it is damaged: put a copy of it back, or move it away",
-    "no such table": "it was another file when this command began: put that back, or start again",
-    "readonly": "mind its rights and those of its folder, or name another folder (--results)",
-    "unable to open": "mind its rights and those of its folder, or name another folder (--results)",
+    "no such table": "the file was replaced after this command began: put the old one back, or start again",
+    "readonly": "check its permissions and those of its folder, or name another folder (--results)",
+    "unable to open": "check its permissions and those of its folder, or name another folder (--results)",
 }
 QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database
 SHORT: Final = 3  # letters
@@ -114,7 +114,7 @@ class Address:
         text = self.without_secret(" ".join(str(error).split()) or type(error).__name__)
         remedy = "start that server, mend the address, or let its user write (docs/scaling.md)"
         if self.is_sqlite:
-            remedy = next((what for word, what in REMEDIES.items() if word in text), "mind that the file is whole")
+            remedy = next((what for word, what in REMEDIES.items() if word in text), "check that the file is complete")
         for driver, extra in DRIVERS.items():
             if isinstance(error, ImportError) and driver in str(error):
                 remedy = f"`pip install 'etc-bench[{extra}]'` brings its driver {driver}"

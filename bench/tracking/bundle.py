@@ -103,7 +103,7 @@ def write_bundle(tracker: Tracker, runs: Sequence[Stored], file: Path, *, models
 def check_new(file: Path) -> None:
     """Raises :class:`InputError` where a bundle's file is there: it may be all that is left of some runs."""
     if file.exists():
-        raise InputError("unwritable-file", f"{file}: is there already; name another file, or remove it")
+        raise InputError("unwritable-file", f"{file}: already exists; name another file, or remove it")
 
 
 def content_of(tracker: Tracker, one: Stored) -> Content:
@@ -263,7 +263,7 @@ def _check_answers(path: Path) -> None:
 @contextmanager
 def _guarded(file: Path) -> Iterator[None]:
     """Whatever a foreign file brings about in this block is that it is no sound bundle; a full disk is not."""
-    remedy = "nothing of it was imported; have it sent, or export it, again"
+    remedy = "nothing was imported; ask for the file again, or export it again"
     try:
         yield
     except InputError as error:
@@ -279,7 +279,7 @@ def _guarded(file: Path) -> Iterator[None]:
 def opened(file: Path) -> Iterator[Bundle]:
     """A bundle to read.  Raises :class:`InputError` where it is none."""
     if not file.is_file():
-        raise InputError("missing-file", f"{file}: no such file; mind the spelling of the path")
+        raise InputError("missing-file", f"{file}: no such file; check the spelling of the path")
     with ExitStack() as stack:
         with _guarded(file):
             bundle = Bundle(file, stack.enter_context(zipfile.ZipFile(file)))

@@ -172,7 +172,7 @@ class Claims:
             if holder.owner != before:  # each of those before us has its own time
                 before, until = holder.owner, time.monotonic() + WAIT_SECONDS
             if time.monotonic() > until:
-                raise InputError("busy", f"{name}: {holder} has been at it for {WAIT_SECONDS:.0f} s; start again later")
+                raise InputError("busy", f"{name}: {holder} has held it for {WAIT_SECONDS:.0f} s; start again later")
             if not told:
                 say(f"waiting for {holder} ({name})")
             told = True

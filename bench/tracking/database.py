@@ -223,7 +223,7 @@ class Ending:
 
 
 def complete(engine: sa.Engine, run_id: str, ending: Ending) -> None:
-    """Write how a run ended in one transaction; what is there already stays, so that doing it again changes nothing.
+    """Write how a run ended in one transaction; what already exists stays, so that doing it again changes nothing.
 
     Raises LookupError where the run is not there.
     """
@@ -233,7 +233,7 @@ def complete(engine: sa.Engine, run_id: str, ending: Ending) -> None:
     with engine.begin() as connection:
         closed = sa.update(_runs).where(_runs.c.run_uuid == run_id)
         if not connection.execute(closed.values(status=ending.status, end_time=ending.ended)).rowcount:
-            raise LookupError(f"run {run_id} is not there any more")
+            raise LookupError(f"run {run_id} is gone")
         for table, words in ((_parameters, ending.parameters), (_tags, ending.tags)):
             _write(connection, table, run_id, [{"key": key, "value": value} for key, value in words.items()])
         _write(connection, _metrics, run_id, [_named(point) for point in newest.values()])

@@ -56,17 +56,17 @@ def _check_form(content: Content) -> None:
     if content.status not in ENDS or tags.get("status", content.status) != content.status:
         raise _wrong(f"status {content.status!r:.40} is none that a finished run has")
     if not UIDS.fullmatch(tags.get(UID, "")):
-        raise _wrong(f"{UID} is {tags.get(UID, '')!r:.40}, which is no run's name")
+        raise _wrong(f"{UID} is {tags.get(UID, '')!r:.40}, which is not a run's name")
     if foreign := [name for name in tags if name.startswith("mlflow.") and name != NOTE]:
         raise _wrong(f"tag {foreign[0]!r:.60} is MLflow's own")
     times = [content.started, content.started if content.ended is None else content.ended]
     for point in content.points:
         name, value, *when = point if len(point) == 4 else (None, None)
         if not isinstance(name, str) or type(value) not in (int, float) or not _is_name(name):
-            raise _wrong(f"point {point!r:.60} is no name, number, time and step")
+            raise _wrong(f"point {point!r:.60} is not a name, number, time and step")
         times += when
     if not all(type(time) is int and 0 <= time < LATEST for time in times):
-        raise _wrong("a time or step is no number of milliseconds or steps")
+        raise _wrong("a time or step is not a number of milliseconds or steps")
     texts = {**tags, **content.parameters, "name": content.name}
     if bad := [name for name, value in texts.items() if not _is_name(name) or len(value) > 2 * TEXT]:
         raise _wrong(f"{bad[0]!r:.60} is too long, or has signs that no store takes")
@@ -92,7 +92,7 @@ def check_files(record: Record, folder: Path, *, without: tuple[str, ...] = ("mo
     Raises :class:`InputError`.  Of a run without digests nothing can be said.
     """
     if strange := [name for name in record.files if not {"", ".", ".."}.isdisjoint(name.split("/"))]:
-        raise record.damaged(f"{strange[0]} is no file of a run")
+        raise record.damaged(f"{strange[0]} is not a file of a run")
     there = digests_of(folder)
     there.pop("run.json", None)
     for name, digest in there.items():

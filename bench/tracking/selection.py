@@ -79,7 +79,7 @@ def narrowed(records: Sequence[Record], wanted: Wanted) -> tuple[list[Record], W
             raise InputError("no-runs", NO_RUNS)
         there = list(dict.fromkeys(name for record in left for name in _names(record, field)[:1]))
         known = there + [name for record in left for name in _names(record, field)[1:]]
-        names = [_meant(word, what, known, f"no run{before} is of {what} {word!r}; {instead(word, there)}")
+        names = [_meant(word, what, known, f"no run{before} has {what} {word!r}; {instead(word, there)}")
                  for word in words]  # fmt: skip
         left = [record for record in left if set(names) & set(_names(record, field))]
         found: dict[str, Any] = {field: names if field.endswith("s") else names[0]}
@@ -112,7 +112,7 @@ def _meant(word: str, what: str, known: Sequence[str], refusal: str) -> str:
     elif what == "method" and word not in known:
         names = _method_names(word, known)
     if len(names) > 1:
-        raise InputError("unknown-method", f"several methods are called {word!r}: {', '.join(names)}; give one in full")
+        raise InputError("unknown-method", f"several methods are named {word!r}: {', '.join(names)}; give one in full")
     if not names or names[0] not in known:
         raise InputError("no-runs", refusal)
     return names[0]

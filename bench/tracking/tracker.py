@@ -460,7 +460,7 @@ class Tracker:
             return folder
         ours = not self.address.is_sqlite or folder.is_relative_to(self.address.folder)
         if folder.parts[-2:] != (row.run_id, "artifacts") or not ours:
-            what = f"its files are said to be in {folder}, which is no folder of this store"
+            what = f"its files are said to be in {folder}, which is not a folder of this store"
             raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove the run by hand")
         return folder
 

@@ -40,7 +40,7 @@ COLUMNS: Final = {  # of MLflow's table of runs: the best first, and what their 
 PAGE: Final = {  # of an experiment: what MLflow's page shows of it, and how
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "A run is one method, seed and fold. Group by the tag `row` for means over seeds and folds: "
-    "its runs differ in nothing else. Tags `leaky` and `scale` mark what is no clean or no full result. Metrics "
+    "its runs differ in nothing else. Tags `leaky` and `scale` mark results that are leaky or reduced. Metrics "
     "without a prefix are of the test part, `validation_` ones are not. `bench table` and `bench report` tell more.",
     VIEW_TAG: json.dumps(
         {
@@ -287,7 +287,7 @@ def _writing(place: Path) -> Iterator[None]:
         if not isinstance(refused, OSError) or refused.errno not in (*NO_ROOM, errno.EACCES):
             raise
         what = f"{place}: cannot be written ({os.strerror(refused.errno)})"
-        remedy = "make room or mind its rights, and start again: what is finished stays"
+        remedy = "make room or check its permissions, then start again; finished runs stay"
         raise Unwritable("unwritable-file", f"{what}; {remedy}") from error
 
 

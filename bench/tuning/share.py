@@ -218,7 +218,7 @@ class Share:
         except optuna.TrialPruned:
             return TrialState.PRUNED, monitor.last
         if math.isnan(score):
-            raise ArithmeticError("the validation macro-F1 is no number")
+            raise ArithmeticError("the validation macro-F1 is not a number")
         return TrialState.COMPLETE, score
 
     def _told(self, trial: optuna.Trial, state: TrialState, score: float | None) -> TrialState:
