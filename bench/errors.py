@@ -36,6 +36,7 @@ CODES: Final[dict[str, str]] = {
     "bad-space": "a search space that cannot be read or drawn from",
     "bad-table": "a table of records that cannot be read, or lacks a column",
     "bad-timeout": "an idle timeout out of range",
+    "bad-weights": "a file of weights that is not there, cannot be read or does not fit the method",
     "cannot-draw": "too little for a critical-difference diagram",
     "cannot-train": "too few training samples that a method can use",
     "busy": "another process has locked a file for too long",

@@ -1,8 +1,9 @@
 """The whole contract between the harness and a method.
 
 A method is one class in one file of ``methods/``.  It declares what it reads, turns a view of sessions
-into arrays (:meth:`Method.represent`, nothing learned), learns from them (:meth:`Method.fit`, choosing on
-the validation part alone) and answers with class probabilities.  Nothing here imports a heavy package.
+into arrays (:meth:`Method.represent`, nothing learned), learns from them (:meth:`Method.pretrain` without labels,
+then :meth:`Method.fit`, choosing on the validation part alone) and answers with class probabilities.  Nothing here
+imports a heavy package.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import InputError, instead
+from bench.files import file_sha256
 from bench.readers import NotHeld, PacketStore, View
 from bench.schema import Samples, StoreTraits
 
@@ -143,7 +145,7 @@ RENAMED: Final = {
 
 
 #: what makes a fit short, of the parameters that a method may have
-_ONE_PASS: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1}
+_ONE_PASS: Final = {"epochs": 1, "steps": None, "pretraining_epochs": 1, "pretraining_steps": 1}
 
 
 #: attributes of every method from the start
@@ -183,9 +185,17 @@ class Method(ABC):
         Pure: nothing learned, a subset's arrays are the subset of the arrays, order does not matter.
         """
 
+    def pretrain(self, unlabelled: Inputs, monitor: Monitor) -> None:  # noqa: B027 (few methods need it)
+        """Learn from the training part without labels; by default nothing.  Starts afresh.
+
+        ``unlabelled`` are its arrays ``[samples, ...]`` as `represent` made them, int, float or bool.  The harness calls
+        it once before every `fit`, when no label and no other part is there yet, and refuses it later.  Its time and
+        what it tells ``monitor`` are recorded apart.
+        """
+
     @abstractmethod
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
-        """Learn from ``train``; choose (epoch, threshold) on ``validation`` alone.  Starts afresh."""
+        """Learn from ``train``; choose (epoch, threshold) on ``validation`` alone.  Starts where `pretrain` ended."""
 
     @abstractmethod
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
@@ -227,6 +237,30 @@ class Method(ABC):
         """Read what `save_state` wrote."""
         with np.load(folder / "state.npz", allow_pickle=False) as state:
             vars(self).update({name: value if value.ndim else value.item() for name, value in state.items()})
+
+
+def pretrains(kind: type[Method]) -> bool:
+    """Whether the method has a pre-training of its own."""
+    return kind.pretrain is not Method.pretrain
+
+
+def learn(method: Method, train: Part, validation: Part, monitor: Monitor) -> Method:
+    """Pre-train on the training part without its labels, then fit: what a run does, outside of a run."""
+    method.pretrain(train.inputs, Monitor())
+    return method.fit(train, validation, monitor)
+
+
+def weights_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """File name, SHA-256 and licence of the weights of others that a method begins from; empty where there are none.
+
+    Raises :class:`InputError` where the parameter ``weights`` names no file.
+    """
+    if not parameters.get("weights"):
+        return {}
+    path = Path(parameters["weights"])
+    if not path.is_file():
+        raise InputError("bad-weights", f"parameter weights={path}: no such file; name a file of the method's authors")
+    return {"file": path.name, "sha256": file_sha256(path), "licence": str(parameters.get("weights_licence"))}
 
 
 def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.data.prepare import open_dataset
 from bench.data.store import Store
-from bench.method import Monitor, make_parameters, one_pass
+from bench.method import Monitor, learn, make_parameters, one_pass
 from bench.runs import registry
 from bench.runs.attempt import represent_parts
 from bench.spec import SplitSpec
@@ -35,7 +35,7 @@ def rate(name: str, store: Store, seconds: float) -> tuple[int, float]:
         nothing = dataclasses.replace(train["validation"], labels=train["validation"].labels[:0],
                                       inputs={k: v[:0] for k, v in train["validation"].inputs.items()})  # fmt: skip
         started = time.perf_counter()
-        method.fit(train["train"], nothing, Monitor())
+        learn(method, train["train"], nothing, Monitor())
         taken = time.perf_counter() - started
         if warm and taken >= seconds:
             break

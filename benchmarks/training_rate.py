@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bench
 from bench.data.prepare import open_dataset
 from bench.environment import peak_memory, reset_peak_memory
-from bench.method import Method, Monitor, Part, make_parameters, take
+from bench.method import Method, Monitor, Part, learn, make_parameters, take
 from bench.runs import registry
 from bench.runs.attempt import represent_parts, scored_classes
 from bench.spec import SplitSpec
@@ -108,7 +108,7 @@ def child(options: argparse.Namespace) -> None:
     nothing = Part(take(part.inputs, np.arange(0)), part.labels[:0])
     reset_peak_memory()
     if not options.products:
-        method.fit(part, nothing, Turns())
+        learn(method, part, nothing, Turns())
     recorder, monitor, before = Recorder(), Monitor(), cast(Any, method).before_training
 
     def before_training(*given: Any) -> None:
@@ -117,7 +117,7 @@ def child(options: argparse.Namespace) -> None:
 
     cast(Any, method).before_training = before_training
     with recorder:
-        method.fit(part, nothing, monitor)
+        learn(method, part, nothing, monitor)
     while True:
         start = time.perf_counter()
         with torch.no_grad():
@@ -130,7 +130,11 @@ def child(options: argparse.Namespace) -> None:
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """The parameters that were asked for; pre-training is no part of the measure and is made short."""
     known = registry.describe(options.method[0]).defaults  # in an older checkout, too: not by `one_pass`
-    short = {name: value for name, value in {"pretraining_epochs": 1, "steps": None}.items() if name in known}
+    short = {
+        name: value
+        for name, value in {"pretraining_epochs": 1, "pretraining_steps": 1, "steps": None}.items()
+        if name in known
+    }
     batch = {"batch_size": options.batch} if options.batch else {}
     return {"batch_size": known["batch_size"]} | short | batch | dict(word.split("=", 1) for word in options.set)
 

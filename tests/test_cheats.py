@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from asked import run_spec
 
-from bench.method import Method
+from bench.method import Method, Part
 from bench.readers import READS, View
-from bench.runs.attempt import AttemptMonitor, attempt
+from bench.runs.attempt import AttemptMonitor, attempt, fit_and_validate
 from bench.runs.guards import ContractBroken
 from bench.schema import Samples
 from bench.spec import RunSpec
@@ -155,6 +155,83 @@ class Boaster(Honest):
         return super().fit(train, validation, monitor)
 
 
+class Pretrains(Honest):
+    """Learns from the training part without labels, and tells what is there while it does."""
+
+    def represent(self, view):
+        SEEN.append(("represent", len(view)))
+        return super().represent(view)
+
+    def pretrain(self, unlabelled, monitor):
+        SEEN.append(("pretrain", [unlabelled, monitor, self]))
+        self.pretrained = len(unlabelled["counts"])
+        monitor.log_fact(optimiser_steps=3, accuracy=0.999)
+
+    def fit(self, train, validation, monitor):
+        assert self.pretrained == len(train)
+        return super().fit(train, validation, monitor)
+
+
+SEEN = []
+
+
+class OfOtherParts(Pretrains):
+    """Pre-trains once more, when the validation part is there."""
+
+    def fit(self, train, validation, monitor):
+        self.pretrain(validation.inputs, monitor)
+        return super().fit(train, validation, monitor)
+
+
+def seen_by(do):
+    """What `Pretrains` tells; emptied first, for a run that remembers anything fails."""
+    SEEN.clear()
+    with pytest.raises(ContractBroken, match="remembers something"):
+        do()
+    return SEEN
+
+
+def test_while_it_pretrains_the_training_part_alone_is_represented_and_no_label_is_there(store):
+    spec = run_spec("pretrains", store.name, "task")
+    split = make_split(store, "task", spec.split)
+    seen = seen_by(lambda: attempt(spec, store, Pretrains, AttemptMonitor()))
+    assert [stage for stage, _ in seen[:4]] == ["represent", "pretrain", "represent", "represent"]
+    assert [rows for _, rows in (seen[0], seen[2], seen[3])] == [
+        len(part) for part in (split.train, split.validation, split.test)
+    ]
+    reached = reachable(seen[1][1])
+    arrays = [one for one in reached if isinstance(one, np.ndarray)]
+    assert any(len(one) == len(split.train) for one in arrays)  # it walks at all
+    assert not any(np.shares_memory(one, store.label) for one in arrays)
+    assert not any(isinstance(one, Part | Samples | RunSpec | AttemptMonitor) or one is store for one in reached)
+
+
+def test_a_trial_pretrains_on_the_training_part_alone(store):
+    spec = run_spec("pretrains", store.name, "task")
+    SEEN.clear()
+    fit_and_validate(spec, store, Pretrains, AttemptMonitor())
+    assert [stage for stage, _ in SEEN] == ["represent", "pretrain", "represent"]
+
+
+class Quiet(Pretrains):
+    represent = Honest.represent
+
+    def pretrain(self, unlabelled, monitor):
+        self.pretrained = len(unlabelled["counts"])
+        monitor.log_fact(optimiser_steps=3, accuracy=0.999)
+
+
+def test_pretraining_is_timed_and_counted_under_names_of_its_own(store):
+    done = attempt(run_spec("quiet", store.name, "task"), store, Quiet, AttemptMonitor())
+    assert done.metrics["pretraining_optimiser_steps"] == 3 and "optimiser_steps" not in done.metrics
+    assert done.metrics["accuracy"] == done.scores.accuracy < 0.5
+    work = ("represent", "pretrain", "fit", "predict")
+    assert done.metrics["seconds"] == pytest.approx(sum(done.metrics[f"seconds_{stage}"] for stage in work))
+    assert "pretrain" not in vars(done.method)  # nothing of the refusal stays
+    plain = attempt(run_spec("honest", store.name, "task"), store, Honest, AttemptMonitor())
+    assert "seconds_pretrain" not in plain.metrics
+
+
 def test_what_a_method_says_of_itself_is_no_score(store):
     done = attempt(run_spec("boaster", store.name, "task"), store, Boaster, AttemptMonitor())
     assert done.metrics["macro_f1"] == done.scores.macro_f1 < 0.5 and done.metrics["samples_seen"] == 7
@@ -229,6 +306,7 @@ def test_the_place_of_a_sample_tells_nothing(store, split):
         (InADefault, "remembers something of the run"),
         (Parrot, "predict_proba changes the object"),
         (Loud, "does not sum to 1"),
+        (OfOtherParts, "pretrain is called by the method itself"),
     ],
 )
 def test_a_cheat_is_a_failed_run(store, kind, reason):

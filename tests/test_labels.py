@@ -368,7 +368,7 @@ def test_all_that_is_wrong_with_a_label_file_is_told_at_once(tmp_path, home):
     for old, new in ((",5000,", ",http,"), (",1000.0,", ",noon,"), (",2,6,", ",two,6,")):
         text = text.replace(old, new, 1)
     path.write_text(text)
-    with refused("bad-label-file", "'http' is no number", "'noon' is no time", "'two'", "(row 2)"):
+    with refused("bad-label-file", "'http' is not a number", "'noon' is not a time", "'two'", "(row 2)"):
         prepare_dataset(card, folder, home=home)
 
 

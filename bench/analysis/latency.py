@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, make_parameters, one_pass, take
+from bench.method import Inputs, Method, Monitor, Part, learn, make_parameters, one_pass, take
 from bench.readers import View
 from bench.render.table import Table
 from bench.runs import registry
@@ -121,7 +121,7 @@ def fitted(kind: type[Method], view: View, labels: NDArray[np.int64], classes: i
     method = kind(parameters, classes=classes, device=device)
     part = Part(method.represent(view), labels)
     nothing = Part({name: values[:0] for name, values in part.inputs.items()}, labels[:0])
-    return method.fit(part, nothing, Monitor())
+    return learn(method, part, nothing, Monitor())
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ COUNTS: Final = (
     "training_samples",
     "model_parameters",
     "optimiser_steps",
+    "pretraining_optimiser_steps",
+    "pretraining_samples_seen",
     "chosen_step",
     "samples_seen",
     "packets_read",

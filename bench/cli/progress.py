@@ -249,7 +249,7 @@ class RunProgress(_Shown):
 
     def __call__(self, spec: RunSpec, stage: str, values: Mapping[str, float]) -> None:
         """Show a stage, or an epoch with its numbers and the time left of the training."""
-        if stage == "fit":
+        if stage in ("pretrain", "fit"):
             self._fits[spec.digest] = time.monotonic()
         self._display.overall(self._words, self._done, self._runs)
         text = f"[{self._done + 1}/{self._runs}] {_named(spec)} {stage}"

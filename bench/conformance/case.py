@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.contract_captures import CLASSES, three_services, windows_of_services
 from bench.data.store import Store
-from bench.method import Inputs, Method, Monitor, Part, make_parameters, take
+from bench.method import Inputs, Method, Monitor, Part, learn, make_parameters, take
 from bench.readers import View
 from bench.schema import Samples
 
@@ -77,4 +77,4 @@ class Case:
     def fit(self, method: Method, labels: NDArray[np.int64]) -> Method:
         """Fit on the training and validation rows with these labels ``[samples]``."""
         train, validation = (Part(take(self.inputs, rows), labels[rows]) for rows in self.rows[:2])
-        return method.fit(train, validation, Monitor())
+        return learn(method, train, validation, Monitor())

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bench.conformance.case import Case
 from bench.contract_captures import CLASSES, renamed_services, same_sessions, three_services, windows_of_services
 from bench.estimator import FOREST_ON
-from bench.method import Method, Monitor, Part, Range, make_parameters, one_pass, take
+from bench.method import Method, Monitor, Part, Range, learn, make_parameters, one_pass, take
 from bench.readers import READS
 from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
 
@@ -211,10 +211,10 @@ def fits_without_side_effects(case: Case) -> None:
     train, validation = (Part(take(case.inputs, rows), case.labels[rows]) for rows in case.rows[:2])
     parts = [(part, copy.deepcopy(part.inputs), part.labels.copy()) for part in (train, validation)]
     with _random_state_kept():
-        _demand(method.fit(train, validation, Monitor()) is method, "fit: does not return self")
+        _demand(learn(method, train, validation, Monitor()) is method, "fit: does not return self")
         method.predict_proba(validation.inputs)
     for part, inputs, labels in parts:
-        same_inputs(inputs, part.inputs, "changed by fit")
+        same_inputs(inputs, part.inputs, "changed by fit or pretrain")
         _demand(np.array_equal(labels, part.labels), "fit: changes the labels")
     _equal(
         case.probabilities,
@@ -280,7 +280,7 @@ def takes_an_absent_class(case: Case) -> None:
     """A class without training samples has its column all the same; so with an empty validation part."""
     train = case.rows[0][case.labels[case.rows[0]] < CLASSES - 1]
     empty = Part(take(case.inputs, train[:0]), case.labels[:0])
-    method = case.make().fit(Part(take(case.inputs, train), case.labels[train]), empty, Monitor())
+    method = learn(case.make(), Part(take(case.inputs, train), case.labels[train]), empty, Monitor())
     _are_probabilities(method.predict_proba(take(case.inputs, case.rows[2])), len(case.rows[2]), "class absent")
 
 
@@ -304,7 +304,7 @@ def fits_every_preset(case: Case) -> None:
         method = case.method(parameters, classes=CLASSES, seed=7, device=case.device)
         train, test = (method.represent(case.view(case.samples.take(case.rows[part]))) for part in (0, 2))
         part = Part(train, case.labels[case.rows[0]])
-        expected = method.fit(part, part, Monitor()).predict_proba(test)
+        expected = learn(method, part, part, Monitor()).predict_proba(test)
         _are_probabilities(expected, len(case.rows[2]), f"preset {name}")
         with tempfile.TemporaryDirectory() as folder:
             method.save(Path(folder))

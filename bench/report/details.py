@@ -46,6 +46,7 @@ def found(run: Record, result: RunResult, curves: Mapping[str, Curve], name: str
             facts("Timings and sizes", _timings(result.metrics)),
             facts("Samples and what parts share", _samples(result.split)),
             facts("Parameters", result.parameters) if result.parameters else None,
+            facts("Weights of others that it began from", result.weights) if result.weights else None,
             facts("Environment", flat(result.environment)),
             class_="beside",
         ),
@@ -128,11 +129,12 @@ def _deviations(texts: Sequence[str]) -> Html | None:
 
 def _timings(metrics: Mapping[str, float]) -> dict[str, str]:
     """Seconds by stage, memory and sizes, of a run's metrics."""
-    timings = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in ("split", "represent", "fit", "predict")
+    stages = ("split", "represent", "pretrain", "fit", "predict")
+    timings = {f"seconds to {name}": f"{metrics[key]:.2f}" for name in stages
              if (key := f"seconds_{name}") in metrics}  # fmt: skip
     if "peak_memory_bytes" in metrics:
         timings["peak memory"] = f"{metrics['peak_memory_bytes'] / 1e6:,.0f} MB"
-    plain = ("model_parameters", "training_samples", "abstentions")
+    plain = ("model_parameters", "pretraining_optimiser_steps", "training_samples", "abstentions")
     return timings | {name.replace("_", " "): f"{metrics[name]:,.0f}" for name in plain if name in metrics}
 
 

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.environment import peak_memory, reset_peak_memory
 from bench.errors import InputError
-from bench.method import Inputs, Method, Monitor, Part, take
+from bench.method import Inputs, Method, Monitor, Part, pretrains, take
 from bench.readers import View
 from bench.runs.guards import (
     ASKED,
     CLOSE,
     ContractBroken,
     FitMonitor,
+    PretrainMonitor,
+    pretraining_over,
     same_answers,
     same_inputs,
     state_of,
@@ -41,6 +43,7 @@ Rows = NDArray[np.int64]
 
 BYTES: Final = frozenset({"payload", "ip_bytes"})  # reads that end early where a capture cuts packets
 HALVES: Final = ("quic_ids", "quic_continued", "equal_payloads")  # of `bench.splits.connections`
+WORK: Final = ("represent", "pretrain", "fit", "predict")  # stages that are the method's
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -48,7 +51,7 @@ class AttemptMonitor(Monitor):
     """A `Monitor` that hears of the attempt itself, too."""
 
     def stage(self, name: str) -> None:
-        """A stage begins: "split", "represent", "fit", "predict", "check" or "score"."""
+        """A stage begins: "split", "represent", "pretrain", "fit", "predict", "check" or "score"."""
 
     def divided(self, split: Split) -> None:
         """The split is made."""
@@ -70,12 +73,13 @@ class Attempt:
 class _Clock:
     """Tells stages and times them."""
 
-    monitor: AttemptMonitor
+    monitor: Monitor
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self.monitor.stage(name)
+        if isinstance(self.monitor, AttemptMonitor):
+            self.monitor.stage(name)
         started = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -83,7 +87,7 @@ class _Clock:
     @property
     def metrics(self) -> dict[str, float]:
         """Seconds by stage, and in all of the method's work."""
-        total = sum(seconds for name, seconds in self.seconds.items() if name in ("represent", "fit", "predict"))
+        total = sum(seconds for name, seconds in self.seconds.items() if name in WORK)
         return {f"seconds_{name}": value for name, value in self.seconds.items()} | {"seconds": total}
 
 
@@ -101,12 +105,7 @@ def attempt(
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     surroundings = surroundings_of(method)
-    with clock.stage("represent"):
-        train, training_view = _represent(method, store, split, "train")
-        validation, _ = _represent(method, store, split, "validation")
-    trained = _some(method, train)
-    with clock.stage("fit"):
-        method.fit(train, validation, FitMonitor(monitor))
+    validation, trained, training_view = _learn(method, store, split, clock)
     state = state_of(method)
     with clock.stage("represent"):
         test, test_view = _represent(method, store, split, "test")
@@ -132,6 +131,24 @@ def attempt(
     metrics |= _cut(store, split.test) if used & BYTES else {}
     metrics |= _bounded(store, split.test) if store.of_records else {}
     return Attempt(method, split, predictions, scores, metrics, used)
+
+
+def _learn(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[Part, Part, View]:
+    """Pre-train, where the method does, and fit: the validation part, `_some` of the training part, and its view.
+
+    While a method pre-trains nothing but the training part is represented, and its labels are not at hand.
+    """
+    with clock.stage("represent"):
+        train, view = _represent(method, store, split, "train")
+    trained = _some(method, train)
+    if pretrains(type(method)):
+        with clock.stage("pretrain"):
+            method.pretrain(dict(train.inputs), PretrainMonitor(clock.monitor))
+    with clock.stage("represent"):
+        validation, _ = _represent(method, store, split, "validation")
+    with clock.stage("fit"), pretraining_over(method):
+        method.fit(train, validation, FitMonitor(clock.monitor))
+    return validation, trained, view
 
 
 def _packets_of(store: Store, samples: Samples) -> Rows:
@@ -198,9 +215,8 @@ def fit_and_validate(
         )
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
-    parts = represent_parts(method, store, split, ("train", "validation"))
-    method.fit(parts["train"], parts["validation"], FitMonitor(monitor))
-    return evaluate(parts["validation"].labels, method.predict_proba(parts["validation"].inputs), classes)
+    validation, *_ = _learn(method, store, split, _Clock(monitor))
+    return evaluate(validation.labels, method.predict_proba(validation.inputs), classes)
 
 
 def represent_parts(method: Method, store: Store, split: Split, names: Sequence[str]) -> dict[str, Part]:

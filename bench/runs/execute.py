@@ -16,7 +16,7 @@ from typing import Any, Final
 from bench.data.store import Store
 from bench.environment import code_digest, environment
 from bench.errors import InputError
-from bench.method import reason_to_skip
+from bench.method import reason_to_skip, weights_of
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
 from bench.runs.plan import Forecast
@@ -26,13 +26,13 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, MODEL, PURPOSE, SPLIT, STATE, Record
+from bench.tracking.record import DEVIATION, MODEL, PURPOSE, SPLIT, STATE, WEIGHTS, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
 
-#: called with the run, a stage ("split", "represent", "fit", "epoch", "predict", "check", "score"; of a run in a
-#: process of its own "begins" alone) and its numbers
+#: called with the run, a stage ("split", "represent", "pretrain", "fit", "epoch", "predict", "check", "score"; of a
+#: run in a process of its own "begins" alone) and its numbers
 Progress = Callable[[RunSpec, str, Mapping[str, float]], None]
 
 
@@ -124,9 +124,12 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             status = "skipped"
         else:
             run.parameters(parameters_of(spec, kind))
+            weights = weights_of(spec.parameters)
+            run.tags({WEIGHTS: json.dumps(weights)} if weights else {})
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
-            _keep(run, result, result_of(spec, store, result, options.device), model=options.models != "none")
+            told = dataclasses.replace(result_of(spec, store, result, options.device), weights=weights)
+            _keep(run, result, told, model=options.models != "none")
             metrics = result.metrics
             run.tags({"scale": _scale(spec, result)})
     except Superseded:
@@ -267,7 +270,9 @@ def _scale(spec: RunSpec, done: Attempt | None = None) -> str:
     outline, parameters = registry.describe(spec.method), spec.parameters
     split = done.split.spec if done and spec.split.max_per_class is None else spec.split
     reduced = [f"max_per_class={split.max_per_class}"] if split.reduced else []
-    epochs, steps = (parameters.get(name) for name in ("epochs", "steps"))
+    epochs, steps, before = (parameters.get(name) for name in ("epochs", "steps", "pretraining_steps"))
+    if before is not None and before < outline.defaults["pretraining_steps"]:
+        reduced.append(f"pretraining_steps={before}")
     if steps is None and epochs is not None and epochs < outline.defaults["epochs"]:
         reduced.append(f"epochs={epochs}")
     elif done and (fewer := _fewer_steps(done)):
@@ -303,6 +308,8 @@ def answered(spec: RunSpec, known: Record) -> Outcome:
         reasons.append(f"an older run: a newer one, {known.deleted[:8]}, was deleted on MLflow's page")
     if known.source != code:
         reasons.append(f"made by other code ({known.source or 'unknown'}, now {code})")
+    if known.weights != (now := weights_of(spec.parameters)):
+        reasons.append(f"made from other weights ({known.weights.get('sha256', '')[:12]}, now {now['sha256'][:12]})")
     reason = "; ".join([*reasons, "--rerun computes it again"]) if reasons else ""
     return Outcome(spec, "cached", reason, known.run_id, known.metrics)
 

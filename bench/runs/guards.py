@@ -8,6 +8,7 @@ import hashlib
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FunctionType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -107,6 +108,40 @@ class FitMonitor(Monitor):
     def epoch(self, epoch: int, epochs: int, **values: float) -> None:
         """See `Monitor.epoch`."""
         _BEHIND[self].epoch(epoch, epochs, **values)
+
+
+class PretrainMonitor(FitMonitor):
+    """What `pretrain` gets to tell: the same, under names of its own."""
+
+    def log(self, step: int, **values: float) -> None:
+        """See `Monitor.log`."""
+        super().log(step, **_pretraining(values))
+
+    def log_fact(self, **values: float) -> None:
+        """See `Monitor.log_fact`."""
+        super().log_fact(**_pretraining(values))
+
+    def epoch(self, epoch: int, epochs: int, **values: float) -> None:
+        """See `Monitor.epoch`."""
+        super().epoch(epoch, epochs, **_pretraining(values))
+
+
+def _pretraining(values: Mapping[str, float]) -> dict[str, float]:
+    return {f"pretraining_{name}": value for name, value in values.items()}
+
+
+@contextmanager
+def pretraining_over(method: Method) -> Iterator[None]:
+    """From now on labels and another part are there: `pretrain` raises :class:`ContractBroken`."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ContractBroken("pretrain is called by the method itself; the harness calls it, before there are labels")
+
+    vars(method)["pretrain"] = refuse
+    try:
+        yield
+    finally:
+        vars(method).pop("pretrain", None)
 
 
 #: where a method's monitor passes things on to

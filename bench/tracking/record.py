@@ -23,6 +23,7 @@ AUDIT: Final = "audit"  # `bench audit`, for its baselines
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
 SPLIT: Final = "bench.split"  # digest of its split
+WEIGHTS: Final = "bench.weights"  # file, SHA-256 and licence of weights of others that it began from
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
 AGAIN: Final = "put back what it wrote or run it again with --rerun"
@@ -53,6 +54,7 @@ class Record:
     ended: float | None = None  # seconds since the epoch
     split: str = ""  # digest of its split; empty: an earlier version's run, or one that has none yet
     state: Mapping[str, str] = field(default_factory=dict)  # of its data set's store; empty: an earlier version's run
+    weights: Mapping[str, str] = field(default_factory=dict)  # `bench.method.weights_of`; empty: none of others
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
@@ -171,13 +173,14 @@ def record_of(row: Row) -> Record:
         model=tags.get(MODEL, ""),
         ended=None if row.ended is None else row.ended / 1000,
         split=tags.get(SPLIT, ""),
-        state=_state_of(tags.get(STATE, "")),
+        state=_texts(tags.get(STATE, "")),
+        weights=_texts(tags.get(WEIGHTS, "")),
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )
 
 
-def _state_of(text: str) -> dict[str, str]:
+def _texts(text: str) -> dict[str, str]:
     try:
         return {str(name): str(value) for name, value in json.loads(text).items()}
     except (ValueError, AttributeError):

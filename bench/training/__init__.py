@@ -7,7 +7,8 @@ contract of methods and the ground below it; it knows no method.
 :class:`TorchMethod`, which `feed` gives its batches; `fitting` finds after how many steps it fits; `units` has methods
 that read the first bytes of packets, or single packets; `balance` is for unequal classes, `recurrent` for LSTMs and
 GRUs under mixed precision, `lstm` for LSTMs over bytes, `long_sequences` for those that would not fit into memory,
-`packed` for GRUs over packed sequences; `products` are matrix products, `initial` starting weights.
+`packed` for GRUs over packed sequences; `products` are matrix products; `initial` is how
+weights begin: drawn, pre-trained without labels (:class:`PretrainedMethod`) or read from a file of the authors.
 """
 
 import lazy_loader

@@ -1,9 +1,11 @@
 from .balance import class_weights as class_weights
 from .balance import undersample as undersample
 from .budget import SHARED as SHARED
+from .budget import PretrainingParameters as PretrainingParameters
 from .budget import TrainingParameters as TrainingParameters
 from .budget import batches as batches
 from .budget import steps_an_epoch as steps_an_epoch
+from .initial import PretrainedMethod as PretrainedMethod
 from .loop import TorchMethod as TorchMethod
 from .loop import TrainingDiverged as TrainingDiverged
 from .units import HeaderBytesMethod as HeaderBytesMethod

@@ -4,6 +4,7 @@ Either is divided into epochs, each of which ends with a validation.  Schedule a
 are.  Read without torch: listings show parameters.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -68,6 +69,51 @@ class TrainingParameters(NoParameters):
         if step < warm:
             return self.learning_rate * (step + 1) / warm
         return float(self.learning_rate * self.gamma ** ((step - warm) // steps_an_epoch // self.step_size))
+
+
+@dataclass(frozen=True)
+class PretrainingParameters(TrainingParameters):
+    """What every method that is pre-trained can set, too."""
+
+    pretraining: str = parameter(
+        "fine-tuned",
+        "what becomes of pre-trained weights: fine-tuned or frozen (the head alone learns); scratch: there are none",
+        "our choice",
+        ("scratch", "frozen", "fine-tuned"),
+        allowed=("scratch", "frozen", "fine-tuned"),
+    )
+    pretraining_steps: int = parameter(2000, "optimiser steps without labels", "our choice", allowed=COUNT)
+    pretraining_batch: int = parameter(128, "samples a step without labels", "our choice", allowed=COUNT)
+    pretraining_rate: float = parameter(
+        1e-3,
+        "highest learning rate without labels: linear up to it, then a half cosine to 0",
+        "our choice",
+        allowed=POSITIVE,
+    )
+    pretraining_warmup: float = parameter(
+        0.1, "part of the steps without labels over which the learning rate rises", "our choice", allowed=SHARE
+    )
+    weights: str | None = parameter(
+        None, "file of the authors' pre-trained weights, in place of pre-training; none: pre-train here", "our choice"
+    )
+    weights_licence: str | None = parameter(None, "licence of that file, as its authors state it", "our choice")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights and not self.weights_licence:
+            what = "name its licence, weights_licence=TEXT (unknown, where its authors state none)"
+            raise InputError("bad-parameter", f"parameter weights={self.weights}: {what}")
+        if self.weights and self.pretraining == "scratch":
+            what = "pretraining=scratch begins from no weights; leave one of the two out"
+            raise InputError("bad-parameter", f"parameter weights={self.weights}: {what}")
+
+    def pretraining_rate_at(self, step: int) -> float:
+        """The learning rate of a step without labels (from 0)."""
+        warm = round(self.pretraining_warmup * self.pretraining_steps)
+        if step < warm:
+            return self.pretraining_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.pretraining_steps - warm)
+        return self.pretraining_rate * (1 + math.cos(math.pi * done)) / 2
 
 
 def epochs_of_batches(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.contract_captures import five_services
-from bench.method import Method, Monitor, Part, make_parameters, take
+from bench.method import Method, Monitor, Part, learn, make_parameters, take
 from bench.readers import View
 from bench.schema import NO_CLASS
 from bench.spec import Sampling
@@ -70,7 +70,7 @@ def steps_to_fit(method: TorchMethod, part: Part, accuracy: float) -> tuple[int,
     answered = Part(take(part.inputs, rows), part.labels[rows])
     watch = _Watch(accuracy)
     try:
-        fresh.fit(answered, answered, watch)
+        learn(fresh, answered, answered, watch)
     except _Fitted:
         pass
     return watch.step, watch.best

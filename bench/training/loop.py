@@ -102,7 +102,7 @@ class TorchMethod(Method):
         return F.cross_entropy(logits, labels)
 
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Adam; the loop sets its learning rate before every step."""
+        """Adam; the loop sets its learning rate before every step, of a group with ``share`` that part of it."""
         return torch.optim.Adam(network.parameters(), lr=self.parameters.learning_rate, fused=True)
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
@@ -142,7 +142,7 @@ class TorchMethod(Method):
             for tensors, truth in feeding(rows_of_steps):
                 rate = settings.learning_rate_at(step, each)
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("share", 1.0)
                 values = self._step(model, optimiser, tensors, truth)
                 step, seen = step + 1, seen + len(truth)
                 told.add(epoch=epoch, step=step, samples=len(truth), learning_rate=rate, **values)
