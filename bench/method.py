@@ -189,8 +189,8 @@ class Method(ABC):
         """Learn from the training part without labels; by default nothing.  Starts afresh.
 
         ``unlabelled`` are its arrays ``[samples, ...]`` as `represent` made them, int, float or bool.  The harness
-        calls it once before every `fit`, when no label and no other part is there yet, and refuses it later.  Its time and
-        what it tells ``monitor`` are recorded apart.
+        calls it once before every `fit`, when no label and no other part is there yet, and refuses it later.  Its time
+        and what it tells ``monitor`` are recorded apart.
         """
 
     @abstractmethod
