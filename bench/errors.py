@@ -109,6 +109,7 @@ CODES: Final[dict[str, str]] = {
     "wrong-checksum": "a download with another checksum than its card says",
     "wrong-file": "a file of the wrong kind",
     "wrong-model": "a model of another method, or one that may not be loaded",
+    "wrong-predictions": "a file that does not answer the test part of a split",
     "wrong-split-file": "a file that is not a split file, or does not fit the store",
     "wrong-suite": "a file that is not a suite, with all that is wrong with it",
 }

@@ -29,7 +29,7 @@ from bench.runs.run_labels import (
 )
 from bench.scores.metrics import MACRO
 from bench.spec import NEW_FIELDS, RunSpec, command_lines
-from bench.tracking.record import Record
+from bench.tracking.record import ELSEWHERE, Record
 from bench.tracking.selection import NO_RUNS
 
 COLUMNS: Final = (*MACRO, "training_accuracy", "chosen_step", "seconds")
@@ -87,6 +87,8 @@ class Row:
     @property
     def command(self) -> str:
         """The command line that computes its runs, those that are not done too."""
+        if self.head.origin == ELSEWHERE:
+            return f"bench score PREDICTIONS.csv --split SPLIT.json --name {self.head.spec.method}"
         seeds = [record.spec.split.seed for record in (*self.done, *self.other)]
         return "\n".join(command_lines(self.head.spec, seeds))
 

@@ -225,12 +225,31 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 @split_options
 @click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write the samples for another program: names, parts, labels, captures, 5-tuples, starts.",
+)
+@click.option("--no-test-labels", is_flag=True, help="Leave the labels of the test part out of --samples.")  # fmt: skip
 @download_option
 @json_option
-def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_json: bool) -> None:
+def split(
+    dataset: str,
+    split: SplitOptions,
+    seed: int,
+    save: Path | None,
+    samples: Path | None,
+    no_test_labels: bool,
+    as_json: bool,
+) -> None:
     """Make a split, check that no group is in two parts, describe and save it."""
-    if save is not None and not save.parent.is_dir():
-        raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
+    for file in (save, samples):
+        if file is not None and not file.parent.is_dir():
+            what = f"there is no folder {file.parent}; make it or name another place"
+            raise InputError("unwritable-file", f"{file}: {what}")
+    if no_test_labels and samples is None:
+        raise InputError("bad-options", "--no-test-labels is for --samples FILE.csv; give that, too")
     spec = split.of_one_fold.spec(seed=seed)
     check_words([], [dataset], split.task, spec, Settings())
     from bench.splits.split import make_split
@@ -241,6 +260,10 @@ def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_js
     division = make_split(store, split.task or store.default_task, spec)
     if save is not None:
         division.save(save)
+    if samples is not None:
+        from bench.runs.scored import write_samples
+
+        write_samples(samples, store, division, labels=not no_test_labels)
     summary = division.summary()
     for line in division.remarks:
         tell(line)

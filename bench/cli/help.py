@@ -19,7 +19,10 @@ else:  # before click 8.2 it takes no type
 SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "Look": ("bench inspect captures/", ("methods", "datasets", "inspect", "published")),
     "Prepare": ("bench prepare captures/", ("new", "prepare", "split", "audit")),
-    "Run": ("bench run --method forest --dataset demo", ("check", "run", "tune", "reproduce", "classify", "sync")),
+    "Run": (
+        "bench run --method forest --dataset demo",
+        ("check", "run", "tune", "reproduce", "score", "classify", "sync"),
+    ),
     "Compare": ("bench table --dataset demo", ("table", "compare")),
     "Publish": ("bench report", ("report", "ui", "results")),
     "Set up": ("bench doctor", ("doctor", "completion")),

@@ -16,6 +16,7 @@ from bench.cli.base import (
     download_option,
     emit,
     form_options,
+    found,
     grouped,
     json_option,
     list_option,
@@ -39,6 +40,7 @@ from bench.spec import Settings, SplitSpec, check_scheme
 if TYPE_CHECKING:
     from bench.analysis.ranking import Ranking
     from bench.suites.suite import Suite
+    from bench.tracking.record import Record
     from bench.tracking.tracker import Tracker
 
 
@@ -189,6 +191,49 @@ def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") ->
     else:
         entries, notes = suite_entries(records, suite, methods=wanted.methods)
     return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
+
+
+@cli.command(epilog=examples("bench score answers.csv --split fold0.json --name my-tool"))
+@click.argument("predictions", type=click.Path(path_type=Path), metavar="PREDICTIONS.csv")
+@click.option(
+    "--split",
+    "split_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="The split that was answered, as `bench split --save` wrote it.",
+)
+@click.option("--name", required=True, help="What the program is called in tables.")  # fmt: skip
+@results_option
+@json_option
+def score(predictions: Path, split_file: Path, name: str, results: Path, as_json: bool) -> None:
+    """Score another program's predictions for the test part of a split, and remember them as a run.
+
+    Predictions are a CSV with the column `sample`, as `bench split --samples` names samples, and `prediction` or a
+    probability for each class.
+    """
+    from bench.splits.split_file import read_split_file
+
+    for file in (predictions, split_file):
+        if not file.is_file():
+            raise InputError("missing-file", f"{file}: there is no such file; give it")
+    store = found(read_split_file(split_file).dataset)
+    from bench.runs.scored import check_name, score
+
+    check_name(name)
+    tracker = runs_into(results)
+    outcome = score(predictions, split_file, store, name, tracker)
+    if outcome.reason:
+        note(f"{name}: {outcome.reason}")
+    emit(as_json, outcome.to_dict(), _shown(tracker.load(outcome.run_id or "")))
+
+
+def _shown(record: "Record") -> str:
+    """A table of one run, as text."""
+    from bench.analysis.tables import COLUMNS, results_table
+    from bench.render.table import render
+
+    return render(results_table([record], metrics=COLUMNS))
 
 
 @cli.command(epilog=examples("bench classify new.pcap --run 1f0c22"))

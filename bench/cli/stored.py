@@ -140,16 +140,20 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
 @filter_options
 @click.option("--figures", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Draw the confusion matrix and learning curves of one RUN into this folder.")  # fmt: skip
+@click.option("--predictions", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.csv",
+              help="Write the answers of one RUN, as `bench score` reads them.")  # fmt: skip
 @form_options
 @results_option
-def show(run: str | None, asked: Filter, figures: Path | None, form: str, results: Path) -> None:
+def show(
+    run: str | None, asked: Filter, figures: Path | None, predictions: Path | None, form: str, results: Path
+) -> None:
     """List runs and their sizes, or show one RUN in full, with its files checked against their checksums."""
     from bench.render.table import render
 
     if run is not None and any(vars(asked).values()):
         raise InputError("bad-options", "show takes a RUN, or options that choose among all; leave one out")
-    if figures is not None and run is None:
-        raise InputError("bad-options", "--figures needs one RUN; name it (`bench results show` lists ids)")
+    if run is None and (option := "--figures" if figures else "--predictions" if predictions else ""):
+        raise InputError("bad-options", f"{option} needs one RUN; name it (`bench results show` lists ids)")
     asked = asked if run is None else dataclasses.replace(asked, runs=[run])
     tracker = runs_in(results)
     runs = _chosen(tracker, asked)
@@ -160,6 +164,8 @@ def show(run: str | None, asked: Filter, figures: Path | None, form: str, result
     shown = _in_full(tracker, one)
     if figures is not None:
         shown["figures"] = [str(path) for path in _draw(tracker, one, figures)]
+    if predictions is not None:
+        shown["predictions"] = str(_write_predictions(tracker, one, predictions))
     emit(form == "json", shown, outline(shown))
 
 
@@ -235,6 +241,19 @@ def _files(tracker: "Tracker", one: "Stored") -> dict[str, str]:
             state = "as it was written" if wrote == there[name] else "CHANGED" if record.files else "unverified"
             found[name] = f"{file_size((folder / name).stat().st_size)}, {state}"
     return found
+
+
+def _write_predictions(tracker: "Tracker", one: "Stored", path: Path) -> Path:
+    """Write a run's answers; its data set and split have to be here."""
+    from bench.data.store import Store
+    from bench.runs.scored import write_predictions
+    from bench.splits.split import make_split
+
+    record = tracker.opened(one.record)
+    store = Store.find(record.spec.dataset)
+    record.check_store(store)
+    write_predictions(path, record, store, make_split(store, record.spec.task, record.spec.split))
+    return path
 
 
 def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:

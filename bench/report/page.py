@@ -23,7 +23,7 @@ from bench.report.details import divided, flat, found
 from bench.runs.run_labels import MARKS, MEANING, marked
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite, suite_of
-from bench.tracking.record import Record, asked_for
+from bench.tracking.record import ELSEWHERE, Record, asked_for
 from bench.tracking.results import RunResult
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
 from bench.tracking.tracker import Tracker
@@ -59,7 +59,7 @@ def write(
     if suite is not None:
         records, notes = of_suite(suite, records)
     digests = {one.spec: one.split for one in records if one.split}
-    plan = suite or suite_of("runs", [one.spec for one in records], digests)
+    plan = suite or suite_of("runs", [one.spec for one in records if one.origin != ELSEWHERE], digests)
     write_text(output, _Page(tracker, wanted.datasets, damaged, (plan, notes)).markup(records))
     return len(records)
 

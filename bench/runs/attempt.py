@@ -119,12 +119,9 @@ def attempt(
         remembers = "its module or class remembers something of the run; keep it in the object"
         unchanged(surroundings, surroundings_of(method), remembers)
     with clock.stage("score"):
-        scores = evaluate(predictions.truth, predictions.probabilities, classes)
+        scores, numbers = scores_of(predictions, split)
         metrics = dict(monitor.facts)  # first: what a method says of itself is no score
-        metrics |= (
-            scores.metrics() | _training_scores(method, trained) | _validation_scores(method, validation, classes)
-        )
-        metrics |= _split_numbers(split) | _interval_ends(predictions)
+        metrics |= numbers | _training_scores(method, trained) | _validation_scores(method, validation, classes)
     metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
     metrics |= clock.metrics | _size(method)
     used = frozenset(training_view.used | test_view.used)
@@ -265,6 +262,12 @@ def _training_scores(method: Method, trained: Part) -> dict[str, float]:
     """Accuracy on training samples, and what answering with their most frequent class would give."""
     accuracy = float((decide(method.predict_proba(trained.inputs)) == trained.labels).mean())
     return {"training_accuracy": accuracy, "training_majority": float(np.bincount(trained.labels).max() / len(trained))}
+
+
+def scores_of(test: Predictions, split: Split) -> tuple[Scores, dict[str, float]]:
+    """Scores of answers for the test part, and by name these, their intervals, and what they cannot be read without."""
+    scores = evaluate(test.truth, test.probabilities, test.classes)
+    return scores, scores.metrics() | _split_numbers(split) | _interval_ends(test)
 
 
 def _interval_ends(test: Predictions) -> dict[str, float]:

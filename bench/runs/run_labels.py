@@ -11,7 +11,7 @@ from bench.runs.registry import Outline, describe, file_origin, is_file, is_ship
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
 from bench.spec import RunSpec
-from bench.tracking.record import Record
+from bench.tracking.record import ELSEWHERE, Record
 
 MARKS: Final = {
     "leaky": "*",
@@ -20,6 +20,7 @@ MARKS: Final = {
     "class-missing": "‖",
     "did-not-fit": "#",
     "transductive": "◇",
+    "elsewhere": "△",
 }
 MEANING: Final = {
     "leaky": "the split lets parts share sessions or captures on purpose",
@@ -28,6 +29,7 @@ MEANING: Final = {
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
     "did-not-fit": "did not fit its training samples: the score says little about the method",
     "transductive": "answers depend on the whole test part, on purpose",
+    "elsewhere": "answers of another program (bench score): nobody here saw what it learned from",
 }
 FEW_SIGN: Final = "§"
 EARLIER_SIGN: Final = "¶"
@@ -47,6 +49,7 @@ def marks(record: Record) -> list[str]:
         "class-missing": bool(missing_classes(record.metrics)),
         "did-not-fit": did_not_fit(record.spec, record.metrics),
         "transductive": record.transductive,
+        "elsewhere": record.origin == ELSEWHERE,
     }
     return [mark for mark in MARKS if holds[mark]]
 

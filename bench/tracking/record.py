@@ -20,6 +20,7 @@ SPEC: Final = "bench.spec"
 DEVIATION: Final = "deviation."  # and a number: one tag each, a tag is short
 PURPOSE: Final = "bench.purpose"  # whom it was computed for, where the user did not ask for it: see `AUDIT`
 AUDIT: Final = "audit"  # `bench audit`, for its baselines
+ELSEWHERE: Final = "elsewhere"  # origin of a run whose answers another program gave: `bench.runs.scored`
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
 SPLIT: Final = "bench.split"  # digest of its split
