@@ -48,7 +48,7 @@ def write_samples(path: Path, store: Store, split: Split, *, labels: bool = True
     sample.  Without ``labels`` the test part's are empty.  Raises :class:`InputError` where the file cannot be written.
     """
     with writing(path), path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
+        rows = csv.writer(file, lineterminator="\n")
         rows.writerow(KEYS)
         for part in PARTS:
             rows.writerows(_rows(store, split, part, labels or part != "test"))
@@ -93,7 +93,7 @@ def write_predictions(path: Path, record: Record, store: Store, split: Split) ->
     known = record.predictions()
     order = split.order("test")
     with writing(path), path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
+        rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["sample", *known.classes])
         for name, row in zip(sample_names(split, "test"), known.probabilities[order], strict=True):
             rows.writerow([name, *("" if np.isnan(value) else repr(float(value)) for value in row)])
