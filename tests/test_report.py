@@ -113,6 +113,31 @@ def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
         assert told in text
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"), [("results", ""), ("my runs", "--results 'my runs'"), ("../away", "--results away")]
+)
+def test_commands_name_the_results_folder_where_it_is_not_the_usual_one(folder, words, tracker, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    write(Tracker((here / folder).resolve(), tracker.address.uri), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    blocks = map(html.unescape, re.findall(r"<code>(bench run [^<]*)</code>", text))
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert commands and all(line.endswith(words) and ("--results" in line) == bool(words) for line in commands)
+    assert str(tmp_path) not in text
+
+
+def test_a_wrong_data_set_is_refused_before_anything_is_imported(results, tmp_path):
+    code = (
+        "import sys; from bench.cli import main; sys.argv = ['bench', 'report', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as end: print(end.code, {'numba', 'mlflow', 'torch'} & {*sys.modules})"
+    )
+    words = [sys.executable, "-c", code, "--results", str(results), "--dataset", "nowhere"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.strip() == "2 set()" and "[no-runs]" in done.stderr, done.stderr
+
+
 def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
     write(tracker, tmp_path / "report.html")
     captions = re.findall(r"<caption>(.*?)</caption>", (tmp_path / "report.html").read_text())

@@ -20,6 +20,7 @@ from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
 from bench.render.table import FORMATS, one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
+from bench.tracking.address import RESULTS
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
@@ -135,7 +136,6 @@ _ingest_options: tuple[Command, ...] = (
 )  # fmt: skip
 
 
-RESULTS: Final = Path("results")  # where they are kept unless told otherwise
 ingest_options = grouped("ingest", IngestOptions, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,

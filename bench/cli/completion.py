@@ -10,10 +10,11 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from bench.cli.base import RESULTS, cli
+from bench.cli.base import cli
 from bench.cli.help import Choice, examples
 from bench.errors import InputError
 from bench.spec import SCHEMES
+from bench.tracking.address import RESULTS
 
 Values = Callable[[click.Context], Iterable[str]]
 VARIABLE: Final = "_BENCH_COMPLETE"  # by which click knows that a shell asks

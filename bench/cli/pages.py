@@ -21,6 +21,10 @@ from bench.render.table import one_line
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
     """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
     tracker = runs_in(results)
+    if datasets:  # a wrong word costs nothing
+        from bench.tracking.selection import Wanted, narrowed
+
+        narrowed(tracker.search(), Wanted(datasets=datasets))
     from bench.report.page import write
 
     output = output or results / "report.html"
