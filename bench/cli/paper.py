@@ -16,6 +16,7 @@ from bench.cli.base import (
     cli,
     device_option,
     download_option,
+    emit,
     form_options,
     grouped,
     list_option,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bench.paper.declaration import Experiment, Paper
     from bench.paper.plan import Scale
     from bench.paper.reproduction import Request
+    from bench.render.table import Table
     from bench.tracking.tracker import Tracker
 
 
@@ -145,8 +147,14 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
     tracker = runs_into(results)
+    from bench.render.table import to_dict
+
+    tables: list[Table] = []
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, tracker, action, form, progress) for request in requests)
+        status = max(_one(request, tracker, action, progress, tables, form) for request in requests)
+    if form == "json":  # one object, however many were asked for
+        emit(True, {"tables": list(map(to_dict, tables))}, "")
+    return status
 
 
 def exhibits(words: Sequence[str]) -> list[str]:
@@ -177,8 +185,15 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: str, progress: "RunProgress") -> int:
-    """Show and save one; status 1 where a run failed."""
+def _one(
+    request: "Request",
+    tracker: "Tracker",
+    action: ActionOptions,
+    progress: "RunProgress",
+    tables: "list[Table]",
+    form: str,
+) -> int:
+    """Show and save one, and add it to the tables; status 1 where a run failed.  JSON is shown when all are done."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
@@ -193,7 +208,9 @@ def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: st
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
     shown = reproduce(request, tracker, options, on_outcome=on_outcome)
     progress.pause()  # a table is no place for a bar
-    click.echo(render(shown.table, form))
+    tables.append(shown.table)
+    if form != "json":
+        click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)

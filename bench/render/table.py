@@ -221,9 +221,14 @@ def _plain(cell: Any) -> Any:
     return f"'{printable(cell)}" if computed else printable(cell)
 
 
-def _json(table: Table) -> str:
+def to_dict(table: Table) -> dict[str, Any]:
+    """The table as JSON types."""
     title = {"title": table.title} if table.title else {}
-    return json.dumps({**title, "rows": list(table.records), "notes": list(table.notes), **table.more}, indent=1)
+    return {**title, "rows": list(table.records), "notes": list(table.notes), **table.more}
+
+
+def _json(table: Table) -> str:
+    return json.dumps(to_dict(table), indent=1)
 
 
 FORMATS: Final[dict[str, Callable[[Table], str]]] = {
