@@ -6,11 +6,11 @@ import keyword
 import re
 import shlex
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,7 +43,7 @@ from bench.cli.text import (
     split_text,
 )
 from bench.errors import InputError
-from bench.files import plain, typed_path, write_text
+from bench.files import from_here, plain, typed_path, write_text
 from bench.ingest.options import IngestOptions
 from bench.spec import Settings
 
@@ -55,18 +55,43 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
-    """List the data sets, or show one card in full."""
-    from bench.data.cards import card_names, describe_card
+    """List the data sets, shipped and your own prepared ones, or show one card in full."""
+    from bench.data.cards import describe_card
     from bench.data.names import find_card
 
     if name is None:
-        cards = {n: find_card(n) for n in card_names()}
-        rows = [{"name": n, "title": c.title, "tasks": list(c.tasks), "licence": c.licence} for n, c in cards.items()]
-        text = columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
-        emit(as_json, {"datasets": rows}, text)
+        rows = _known_datasets()
+        lines = [(row["name"], ", ".join(row["tasks"]), row["title"] + _mark(row)) for row in rows]
+        emit(as_json, {"datasets": rows}, columns(lines))
     else:
         card = describe_card(find_card(name))
         emit(as_json, card, outline(card))
+
+
+def _known_datasets() -> list[dict[str, Any]]:
+    """The shipped data sets, and those whose stores were made of cards and folders of the user's."""
+    from bench.data.cards import card_names
+    from bench.data.manifest import names_there
+    from bench.data.names import find_card
+
+    there, shipped, rows = names_there(), card_names(), []
+    for name in [*shipped, *(own for own in there if own not in shipped)]:
+        row = {"name": name, "shipped": name in shipped, "prepared": name in there, "made_of": there.get(name, "")}
+        try:
+            card = find_card(name)
+            rows.append({**row, "title": card.title, "tasks": list(card.tasks), "licence": card.licence})
+        except InputError as error:
+            if row["shipped"]:
+                raise
+            rows.append({**row, "title": f"cannot be used: {error}", "tasks": [], "licence": ""})
+    return rows
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    """What of a data set its title does not tell."""
+    own = "" if row["shipped"] else f"yours, of {from_here(Path(row['made_of']))}" if row["made_of"] else "yours"
+    marks = ", ".join(filter(None, [own, "prepared" if row["prepared"] else ""]))
+    return f" [{marks}]" if marks else ""
 
 
 @cli.command(epilog=examples("bench inspect day1.pcap", "bench inspect captures/ --format csv"))
