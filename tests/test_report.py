@@ -27,6 +27,7 @@ from bench.report.page import SCRIPT, STYLE, write
 from bench.scores.metrics import reliability as binned
 from bench.spec import Settings, command_lines
 from bench.tracking.results import SplitSummary
+from bench.tracking.run_files import RunFiles
 from bench.tracking.tracker import Tracker
 
 VOID = {"meta", "img"}
@@ -198,7 +199,7 @@ def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monk
     shutil.copytree(results, tmp_path / "results")
     tracker = Tracker(tmp_path / "results")
     run = next(record for record in tracker.search(method="majority"))
-    monkeypatch.setattr(Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.run_id / "artifacts")
+    monkeypatch.setattr(RunFiles, "folder", lambda self, one: tracker.results / "artifacts" / one.run_id / "artifacts")
     file = tracker.load(run.run_id).folder / "result.json"
     file.write_text(damage(file.read_text()))
     status, out, err = command_line("report", "--results", tmp_path / "results", "--output", tmp_path / "r.html")
@@ -234,7 +235,7 @@ def test_a_result_that_cannot_be_read_costs_its_details_alone(tracker, tmp_path,
 
 
 def test_a_run_without_files_keeps_its_numbers(tracker, tmp_path, monkeypatch):
-    monkeypatch.setattr(Tracker, "_folder", lambda *_: tmp_path / "gone")
+    monkeypatch.setattr(RunFiles, "folder", lambda *_: tmp_path / "gone")
     write(tracker, tmp_path / "report.html", datasets=["traffic"])
     assert "files are gone" in (tmp_path / "report.html").read_text()
 

@@ -171,7 +171,7 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
     records: list[dict[str, Any]] = []
     rows, deleted = [], tracker.deleted()
     for one in runs:
-        record, spec, sizes = after_deletion(one.record, deleted), one.record.spec, tracker.sizes(one.row)
+        record, spec, sizes = after_deletion(one.record, deleted), one.record.spec, tracker.files.sizes(one.row)
         line: dict[str, Any] = {
             "id": record.run_id,
             "method": method_label(spec, origin_of(record)),
@@ -221,7 +221,7 @@ def _files(tracker: "Tracker", one: "Stored") -> dict[str, str]:
     from bench.tracking.results import digests_of
 
     record, found = one.record, {}
-    with tracker.files(one.row) as folder:
+    with tracker.files.read(one.row) as folder:
         there = digests_of(folder)
         for name in sorted({**there, **record.files}):
             if name not in there:
@@ -238,7 +238,7 @@ def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
     """Draw what a run has, and give the files that were written."""
     from bench.render.plots import draw_confusion, draw_curves
 
-    with tracker.files(one.row) as folder:
+    with tracker.files.read(one.row) as folder:
         scores = dataclasses.replace(one.record, folder=folder).result().scores
     paths = [figures / f"{one.row.run_id[:8]}-{name}.png" for name in ("confusion", "curves")]
     draw_confusion(scores, paths[0])
@@ -288,8 +288,8 @@ def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: b
     """Tell what goes, ask where that can be, remove it, and tell what was removed."""
     from bench.tracking.pruning import carry_out, total
 
-    sizes = [total(tracker.sizes(one.row)) for one in plan.runs]
-    models = [total(tracker.sizes(one.row), model=True) for one in plan.models]
+    sizes = [total(tracker.files.sizes(one.row)) for one in plan.runs]
+    models = [total(tracker.files.sizes(one.row), model=True) for one in plan.models]
     folders = [sum(path.stat().st_size for path in one.rglob("*") if path.is_file()) for one in plan.folders]
     parts = [(counted(len(sizes), "run"), sum(sizes)), (counted(len(models), "model"), sum(models))]
     parts += [(counted(len(plan.binned), "run") + " in MLflow's bin", 0)]
