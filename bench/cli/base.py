@@ -1,7 +1,6 @@
 """What the commands share: the group, options, and how things are printed."""
 
 import dataclasses
-import functools
 import json
 import re
 import shlex
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from bench import __version__
-from bench.cli.help import Choice, Commands
+from bench.cli.help import Choice, Command, Commands, grouped, list_option, listed, pairs
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
-from bench.render.table import FORMATS, one_line
+from bench.render.table import one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 from bench.tracking.address import RESULTS
 
@@ -26,22 +25,6 @@ if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.store import Store
     from bench.tracking.tracker import Tracker
-
-Command = Callable[..., Any]
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-
-
-def form_options(command: Command) -> Command:
-    """``form`` of a table, by ``--format`` or ``--json``; checked before anything is read or computed."""
-
-    @functools.wraps(command)
-    def call(*given: Any, as_json: bool, form: str, **values: Any) -> Any:
-        return command(*given, form="json" if as_json else form, **values)
-
-    form = click.option(
-        "--format", "form", type=Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
-    )
-    return form(click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(call))
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:
@@ -58,42 +41,6 @@ def tell(line: str, level: int = ALWAYS) -> None:
 def note(line: str) -> None:
     """Tell of progress, or of how to go on; what begins with WARNING is said always."""
     tell(line, ALWAYS if line.startswith("WARNING") else NOTE)
-
-
-def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
-    """`-x a,b -x c` as [a, b, c], each once."""
-    return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
-
-
-def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    """`-x k=v -x l=w` as a dict."""
-    for value in values:
-        if "=" not in value:
-            raise InputError("bad-pair", f"{option.opts[0]} {value!r}: expected name=value")
-    return dict(value.split("=", 1) for value in values)
-
-
-def grouped(name: str, record: type, *options: Command) -> Command:
-    """Click options as one argument ``name`` of the command: a record, whose fields they fill."""
-
-    def apply(command: Command) -> Command:
-        own = {field.name for field in dataclasses.fields(record)}
-
-        @functools.wraps(command)
-        def call(*given: Any, **values: Any) -> Any:
-            filled = record(**{key: values.pop(key) for key in list(values) if key in own})
-            return command(*given, **values, **{name: filled})
-
-        for option in reversed(options):
-            call = option(call)
-        return call
-
-    return apply
-
-
-def list_option(*words: str, **more: Any) -> Command:
-    """An option that takes several words, by comma or by repetition."""
-    return click.option(*words, multiple=True, callback=listed, **more)
 
 
 #: the filter of whatever shows runs; `bench.tracking.selection` says what the words mean
@@ -273,18 +220,6 @@ settings_options = grouped(
                  help="Parameters from a JSON file, as `bench tune` writes it."),
     click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
 )  # fmt: skip
-
-
-_UNITS: Final = {"h": 3600, "m": 60, "s": 1}
-
-
-def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    """``8h``, ``90m``, ``1h30m`` or ``45s`` in seconds."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", value):
-        raise InputError("bad-options", f"{option.opts[0]} {value!r}: give a time such as 8h, 90m, 1h30m or 45s")
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))
 
 
 def check_runs_store(results: Path) -> None:

@@ -21,18 +21,14 @@ from bench.cli.base import (
     cli,
     download_option,
     emit,
-    form_options,
-    grouped,
     ingest_options,
-    json_option,
     opened,
     other_code,
-    pairs,
     settle,
     split_options,
     tell,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, pairs
 from bench.cli.text import (
     agreement,
     brief,

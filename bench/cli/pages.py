@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, tell
-from bench.cli.help import examples
+from bench.cli.base import cli, results_option, runs_in, runs_to_change, tell
+from bench.cli.help import examples, list_option
 from bench.errors import InputError, counted
 from bench.render.table import one_line
 

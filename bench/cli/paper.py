@@ -17,9 +17,6 @@ from bench.cli.base import (
     device_option,
     download_option,
     emit,
-    form_options,
-    grouped,
-    list_option,
     methods_named,
     note,
     opened,
@@ -27,7 +24,7 @@ from bench.cli.base import (
     runs_beside,
     runs_into,
 )
-from bench.cli.help import examples
+from bench.cli.help import examples, form_options, grouped, list_option
 from bench.errors import InputError
 
 if TYPE_CHECKING:

@@ -15,10 +15,6 @@ from bench.cli.base import (
     cli,
     download_option,
     emit,
-    form_options,
-    grouped,
-    json_option,
-    list_option,
     methods_named,
     note,
     opened,
@@ -29,7 +25,7 @@ from bench.cli.base import (
     tell,
     which_runs,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import columns
 from bench.errors import InputError, instead
 from bench.spec import Settings, SplitSpec, check_scheme

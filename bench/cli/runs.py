@@ -18,25 +18,20 @@ from bench.cli.base import (
     download_option,
     emit,
     found,
-    grouped,
-    json_option,
-    list_option,
     method_named,
     methods_named,
     note,
     opened,
-    pairs,
     results_option,
     results_words,
     runs_into,
     runs_to_change,
-    seconds_of,
     settings_options,
     specs_of,
     split_options,
     tell,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, grouped, json_option, list_option, pairs, seconds_of
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError, counted
 from bench.files import plain, typed_path

@@ -9,22 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bench.cli.base import (
-    cli,
-    emit,
-    form_options,
-    grouped,
-    json_option,
-    list_option,
-    note,
-    results_option,
-    runs_in,
-    runs_into,
-    runs_to_change,
-    tell,
-    which_runs,
-)
-from bench.cli.help import Choice, examples
+from bench.cli.base import cli, emit, note, results_option, runs_in, runs_into, runs_to_change, tell, which_runs
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import outline
 from bench.errors import InputError, counted, instead
 
