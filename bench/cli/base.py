@@ -68,18 +68,19 @@ def methods_named(context: click.Context, option: click.Parameter, values: Seque
 
 _ingest_options: tuple[Command, ...] = (
     click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                 help="Cut a session where no packet comes for so long; none by default."),
+                 help="Split a session after so long without a packet; never by default."),
     click.option("--sessions", type=Choice(SESSION_RULES), default="tcp", show_default=True,
                  help="tcp: a new connection on the same ports is a new session; 5tuple: it is not."),
     click.option("--client", type=Choice(CLIENT_RULES), default="handshake", show_default=True,
-                 help="Without a handshake the client sent the first packet; ports: or has no port below 1024."),
+                 help="Who is the client if no handshake was captured: the sender of the first packet, or with ports "
+                      "the side without a port below 1024, if there is one."),
     list_option("--decap", metavar="KIND,...",
-                help=f"Take what is in tunnels instead of what is around: {', '.join(TUNNELS)}."),
+                help=f"Read the packets inside tunnels instead of the tunnels: {', '.join(TUNNELS)}."),
     click.option("--drop-copies", type=click.FloatRange(min=0), metavar="MS",
-                 help="Leave out packets that repeat another of their session within so many milliseconds."),
+                 help="Drop packets that repeat another packet of their session within so many milliseconds."),
     list_option("--filter", metavar="KIND,...",
-                help=f"Leave out packets of a kind: {', '.join(PACKET_FILTERS)}."),
-    click.option("--by-vlan", is_flag=True, help="The same end points in two VLANs are two sessions."),
+                help=f"Drop packets of a kind: {', '.join(PACKET_FILTERS)}."),
+    click.option("--by-vlan", is_flag=True, help="Treat the same end points in two VLANs as two sessions."),
 )  # fmt: skip
 
 
@@ -163,14 +164,14 @@ class SampleOptions:
 
 _sample_options: tuple[Command, ...] = (
     click.option("--max-per-class", type=click.IntRange(min=1),
-                 help="Reduced scale: at most N samples a class; under paper, N samples of each."),
-    click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
+                 help="Reduced scale: at most N samples per class; with --split paper, N of each."),
+    click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes with fewer than N samples."),
     click.option("--min-groups", type=click.IntRange(min=1),
-                 help="Leave out classes of fewer than N capture groups; 2 under capture, else 1."),
+                 help="Leave out classes with fewer than N capture groups; 2 with --split capture, else 1."),
     click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
                  help=f"Sessions to leave out: {', '.join(FILTERS)}."),
     click.option("--sampling", default="session", show_default=True, help=f"What a sample is: {SAMPLING_SYNTAX}."),
-    click.option("--balance", help=f"Training part: {', '.join(BALANCES)}; paper resamples before its split."),
+    click.option("--balance", help=f"Balance the training part: {', '.join(BALANCES)}; paper resamples first."),
 )  # fmt: skip
 sample_options = grouped("samples", SampleOptions, *_sample_options)
 
@@ -201,14 +202,14 @@ class SplitOptions(SampleOptions):
 
 split_options = grouped(
     "split", SplitOptions,
-    click.option("--task", help="The data set's task; its default one where not given."),
+    click.option("--task", help="Task of the data set; its default task if not given."),
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
                  help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
-                 "or auto: capture where each class has capture groups enough, else session."),
+                 "or auto: capture if every class has enough capture groups, else session."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
-    click.option("--fold", type=click.IntRange(min=0), help="Of --folds this one alone, counted from 0."),
+    click.option("--fold", type=click.IntRange(min=0), help="Only this one of --folds, counted from 0."),
     *_sample_options,
-    click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
+    click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without sessions."),
 )  # fmt: skip
 
 
@@ -217,8 +218,8 @@ settings_options = grouped(
     click.option("--preset", help="Named parameter values of the method."),
     click.option("--set", "values", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
     click.option("--params", "file", type=click.Path(path_type=Path), metavar="FILE",
-                 help="Parameters from a JSON file, as `bench tune` writes it."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods without."),
+                 help="Read parameters from a JSON file, as `bench tune` writes it."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods that have none."),
 )  # fmt: skip
 
 
@@ -252,7 +253,7 @@ def _allow_download(context: click.Context, option: click.Parameter, value: bool
 _DOWNLOAD: Final = "bench.download"
 download_option = click.option(
     "--download", is_flag=True, expose_value=False, callback=_allow_download,
-    help="Fetch and prepare a data set that is not there, where its card says from where; on a terminal it is asked.",
+    help="Fetch and prepare a data set that is missing, if its card says where from; on a terminal you are asked.",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ SHOWN: Final = 8  # letters of a run's id
 @cli.command(epilog=examples("bench completion bash"))
 @click.argument("shell", type=Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print the script that completes words in a shell: eval "$(bench completion bash)" switches it on."""
+    """Print the completion script for a shell; eval "$(bench completion bash)" switches it on."""
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(cli, {}, "bench", VARIABLE).source())

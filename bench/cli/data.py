@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
-    """List the data sets, shipped and your own prepared ones, or show one card in full."""
+    """List the data sets, shipped ones and your own that are prepared, or show one card in full."""
     from bench.data.cards import describe_card
     from bench.data.names import find_card
 
@@ -93,12 +93,12 @@ def _mark(row: Mapping[str, Any]) -> str:
 @cli.command(epilog=examples("bench inspect day1.pcap", "bench inspect captures/ --format csv"))
 @click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @ingest_options
-@click.option("--full", is_flag=True, help="All that is known of each capture; as for a single one.")
+@click.option("--full", is_flag=True, help="Show each capture in full, as a single one is shown.")
 @form_options
 def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str) -> None:
-    """What the ingest sees in captures, and in all captures of a folder: one row each, or everything of one.
+    """Show what the ingest sees in captures or folders of captures: a row each, or one capture in full.
 
-    Ends with status 1 where one of several is no capture.
+    Ends with status 1 if one of several is not a capture.
     """
     if len(captures) == 1 and not captures[0].exists():
         raise InputError("unreadable-file", f"{captures[0]}: there is no such capture; give a file or a folder of some")
@@ -150,23 +150,23 @@ class PrepareArguments:
 )
 @click.argument("dataset")
 @grouped("asked", PrepareArguments,
-         click.option("--name", default="", help="What the data set of a folder is called from now on."),
+         click.option("--name", default="", help="Name of a folder's data set, from now on."),
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
-                      help="Fetch the captures that the card names, as far as they are not there."),
+                      help="Fetch those captures of the card that are missing."),
          click.option("--switch", multiple=True, callback=pairs, metavar="NAME=CHOICE",
-                      help="Answer one of the card's questions otherwise than by default."),
+                      help="Choose another answer to one of the card's questions."),
          click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
-         click.option("--rebuild", is_flag=True, help="Make the store anew, also where nothing has changed."),
+         click.option("--rebuild", is_flag=True, help="Make the store again, even if nothing has changed."),
          click.option("--verify", is_flag=True,
-                      help="Make nothing: read the store and its captures in full, against their checksums."),
+                      help="Make nothing; check the store and its captures against their checksums."),
          click.option("--join-captures", is_flag=True,
                       help="Join the captures of one group, into which a long one was rotated, before they are read."),
          click.option("--join-records/--no-join-records", default=None,
                       help="Of flow records: those of one 5-tuple of a capture are one session, or each is its own; by "
                            "default as the card says."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Captures read at once; one a core by default."))  # fmt: skip
+                      help="Captures to read at once; one per core by default."))  # fmt: skip
 @ingest_options
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
@@ -244,12 +244,12 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 )
 @click.argument("dataset")
 @split_options
-@click.option("--seed", default=0, show_default=True, help="What chance draws by; --fold is 0 by default.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @download_option
 @json_option
 def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_json: bool) -> None:
-    """Make a split, verify that no group stands in two parts, describe and save it."""
+    """Make a split, verify that no group is in two parts, describe it, and save it if asked."""
     if save is not None and not save.parent.is_dir():
         raise InputError("unwritable-file", f"{save}: there is no folder {save.parent}; make it or name another place")
     spec = split.of_one_fold.spec(seed=seed)
@@ -270,7 +270,7 @@ def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_js
 
 @cli.group()
 def new() -> None:
-    """Write the beginning of something of one's own."""
+    """Write the start of a method or a data set of your own."""
 
 
 @new.command(
@@ -278,10 +278,10 @@ def new() -> None:
 )
 @click.argument("name")
 @click.option("--kind", type=Choice(("plain", "sklearn", "torch")), default="plain", show_default=True,
-              help="What it is made with: NumPy alone, a scikit-learn classifier, or a network of torch.")  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), help="The file; NAME.py by default, with _ for -.")
+              help="What it is built on: NumPy alone, a scikit-learn classifier, or a torch network.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), help="File to write; NAME.py by default, with _ for -.")
 def new_method(name: str, kind: str, output: Path | None) -> None:
-    """Write a method of one class with comments, which passes `bench check` as it is."""
+    """Write a commented method, one class, that passes `bench check` as it stands."""
     from bench.runs.registry import names
 
     class_name = "".join(part.capitalize() for part in name.split("-"))
@@ -316,11 +316,15 @@ def _write_new(file: Path, text: str) -> None:
     "dataset", epilog=examples("bench new dataset flows.csv", "bench new dataset captures/", "bench new dataset my-set")
 )
 @click.argument("subject", metavar="TABLE|FOLDER|NAME")
-@click.option("--output", type=click.Path(path_type=Path), help="The card's file; called as the subject by default.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File of the card; named after the table, folder or NAME by default.",
+)
 def new_dataset(subject: str, output: Path | None) -> None:
-    """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one of a name.
+    """Write a commented card: for a table of flow records, for a folder of captures, or an empty one.
 
-    What is guessed (which column is what, which part of a path is the class) is said beside it.
+    Guesses (which column is what, which part of a path is the class) are marked as such.
     """
     from bench.data.cards import NAME, shipped_name
     from bench.data.names import find_card

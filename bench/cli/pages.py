@@ -15,11 +15,15 @@ from bench.render.table import one_line
 
 
 @cli.command(epilog=examples("bench report", "bench report --dataset demo --output demo.html"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page; report.html in --results by default.",
+)
 @list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
 @results_option
 def report(output: Path | None, datasets: list[str], results: Path) -> None:
-    """One HTML page of all results, complete in itself: tables, charts, details, how to reproduce each number."""
+    """Write one self-contained HTML page of all results: tables, charts, details, how to reproduce each number."""
     tracker = runs_in(results)
     if datasets:  # a wrong word costs nothing
         from bench.tracking.selection import Wanted, narrowed
@@ -33,13 +37,15 @@ def report(output: Path | None, datasets: list[str], results: Path) -> None:
 
 
 @cli.command(epilog=examples("bench ui --port 5001"))
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Of the loopback address.")
 @click.option(
-    "--open/--no-open", "is_opened", default=None, help="Open a browser; by default on a terminal of a desktop."
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the loopback address."
+)
+@click.option(
+    "--open/--no-open", "is_opened", default=None, help="Open a browser; the default on a desktop's terminal."
 )
 @results_option
 def ui(port: int, is_opened: bool | None, results: Path) -> None:
-    """MLflow's page of all runs: print where it shows those of each data set, and serve it until Ctrl-C."""
+    """Serve MLflow's page of all runs until Ctrl-C, and print the address of each data set's runs."""
     from bench.report.mlflow_server import links, page_of, served
 
     tracker = runs_to_change(results)  # the page takes notes

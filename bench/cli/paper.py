@@ -82,36 +82,36 @@ class ActionOptions:
 )
 @click.argument("ids", nargs=-1, metavar="TABLE|FIGURE...")
 @grouped("action", ActionOptions,
-         click.option("--list", "overview", is_flag=True, help="All of them: data, runs, what is done, time left."),
+         click.option("--list", "overview", is_flag=True, help="List them all: data, runs, what is done, time left."),
          click.option("--check", is_flag=True,
-                      help="Recompute what the paper's own numbers imply: impossible, copied."),
+                      help="Check the paper's own numbers: which are impossible or copied."),
          click.option("--paper", help="Another paper: its name, or the folder that declares it."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
          device_option)  # fmt: skip
 @grouped("asked", ReproduceOptions,
          list_option("--mode", "modes", metavar="MODE,...",
                      help="published, paper (its order of operations, leaky), clean; all three by default."),
-         click.option("--dataset", help="Other data than the paper's, named in all output."),
-         click.option("--task", help="The data set's task; its default one where not given."),
+         click.option("--dataset", help="Use other data than the paper's; all output says so."),
+         click.option("--task", help="Task of the data set; its default task if not given."),
          click.option("--split", default="auto", show_default=True,
                       help="The clean split: auto, session, capture, time, …"),
          click.option("--folds", type=click.IntRange(min=2), help="Folds of the clean split."),
          click.option("--sampling", help="Windows of mode paper; without overlap by default."),
          click.option("--max-per-class", type=click.IntRange(min=1),
-                      help="Samples a class; 10,000 by default in mode paper."),
+                      help="Samples per class; 10,000 by default in mode paper."),
          click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default."),
          click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
-                      help="Only these methods; for a table of systems others, too."),
-         click.option("--preset", help="Named parameter values, for the methods that have them: shared, small."),
+                      help="Only these methods; a table of systems takes others, too."),
+         click.option("--preset", help="Named parameter values, where a method has them: shared, small."),
          click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
-                      help="Of a grid or sweep take one value of every N."))  # fmt: skip
+                      help="Take every Nth value of a grid or sweep."))  # fmt: skip
 @form_options
 @download_option
 @results_option
 def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptions, form: str, results: Path) -> int:
-    """Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its own order of operations and
-    under a clean split.  What is shown is saved under RESULTS/reproduced/; finished runs are not run again.
+    """Reproduce Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, and ours, both under its own order of
+    operations and under a clean split.  Results are saved in RESULTS/reproduced/; finished runs are not computed again.
     """
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
@@ -223,7 +223,7 @@ def _one(
 @list_option("--metric", "metrics", metavar="M,...", help="accuracy, precision, recall, macro_f1, weighted_f1.")
 @form_options
 def published(dataset: str | None, methods: list[str], metrics: list[str], form: str) -> None:
-    """What papers print on a data set, side by side, with what does not add up."""
+    """Show the scores that papers print for a data set, side by side, and what does not add up."""
     from bench.paper.literature import published_numbers
     from bench.render.table import render
 

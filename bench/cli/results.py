@@ -61,11 +61,11 @@ class TableOptions:
          click.option("--columns", "spread", type=Choice(["dataset", "task", "split"]),
                       help="Spread the first metric over dataset, task or split."),
          click.option("--deviations", is_flag=True, help="Add how each method deviates from its paper."),
-         click.option("--audits", is_flag=True, help="With the baselines of `bench audit`."))  # fmt: skip
+         click.option("--audits", is_flag=True, help="Include the baselines of `bench audit`."))  # fmt: skip
 @form_options
 @results_option
 def table(asked: TableOptions, form: str, results: Path) -> None:
-    """A table of runs: mean and standard deviation over seeds and folds, or a value with its 95 % interval."""
+    """Show a table of runs: mean and standard deviation over seeds and folds, or one value with its 95 % interval."""
     tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
     from bench.render.table import render
@@ -102,7 +102,7 @@ class RankingOptions:
     )
 )
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
-@click.option("--pool", is_flag=True, help="Two runs: take in all seeds and folds of each.")
+@click.option("--pool", is_flag=True, help="With two runs: use all seeds and folds of each.")
 @grouped("asked", RankingOptions,
          list_option("--dataset", "datasets", metavar="D,...",
                      help="Rank the methods with finished runs on these data sets."),
@@ -111,13 +111,13 @@ class RankingOptions:
                       help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
          click.option("--metric",
-                      help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
+                      help="Metric to rank by: macro_f1 by default, accuracy, macro_precision or macro_recall."),
          click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
-                      help="Draw the ranking's critical-difference diagram (.svg or .png)."))  # fmt: skip
+                      help="Draw the critical-difference diagram of the ranking (.svg or .png)."))  # fmt: skip
 @form_options
 @results_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path) -> None:
-    """Two runs on the same test samples (paired interval, permutation by group), or a ranking of methods."""
+    """Compare two runs on the same test samples (paired interval, permutation test by group), or rank methods."""
     if len(runs) != (0 if asked.datasets else 2) or (runs and any(vars(asked).values())):
         raise InputError("bad-options", "compare takes two runs, or --dataset (with its options) to rank the methods")
     if asked.datasets and pool:
@@ -167,7 +167,7 @@ def _ranked(tracker: "Tracker", asked: RankingOptions) -> "Ranking":
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
 @click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
-              help="The file that the run's method is in: no file runs because a results folder names it.")  # fmt: skip
+              help="The file of the run's method, which you name: no results folder can make a file run.")  # fmt: skip
 @results_option
 @json_option
 def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
@@ -216,23 +216,23 @@ class AuditOptions:
 @cli.command(epilog=examples("bench audit demo", "bench audit demo --split session,capture --method fsnet --no-runs"))
 @click.argument("dataset")
 @grouped("asked", AuditOptions,
-         click.option("--task", help="The data set's task; its default one where not given."),
+         click.option("--task", help="Task of the data set; its default task if not given."),
          click.option("--split", "schemes", multiple=True, callback=schemes_listed, metavar="S,...",
                       help="session,capture,paper by default; attribute:NAME=PATTERN may hold commas: last, or in a "
                            "--split of its own."),
          click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
                       help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
                            "a FILE.py:CLASS only if it is named here."),
-         click.option("--seed", default=0, show_default=True, help="What chance draws by, of splits and baselines."),
+         click.option("--seed", default=0, show_default=True, help="Seed of all draws, for splits and baselines."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Baselines at once."),
          click.option("--no-runs", is_flag=True,
-                      help="Do not run the baselines; tell only what has run."))  # fmt: skip
+                      help="Do not run the baselines; show only finished ones."))  # fmt: skip
 @sample_options
 @download_option
 @results_option
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
-    """What a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
+    """Show what a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
     spec = SplitSpec(filter=samples.filter, sampling=samples.sampling)
     for scheme in asked.schemes:
         check_scheme(scheme)

@@ -49,14 +49,14 @@ filter_options = grouped(
     *which_runs,
     list_option("--run", "runs", metavar="ID,...", help="Only these runs, by their ids or the start of them."),
     click.option("--status", "statuses", multiple=True, callback=_statuses, metavar="S,...",
-                 help=f"Only runs that are so: {', '.join(STATUSES)}."),
+                 help=f"Only runs with this status: {', '.join(STATUSES)}."),
 )  # fmt: skip
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @cli.group(name="results")
 def results_group() -> None:
-    """The store of runs: show, export, import, rm, prune; `bench table` shows scores."""
+    """Manage the store of runs: show, export, import, rm, prune; `bench table` shows scores."""
 
 
 def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
@@ -69,7 +69,7 @@ def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
 @results_group.command(name="export", epilog=examples("bench results export --dataset demo runs.zip"))
 @filter_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--models", is_flag=True, help="With the fitted methods, which `bench classify` needs.")
+@click.option("--models", is_flag=True, help="Include the fitted methods, which `bench classify` needs.")
 @results_option
 @json_option
 def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json: bool) -> None:
