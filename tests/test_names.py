@@ -9,6 +9,7 @@ import pytest
 from refusals import refused
 from working_folder import MINE, write_working_folder
 
+from bench.data.cards import card_names
 from bench.data.manifest import names_there
 from bench.data.names import find_card, folder_card
 from bench.data.store import Store
@@ -58,6 +59,22 @@ def test_a_folder_is_one_data_set_however_it_is_written(bench, place, word):
     (place / "out.zip").unlink()
     status, out, err = bench("compare --dataset {} --json", word)
     assert (status, out) == (2, "") and "on my-captures" in err  # of one seed each nothing can be ranked
+
+
+def test_own_data_sets_are_listed_beside_the_shipped_ones(bench, place):
+    rows = {row["name"]: row for row in json.loads(bench("datasets --json")[1])["datasets"]}
+    own = rows.pop("my-captures")
+    assert (own["shipped"], own["prepared"], own["tasks"]) == (False, True, ["label"])
+    assert own["made_of"] == str((place / "my captures").resolve())
+    assert {name for name, row in rows.items() if row["shipped"]} == set(card_names())
+    (line,) = [line for line in bench("datasets")[1].splitlines() if line.startswith("my-captures")]
+    assert line.endswith("[yours, of my captures, prepared]")
+    away = (place / "my captures").rename(place / "gone")
+    try:
+        (line,) = [line for line in bench("datasets")[1].splitlines() if line.startswith("my-captures")]
+        assert "cannot be used: my-captures: its store was made of" in line and "which is gone" in line
+    finally:
+        away.rename(place / "my captures")
 
 
 @pytest.mark.parametrize("word", METHOD)

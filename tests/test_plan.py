@@ -10,7 +10,7 @@ import pytest
 from refusals import refused
 from tiny_store import write_store
 
-from bench.cli.base import seconds_of
+from bench.cli.help import seconds_of
 from bench.cli.progress import RunProgress
 from bench.cli.text import plan_table
 from bench.data.store import Store

@@ -146,7 +146,7 @@ def test_a_folder_that_is_no_run_s_is_never_removed(place, tmp_path):
         database.execute("UPDATE runs SET artifact_uri = ?", [(tmp_path / "home").as_uri()])
     shutil.rmtree(tracker.results / "artifacts")
     (one,) = stored_runs(tracker)
-    for act in (tracker.remove, lambda row: tracker.remove_model(row, "x")):
+    for act in (tracker.files.remove, lambda row: tracker.files.remove_model(row, "x")):
         with refused("run-damaged", run[:8], tmp_path / "home"):
             act(one.row)
     assert (tmp_path / "home" / "model").is_dir()
@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_run_s_is_never_removed(place, tmp_path):
         database.execute("UPDATE runs SET artifact_uri = ?", [tracker.results.as_uri()])
     (one,) = stored_runs(tracker)
     with refused("run-damaged", tracker.results):
-        tracker.remove(one.row)
+        tracker.files.remove(one.row)
 
 
 def test_removing_from_a_copy_leaves_the_first_store_whole(place):
@@ -181,7 +181,7 @@ def test_models_go_by_policy_and_the_record_says_so(place, policy):
     runs = stored_runs(tracker)
     plan = plan_pruning(tracker, runs, runs, policy, leftovers=True)
     carry_out(tracker, plan, f"removed by prune --models {policy}")
-    having = [one.row.run_id for one in stored_runs(tracker) if "model/weights" in tracker.sizes(one.row)]
+    having = [one.row.run_id for one in stored_runs(tracker) if "model/weights" in tracker.files.sizes(one.row)]
     assert having == ([best, first, alone] if policy == "best" else []) and not plan.runs
     record = tracker.load(worse)
     record.check()
@@ -198,7 +198,7 @@ def test_a_matrix_keeps_the_models_that_it_is_told_to(place, keep, left):
     outcomes = place.run(tracker, "majority", models=keep)
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     runs = stored_runs(tracker)
-    having = [one for one in runs if any(name.startswith("model/") for name in tracker.sizes(one.row))]
+    having = [one for one in runs if any(name.startswith("model/") for name in tracker.files.sizes(one.row))]
     assert len(having) == left
     for one in runs:
         record = tracker.load(one.row.run_id)
@@ -239,14 +239,14 @@ def test_show_lists_runs_with_sums_and_one_in_full(place, command_line, tmp_path
     told = json.loads(command_line("results", "show", *where, "--json")[1])
     (row,) = told["rows"]
     assert row["id"] == run and 0 < row["model_bytes"] < row["bytes"] == told["bytes"]
-    assert row["bytes"] == sum(tracker.sizes(stored_runs(tracker)[0].row).values())
+    assert row["bytes"] == sum(tracker.files.sizes(stored_runs(tracker)[0].row).values())
     status, out, err = command_line("results", "show", run[:10], "--figures", tmp_path / "drawn", "--json", *where)
     shown = json.loads(out)
     assert status == 0 and all(line.endswith("as it was written") for line in shown["files"].values()), err
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
         f"{run[:8]}-{n}.png" for n in ("confusion", "curves")
     ]
-    with tracker.files(stored_runs(tracker)[0].row) as folder:
+    with tracker.files.read(stored_runs(tracker)[0].row) as folder:
         (folder / "result.json").write_text("{}")
         (folder / "predictions.npz").unlink()
     files = json.loads(command_line("results", "show", run, "--json", *where)[1])["files"]

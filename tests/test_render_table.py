@@ -103,3 +103,19 @@ def test_an_empty_sheet_says_so():
 
 def test_notes_are_added_and_empty_ones_are_none():
     assert SHEET.noted("more", "").notes == ["† reduced", "more"] and SHEET.notes == ["† reduced"]
+
+
+def test_text_tells_long_cells_that_rows_share_once_below_the_table():
+    long = "a " * 90
+    rows = [["knn", "web", long], ["forest", "web", long], ["knn", "mail", ""]]
+    sheet = Table("", ["method", "task", "split"], rows, ["a note"], below=("split", "task"))
+    head, _, *lines = render(sheet).splitlines()
+    assert head.split() == ["method", "of"]
+    assert [line.split() for line in lines[:3]] == [["knn", "[1]"], ["forest", "[1]"], ["knn", "[2]"]]
+    assert (
+        lines[3].startswith("[1] split: a a")
+        and lines[-3].endswith("task: web")
+        and lines[-2:] == ["[2] task: mail", "a note"]
+    )
+    assert max(map(len, lines)) <= 120
+    assert render(sheet, "md").count(long.strip()) == 2

@@ -27,6 +27,7 @@ from bench.report.page import SCRIPT, STYLE, write
 from bench.scores.metrics import reliability as binned
 from bench.spec import Settings, command_lines
 from bench.tracking.results import SplitSummary
+from bench.tracking.run_files import RunFiles
 from bench.tracking.tracker import Tracker
 
 VOID = {"meta", "img"}
@@ -113,6 +114,31 @@ def test_numbers_marks_and_commands_are_there(tracker, tmp_path):
         assert told in text
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"), [("results", ""), ("my runs", "--results 'my runs'"), ("../away", "--results away")]
+)
+def test_commands_name_the_results_folder_where_it_is_not_the_usual_one(folder, words, tracker, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    write(Tracker((here / folder).resolve(), tracker.address.uri), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    blocks = map(html.unescape, re.findall(r"<code>(bench run [^<]*)</code>", text))
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert commands and all(line.endswith(words) and ("--results" in line) == bool(words) for line in commands)
+    assert str(tmp_path) not in text
+
+
+def test_a_wrong_data_set_is_refused_before_anything_is_imported(results, tmp_path):
+    code = (
+        "import sys; from bench.cli import main; sys.argv = ['bench', 'report', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as end: print(end.code, {'numba', 'mlflow', 'torch'} & {*sys.modules})"
+    )
+    words = [sys.executable, "-c", code, "--results", str(results), "--dataset", "nowhere"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout.strip() == "2 set()" and "[no-runs]" in done.stderr, done.stderr
+
+
 def test_leaky_and_clean_splits_have_tables_of_their_own(tracker, tmp_path):
     write(tracker, tmp_path / "report.html")
     captions = re.findall(r"<caption><span>(.*?)</span></caption>", (tmp_path / "report.html").read_text())
@@ -173,7 +199,7 @@ def test_a_run_whose_files_changed_is_left_out_and_named(results, tmp_path, monk
     shutil.copytree(results, tmp_path / "results")
     tracker = Tracker(tmp_path / "results")
     run = next(record for record in tracker.search(method="majority"))
-    monkeypatch.setattr(Tracker, "_folder", lambda self, one: self.results / "artifacts" / one.run_id / "artifacts")
+    monkeypatch.setattr(RunFiles, "folder", lambda self, one: tracker.results / "artifacts" / one.run_id / "artifacts")
     file = tracker.load(run.run_id).folder / "result.json"
     file.write_text(damage(file.read_text()))
     status, out, err = command_line("report", "--results", tmp_path / "results", "--output", tmp_path / "r.html")
@@ -209,7 +235,7 @@ def test_a_result_that_cannot_be_read_costs_its_details_alone(tracker, tmp_path,
 
 
 def test_a_run_without_files_keeps_its_numbers(tracker, tmp_path, monkeypatch):
-    monkeypatch.setattr(Tracker, "_folder", lambda *_: tmp_path / "gone")
+    monkeypatch.setattr(RunFiles, "folder", lambda *_: tmp_path / "gone")
     write(tracker, tmp_path / "report.html", datasets=["traffic"])
     assert "files are gone" in (tmp_path / "report.html").read_text()
 

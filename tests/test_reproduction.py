@@ -111,7 +111,7 @@ def test_a_preset_goes_to_the_methods_that_have_it(demo):
 def test_every_experiment_runs_on_the_demo(name, place, demo, command_line):
     status, out, err = command_line("reproduce", name, *DEMO, "--format", "json", "--results", place / "results")
     assert status == 0, err
-    shown = json.loads(out)
+    (shown,) = json.loads(out)["tables"]
     assert shown["title"].startswith(f"{name}: ") and "demo/service instead of the paper's data" in shown["title"]
     assert "samples a class 10, epochs 1" in shown["title"] and "NaN" not in out
     (folder,) = (place / "results" / "reproduced").glob(f"{name}-on-demo-*")
@@ -132,7 +132,7 @@ def test_table_x_is_timed(place, demo, command_line):
     words = ("reproduce", "table-X", "--dataset", "demo", "--method", "fsnet,graphdapp", "--format", "json")
     status, out, err = command_line(*words, "--results", place / "results")
     assert status == 0, err
-    assert len(json.loads(out)["rows"]) == 2
+    assert len(json.loads(out)["tables"][0]["rows"]) == 2
 
 
 def test_published_numbers_need_no_data(tmp_path, monkeypatch, command_line):

@@ -84,13 +84,12 @@ class Row:
         expected = len({record.spec.split.seed for record in self.done}) * (self.head.spec.split.folds or 1)
         return f"{len(self.done)}" + (f" of {expected}" if len(self.done) != expected else "")
 
-    @property
-    def command(self) -> str:
-        """The command line that computes its runs, those that are not done too."""
+    def command(self, more: Sequence[str] = ()) -> str:
+        """The command line that computes its runs, those that are not done too; ``more`` are words behind it."""
         if self.head.origin == ELSEWHERE:
             return f"bench score PREDICTIONS.csv --split SPLIT.json --name {self.head.spec.method}"
         seeds = [record.spec.split.seed for record in (*self.done, *self.other)]
-        return "\n".join(command_lines(self.head.spec, seeds))
+        return "\n".join(command_lines(self.head.spec, seeds, more))
 
     def value(self, metric: str) -> dict[str, float]:
         """`metric`, with ``_sd`` of several runs or ``_low``, ``_high`` and `GROUPS` of one; empty where no run has it.

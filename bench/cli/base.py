@@ -1,7 +1,6 @@
 """What the commands share: the group, options, and how things are printed."""
 
 import dataclasses
-import functools
 import json
 import re
 import shlex
@@ -14,34 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from bench import __version__
-from bench.cli.help import Choice, Commands
+from bench.cli.help import Choice, Command, Commands, grouped, list_option, listed, pairs
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
-from bench.render.table import FORMATS, one_line
+from bench.render.table import one_line
 from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
+from bench.tracking.address import RESULTS
 
 if TYPE_CHECKING:
     from bench.data.cards import Card
     from bench.data.store import Store
     from bench.suites.suite import Suite
     from bench.tracking.tracker import Tracker
-
-Command = Callable[..., Any]
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
-
-
-def form_options(command: Command) -> Command:
-    """``form`` of a table, by ``--format`` or ``--json``; checked before anything is read or computed."""
-
-    @functools.wraps(command)
-    def call(*given: Any, as_json: bool, form: str, **values: Any) -> Any:
-        return command(*given, form="json" if as_json else form, **values)
-
-    form = click.option(
-        "--format", "form", type=Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
-    )
-    return form(click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(call))
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:
@@ -58,42 +42,6 @@ def tell(line: str, level: int = ALWAYS) -> None:
 def note(line: str) -> None:
     """Tell of progress, or of how to go on; what begins with WARNING is said always."""
     tell(line, ALWAYS if line.startswith("WARNING") else NOTE)
-
-
-def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
-    """`-x a,b -x c` as [a, b, c], each once."""
-    return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
-
-
-def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    """`-x k=v -x l=w` as a dict."""
-    for value in values:
-        if "=" not in value:
-            raise InputError("bad-pair", f"{option.opts[0]} {value!r}: expected name=value")
-    return dict(value.split("=", 1) for value in values)
-
-
-def grouped(name: str, record: type, *options: Command) -> Command:
-    """Click options as one argument ``name`` of the command: a record, whose fields they fill."""
-
-    def apply(command: Command) -> Command:
-        own = {field.name for field in dataclasses.fields(record)}
-
-        @functools.wraps(command)
-        def call(*given: Any, **values: Any) -> Any:
-            filled = record(**{key: values.pop(key) for key in list(values) if key in own})
-            return command(*given, **values, **{name: filled})
-
-        for option in reversed(options):
-            call = option(call)
-        return call
-
-    return apply
-
-
-def list_option(*words: str, **more: Any) -> Command:
-    """An option that takes several words, by comma or by repetition."""
-    return click.option(*words, multiple=True, callback=listed, **more)
 
 
 #: the filter of whatever shows runs; `bench.tracking.selection` says what the words mean
@@ -121,22 +69,22 @@ def methods_named(context: click.Context, option: click.Parameter, values: Seque
 
 _ingest_options: tuple[Command, ...] = (
     click.option("--idle-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-                 help="End a session after this many seconds without a packet; never by default."),
+                 help="Split a session after so long without a packet; never by default."),
     click.option("--sessions", type=Choice(SESSION_RULES), default="tcp", show_default=True,
                  help="tcp: a new connection on the same ports is a new session; 5tuple: it is not."),
     click.option("--client", type=Choice(CLIENT_RULES), default="handshake", show_default=True,
-                 help="Without a handshake the client sent the first packet; ports: or has no port below 1024."),
+                 help="Who is the client if no handshake was captured: the sender of the first packet, or with ports "
+                      "the side without a port below 1024, if there is one."),
     list_option("--decap", metavar="KIND,...",
-                help=f"Read the packets inside these tunnels: {', '.join(TUNNELS)}."),
+                help=f"Read the packets inside tunnels instead of the tunnels: {', '.join(TUNNELS)}."),
     click.option("--drop-copies", type=click.FloatRange(min=0), metavar="MS",
-                 help="Leave out packets that repeat another one of their session within this many milliseconds."),
+                 help="Drop packets that repeat another packet of their session within so many milliseconds."),
     list_option("--filter", metavar="KIND,...",
-                help=f"Leave out packets of a kind: {', '.join(PACKET_FILTERS)}."),
-    click.option("--by-vlan", is_flag=True, help="The same end points in two VLANs are two sessions."),
+                help=f"Drop packets of a kind: {', '.join(PACKET_FILTERS)}."),
+    click.option("--by-vlan", is_flag=True, help="Treat the same end points in two VLANs as two sessions."),
 )  # fmt: skip
 
 
-RESULTS: Final = Path("results")  # where they are kept unless told otherwise
 ingest_options = grouped("ingest", IngestOptions, *_ingest_options)
 results_option = click.option(
     "--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, show_default=True,
@@ -217,14 +165,14 @@ class SampleOptions:
 
 _sample_options: tuple[Command, ...] = (
     click.option("--max-per-class", type=click.IntRange(min=1),
-                 help="Reduced scale: at most N samples a class; under paper, N samples of each."),
-    click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes of fewer than N samples."),
+                 help="Reduced scale: at most N samples per class; with --split paper, N of each."),
+    click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes with fewer than N samples."),
     click.option("--min-groups", type=click.IntRange(min=1),
-                 help="Leave out classes of fewer than N capture groups; 2 under capture, else 1."),
+                 help="Leave out classes with fewer than N capture groups; 2 with --split capture, else 1."),
     click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
                  help=f"Sessions to leave out: {', '.join(FILTERS)}."),
     click.option("--sampling", default="session", show_default=True, help=f"What a sample is: {SAMPLING_SYNTAX}."),
-    click.option("--balance", help=f"Training part: {', '.join(BALANCES)}; paper resamples before its split."),
+    click.option("--balance", help=f"Balance the training part: {', '.join(BALANCES)}; paper resamples first."),
 )  # fmt: skip
 sample_options = grouped("samples", SampleOptions, *_sample_options)
 
@@ -255,14 +203,14 @@ class SplitOptions(SampleOptions):
 
 split_options = grouped(
     "split", SplitOptions,
-    click.option("--task", help="The data set's task; its default task if not given."),
+    click.option("--task", help="Task of the data set; its default task if not given."),
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
                  help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
-                 "or auto: capture if each class has enough capture groups, else session."),
+                 "or auto: capture if every class has enough capture groups, else session."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
     click.option("--fold", type=click.IntRange(min=0), help="Only this one of --folds, counted from 0."),
     *_sample_options,
-    click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without any session."),
+    click.option("--strict", is_flag=True, help="Refuse a filter that leaves a class without sessions."),
 )  # fmt: skip
 
 
@@ -271,21 +219,9 @@ settings_options = grouped(
     click.option("--preset", help="Named parameter values of the method."),
     click.option("--set", "values", multiple=True, callback=pairs, metavar="NAME=VALUE", help="Set a parameter."),
     click.option("--params", "file", type=click.Path(path_type=Path), metavar="FILE",
-                 help="Parameters from a JSON file, as `bench tune` writes it."),
-    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; methods without epochs ignore it."),
+                 help="Read parameters from a JSON file, as `bench tune` writes it."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; ignored by methods that have none."),
 )  # fmt: skip
-
-
-_UNITS: Final = {"h": 3600, "m": 60, "s": 1}
-
-
-def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
-    """``8h``, ``90m``, ``1h30m`` or ``45s`` in seconds."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", value):
-        raise InputError("bad-options", f"{option.opts[0]} {value!r}: give a time such as 8h, 90m, 1h30m or 45s")
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))
 
 
 def check_runs_store(results: Path) -> None:
@@ -318,7 +254,7 @@ def _allow_download(context: click.Context, option: click.Parameter, value: bool
 _DOWNLOAD: Final = "bench.download"
 download_option = click.option(
     "--download", is_flag=True, expose_value=False, callback=_allow_download,
-    help="Fetch and prepare a data set that is not there, where its card says from where; on a terminal it is asked.",
+    help="Fetch and prepare a data set that is missing, if its card says where from; on a terminal you are asked.",
 )  # fmt: skip
 
 

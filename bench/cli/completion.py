@@ -10,10 +10,11 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from bench.cli.base import RESULTS, cli
+from bench.cli.base import cli
 from bench.cli.help import Choice, examples
 from bench.errors import InputError
 from bench.spec import SCHEMES
+from bench.tracking.address import RESULTS
 
 Values = Callable[[click.Context], Iterable[str]]
 VARIABLE: Final = "_BENCH_COMPLETE"  # by which click knows that a shell asks
@@ -24,7 +25,7 @@ SHOWN: Final = 8  # letters of a run's id
 @cli.command(epilog=examples("bench completion bash"))
 @click.argument("shell", type=Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print a shell's completion script: eval "$(bench completion bash)" switches completion on."""
+    """Print the completion script for a shell; eval "$(bench completion bash)" switches it on."""
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(cli, {}, "bench", VARIABLE).source())

@@ -6,11 +6,11 @@ import keyword
 import re
 import shlex
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,18 +21,14 @@ from bench.cli.base import (
     cli,
     download_option,
     emit,
-    form_options,
-    grouped,
     ingest_options,
-    json_option,
     opened,
     other_code,
-    pairs,
     settle,
     split_options,
     tell,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, pairs
 from bench.cli.text import (
     agreement,
     brief,
@@ -43,7 +39,7 @@ from bench.cli.text import (
     split_text,
 )
 from bench.errors import InputError
-from bench.files import plain, typed_path, write_text
+from bench.files import from_here, plain, typed_path, write_text
 from bench.ingest.options import IngestOptions
 from bench.spec import Settings
 
@@ -55,27 +51,52 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
-    """List the data sets, or show one card in full."""
-    from bench.data.cards import card_names, describe_card
+    """List the data sets, shipped ones and your own that are prepared, or show one card in full."""
+    from bench.data.cards import describe_card
     from bench.data.names import find_card
 
     if name is None:
-        cards = {n: find_card(n) for n in card_names()}
-        rows = [{"name": n, "title": c.title, "tasks": list(c.tasks), "licence": c.licence} for n, c in cards.items()]
-        text = columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
-        emit(as_json, {"datasets": rows}, text)
+        rows = _known_datasets()
+        lines = [(row["name"], ", ".join(row["tasks"]), row["title"] + _mark(row)) for row in rows]
+        emit(as_json, {"datasets": rows}, columns(lines))
     else:
         card = describe_card(find_card(name))
         emit(as_json, card, outline(card))
 
 
+def _known_datasets() -> list[dict[str, Any]]:
+    """The shipped data sets, and those whose stores were made of cards and folders of the user's."""
+    from bench.data.cards import card_names
+    from bench.data.manifest import names_there
+    from bench.data.names import find_card
+
+    there, shipped, rows = names_there(), card_names(), []
+    for name in [*shipped, *(own for own in there if own not in shipped)]:
+        row = {"name": name, "shipped": name in shipped, "prepared": name in there, "made_of": there.get(name, "")}
+        try:
+            card = find_card(name)
+            rows.append({**row, "title": card.title, "tasks": list(card.tasks), "licence": card.licence})
+        except InputError as error:
+            if row["shipped"]:
+                raise
+            rows.append({**row, "title": f"cannot be used: {error}", "tasks": [], "licence": ""})
+    return rows
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    """What of a data set its title does not tell."""
+    own = "" if row["shipped"] else f"yours, of {from_here(Path(row['made_of']))}" if row["made_of"] else "yours"
+    marks = ", ".join(filter(None, [own, "prepared" if row["prepared"] else ""]))
+    return f" [{marks}]" if marks else ""
+
+
 @cli.command(epilog=examples("bench inspect day1.pcap", "bench inspect captures/ --format csv"))
 @click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @ingest_options
-@click.option("--full", is_flag=True, help="Everything known about each capture, as for a single one.")
+@click.option("--full", is_flag=True, help="Show each capture in full, as a single one is shown.")
 @form_options
 def inspect(captures: Sequence[Path], ingest: IngestOptions, full: bool, form: str) -> None:
-    """Show what is in captures, or in all captures of a folder: one row for each, or everything about a single one.
+    """Show what the ingest sees in captures or folders of captures: a row each, or one capture in full.
 
     Ends with status 1 if one of several is not a capture.
     """
@@ -129,23 +150,23 @@ class PrepareArguments:
 )
 @click.argument("dataset")
 @grouped("asked", PrepareArguments,
-         click.option("--name", default="", help="Name of the folder's data set from now on."),
+         click.option("--name", default="", help="Name of a folder's data set, from now on."),
          click.option("--source", type=click.Path(path_type=Path), help="Folder of the captures."),
          click.option("--download", is_flag=True,
-                      help="Fetch the captures that the card names and that are missing."),
+                      help="Fetch those captures of the card that are missing."),
          click.option("--switch", multiple=True, callback=pairs, metavar="NAME=CHOICE",
                       help="Choose another answer to one of the card's questions."),
          click.option("--strict", is_flag=True, help="Refuse captures that are not exactly those of the card."),
          click.option("--rebuild", is_flag=True, help="Make the store again, even if nothing has changed."),
          click.option("--verify", is_flag=True,
-                      help="Write nothing: check the store and its captures in full against their checksums."),
+                      help="Make nothing; check the store and its captures against their checksums."),
          click.option("--join-captures", is_flag=True,
                       help="Join the captures of one group, into which a long one was rotated, before they are read."),
          click.option("--join-records/--no-join-records", default=None,
                       help="Of flow records: those of one 5-tuple of a capture are one session, or each is its own; by "
                            "default as the card says."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Number of captures read at once; one per core by default."))  # fmt: skip
+                      help="Captures to read at once; one per core by default."))  # fmt: skip
 @ingest_options
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
@@ -223,7 +244,7 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 )
 @click.argument("dataset")
 @split_options
-@click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default.")
 @click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
 @click.option(
     "--samples",
@@ -272,7 +293,7 @@ def split(
 
 @cli.group()
 def new() -> None:
-    """Write a first file for a method or a data set of your own."""
+    """Write the start of a method or a data set of your own."""
 
 
 @new.command(
@@ -280,10 +301,10 @@ def new() -> None:
 )
 @click.argument("name")
 @click.option("--kind", type=Choice(("plain", "sklearn", "torch")), default="plain", show_default=True,
-              help="What it is made with: NumPy alone, a scikit-learn classifier, or a network of torch.")  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), help="The file; NAME.py by default, with _ for -.")
+              help="What it is built on: NumPy alone, a scikit-learn classifier, or a torch network.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), help="File to write; NAME.py by default, with _ for -.")
 def new_method(name: str, kind: str, output: Path | None) -> None:
-    """Write a method: one class with comments, which passes `bench check` as it is."""
+    """Write a commented method, one class, that passes `bench check` as it stands."""
     from bench.runs.registry import names
 
     class_name = "".join(part.capitalize() for part in name.split("-"))
@@ -318,11 +339,15 @@ def _write_new(file: Path, text: str) -> None:
     "dataset", epilog=examples("bench new dataset flows.csv", "bench new dataset captures/", "bench new dataset my-set")
 )
 @click.argument("subject", metavar="TABLE|FOLDER|NAME")
-@click.option("--output", type=click.Path(path_type=Path), help="The card's file; called as the subject by default.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File of the card; named after the table, folder or NAME by default.",
+)
 def new_dataset(subject: str, output: Path | None) -> None:
-    """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one with a name.
+    """Write a commented card: for a table of flow records, for a folder of captures, or an empty one.
 
-    What is guessed (which column is what, which part of a path is the class) is said beside it.
+    Guesses (which column is what, which part of a path is the class) are marked as such.
     """
     from bench.data.cards import NAME, shipped_name
     from bench.data.names import find_card

@@ -16,8 +16,8 @@ from typing import Any, Final
 import click
 
 from bench import __version__
-from bench.cli.base import cli, emit, json_option, results_option
-from bench.cli.help import examples
+from bench.cli.base import cli, emit, results_option
+from bench.cli.help import examples, json_option
 from bench.cli.text import outline, shortcomings
 from bench.environment import CPU, environment
 from bench.errors import InputError

@@ -1,14 +1,18 @@
 """How the command line shows itself: commands by the way of work, each with examples, and what there is in place of a
-word that is none.
+word that is none; and the bricks of which options are made.
 """
 
-from collections.abc import Mapping
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from bench.cli.progress import ALWAYS, DETAIL, LOUDNESS, guard
-from bench.errors import instead
+from bench.errors import InputError, instead
+from bench.render.table import FORMATS
 
 if TYPE_CHECKING:
     _Words = click.Choice[str]
@@ -113,3 +117,70 @@ class Choice(_Words):
 def examples(*commands: str) -> str:
     """The end of a command's help: commands as they are typed."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+# --- bricks of options ----------------------------------------------------------------------------------------
+
+Command = Callable[..., Any]
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def form_options(command: Command) -> Command:
+    """``form`` of a table, by ``--format`` or ``--json``; checked before anything is read or computed."""
+
+    @functools.wraps(command)
+    def call(*given: Any, as_json: bool, form: str, **values: Any) -> Any:
+        return command(*given, form="json" if as_json else form, **values)
+
+    form = click.option(
+        "--format", "form", type=Choice(list(FORMATS)), default="text", show_default=True, help="Form of the table."
+    )
+    return form(click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(call))
+
+
+def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
+    """`-x a,b -x c` as [a, b, c], each once."""
+    return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+
+
+def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """`-x k=v -x l=w` as a dict."""
+    for value in values:
+        if "=" not in value:
+            raise InputError("bad-pair", f"{option.opts[0]} {value!r}: expected name=value")
+    return dict(value.split("=", 1) for value in values)
+
+
+def grouped(name: str, record: type, *options: Command) -> Command:
+    """Click options as one argument ``name`` of the command: a record, whose fields they fill."""
+
+    def apply(command: Command) -> Command:
+        own = {field.name for field in dataclasses.fields(record)}
+
+        @functools.wraps(command)
+        def call(*given: Any, **values: Any) -> Any:
+            filled = record(**{key: values.pop(key) for key in list(values) if key in own})
+            return command(*given, **values, **{name: filled})
+
+        for option in reversed(options):
+            call = option(call)
+        return call
+
+    return apply
+
+
+def list_option(*words: str, **more: Any) -> Command:
+    """An option that takes several words, by comma or by repetition."""
+    return click.option(*words, multiple=True, callback=listed, **more)
+
+
+_UNITS: Final = {"h": 3600, "m": 60, "s": 1}
+
+
+def seconds_of(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """``8h``, ``90m``, ``1h30m`` or ``45s`` in seconds."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"(\d+(\.\d+)?[hms])+", value):
+        raise InputError("bad-options", f"{option.opts[0]} {value!r}: give a time such as 8h, 90m, 1h30m or 45s")
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([hms])", value))

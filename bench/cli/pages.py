@@ -8,15 +8,19 @@ from pathlib import Path
 
 import click
 
-from bench.cli.base import cli, list_option, results_option, runs_in, runs_to_change, suite_named, suite_option, tell
-from bench.cli.help import examples
+from bench.cli.base import cli, results_option, runs_in, runs_to_change, suite_named, suite_option, tell
+from bench.cli.help import examples, list_option
 from bench.cli.text import file_size
 from bench.errors import InputError, counted
 from bench.render.table import one_line
 
 
 @cli.command(epilog=examples("bench report", "bench report --dataset demo --output demo.html"))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="The page; report.html in --results.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page; report.html in --results by default.",
+)
 @list_option("--dataset", "datasets", metavar="D,...", help="Only these data sets.")
 @suite_option("Only runs of this suite.")
 @results_option
@@ -24,6 +28,10 @@ def report(output: Path | None, datasets: list[str], suite: str | None, results:
     """Write one HTML page of all results: tables, charts, details, how to reproduce each number."""
     asked = suite_named(suite)
     tracker = runs_in(results)
+    if datasets:  # a wrong word costs nothing
+        from bench.tracking.selection import Wanted, narrowed
+
+        narrowed(tracker.search(), Wanted(datasets=datasets))
     from bench.report.page import write
 
     output = output or results / "report.html"
@@ -33,10 +41,10 @@ def report(output: Path | None, datasets: list[str], suite: str | None, results:
 
 @cli.command(epilog=examples("bench ui --port 5001"))
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port on the loopback address."
+    "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the loopback address."
 )
 @click.option(
-    "--open/--no-open", "is_opened", default=None, help="Open a browser; by default on a terminal of a desktop."
+    "--open/--no-open", "is_opened", default=None, help="Open a browser; the default on a desktop's terminal."
 )
 @results_option
 def ui(port: int, is_opened: bool | None, results: Path) -> None:

@@ -16,9 +16,7 @@ from bench.cli.base import (
     cli,
     device_option,
     download_option,
-    form_options,
-    grouped,
-    list_option,
+    emit,
     methods_named,
     note,
     opened,
@@ -26,7 +24,7 @@ from bench.cli.base import (
     runs_beside,
     runs_into,
 )
-from bench.cli.help import examples
+from bench.cli.help import examples, form_options, grouped, list_option
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from bench.paper.declaration import Experiment, Paper
     from bench.paper.plan import Scale
     from bench.paper.reproduction import Request
+    from bench.render.table import Table
     from bench.tracking.tracker import Tracker
 
 
@@ -85,34 +84,34 @@ class ActionOptions:
 @grouped("action", ActionOptions,
          click.option("--list", "overview", is_flag=True, help="List them all: data, runs, what is done, time left."),
          click.option("--check", is_flag=True,
-                      help="Check the paper's own numbers: impossible and copied ones."),
+                      help="Check the paper's own numbers: which are impossible or copied."),
          click.option("--paper", help="Another paper: its name, or the folder that declares it."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at once."),
          device_option)  # fmt: skip
 @grouped("asked", ReproduceOptions,
          list_option("--mode", "modes", metavar="MODE,...",
                      help="published, paper (its order of operations, leaky), clean; all three by default."),
-         click.option("--dataset", help="Other data than the paper's, named in all output."),
-         click.option("--task", help="The data set's task; its default task if not given."),
+         click.option("--dataset", help="Use other data than the paper's; all output says so."),
+         click.option("--task", help="Task of the data set; its default task if not given."),
          click.option("--split", default="auto", show_default=True,
                       help="The clean split: auto, session, capture, time, …"),
          click.option("--folds", type=click.IntRange(min=2), help="Folds of the clean split."),
          click.option("--sampling", help="Windows of mode paper; without overlap by default."),
          click.option("--max-per-class", type=click.IntRange(min=1),
-                      help="Samples a class; 10,000 by default in mode paper."),
+                      help="Samples per class; 10,000 by default in mode paper."),
          click.option("--epochs", type=click.IntRange(min=1), help="Training epochs; each method's own by default."),
          click.option("--seeds", default=5, show_default=True, type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
-                      help="Only these methods; a table of systems also takes others."),
-         click.option("--preset", help="Named parameter values, for the methods that have them: shared, small."),
+                      help="Only these methods; a table of systems takes others, too."),
+         click.option("--preset", help="Named parameter values, where a method has them: shared, small."),
          click.option("--every", default=1, show_default=True, type=click.IntRange(min=1),
                       help="Take every Nth value of a grid or sweep."))  # fmt: skip
 @form_options
 @download_option
 @results_option
 def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptions, form: str, results: Path) -> int:
-    """Show Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, ours under its order of operations and
-    under a clean split.  What is shown is saved under RESULTS/reproduced/; finished runs are not run again.
+    """Reproduce Tables II-XII and Figures 6-13 of the ATVITSC paper: its numbers, and ours, both under its own order of
+    operations and under a clean split.  Results are saved in RESULTS/reproduced/; finished runs are not computed again.
     """
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
@@ -145,8 +144,14 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
     tracker = runs_into(results)
+    from bench.render.table import to_dict
+
+    tables: list[Table] = []
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
-        return max(_one(request, tracker, action, form, progress) for request in requests)
+        status = max(_one(request, tracker, action, progress, tables, form) for request in requests)
+    if form == "json":  # one object, however many were asked for
+        emit(True, {"tables": list(map(to_dict, tables))}, "")
+    return status
 
 
 def exhibits(words: Sequence[str]) -> list[str]:
@@ -177,8 +182,15 @@ def _request(paper: "Paper", experiment: "Experiment", asked: ReproduceOptions) 
     return Request(paper, experiment, wanted, asked.scale, store, asked.task)
 
 
-def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: str, progress: "RunProgress") -> int:
-    """Show and save one; status 1 where a run failed."""
+def _one(
+    request: "Request",
+    tracker: "Tracker",
+    action: ActionOptions,
+    progress: "RunProgress",
+    tables: "list[Table]",
+    form: str,
+) -> int:
+    """Show and save one, and add it to the tables; status 1 where a run failed.  JSON is shown when all are done."""
     from bench.paper.reproduction import reproduce, save
     from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
@@ -193,7 +205,9 @@ def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: st
     options = RunOptions(action.device, progress=progress, jobs=action.jobs)
     shown = reproduce(request, tracker, options, on_outcome=on_outcome)
     progress.pause()  # a table is no place for a bar
-    click.echo(render(shown.table, form))
+    tables.append(shown.table)
+    if form != "json":
+        click.echo(render(shown.table, form))
     command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
     note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)
@@ -209,7 +223,7 @@ def _one(request: "Request", tracker: "Tracker", action: ActionOptions, form: st
 @list_option("--metric", "metrics", metavar="M,...", help="accuracy, precision, recall, macro_f1, weighted_f1.")
 @form_options
 def published(dataset: str | None, methods: list[str], metrics: list[str], form: str) -> None:
-    """Show what papers print about a data set, side by side, and what does not add up."""
+    """Show the scores that papers print for a data set, side by side, and what does not add up."""
     from bench.paper.literature import published_numbers
     from bench.render.table import render
 

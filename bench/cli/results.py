@@ -15,11 +15,7 @@ from bench.cli.base import (
     cli,
     download_option,
     emit,
-    form_options,
     found,
-    grouped,
-    json_option,
-    list_option,
     methods_named,
     note,
     opened,
@@ -32,7 +28,7 @@ from bench.cli.base import (
     tell,
     which_runs,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import columns
 from bench.errors import InputError, instead
 from bench.spec import Settings, SplitSpec, check_scheme
@@ -123,7 +119,7 @@ class RankingOptions:
     )
 )
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
-@click.option("--pool", is_flag=True, help="Two runs: pool all seeds and folds of each.")
+@click.option("--pool", is_flag=True, help="With two runs: use all seeds and folds of each.")
 @grouped("asked", RankingOptions,
          list_option("--dataset", "datasets", metavar="D,...",
                      help="Rank the methods with finished runs on these data sets."),
@@ -133,9 +129,9 @@ class RankingOptions:
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
          suite_option("Rank on all data sets of this suite that have runs."),
          click.option("--metric",
-                      help="Rank by this one: macro_f1 by default, accuracy, macro_precision or macro_recall."),
+                      help="Metric to rank by: macro_f1 by default, accuracy, macro_precision or macro_recall."),
          click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
-                      help="Draw the ranking's critical-difference diagram (.svg or .png)."))  # fmt: skip
+                      help="Draw the critical-difference diagram of the ranking (.svg or .png)."))  # fmt: skip
 @form_options
 @results_option
 def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str, results: Path) -> None:
@@ -240,7 +236,7 @@ def _shown(record: "Record") -> str:
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option("--run", required=True, metavar="RUN", help="Id of a finished run, or the start of it.")
 @click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
-              help="File of the run's method; a file that only a results folder names is never run.")  # fmt: skip
+              help="The file of the run's method, which you name: no results folder can make a file run.")  # fmt: skip
 @results_option
 @json_option
 def classify(capture: Path, run: str, named: list[str], results: Path, as_json: bool) -> None:
@@ -289,18 +285,17 @@ class AuditOptions:
 @cli.command(epilog=examples("bench audit demo", "bench audit demo --split session,capture --method fsnet --no-runs"))
 @click.argument("dataset")
 @grouped("asked", AuditOptions,
-         click.option("--task", help="The data set's task; its default task if not given."),
+         click.option("--task", help="Task of the data set; its default task if not given."),
          click.option("--split", "schemes", multiple=True, callback=schemes_listed, metavar="S,...",
                       help="session,capture,paper by default; attribute:NAME=PATTERN may contain commas: put it last, "
                            "or in a --split of its own."),
          click.option("--method", "methods", multiple=True, callback=methods_named, metavar="M,...",
-                      help="Also show the ceilings of these methods' inputs. Those of finished runs are always shown, "
-                           "but a FILE.py:CLASS must be named here."),
-         click.option("--seed", default=0, show_default=True, help="Seed of splits and baselines."),
-         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1),
-                      help="Number of baselines run at once."),
+                      help="Tell the ceilings of these methods' inputs too; those of finished runs are told anyway, of "
+                           "a FILE.py:CLASS only if it is named here."),
+         click.option("--seed", default=0, show_default=True, help="Seed of all draws, for splits and baselines."),
+         click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Baselines at once."),
          click.option("--no-runs", is_flag=True,
-                      help="Do not run the baselines; show only finished runs."))  # fmt: skip
+                      help="Do not run the baselines; show only finished ones."))  # fmt: skip
 @sample_options
 @download_option
 @results_option

@@ -19,19 +19,14 @@ from bench.cli.base import (
     download_option,
     emit,
     found,
-    grouped,
-    json_option,
-    list_option,
     method_named,
     methods_named,
     note,
     opened,
-    pairs,
     results_option,
     results_words,
     runs_into,
     runs_to_change,
-    seconds_of,
     settings_options,
     specs_of,
     split_options,
@@ -40,7 +35,7 @@ from bench.cli.base import (
     suite_specs,
     tell,
 )
-from bench.cli.help import Choice, examples
+from bench.cli.help import Choice, examples, grouped, json_option, list_option, pairs, seconds_of
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError, counted
 from bench.files import plain, typed_path
@@ -128,13 +123,12 @@ class MatrixOptions:
          click.option("--seed", type=int, help="One seed; 0 by default."),
          click.option("--seeds", type=click.IntRange(min=1), help="Seeds 0 to N-1."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Number of runs at once, each in a process; by default one per core if the matrix takes "
-                      "minutes."),
-         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, one task for each run."),
+                      help="Runs at once, each in its own process; one per core by default, if it takes minutes."),
+         click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, one task per run."),
          click.option("--rerun", is_flag=True, help="Compute finished runs again."),
-         click.option("--dry-run", is_flag=True, help="Show the plan and its cost; run and write nothing."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
          click.option("--budget", callback=seconds_of, metavar="TIME",
-                      help="Start only runs that will finish within this time (8h, 90m, 45s); first seeds first."),
+                      help="Start no run that would not finish within this time (8h, 90m, 45s); first seeds first."),
          device_option,
          click.option("--keep-models", type=Choice(("all", "best", "none")), default="all", show_default=True,
                       help="Fitted methods to store for `bench classify`: all (a forest takes 6 to 186 MB, a deep one "
@@ -154,7 +148,7 @@ def run(
     results: Path,
     as_json: bool,
 ) -> int:
-    """Train and score methods on data sets, all on the same split; finished runs are not run again."""
+    """Run methods on data sets, all on the same split; finished runs are not computed again."""
     matrix.check()
     check_runs_store(results)
     if save_plan is not None and not save_plan.parent.is_dir():
@@ -284,15 +278,15 @@ class StudyOptions:
 @click.option("--dataset", required=True, help="Data set, by name, card or folder.")
 @split_options
 @grouped("study", StudyOptions,
-         click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default."),
+         click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default."),
          click.option("--param", multiple=True, callback=pairs, metavar="NAME=SPACE",
                       help="4,9,16 or 1:800:20 or 0.1:0.6 or 1e-4:1e-3:log; the method's own spaces by default."),
          click.option("--trials", type=click.IntRange(min=1), help="Finished trials to reach: 20, or the whole grid."),
          click.option("--sampler", default="tpe", show_default=True, type=Choice(["tpe", "grid"]),
-                      help="How points are drawn: tpe learns from earlier trials, grid takes all points."),
-         click.option("--no-prune", is_flag=True, help="Let bad trials train to the end."),
+                      help="How points are chosen: tpe learns from earlier trials, grid tries all."),
+         click.option("--no-prune", is_flag=True, help="Do not stop bad trials early."),
          click.option("--storage",
-                      help="Database URL of the study; the PostgreSQL server of runs, else a file in --results."),
+                      help="Database URL of the study; else the PostgreSQL server of runs, or a file in --results."),
          click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Trials at once."),
          device_option)  # fmt: skip
 @settings_options
@@ -308,7 +302,7 @@ def tune(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Search parameters with Optuna, by macro-F1 on the validation part; a study continues where it stopped."""
+    """Search parameters with Optuna, by macro-F1 on the validation part; a stopped study continues."""
     from bench.tracking.address import Address
     from bench.tuning.spaces import grid_values, spaces_for
 
@@ -343,9 +337,9 @@ def tune(
 @click.argument("subject", metavar="METHOD|CARD")
 @json_option
 def check(subject: str, as_json: bool) -> int:
-    """Check a method (a name or FILE.py:CLASS) against the contract, or a data set's card (a .toml file or a folder).
+    """Check a method (by name or FILE.py:CLASS) against the contract, or a data set's card (a .toml file or a folder).
 
-    A failure names the line of your file; checks that depend on it are skipped. Ends with status 1 if one fails.
+    A failure names the line of your file; checks that depend on it are skipped. Ends with status 1 if anything fails.
     """
     if subject.endswith(".toml") or typed_path(subject).is_dir():
         return _check_card(subject, as_json)

@@ -9,22 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bench.cli.base import (
-    cli,
-    emit,
-    form_options,
-    grouped,
-    json_option,
-    list_option,
-    note,
-    results_option,
-    runs_in,
-    runs_into,
-    runs_to_change,
-    tell,
-    which_runs,
-)
-from bench.cli.help import Choice, examples
+from bench.cli.base import cli, emit, note, results_option, runs_in, runs_into, runs_to_change, tell, which_runs
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import file_size, outline
 from bench.errors import InputError, counted, instead
 
@@ -72,7 +58,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 @cli.group(name="results")
 def results_group() -> None:
-    """Look after the store of runs: show, export, import, rm, prune; `bench table` shows scores."""
+    """Manage the store of runs: show, export, import, rm, prune; `bench table` shows scores."""
 
 
 def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
@@ -85,7 +71,7 @@ def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
 @results_group.command(name="export", epilog=examples("bench results export --dataset demo runs.zip"))
 @filter_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--models", is_flag=True, help="With the fitted methods, which `bench classify` needs.")
+@click.option("--models", is_flag=True, help="Include the fitted methods, which `bench classify` needs.")
 @results_option
 @json_option
 def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json: bool) -> None:
@@ -180,7 +166,7 @@ def _runs_table(tracker: "Tracker", runs: "Sequence[Stored]") -> "Table":
     records: list[dict[str, Any]] = []
     rows, deleted = [], tracker.deleted()
     for one in runs:
-        record, spec, sizes = after_deletion(one.record, deleted), one.record.spec, tracker.sizes(one.row)
+        record, spec, sizes = after_deletion(one.record, deleted), one.record.spec, tracker.files.sizes(one.row)
         line: dict[str, Any] = {
             "id": record.run_id,
             "method": method_label(spec, origin_of(record)),
@@ -230,7 +216,7 @@ def _files(tracker: "Tracker", one: "Stored") -> dict[str, str]:
     from bench.tracking.results import digests_of
 
     record, found = one.record, {}
-    with tracker.files(one.row) as folder:
+    with tracker.files.read(one.row) as folder:
         there = digests_of(folder)
         for name in sorted({**there, **record.files}):
             if name not in there:
@@ -260,7 +246,7 @@ def _draw(tracker: "Tracker", one: "Stored", figures: Path) -> list[Path]:
     """Draw what a run has, and give the files that were written."""
     from bench.render.plots import draw_confusion, draw_curves
 
-    with tracker.files(one.row) as folder:
+    with tracker.files.read(one.row) as folder:
         scores = dataclasses.replace(one.record, folder=folder).result().scores
     paths = [figures / f"{one.row.run_id[:8]}-{name}.png" for name in ("confusion", "curves")]
     draw_confusion(scores, paths[0])
@@ -310,8 +296,8 @@ def _carry_out(tracker: "Tracker", plan: "Plan", why: str, yes: bool, as_json: b
     """Tell what goes, ask where that can be, remove it, and tell what was removed."""
     from bench.tracking.pruning import carry_out, total
 
-    sizes = [total(tracker.sizes(one.row)) for one in plan.runs]
-    models = [total(tracker.sizes(one.row), model=True) for one in plan.models]
+    sizes = [total(tracker.files.sizes(one.row)) for one in plan.runs]
+    models = [total(tracker.files.sizes(one.row), model=True) for one in plan.models]
     folders = [sum(path.stat().st_size for path in one.rglob("*") if path.is_file()) for one in plan.folders]
     parts = [(counted(len(sizes), "run"), sum(sizes)), (counted(len(models), "model"), sum(models))]
     parts += [(counted(len(plan.binned), "run") + " in MLflow's bin", 0)]

@@ -139,8 +139,7 @@ def faults(rows: Sequence[Printed]) -> dict[int, list[str]]:
             most, (number, f1) = (precision.value + recall.value) / 2, cells["macro_f1"]
             cut = f1.step + (precision.step + recall.step) / 2  # digits may be cut off, not rounded
             if f1.value > most + cut + 1e-9:
-                text = f"impossible: above {most:.2f}, the mean of precision and recall, which bounds macro-F1"
-                found.setdefault(number, []).append(text)
+                found.setdefault(number, []).append(f"impossible: above {most:.2f}")
     by_subject: dict[tuple[str, ...], list[tuple[int, Printed]]] = {}
     for number, row in enumerate(rows):
         if row.card:
@@ -176,7 +175,10 @@ def published_numbers(dataset: str | None, methods: Iterable[str] = (), metrics:
         cells.append([row.paper, row.method, row.metric, text, told, row.task, row.dataset, row.split])
         records.append({**vars(row), "faults": wrong.get(number, [])})
     notes = ["as printed: read data set, task and split before comparing; results/papers/README.md names the sources"]
-    return Table(f"published numbers{f' on {card}' if card else ''}", head, cells, notes, records)
+    if any("impossible" in cell for _, _, _, _, cell, *_ in cells):
+        notes.append("impossible: macro-F1 is at most the mean of precision and recall, the number told")
+    title = f"published numbers{f' on {card}' if card else ''}"
+    return Table(title, head, cells, notes, records, below=("data set", "task", "split"))
 
 
 def _card(dataset: str) -> str:

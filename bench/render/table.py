@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
@@ -24,6 +25,7 @@ class Table:
     records: Sequence[Mapping[str, Any]] = ()  # JSON types, a mapping a line; what CSV and JSON give
     empty: str = "nothing to show"  # instead of a table without rows
     more: Mapping[str, Any] = field(default_factory=dict)  # further keys of the JSON object
+    below: Sequence[str] = ()  # columns of long cells that rows share: text tells them once, under the table
 
     def noted(self, *notes: str) -> "Table":
         """The same with more notes below; empty ones are none."""
@@ -82,6 +84,7 @@ def render(table: Table, form: str = "text") -> str:
     return FORMATS[form](table)
 
 
+WIDEST: Final = 120  # letters of a line under a table
 LONGEST: Final = 60  # letters of a cell that others stand behind
 
 
@@ -111,10 +114,29 @@ def _cells(table: Table, escaped: Callable[[str], str] = str) -> list[list[str]]
 def _text(table: Table) -> str:
     if not table.rows:
         return "\n".join([table.empty, *table.notes])
-    cells = shortened(_cells(table, one_line))
+    cells, told = _with_numbers(_cells(table, one_line), table.below)
+    cells = shortened(cells)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([*_titled(table), lines[0], "-" * len(lines[0]), *lines[1:], *table.notes])
+    return "\n".join([*_titled(table), lines[0], "-" * len(lines[0]), *lines[1:], *told, *table.notes])
+
+
+def _with_numbers(cells: list[list[str]], below: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """Lines of cells with a number in place of the columns ``below``, and what each number stands for."""
+    if not below:
+        return cells, []
+    head, *rows = cells
+    places = [head.index(name) for name in below]
+    numbers: dict[tuple[str, ...], int] = {}
+    lines = [[name for name in head if name not in below] + ["of"]]
+    for row in rows:
+        number = numbers.setdefault(tuple(row[place] for place in places), len(numbers) + 1)
+        lines.append([cell for place, cell in enumerate(row) if place not in places] + [f"[{number}]"])
+    told = []
+    for values, number in numbers.items():
+        text = "; ".join(f"{name}: {value}" for name, value in zip(below, values, strict=True) if value)
+        told += textwrap.wrap(f"[{number}] {text}", WIDEST, subsequent_indent="    ")
+    return lines, told
 
 
 def _markdown(table: Table) -> str:
@@ -221,9 +243,14 @@ def _plain(cell: Any) -> Any:
     return f"'{printable(cell)}" if computed else printable(cell)
 
 
-def _json(table: Table) -> str:
+def to_dict(table: Table) -> dict[str, Any]:
+    """The table as JSON types."""
     title = {"title": table.title} if table.title else {}
-    return json.dumps({**title, "rows": list(table.records), "notes": list(table.notes), **table.more}, indent=1)
+    return {**title, "rows": list(table.records), "notes": list(table.notes), **table.more}
+
+
+def _json(table: Table) -> str:
+    return json.dumps(to_dict(table), indent=1)
 
 
 FORMATS: Final[dict[str, Callable[[Table], str]]] = {

@@ -15,7 +15,7 @@ from bench.analysis.audit_tables import audit_tables
 from bench.analysis.tables import Row, group, results_table
 from bench.environment import environment
 from bench.errors import InputError
-from bench.files import write_text
+from bench.files import from_here, write_text
 from bench.render.html import Html, el, facts, picture, table
 from bench.render.svg import dots
 from bench.render.table import SavedTable
@@ -23,6 +23,7 @@ from bench.report.details import divided, flat, found
 from bench.runs.run_labels import MARKS, MEANING, marked
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite, suite_of
+from bench.tracking.address import RESULTS
 from bench.tracking.record import ELSEWHERE, Record, asked_for
 from bench.tracking.results import RunResult
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
@@ -132,6 +133,16 @@ class _Page:
         """A name for links that says what it is and is unique in the page."""
         return f"{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'part'}-{next(self.numbers)}"
 
+    def command(self, row: Row) -> Html:
+        """The command, with the results folder where that is not the usual one.
+
+        Of what lies elsewhere than below the working folder it has the name alone: the page may be published.
+        """
+        results, file = from_here(self.tracker.results), row.head.spec.split.file
+        shown = results.name if results.is_absolute() else str(results)
+        line = row.command([] if results == RESULTS else ["--results", shown])
+        return el("pre", el("code", line.replace(f"{Path(file).parent}/", "") if file else line))
+
     def places(self, rows: Sequence[Row]) -> Iterator[tuple[Html, Html]]:
         """Entry of the contents and section of each data set's task."""
         for (dataset, task), here in groupby(rows, lambda r: (r.head.spec.dataset, r.head.spec.task)):
@@ -172,12 +183,14 @@ class _Page:
         """What one run of a row found, unfolded on demand."""
         summary = el("summary", f"{_marked(row)}: macro-F1 {row.cell('macro_f1')}")
         if isinstance(result, str):
-            return el("details", summary, el("p", result), _command(row), class_="run")
+            return el("details", summary, el("p", result), self.command(row), class_="run")
         more = f", the first of {len(row.done)}" if len(row.done) > 1 else ""
         told = el("p", f"Below: {_which(run)}{more}; {result.scores.sessions} test samples.", class_="muted")
         known = [name for name in run.metrics if name.startswith(("epoch/", "step/"))]
         curves = self.tracker.curves(run.run_id, sorted(known)) if known else {}
-        return el("details", summary, _command(row), told, found(run, result, curves, self.name("run")), class_="run")
+        return el(
+            "details", summary, self.command(row), told, found(run, result, curves, self.name("run")), class_="run"
+        )
 
     def reproduced(self) -> Iterator[tuple[Html, Html]]:
         """The paper's tables and figures, published against ours, as `bench reproduce --save` left them."""
@@ -270,12 +283,6 @@ def _footer() -> Html:
         el("p", steps),
         facts("Where this page was made", flat(environment("cpu"))),
     )
-
-
-def _command(row: Row) -> Html:
-    """The command, with no more of a split file's place than its name: the page may be published."""
-    file = row.head.spec.split.file
-    return el("pre", el("code", row.command.replace(f"{Path(file).parent}/", "") if file else row.command))
 
 
 def _marked(row: Row) -> str:

@@ -5,10 +5,10 @@ digests that they recorded.  May import the ground, scores, and stores of sessio
 knows no method and computes nothing.
 
 `results` is what a finished run leaves, `record` a run as it is remembered, `address` where the store is, `database`
-asks it in SQL, `claims` says which process computes what, `writing` brings a run whole into a folder and from there
-into the store, `tracker` (with `writing` the one home of MLflow) is the store as everybody uses it.  `selection` is the
-filter of stored runs, `bundle` sends them from store to store, `proof` holds what comes against itself, `pruning`
-removes what need not be kept.
+asks it in SQL, `run_files` reads and removes the files of runs, `claims` says which process computes what, `writing`
+brings a run whole into a folder and from there into the store, `tracker` (with `writing` the one home of MLflow) is the
+store as everybody uses it.  `selection` is the filter of stored runs, `bundle` sends them from store to store, `proof`
+holds what comes against itself, `pruning` removes what need not be kept.
 """
 
 import lazy_loader

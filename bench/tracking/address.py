@@ -25,6 +25,7 @@ REMEDIES: Final = {  # of a file, by words of SQLite and of the system
 }
 QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database
 SHORT: Final = 3  # letters
+RESULTS: Final = Path("results")  # where runs are kept unless told otherwise
 DATABASE: Final = "mlflow.db"  # the store of runs of a results folder
 DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours and scheme of addresses, by the driver that it brings
 

@@ -85,7 +85,7 @@ def write_bundle(tracker: Tracker, runs: Sequence[Stored], file: Path, *, models
     with written(file) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as target:
         for one in sorted(runs, key=lambda one: one.uid):
             content = content_of(tracker, one)
-            with tracker.files(one.row) as folder, tempfile.TemporaryDirectory() as made:
+            with tracker.files.read(one.row) as folder, tempfile.TemporaryDirectory() as made:
                 may_lack = not models or one.record.model or one.record.imported
                 check_files(one.record, folder, without=("model/",) if may_lack else ())
                 content.save(Path(made))

@@ -78,7 +78,7 @@ def spare_models(tracker: Tracker, runs: Sequence[Stored], policy: str) -> list[
     """Runs whose model a policy does not keep; of runs that differ in seed and fold alone the best one keeps it."""
     if policy == "all":
         return []
-    having = [one for one in runs if one.record.status == "done" and total(tracker.sizes(one.row), model=True)]
+    having = [one for one in runs if one.record.status == "done" and total(tracker.files.sizes(one.row), model=True)]
     best: dict[RunSpec, Record] = {}
     for one in having if policy == "best" else []:
         place = one.record.spec.but_place
@@ -102,13 +102,13 @@ def carry_out(tracker: Tracker, plan: Plan, why: str, tell: Callable[[str], None
     for one in plan.runs:
         with _claimed(tracker, one) as ours:
             if ours:
-                tracker.remove(one.row)
+                tracker.files.remove(one.row)
             else:
                 tell(f"run {one.row.run_id[:8]} stays: another process has begun to compute it")
     for one in plan.models:
-        tracker.remove_model(one.row, why)
+        tracker.files.remove_model(one.row, why)
     for row in plan.binned:
-        tracker.remove(row)
+        tracker.files.remove(row)
     for folder in plan.folders:
         shutil.rmtree(folder, ignore_errors=True)
     return tracker.shrink() if plan.runs or plan.binned else ""
@@ -122,7 +122,7 @@ def keep_best(tracker: Tracker, spec: RunSpec, row: str) -> None:
     """
     runs = [one for one in stored_runs(tracker, ("row", row)) if one.record.spec.but_place == spec.but_place]
     for one in spare_models(tracker, runs, "best"):
-        tracker.remove_model(one.row, "removed by --keep-models best")
+        tracker.files.remove_model(one.row, "removed by --keep-models best")
 
 
 def _is_claimed(tracker: Tracker, one: Stored, held: set[str]) -> bool:

@@ -11,8 +11,6 @@ import logging
 import math
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from bench.errors import InputError
 from bench.files import locked
 from bench.spec import RunSpec
-from bench.tracking.address import Address, address_of, local
+from bench.tracking.address import Address, address_of
 from bench.tracking.claims import Claims, process_lives, this_process
 from bench.tracking.database import (
     BUSY_SECONDS,
@@ -46,7 +44,6 @@ from bench.tracking.database import (
 )
 from bench.tracking.record import (
     ENDS,
-    MODEL,
     PURPOSE,
     SPEC,
     Record,
@@ -56,6 +53,7 @@ from bench.tracking.record import (
     shown,
     status_of,
 )
+from bench.tracking.run_files import RunFiles
 from bench.tracking.writing import (
     TEXT,
     UID,
@@ -365,7 +363,7 @@ class Tracker:
 
     def opened(self, record: Record) -> Record:
         """A record that :meth:`search` found, with its artefacts."""
-        return dataclasses.replace(record, folder=self._folder(record))
+        return dataclasses.replace(record, folder=self.files.folder(record))
 
     def curve(self, run_id: str, name: str) -> Curve:
         """Steps ``[n]`` int64, ascending, and values ``[n]`` float64 of a curve ("step/loss"); empty: none kept."""
@@ -392,85 +390,10 @@ class Tracker:
             stored = points_of(self._engine, run_id)
         return [[key, math.nan if nan else value, at, step] for key, value, at, step, nan in stored]
 
-    def _folder(self, row: Row | Record) -> Path:
-        """A local folder with the run's artefacts, fetched where they lie elsewhere."""
-        if (here := self._local(row)) is not None:
-            return here
-        with self._answering():
-            return Path(self._client.download_artifacts(row.run_id, "", tempfile.mkdtemp()))
-
-    def _local(self, row: Row | Record) -> Path | None:
-        """The run's own folder on this machine; a database and its artefacts may have been moved or copied together."""
-        if (recorded := local(row.artefacts)) is None:
-            return None
-        beside = self.address.folder / "artifacts" / row.run_id / "artifacts"
-        return beside if self.address.is_database and (beside.is_dir() or not recorded.is_dir()) else recorded
-
-    @contextmanager
-    def files(self, row: Row) -> Iterator[Path]:
-        """The folder of a run's artefacts while the block lasts; what was fetched for it is removed."""
-        folder = self._folder(row)
-        try:
-            yield folder
-        finally:
-            if folder != self._local(row):
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def sizes(self, row: Row) -> dict[str, int]:
-        """Bytes of every file of a run, by its path among its artefacts."""
-        if (folder := self._local(row)) is not None:
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            return {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-        found, waiting = {}, [""]
-        while waiting:
-            for one in self._client.list_artifacts(row.run_id, waiting.pop()):
-                if one.is_dir:
-                    waiting.append(one.path)
-                else:
-                    found[one.path] = int(one.file_size or 0)
-        return found
-
-    def remove(self, row: Row) -> None:
-        """Remove a run with its files for good, or from a server into its bin, which `mlflow gc` there empties.
-
-        Nobody sees it from the first step on; one that is in the bin is taken out of it for good, too.
-        """
-        folder = self._removable(row)
-        with self._answering():
-            self._client.delete_run(row.run_id)
-        self._remove_files(row, folder, "")
-        if self.address.is_database:
-            with self._answering():
-                self._client._tracking_client.store._hard_delete_run(row.run_id)
-
-    def remove_model(self, row: Row, why: str) -> None:
-        """Remove the fitted method of a run, whose record says so first: it is never taken for lost."""
-        folder = self._removable(row)
-        with self._answering():
-            self._client.set_tag(row.run_id, MODEL, why)
-        self._remove_files(row, folder, "model")
-
-    def _removable(self, row: Row) -> Path | None:
-        """The run's own folder on this machine, if it is here, for removing it.
-
-        Raises :class:`InputError` where the record names one that is no run's, or, of a copied file, another store's.
-        """
-        folder = self._local(row)
-        if folder is None or not folder.exists():
-            return folder
-        ours = not self.address.is_sqlite or folder.is_relative_to(self.address.folder)
-        if folder.parts[-2:] != (row.run_id, "artifacts") or not ours:
-            what = f"its files are said to be in {folder}, which is not a folder of this store"
-            raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; remove the run by hand")
-        return folder
-
-    def _remove_files(self, row: Row, folder: Path | None, part: str) -> None:
-        """Remove a run's folder, or a part of its artefacts."""
-        if folder is None:
-            with self._answering():
-                self._client._tracking_client._get_artifact_repo(row.run_id).delete_artifacts(part or None)
-        elif (gone := folder / part if part else folder.parent).exists():
-            shutil.rmtree(gone)
+    @cached_property
+    def files(self) -> RunFiles:
+        """The files of runs."""
+        return RunFiles(self.address, lambda: self._client, self._answering)
 
     def shrink(self) -> str:
         """Give the space of removed runs back to the file system; why that could not be, or nothing."""
