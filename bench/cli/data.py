@@ -56,15 +56,15 @@ if TYPE_CHECKING:
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
     """List the data sets, or show one card in full."""
-    from bench.data.cards import card_names, describe_card
-    from bench.data.names import find_card
+    from bench.data.cards import card_names, describe_card, summary
 
     if name is None:
-        cards = {n: find_card(n) for n in card_names()}
-        rows = [{"name": n, "title": c.title, "tasks": list(c.tasks), "licence": c.licence} for n, c in cards.items()]
-        text = columns([(name, ", ".join(card.tasks), card.title) for name, card in cards.items()])
+        rows = list(map(summary, card_names()))
+        text = columns([(row["name"], ", ".join(row["tasks"]), row["title"]) for row in rows])
         emit(as_json, {"datasets": rows}, text)
     else:
+        from bench.data.names import find_card
+
         card = describe_card(find_card(name))
         emit(as_json, card, outline(card))
 
