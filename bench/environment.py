@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,6 +127,8 @@ def live_with(parent: int) -> None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # with e-mail's parser a tenth of `bench --help`
+
     try:
         return version(package)
     except PackageNotFoundError:

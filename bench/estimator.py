@@ -12,6 +12,7 @@ from bench.environment import threads
 from bench.errors import InputError
 from bench.method import Inputs, Method, Monitor, Part, count, refuse_old_hooks, take
 from bench.readers import Ragged, View
+from bench.spec import FOREST_ON
 
 FORESTS: Final = "Random Forests, 2001, doi:10.1023/A:1010933404324"
 #: types beyond skops' own defaults that a stored model may hold; a method with others names them in `trusted`
@@ -176,9 +177,6 @@ def _counts(lists: Ragged, values: NDArray[np.int64]) -> Any:
     known = np.isin(lists.values, values)
     places = (lists.rows[known], np.searchsorted(values, lists.values[known]))
     return sparse.csr_matrix((np.ones(known.sum(), np.float32), places), shape=(len(lists), len(values)))
-
-
-FOREST_ON: Final = "forest-on:"  # and a method's name
 
 
 def forest_traits(of: str) -> dict[str, Any]:

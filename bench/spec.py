@@ -37,6 +37,7 @@ from bench.environment import CPU, FLOAT32, precision_on
 from bench.errors import InputError, instead
 
 #: "attribute" is followed by ":" and a name; "auto" is one of the others, settled for a store (`bench.splits.groups`)
+FOREST_ON: Final = "forest-on:"  # and a method's name: the forest on what that one reads
 SCHEMES: Final = ("auto", "session", "capture", "capture+session", "time", "attribute", "paper", "file")
 BY_CAPTURE: Final = ("capture", "capture+session")
 LEAKY: Final = ("paper",)  # schemes that let parts share groups on purpose

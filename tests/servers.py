@@ -121,7 +121,7 @@ def mlflow_server(database, folder):
 
 
 @contextlib.contextmanager
-def dask_cluster(folder, workers=2, words=(), **env):
+def dask_cluster(folder, workers=2, words=(), protocol="tcp", **env):
     """The address of a Dask scheduler with workers of one thread."""
     port, log = free_port(), folder / "scheduler.log"
     with contextlib.ExitStack() as stack:
@@ -134,11 +134,13 @@ def dask_cluster(folder, workers=2, words=(), **env):
             "127.0.0.1",
             "--port",
             str(port),
+            "--protocol",
+            protocol,
             "--no-dashboard",
         ]
         scheduler = stack.enter_context(program(begin, log))
         wait_for(port, scheduler, log)
-        address = f"tcp://127.0.0.1:{port}"
+        address = f"{protocol}://127.0.0.1:{port}"
         for number in range(workers):
             begin = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard", *words]
             where = {"env": os.environ | {"PYTHONPATH": str(ROOT)} | env, "cwd": folder}

@@ -219,7 +219,7 @@ def called(command, folder):
 @pytest.mark.parametrize("command", [["--help"], ["methods"], ["datasets"], ["run", "--help"]])
 def test_listing_commands_import_nothing_heavy(command, tmp_path):
     status, modules = called(command, tmp_path)
-    assert (status, HEAVY & modules) == (0, set())
+    assert (status, (HEAVY | {"numpy"}) & modules) == (0, set())
 
 
 ON_DEMO = "--method forest --dataset demo"

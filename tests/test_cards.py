@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from refusals import refused
 
 from bench.cli import cli
-from bench.data.cards import card_folder, card_names, describe_card
+from bench.data.cards import card_folder, card_names, describe_card, summary
 from bench.data.names import find_card
 
 GOOD = """
@@ -198,6 +198,13 @@ def test_the_digest_is_of_what_decides_the_store(tmp_path):
     assert dataclasses.replace(card, title="Other", source="/x").digest == card.digest
     assert find_card(card_file(tmp_path, GOOD.replace('x = "y"', 'x = "w"'))).digest != card.digest
     assert dataclasses.replace(card, expected=type(card.expected)(captures=4)).digest != card.digest
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_a_listing_says_of_a_card_what_the_whole_of_it_says(name):
+    card = find_card(name)
+    whole = {"name": card.name, "title": card.title, "tasks": list(card.tasks), "licence": card.licence}
+    assert summary(name) == whole
 
 
 def test_listing_cards_imports_nothing_heavy():

@@ -3,16 +3,18 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from refusals import refused
-from servers import dask_cluster, free_port
+from servers import dask_cluster, free_port, program
 from tiny_store import write_store
 
 from bench.data.manifest import store_path
@@ -26,6 +28,7 @@ from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
 
+dask = pytest.importorskip("dask", reason="no dask: the extra `dask` brings it")
 pytest.importorskip("distributed", reason="no dask.distributed: the extra `dask` brings it")
 
 METHOD = """
@@ -237,3 +240,68 @@ def test_a_cluster_that_cannot_compute_is_refused_before_the_first_cell(place, m
         with refused("no-cluster", "worker tcp", "'tiny' is not prepared there", "captures are not sent", "BENCH_HOME"):
             list(run_matrix(cells, tracker, RunOptions(scheduler=scheduler)))
     assert tracker.search(latest=False) == []
+
+
+@pytest.fixture
+def tls(place, monkeypatch):
+    """A certificate that everybody of a cluster has, this process, too."""
+    key, certificate = str(place / "key.pem"), str(place / "certificate.pem")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=cluster"]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    words = {"ca-file": certificate}
+    words |= {f"{role}.{what}": file for role in ("scheduler", "worker", "client")
+              for what, file in (("cert", certificate), ("key", key))}  # fmt: skip
+    for word, file in words.items():
+        monkeypatch.setenv(f"DASK_DISTRIBUTED__COMM__TLS__{word.replace('.', '__').upper()}", file)
+    with dask.config.set({f"distributed.comm.tls.{word}": file for word, file in words.items()}):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl makes a certificate")
+def test_a_cluster_that_loses_all_its_workers_ends_by_a_line_and_its_cells_are_taken_up_again(place, tls, monkeypatch):
+    """With TLS, and workers that declare their memory, which the second cell asks for by what the first one took."""
+    monkeypatch.setattr(cluster, "GONE_SECONDS", 3.0)
+    tracker, words = Tracker(place / "results"), ["--no-nanny", "--resources", "MEMORY=16e9"]
+    killer = threading.Thread(target=lambda: os.kill(a_worker(place), signal.SIGKILL))
+    with dask_cluster(place, 1, words, "tls") as scheduler:
+        options = RunOptions(scheduler=scheduler)
+        assert scheduler.startswith("tls://") and [o.status for o in run_matrix(specs(place), tracker, options)] == [
+            "done"
+        ]
+        killer.start()
+        with refused("no-cluster", scheduler, "no worker is left", "start one"):
+            list(run_matrix(specs(place, 3), tracker, options))
+        killer.join()
+    with dask_cluster(place, 1, words, "tls") as scheduler:
+        outcomes = list(run_matrix(specs(place, 3), tracker, RunOptions(scheduler=scheduler)))
+    assert sorted((o.spec.split.seed, o.status) for o in outcomes) == [(0, "cached"), (1, "done"), (2, "done")]
+    every = tracker.search(latest=False)
+    assert sorted(run.spec.split.seed for run in every if run.status == "done") == [0, 1, 2]
+    assert {run.status for run in every} <= {"done", "killed"} and not tracker.claims.holders()
+
+
+@pytest.mark.slow
+def test_a_job_for_slurm_is_a_worker_that_computes_cells(place, monkeypatch):
+    """The code of docs/scaling.md; its job is run here, as SLURM would run it elsewhere."""
+    pytest.importorskip("dask_jobqueue", reason="no dask-jobqueue: `pip install dask-jobqueue` brings it")
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    changed = {"8786": str(free_port()), "/shared/bench": str(place / "home")}
+    for name in ("sbatch", "scancel"):
+        (place / name).write_text("#!/bin/sh\necho Submitted batch job 7\n")
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    names = {}
+    exec(re.sub("|".join(changed), lambda found: changed[found[0]], code), names)
+    with names["cluster"] as slurm:
+        script = slurm.job_script()
+        assert "#SBATCH -t 08:00:00" in script and "#SBATCH --mem=15G" in script
+        (place / "job").write_text(script)
+        with program(["bash", place / "job"], place / "job.log", cwd=place):
+            options = RunOptions(scheduler=slurm.scheduler_address)
+            (outcome,) = run_matrix(specs(place), Tracker(place / "results"), options)
+            (worker,) = slurm.scheduler.workers.values()
+    assert outcome.status == "done", (place / "job.log").read_text()
+    assert (worker.nthreads, worker.resources) == (1, {"MEMORY": 16e9})

@@ -52,35 +52,39 @@ if TYPE_CHECKING:
 @json_option
 def datasets(name: str | None, as_json: bool) -> None:
     """List the data sets, shipped ones and your own that are prepared, or show one card in full."""
-    from bench.data.cards import describe_card
-    from bench.data.names import find_card
-
     if name is None:
         rows = _known_datasets()
         lines = [(row["name"], ", ".join(row["tasks"]), row["title"] + _mark(row)) for row in rows]
         emit(as_json, {"datasets": rows}, columns(lines))
     else:
+        from bench.data.cards import describe_card
+        from bench.data.names import find_card
+
         card = describe_card(find_card(name))
         emit(as_json, card, outline(card))
 
 
 def _known_datasets() -> list[dict[str, Any]]:
     """The shipped data sets, and those whose stores were made of cards and folders of the user's."""
-    from bench.data.cards import card_names
+    from bench.data.cards import card_names, summary
     from bench.data.manifest import names_there
-    from bench.data.names import find_card
 
     there, shipped, rows = names_there(), card_names(), []
     for name in [*shipped, *(own for own in there if own not in shipped)]:
         row = {"name": name, "shipped": name in shipped, "prepared": name in there, "made_of": there.get(name, "")}
-        try:
-            card = find_card(name)
-            rows.append({**row, "title": card.title, "tasks": list(card.tasks), "licence": card.licence})
-        except InputError as error:
-            if row["shipped"]:
-                raise
-            rows.append({**row, "title": f"cannot be used: {error}", "tasks": [], "licence": ""})
+        rows.append(row | (summary(name) if name in shipped else _own_summary(name)))
     return rows
+
+
+def _own_summary(name: str) -> dict[str, Any]:
+    """What a listing says of a card or folder of the user's."""
+    from bench.data.names import find_card
+
+    try:
+        card = find_card(name)
+    except InputError as error:
+        return {"title": f"cannot be used: {error}", "tasks": [], "licence": ""}
+    return {"title": card.title, "tasks": list(card.tasks), "licence": card.licence}
 
 
 def _mark(row: Mapping[str, Any]) -> str:

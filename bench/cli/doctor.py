@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,6 +98,8 @@ def _cards() -> str:
 
 def _packages() -> dict[str, str]:
     """Versions of what bench is built on."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
     found: dict[str, str] = {}
     try:
         needed = requires(PACKAGE) or []

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from bench.conformance.case import Case
 from bench.contract_captures import CLASSES, renamed_services, same_sessions, three_services, windows_of_services
-from bench.estimator import FOREST_ON
 from bench.method import Method, Monitor, Part, Range, learn, make_parameters, one_pass, take
 from bench.readers import READS
 from bench.runs.guards import ContractBroken, arrays_of, same_answers, same_inputs, state_of
+from bench.spec import FOREST_ON
 
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning

@@ -251,6 +251,13 @@ def card_names() -> list[str]:
     return sorted(path.stem for path in card_folder().glob("*.toml"))
 
 
+def summary(name: str) -> dict[str, Any]:
+    """A shipped card's name, title, names of tasks and licence, for listings: of the card no more is looked at."""
+    raw = _parsed(card_folder() / f"{name}.toml")
+    tasks = raw["tasks"] if "tasks" in raw else summary(raw["like"])["tasks"]
+    return {"name": name, "title": raw["title"], "tasks": list(tasks), "licence": raw.get("licence", "")}
+
+
 def card_file(name_or_path: str | Path) -> Path | None:
     """The file of a card, by a shipped name or the path of a ``.toml`` file; None where there is none."""
     path = typed_path(name_or_path)
@@ -295,10 +302,7 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
 
     What cannot be had is in its place as `Wrong`; of a list also the error.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
+    raw = _parsed(path)
     if "place" in raw:
         raw["place"] = Wrong(raw["place"], "is not a field of a card; remove it")
     elif path.resolve().parent != card_folder().resolve():
@@ -319,6 +323,13 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
     if isinstance(source := raw.get("source"), str) and source:
         raw["source"] = os.path.realpath(path.parent / source)
     return raw, refused
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
 
 
 def _read_list(raw: dict[str, Any], path: Path) -> InputError | None:

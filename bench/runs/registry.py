@@ -2,9 +2,9 @@
 
 A name means one thing: what is shipped keeps its name, and no two packages share one.
 
-Listings and look-ups of finished runs must not pay for torch.  So :func:`describe` reads a method's declarations from
-its source (`bench.runs.declarations`), where that is plain enough to say the same as the class; any other file is
-imported.  `bench check` compares both.
+Listings must not pay for NumPy, nor look-ups of finished runs for torch.  So :func:`describe` reads what a method
+declares from its source (`bench.runs.declarations`), where that is plain enough to say the same as the class; any other
+file is imported.  `bench check` compares both.
 """
 
 import dataclasses
@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import bench.estimator
 import methods
 from bench.errors import InputError, instead
-from bench.estimator import FOREST_ON
 from bench.files import from_here, typed_path
-from bench.method import Method, Range
 from bench.runs.declarations import NotPlain, SourceFile
+from bench.spec import FOREST_ON
+
+if TYPE_CHECKING:
+    from bench.method import Method
 
 Seen = TypeVar("Seen")
 
@@ -192,7 +193,9 @@ def describe(name: str) -> Outline:
 
 def _forest_outline(of: Outline) -> Outline:
     """Of the forest on a method's input.  Raises :class:`InputError` for a method that makes no input for networks."""
-    traits = bench.estimator.forest_traits(of.name)
+    from bench import estimator
+
+    traits = estimator.forest_traits(of.name)
     if of.family not in ("deep", "graph"):
         raise InputError(
             "unknown-method",
@@ -204,12 +207,14 @@ def _forest_outline(of: Outline) -> Outline:
         title=f"Random forest on exactly what {of.name} reads.",
         unit="session",
         transductive=False,
-        sources=(*of.sources, Path(bench.estimator.__file__)),
+        sources=(*of.sources, Path(estimator.__file__)),
     )
 
 
 def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origin: str = "") -> Outline:
     """The outline of a class, or of its declarations alone.  Raises :class:`InputError` where it is no method."""
+    from bench.method import Method
+
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
         raise source.refusal(wanted)
     return Outline(
@@ -229,11 +234,14 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origi
     )
 
 
-def load(name: str) -> type[Method]:
+def load(name: str) -> "type[Method]":
     """The class itself; imports its file and no other method.  Raises :class:`InputError` as `describe` does."""
+    from bench.estimator import forest_on
+    from bench.method import Method
+
     if name.startswith(FOREST_ON):
         describe(name)
-        return bench.estimator.forest_on(load(name.removeprefix(FOREST_ON)))
+        return forest_on(load(name.removeprefix(FOREST_ON)))
     path, wanted = _locate(name)
     try:
         if is_file(name):
@@ -367,6 +375,8 @@ def _import_file(path: Path) -> ModuleType:
 
 def _parameter(field: Any) -> dict[str, Any]:
     """One parameter, ready for JSON."""
+    from bench.method import Range
+
     search = field.metadata.get("search")
     return {
         "name": field.name,
