@@ -198,9 +198,7 @@ def provenance(records: Iterable[Record]) -> list[str]:
     notes = store_notes(stores) + state_notes(records)
     foreign = dict.fromkeys(record.spec.method for record in records if not origin_of(record))
     notes += [
-        f"method {name}: not a shipped one, its runs do not say of which package"
-        for name in foreign
-        if not is_shipped(name)
+        f"method {name} is not a shipped one; its runs name no package" for name in foreign if not is_shipped(name)
     ]
     return notes + unverified_note(sum(not record.verifiable for record in records), len(records))
 
@@ -209,7 +207,7 @@ def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
     """A note for each data set that is not shipped, by name, with the digests of its stores."""
     shipped_ones = card_names()
     return [
-        f"data set {name}: not a shipped one, store {', '.join(sorted(digest[:8] for digest in digests))}"
+        f"data set {name} is not a shipped one (store {', '.join(sorted(digest[:8] for digest in digests))})"
         for name, digests in stores.items()
         if name not in shipped_ones
     ]

@@ -208,7 +208,7 @@ class Run:
                 return
             except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
                 if wait is None:
-                    kept = f"what {self.content.name!r} found is kept in {self._place}: the next `bench run` logs it"
+                    kept = f"the result of {self.content.name!r} is kept in {self._place}: the next `bench run` logs it"
                     raise self._target.address.failed(error).with_remedy(f"{kept}, and so does `bench sync`") from None
                 time.sleep(wait)
 
