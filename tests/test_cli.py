@@ -219,7 +219,7 @@ def test_the_next_command_of_a_study_asks_for_what_the_study_asked(bench, place)
 def test_a_store_is_verified_on_request(bench, place):
     assert bench("prepare", "traffic")[0] == 0
     status, out, _ = bench("prepare", "traffic", "--verify")
-    assert status == 0 and "columns and" in out and "captures are what was prepared" in out
+    assert status == 0 and "columns and" in out and "captures are as they were prepared" in out
     packets = place / "home" / "stores" / "traffic" / "packets.arrow"
     was, times = packets.read_bytes(), packets.stat()
     packets.write_bytes(was[:-2000] + bytes([was[-2000] ^ 1]) + was[-1999:])

@@ -197,10 +197,10 @@ def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_jso
     from bench.data.store import Store
 
     if (dataclasses.replace(asked, verify=False, name=""), ingest) != (PrepareArguments(), IngestOptions()):
-        raise InputError("bad-options", "--verify makes nothing; leave the other options out")
+        raise InputError("bad-options", "--verify writes nothing; leave out the other options")
     store = Store.find(card.name)
     store.verify()
-    manifest, told = store.manifest, f"{len(store.manifest.captures)} captures are what was prepared"
+    manifest, told = store.manifest, f"{len(store.manifest.captures)} captures are as they were prepared"
     bare = "" if manifest.columns else "; its columns have no checksums, made before there were any: bounds alone"
     told = f"columns and {told}" if manifest.columns else told
     emit(as_json, {"store": str(store.path), "verified": True, "checksums": bool(manifest.columns)},
@@ -224,7 +224,7 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 @click.argument("dataset")
 @split_options
 @click.option("--seed", default=0, show_default=True, help="Seed; --fold is 0 by default.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
+@click.option("--save", type=click.Path(path_type=Path), help="Write the split to this file, for --split file:PATH.")
 @download_option
 @json_option
 def split(dataset: str, split: SplitOptions, seed: int, save: Path | None, as_json: bool) -> None:
@@ -257,7 +257,7 @@ def new() -> None:
 )
 @click.argument("name")
 @click.option("--kind", type=Choice(("plain", "sklearn", "torch")), default="plain", show_default=True,
-              help="What it is made with: NumPy alone, a scikit-learn classifier, or a network of torch.")  # fmt: skip
+              help="What the method uses: NumPy alone, a scikit-learn classifier, or a torch network.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="The file; NAME.py by default, with _ for -.")
 def new_method(name: str, kind: str, output: Path | None) -> None:
     """Write a method: one class with comments, which passes `bench check` as it is."""
@@ -267,7 +267,7 @@ def new_method(name: str, kind: str, output: Path | None) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(class_name):
         raise InputError("bad-options", f"{name}: a method's name is small letters, digits and '-', as in my-trees")
     if name in names():
-        raise InputError("same-name", f"{name}: is the name of a method that is there; take another, as in my-{name}")
+        raise InputError("same-name", f"{name}: is the name of an existing method; take another, as in my-{name}")
     file = output or Path(f"{name.replace('-', '_')}.py")
     if file.suffix != ".py":
         raise InputError("bad-options", f"--output {file}: give a .py file")
@@ -295,7 +295,7 @@ def _write_new(file: Path, text: str) -> None:
     "dataset", epilog=examples("bench new dataset flows.csv", "bench new dataset captures/", "bench new dataset my-set")
 )
 @click.argument("subject", metavar="TABLE|FOLDER|NAME")
-@click.option("--output", type=click.Path(path_type=Path), help="The card's file; called as the subject by default.")
+@click.option("--output", type=click.Path(path_type=Path), help="The card's file; named like the subject by default.")
 def new_dataset(subject: str, output: Path | None) -> None:
     """Write a card with comments: for a table of flow records, for a folder of captures, or an empty one with a name.
 
@@ -309,7 +309,7 @@ def new_dataset(subject: str, output: Path | None) -> None:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named).strip("-._").lower() or "records"
     card = output or Path(f"{stem}.toml")
     if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
-        raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
+        raise InputError("bad-options", f"--output {card}: give a .toml file with a name that no shipped data set has")
     if not path.exists() and (path.suffix or path.name != subject):
         raise InputError("missing-file", f"{subject}: no such table or folder; give one, or a name alone")
     if card.exists():
