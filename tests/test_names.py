@@ -182,7 +182,7 @@ def test_runs_of_two_preparations_are_told_apart_by_what_changed(tmp_path, bench
     first = Store.find("caps").digest[:8]
     assert call("prepare", "caps", "--client", "ports", "--idle-timeout", "0.5")[0] == 0
     now = Store.find("caps")
-    assert "prepared anew" not in call("table")[1]  # all runs are of one store
+    assert "prepared again" not in call("table")[1]  # all runs are of one store
     assert call(*run)[0] == 0
     notes = call("table")[1]
     assert f"data set caps was prepared again: store={now.digest[:8]} is the current one\n" in notes

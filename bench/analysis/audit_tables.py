@@ -99,7 +99,7 @@ def _of_what(audit: Audit) -> str:
     """A note on what copies are equal in."""
     if audit.compared == "payload":
         return f"payload: the first {PAYLOAD[1]} bytes of the first {PAYLOAD[0]} packets that have any"
-    return f"the data set holds no payload: {audit.compared} of the first {PAYLOAD[0]} packets stand for it"
+    return f"the data set holds no payload: {audit.compared} of the first {PAYLOAD[0]} packets are compared instead"
 
 
 def _ceilings(audit: Audit) -> Table:
@@ -188,7 +188,7 @@ def _set_up_scores(audit: Audit) -> Table:
         rows=rows,
         notes=[*how, *notes] if rows else (),
         records=[plain(row) | {"reach": row.reach} for row in audit.set_up_scores],
-        empty="scores of the capture set-up: none made by the version that made this audit",
+        empty="scores of the capture set-up: the version that made this audit did not compute them",
     )
 
 

@@ -217,7 +217,7 @@ class Paper:
         for field_, listed in (("experiments", self.experiments), ("published", self.published)):
             names = [one.id for one in listed]
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise FieldError(field_, f"{twice[0]} stands twice")
+                raise FieldError(field_, f"{twice[0]} appears twice")
         tables = {one.id for one in self.published}
         wanted = [name for one in self.comparisons for name in (one.table, one.classes)]
         wanted += [self.ablation.table, self.ablation.comparison] if self.ablation else []

@@ -228,7 +228,7 @@ def _prepared_anew(dataset: str, states: Mapping[str, Mapping[str, str]]) -> lis
     try:
         store = Store.find(dataset)
     except InputError:
-        return [f"data set {dataset}: its runs are of {len(states)} preparations, of which none is here"]
+        return [f"data set {dataset}: its runs belong to {len(states)} preparations, and none of them is here"]
     now, unused = store.manifest.state, "" if store.digest in states else " and has no runs here"
     lines = [f"data set {dataset} was prepared again: store={store.digest[:8]} is the current one{unused}"]
     for digest, was in states.items():
