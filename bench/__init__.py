@@ -1,10 +1,10 @@
 """A reproducibility benchmark for encrypted-traffic classifiers.
 
 From Python: :func:`open_dataset` gives a store of labelled sessions, :func:`make_split` divides it under a
-:class:`SplitSpec`, :func:`run` runs methods by name and remembers them, a class of your own derives from
-:class:`Method`, :func:`evaluate` scores probabilities.  docs/python.md shows all of it in one sitting.
+:class:`SplitSpec`, :func:`run` runs methods by name and stores the runs, a class of your own derives from
+:class:`Method`, :func:`evaluate` scores probabilities.  docs/python.md shows all of this on one page.
 
-What stands flat in this package is what the author of a method imports, and the ground that all stand on:
+The flat modules of this package are those that the author of a method imports, and the basis of everything else:
 
 - the contract: `method`, `readers` (arrays from the store), `estimator` (scikit-learn), `graphs`,
   `wrapping` (a notebook's own); the room `conformance` checks it, on what `contract_captures` writes

@@ -23,7 +23,7 @@ class EstimatorMethod(Method):
     """A scikit-learn classifier as a method.  Subclasses write ``represent`` and ``estimator``.
 
     ``represent`` puts an array of numbers ``[samples, features]`` under ``"features"``, or the subclass makes
-    one from its inputs in :meth:`features`.  Scalers, selection and vocabularies belong into the estimator (a
+    one from its inputs in :meth:`features`.  Scalers, selection and vocabularies belong in the estimator (a
     pipeline) or are learned in :meth:`before_training`.
     """
 
@@ -31,7 +31,7 @@ class EstimatorMethod(Method):
     model: Any = None
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Refuse hooks under names of before: nobody would call them."""
+        """Refuse hooks under old names: nothing would call them."""
         super().__init_subclass__(**more)
         refuse_old_hooks(cls)
 
@@ -80,7 +80,7 @@ class EstimatorMethod(Method):
             self.model.set_params(n_jobs=threads)
 
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Float32 ``[samples, classes]``; 0 for a class that training did not hold, NaN for abstentions."""
+        """Float32 ``[samples, classes]``; 0 for a class without training samples, NaN for abstentions."""
         answered = self.can_classify(inputs)
         probabilities = np.full((len(answered), self.classes), np.nan, np.float32)
         rows = np.flatnonzero(answered)
@@ -97,7 +97,7 @@ class EstimatorMethod(Method):
         skops.io.dump(self.model, folder / "model.skops")
 
     def load_state(self, folder: Path) -> None:
-        """Read ``model.skops``.  Raises :class:`InputError` for one that holds a type outside the trusted ones."""
+        """Read ``model.skops``.  Raises :class:`InputError` if it contains a type that is not trusted."""
         import skops.io
 
         path = folder / "model.skops"
@@ -109,17 +109,17 @@ class EstimatorMethod(Method):
 
 
 def random_forest(seed: int, trees: int = 300, **more: Any) -> Any:
-    """A random forest, classes weighted alike; ``more`` are further words of scikit-learn's."""
+    """A random forest with balanced classes; ``more`` are further keywords of scikit-learn."""
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(trees, class_weight="balanced", random_state=seed, **more)
 
 
 class ForestOn(EstimatorMethod):
-    """A random forest on exactly what another method reads: it tells the method from its input.
+    """A random forest on exactly what another method reads: it separates the merit of a method from that of its input.
 
-    Every sample's arrays become one row of numbers, whatever they stand for; a list of numbers (the cells of a picture)
-    becomes how often it holds each.  Abstains where the method does.
+    Every sample's arrays become one row of numbers, whatever they mean; a list of numbers (the cells of a picture)
+    becomes the count of each number.  Abstains where the method does.
     """
 
     of: ClassVar[type[Method]]
@@ -180,7 +180,7 @@ def _counts(lists: Ragged, values: NDArray[np.int64]) -> Any:
 
 
 def forest_traits(of: str) -> dict[str, Any]:
-    """What the forest on a method's input says of itself, by the names of a method's attributes."""
+    """The attributes of the forest on a method's input, by name."""
     return {
         "name": f"{FOREST_ON}{of}",
         "family": "baseline",

@@ -229,7 +229,7 @@ def file_sha256(path: Path) -> str:
 def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False, code: str = "wrong-file") -> Record:
     """A JSON file as a record.  Raises :class:`InputError` naming the file where it is not ``what`` it should be.
 
-    A key that stands twice in an object is refused.  See :func:`structured` for the rest.
+    A key that appears twice in an object is refused.  See :func:`structured` for the rest.
     """
     try:
         content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
@@ -245,7 +245,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in content if names.count(name) > 1)
-        raise ValueError(f"key {twice!r:.40} stands twice; take one out")
+        raise ValueError(f"key {twice!r:.40} appears twice; take one out")
     return content
 
 

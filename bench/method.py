@@ -29,7 +29,7 @@ Inputs = dict[str, Any]  # NumPy arrays or `Ragged`s, whose first axis counts th
 
 @dataclass(frozen=True)
 class Range:
-    """A numeric search range, both ends included; ``step`` and ``log`` exclude each other."""
+    """A numeric search range, both ends included; give ``step`` or ``log``, not both."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ def parameter(
     """A field of a method's ``Parameters``: its default, meaning with unit, source and search space.
 
     ``source`` is a section of the paper or "our choice".  ``allowed`` is a tuple of choices, or `COUNT`,
-    `POSITIVE`, `NOT_NEGATIVE`, `SHARE` or `PART`; None passes where the type has it.
+    `POSITIVE`, `NOT_NEGATIVE`, `SHARE` or `PART`; None is allowed if the type includes it.
     """
     metadata = {"help": help, "source": source, "search": search, "allowed": allowed}
     return dataclasses.field(default=default, metadata=metadata)
@@ -62,7 +62,7 @@ def parameter(
 
 @dataclass(frozen=True)
 class NoParameters:
-    """For methods that have nothing to set, and what every ``Parameters`` inherits: the check of ``allowed``.
+    """For methods without parameters, and the base of every ``Parameters``: it checks ``allowed``.
 
     Raises :class:`InputError`.  A class that has more to check calls ``super().__post_init__()`` first.
     """
@@ -114,11 +114,11 @@ def count(inputs: Inputs) -> int:
 
 
 class Monitor:
-    """What training tells the harness.  This one forgets all but facts; runs and studies override it."""
+    """What training reports to the harness.  This one keeps only facts; runs and studies override it."""
 
     @cached_property
     def facts(self) -> dict[str, float]:
-        """What :meth:`log_fact` was told."""
+        """The facts that :meth:`log_fact` recorded."""
         return {}
 
     def log(self, step: int, **values: float) -> None:
@@ -167,7 +167,7 @@ class Method(ABC):
     Parameters: ClassVar[type] = NoParameters  # a frozen dataclass of `parameter` fields
 
     def __init__(self, parameters: Any = None, *, classes: int, seed: int = 0, device: str = "cpu") -> None:
-        """Store the arguments; no work, no random draw, no file."""
+        """Store the arguments; do no work, draw nothing at random, open no file."""
         self.parameters = self.Parameters() if parameters is None else parameters
         self.classes = classes
         self.seed = seed
@@ -175,7 +175,7 @@ class Method(ABC):
 
     @classmethod
     def skip(cls, traits: StoreTraits) -> str | None:
-        """Why this method cannot run on a store of those traits; None where it can."""
+        """Why this method cannot run on a store with these traits; None if it can."""
         return None
 
     @abstractmethod
@@ -264,9 +264,9 @@ def weights_of(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> str:
-    """Why a method with these parameters cannot run on a store; empty where it can.
+    """Why a method with these parameters cannot run on a store; empty if it can.
 
-    It says so itself, or reads what the store does not hold: one session is represented to see.
+    Either the method says so, or it reads what the store does not hold: one session is represented to find out.
     """
     if reason := kind.skip(store.traits):
         return reason
@@ -282,18 +282,18 @@ def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> s
 
 
 def refuse_old_hooks(method: type[Method]) -> None:
-    """Raises TypeError for a class that defines a hook under its name of before (`RENAMED`)."""
+    """Raises TypeError for a class that defines a hook under an old name (`RENAMED`)."""
     for old, new in RENAMED.items():
         if old in vars(method):
             raise TypeError(f"{method.__name__}.{old}: this hook is called {new} now; rename it")
 
 
 class DeclaresParameters(Protocol):
-    """A method, or what is known of one without its code."""
+    """A method, or what is known about one without importing its code."""
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The name on the command line."""
 
     @property
     def Parameters(self) -> type:
@@ -301,7 +301,7 @@ class DeclaresParameters(Protocol):
 
 
 def one_pass(method: DeclaresParameters | type[Method]) -> dict[str, Any]:
-    """Values of those parameters that the method has, with which a fit is one pass over the training part."""
+    """Parameter values, of those that the method has, that make a fit one pass over the training part."""
     known = {field.name for field in dataclasses.fields(method.Parameters)}
     return {name: value for name, value in _ONE_PASS.items() if name in known}
 

@@ -97,11 +97,11 @@ class PacketStore(SessionStore, Protocol):
 
 
 class UndeclaredRead(Exception):
-    """A method asked its view for something that its ``reads`` do not name: an error in the method."""
+    """A method read something that its ``reads`` do not name: an error in the method."""
 
 
 class NotHeld(InputError):
-    """A method asked for something that the store does not hold: it cannot run there, which is no fault of its own."""
+    """A method read something that the store does not hold: it cannot run there, through no fault of its own."""
 
 
 class View:
@@ -111,7 +111,7 @@ class View:
     ``payload_only`` the packets without payload are left out before the first ``packets`` are taken.  The packets of
     samples with a stride are every stride-th of the session's, and no reader sees those between.
 
-    No attribute leads to the store, which knows labels, captures and groups: what reads it is kept beside the view.
+    No attribute leads to the store, which knows labels, captures and groups; the reader of the store is kept elsewhere.
     """
 
     def __init__(self, store: PacketStore, samples: Samples, reads: Iterable[str]) -> None:
@@ -131,12 +131,12 @@ class View:
 
     @property
     def used(self) -> frozenset[str]:
-        """What was read of it."""
+        """The declared names that were read."""
         return frozenset(_BEHIND[self].used)
 
     @property
     def packets_read(self) -> int:
-        """The most packets that one reader took, over all samples: what a budget counts."""
+        """The largest number of packets that one reader took, over all samples: what a budget counts."""
         return _BEHIND[self].read
 
     def payload(self, packets: int, bytes: int) -> NDArray[np.uint8]:
@@ -151,7 +151,7 @@ class View:
     ) -> NDArray[np.uint8]:
         """Captured bytes from the IP header on, masked fields zero: uint8 ``[S, packets, bytes]``.
 
-        What ``mask`` leaves out of addresses, ports and checksums counts as read.  IPv4 source routes and IPv6
+        Addresses, ports and checksums that ``mask`` does not name count as read.  IPv4 source routes and IPv6
         routing headers are not masked.
         """
         hide, behind = self._masked(mask), _BEHIND[self]

@@ -1,8 +1,8 @@
-"""What is asked: which samples in which parts (`SplitSpec`), which method set how on them (`Settings`, `RunSpec`).
+"""Requests: which samples are in which parts (`SplitSpec`), which method runs how (`Settings`, `RunSpec`).
 
-Enters: words of the command line, or what the store of runs kept.  Leaves: one frozen request, checked and in one
-spelling, that is hashed, named and written here alone and read everywhere.  Nothing here knows a store or a method;
-only the standard library is imported.
+Enters: words of the command line, or a record of the store of runs.  Leaves: one frozen request, checked and
+normalised.  Only this module hashes, names and writes requests; all others read them.  Nothing here knows a store or a
+method; only the standard library is imported.
 
 Schemes of splits, and what they promise:
 
@@ -15,13 +15,13 @@ Schemes of splits, and what they promise:
 ``time``
     Every validation session starts after all training sessions, every test session after all validation sessions.
 ``attribute:NAME``
-    Test on captures of other values of an attribute (device, version, person, day) than learned on.
+    Test on captures with other values of an attribute (device, version, person, day) than training has.
 ``paper``
     Nothing: the paper's order of operations (windows, balancing, then a random division), leaky on purpose.
 ``file``
-    Given by a file, which says its own scheme.
+    The division is in a file, which names its own scheme.
 ``auto``
-    ``capture`` where every class has capture groups enough, else ``session``: no run's scheme, but what is asked for.
+    ``capture`` if every class has enough capture groups, else ``session``.  A request may say so; a run never does.
 """
 
 import dataclasses
@@ -78,8 +78,8 @@ class Sampling:
     (``window=45,stride=22,per_session=100``), TSCRNN puts starts at a fixed step and takes consecutive packets from
     there (``window=16,step=2``).  ATVITSC says only that it samples a fixed number of packets at a fixed step.
 
-    With ``payload`` windows are counted over the packets with payload, as ATVITSC's are, and reach from their first
-    to their last one; what lies between without payload belongs to them.  A stride counts all packets.
+    With ``payload``, windows count only packets with payload, as ATVITSC's do.  A window reaches from the first of
+    them to the last and includes the packets without payload in between.  A stride counts all packets.
 
     >>> str(parse_sampling("step=4,window=4"))
     'window=4'
@@ -137,7 +137,7 @@ def parse_sampling(text: str) -> Sampling:
 def parse_filter(text: str) -> str:
     """One or several filters, ``sugar,dns``, in the order of `FILTERS` and each once.
 
-    Raises :class:`InputError` for one that there is not.
+    Raises :class:`InputError` for an unknown filter.
 
     >>> parse_filter("dns, sugar,none")
     'sugar,dns'
@@ -153,7 +153,7 @@ def parse_filter(text: str) -> str:
 
 
 def check_scheme(scheme: str) -> None:
-    """Raises :class:`InputError` for a scheme that there is not."""
+    """Raises :class:`InputError` for an unknown scheme."""
     kind, colon, name = scheme.partition(":")
     if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
         known = ["attribute:NAME" if one == "attribute" else one for one in SCHEMES]
@@ -165,9 +165,9 @@ def check_scheme(scheme: str) -> None:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """Everything that decides a split of a data set's task, checked and in one spelling.
+    """Everything that decides a split of a data set's task, checked and normalised.
 
-    Raises :class:`InputError` for what no split can be.  ``folds`` without ``fold`` stands for all of them
+    Raises :class:`InputError` for an impossible split.  ``folds`` without ``fold`` means all folds
     (:meth:`each_fold`).
 
     >>> SplitSpec("capture", folds=5, filter="dns,sugar").label
@@ -253,18 +253,18 @@ class SplitSpec:
 
     @property
     def leaky(self) -> bool:
-        """Whether parts may share groups, on purpose."""
+        """Whether parts may share groups on purpose."""
         return self.scheme in LEAKY
 
     @property
     def reduced(self) -> bool:
-        """Whether a class has fewer samples than it should; under ``paper`` the paper's own number is none."""
+        """Whether classes have fewer samples than usual; under ``paper``, the paper's own number is usual."""
         limit = self.max_per_class
         return limit is not None and not (self.leaky and limit >= PAPER_PER_CLASS)
 
     @property
     def attribute(self) -> str:
-        """The attribute that test part and the rest differ in; empty for other schemes."""
+        """The attribute whose values differ between the test part and the rest; empty for other schemes."""
         return self.scheme.removeprefix("attribute:") if self.scheme.startswith("attribute:") else ""
 
     @property
@@ -279,17 +279,17 @@ class SplitSpec:
 
     @property
     def unusual(self) -> dict[str, Any]:
-        """Of `NEW_FIELDS`, those that were asked for."""
+        """Those of `NEW_FIELDS` that were requested."""
         return {name: value for name, usual in NEW_FIELDS.items() if (value := getattr(self, name)) != usual}
 
     def each_fold(self) -> list["SplitSpec"]:
-        """The same split for each of its folds; itself where it has none or names one."""
+        """The same split for each of its folds; the split itself if it has no folds or names one."""
         if self.folds is None or self.fold is not None:
             return [self]
         return [dataclasses.replace(self, fold=fold) for fold in range(self.folds)]
 
     def each_seed(self, count: int) -> list["SplitSpec"]:
-        """The same split under ``count`` seeds, from its own on.
+        """The same split under ``count`` seeds, starting with its own.
 
         >>> [spec.seed for spec in SplitSpec("capture").each_seed(3)]
         [0, 1, 2]
@@ -298,13 +298,13 @@ class SplitSpec:
 
     @property
     def label(self) -> str:
-        """The scheme, the number of folds, and how sessions become samples where they are not whole."""
+        """The scheme, the number of folds, and how sessions become samples if they are not whole."""
         folds = [f"{self.folds} folds"] if self.folds else []
         return ", ".join([self.scheme, *folds, *self.sample_labels])
 
     @property
     def sample_labels(self) -> list[str]:
-        """What decides the samples besides scheme and task, where it is not as usual: a text each."""
+        """What decides the samples besides scheme and task, one text for each option that is not at its default."""
         asked = self.unusual
         sampling = [asked.pop("sampling")] if "sampling" in asked else []
         limit = [f"max_per_class={self.max_per_class}"] if self.leaky and self.max_per_class else []
@@ -327,7 +327,7 @@ FIVE_TUPLES: Final = "5-tuples"
 
 @dataclass(frozen=True)
 class Settings:
-    """What methods are set to, over their defaults; each goes to the methods that have it."""
+    """Parameter values that replace the defaults; each goes to the methods that have that parameter."""
 
     preset: str | None = None
     file: Path | None = None  # of one method's parameters, as `bench tune` writes it; goes over the preset
@@ -337,7 +337,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """All that decides a run's result but the code."""
+    """Everything that decides a run's result, except the code."""
 
     method: str
     dataset: str
@@ -362,7 +362,7 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """For people; not unique."""
+        """A name for people; not unique."""
         split = self.split
         fold = "" if split.fold is None else f"-fold{split.fold}of{split.folds}"
         asked = "".join(f"-{word}" for word in split.sample_labels)
@@ -370,7 +370,7 @@ class RunSpec:
 
     @property
     def place(self) -> tuple[int, int | None]:
-        """Seed and fold: what tells the runs of one row of a table apart."""
+        """Seed and fold: what distinguishes the runs of one table row."""
         return self.split.seed, self.split.fold
 
     @property
@@ -380,12 +380,12 @@ class RunSpec:
         return dataclasses.replace(self, split=split, parameters=dict(self.parameters))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, flat, and the digest, ready for JSON; of `NEW_FIELDS` only those that were asked for."""
+        """All fields, flat, and the digest, ready for JSON; of `NEW_FIELDS` only those that were requested."""
         return self._fields() | {"digest": self.digest}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Read back what :meth:`to_dict` wrote, by whatever earlier version."""
+        """Read back what :meth:`to_dict` wrote, in this or any earlier version."""
         names = {**dict.fromkeys(_SPLIT_FIELDS), "split": "scheme", "split_file": "file", "split_digest": "file_digest"}
         split = {names[key] or key: value for key, value in fields.items() if key in names}
         own = {field.name for field in dataclasses.fields(cls)} - {"split"}
@@ -409,10 +409,10 @@ _SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
 
 
 def command_lines(spec: RunSpec, seeds: Sequence[int] = (), more: Sequence[str] = ()) -> list[str]:
-    """The `bench run` lines of a specification, over all its folds, for a shell; ``more`` are words behind them.
+    """The `bench run` lines of a specification, over all its folds, for a shell; ``more`` are words to append.
 
-    ``seeds`` are the specification's own where not given; others than 0 to N-1 take a line each.  What a line cannot
-    name is the store: it means the data set as it is prepared.
+    ``seeds`` defaults to the specification's own seed.  Seeds other than 0 to N-1 take one line each.  A line cannot
+    name the store: it means the data set as it is prepared now.
     """
     numbers = sorted(set(seeds)) or [spec.split.seed]
     if len(numbers) > 1 and numbers != list(range(len(numbers))):

@@ -64,6 +64,14 @@ def report(browser: Any, results: Path, images: Path, folder: Path) -> None:
         page.close()
 
 
+def make_room(page: Any) -> None:
+    """Close what MLflow opens beside the runs: its assistant, its note on shared views, and on a phone its menu."""
+    page.locator('[data-component-id="mlflow.assistant.chat_panel.close"]').click()
+    page.get_by_role("button", name="Hide banner").click()
+    if page.viewport_size == PHONE:
+        page.get_by_role("button", name="Toggle sidebar").click()
+
+
 def compare(browser: Any, results: Path, images: Path) -> None:
     """MLflow's table of runs at the address that `bench ui` prints, and from there its comparison of two methods."""
     with served(results) as addresses:
@@ -71,6 +79,7 @@ def compare(browser: Any, results: Path, images: Path) -> None:
             page = browser.new_page(viewport=size)
             page.set_default_timeout(PATIENCE)
             page.goto(next(iter(addresses.values())))
+            make_room(page)
             for method in COMPARED:
                 row = page.locator("[role=row]").filter(has_text=f"{method} · seed").first
                 row.wait_for()

@@ -1,1 +1,1 @@
-"""One classifier a file; the file's stem is the name on the command line."""
+"""One classifier per file; the file's stem is the name on the command line."""

@@ -1,10 +1,10 @@
 """CMTSNN: a two-layer LSTM over packets, convolutions over its states, and a cost matrix in the loss.
 
-Reconstructed from secondary sources: no text of the paper could be had, and its results here are ours, not its.
+Reconstructed from secondary sources: the paper's text was not available, and the results here are ours, not its.
 S. Zhu, X. Xu, H. Gao, F. Xiao: "CMTSNN: A Deep Learning Model for Multiclassification of Abnormal and Encrypted
 Traffic of Internet of Things", IEEE Internet of Things Journal 10(13), 2023, 11773-11791.
 
-Known at second hand: bidirectional LSTM, CNN, a cost-penalty matrix with a modified cross-entropy, no attention,
+Secondary sources say: bidirectional LSTM, CNN, a cost-penalty matrix with a modified cross-entropy, no attention,
 10 packets of 1000 bytes, 4.81 M parameters at 8 classes.  This network has 4,685,608 at 8 (4,685,868 at 12).
 
 The matrix C[i, j], the cost of answering j for a sample of class i, depends on i alone off its diagonal, so one number

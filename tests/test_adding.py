@@ -178,16 +178,16 @@ def test_the_tables_of_attributes_and_functions_are_complete():
     machinery = {"save", "load", "model", "random_state", "to_device", "precision"}
     members = {name: value for kind in bases for name, value in vars(kind).items() if not name.startswith("_")}
     hooks = {name for name, value in members.items() if inspect.isroutine(value)} - machinery
-    rows = rows_under("| function | of | gives |")
+    rows = rows_under("| function | for | returns |")
     assert {name for row in rows for name in re.findall(r"(\w+)\(", row[0])} == hooks
-    needed = {name for row in rows if "needed" in row[1] for name in re.findall(r"(\w+)\(", row[0])}
+    needed = {name for row in rows if "required" in row[1] for name in re.findall(r"(\w+)\(", row[0])}
     assert needed == {name for kind in bases for name in kind.__abstractmethods__}
     attributes = rows_under("| attribute | default | meaning |")
     annotated = {name for kind in bases for name in kind.__annotations__ if not name.startswith("_")} - machinery
     assert {row[0].strip("`") for row in attributes} == annotated
     for name, default, _ in attributes:
-        there = next((getattr(kind, name.strip("`")) for kind in bases if hasattr(kind, name.strip("`"))), "needed")
-        said = {"needed": "needed", "none": Method.Parameters}.get(default)
+        there = next((getattr(kind, name.strip("`")) for kind in bases if hasattr(kind, name.strip("`"))), "required")
+        said = {"required": "required", "none": Method.Parameters}.get(default)
         assert there == (ast.literal_eval(default.strip("`")) if said is None else said), name
 
 

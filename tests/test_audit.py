@@ -191,7 +191,7 @@ def test_an_audit_of_before_says_what_it_did_not_look_at(home, capsys):
     for name in ("capture_set_up", "silent_captures", "set_up_scores"):
         del found[name]
     text = audit_text(read(found))
-    assert "capture set-up: not looked at by the version that made this audit" in text
+    assert "capture set-up: the version that made this audit did not look at it" in text
     assert "scores of the capture set-up: none made by the version" in text
 
 

@@ -219,7 +219,7 @@ def test_the_next_command_of_a_study_asks_for_what_the_study_asked(bench, place)
 def test_a_store_is_verified_on_request(bench, place):
     assert bench("prepare", "traffic")[0] == 0
     status, out, _ = bench("prepare", "traffic", "--verify")
-    assert status == 0 and "columns and" in out and "captures are what was prepared" in out
+    assert status == 0 and "columns and" in out and "captures are as they were prepared" in out
     packets = place / "home" / "stores" / "traffic" / "packets.arrow"
     was, times = packets.read_bytes(), packets.stat()
     packets.write_bytes(was[:-2000] + bytes([was[-2000] ^ 1]) + was[-1999:])
@@ -231,11 +231,11 @@ def test_a_store_is_verified_on_request(bench, place):
     assert packets.read_bytes() == was and bench("prepare", "traffic", "--verify")[0] == 0
     packets.write_bytes(was[:-2000] + bytes([was[-2000] ^ 1]) + was[-1999:])  # its time tells that it changed
     status, _, err = bench("split", "traffic")
-    assert status == 0 and f"was damaged and is made anew: {packets}: changed" in err and packets.read_bytes() == was
+    assert status == 0 and f"was damaged and is made again: {packets}: changed" in err and packets.read_bytes() == was
     packets.write_bytes(was[:99])
     status, out, err = bench("prepare", "traffic", "--json")
-    assert json.loads(out)["unchanged"] is False and "made anew" in err and packets.read_bytes() == was
-    assert "made anew" not in bench("prepare", "traffic", "--rebuild")[2]
+    assert json.loads(out)["unchanged"] is False and "made again" in err and packets.read_bytes() == was
+    assert "made again" not in bench("prepare", "traffic", "--rebuild")[2]
 
 
 def test_a_store_without_checksums_is_read_and_told(bench, place):

@@ -102,7 +102,7 @@ def test_other_code_of_a_method_another_store_or_none_is_told(place, monkeypatch
     monkeypatch.setenv("BENCH_HOME", str(place / "other"))
     assert look(wanted, tracker) == cluster.Seen(stores=("tiny",))
     write_store(place / "other", sessions=240)
-    assert "prepared anew" in look(wanted, tracker).problem
+    assert "prepared again" in look(wanted, tracker).problem
 
 
 def test_captures_that_are_not_there_are_named(place):

@@ -68,7 +68,7 @@ def test_scores_stand_beside_the_papers_with_marks_of_their_mode():
 def test_differences_to_the_paper_are_for_its_own_data_alone():
     table = scores(results(runs(0, "clean", 0.9), modes=("published", "clean"), original=False), ("macro_f1",))
     assert table.head == ["system", "f1: published", "f1: clean"]
-    assert "published numbers are of other data: compare orders, not heights" in table.notes
+    assert "published numbers are for other data: compare the order, not the height" in table.notes
 
 
 def test_a_difference_of_single_runs_claims_no_interval():

@@ -126,9 +126,9 @@ WORDS = {  # by which rule it is refused, where another one would do it, too
     "a tag of MLflow": "MLflow's own",
     "a run that lasts": "status",
     "a time beyond all": "a time or step",
-    "a point of nothing": "is no name, number",
+    "a point of nothing": "is not a name, number",
     "a name that no store takes": "too long, or has signs",
-    "a file of another folder": "no file of a run",
+    "a file of another folder": "not a file of a run",
     "packed members": "is packed",
 }
 

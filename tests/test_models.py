@@ -162,7 +162,7 @@ def test_classify_by_a_model_of_a_file(tmp_path, command_line, monkeypatch):
         assert command_line(command)[0] == 0
     assert not Path("ran").exists()
     status, out, err = command_line(*words, "--method", "evil.py:Evil", "--json")
-    assert status == 0 and json.loads(out)["sessions"] and "data set traffic: not a shipped one" in err
+    assert status == 0 and json.loads(out)["sessions"] and "data set traffic is not a shipped one" in err
     Path("evil.py").write_text(EVIL + "\n# changed")
     status, out, err = command_line(*words, "--method", "evil.py:Evil")
     assert (status, out, len(err.splitlines())) == (2, "", 1) and "[other-code]" in err

@@ -199,7 +199,7 @@ def test_runs_of_two_preparations_are_told_apart_by_what_changed(tmp_path, bench
     first = Store.find("caps").digest[:8]
     assert call("prepare", "caps", "--client", "ports", "--idle-timeout", "0.5")[0] == 0
     now = Store.find("caps")
-    assert "prepared anew" not in call("table")[1]  # all runs are of one store
+    assert "prepared again" not in call("table")[1]  # all runs are of one store
     assert call(*run)[0] == 0
     notes = call("table")[1]
     assert f"data set caps was prepared again: store={now.digest[:8]} is the current one\n" in notes
@@ -208,7 +208,7 @@ def test_runs_of_two_preparations_are_told_apart_by_what_changed(tmp_path, bench
     assert "captures" not in line.partition(": ")[2]  # as many as before
     assert call("report")[0] == 0 and f"store={first}: " in (tmp_path / "results" / "report.html").read_text()
     shutil.rmtree(now.path)
-    assert "data set caps: its runs are of 2 preparations, of which none is here" in call("table")[1]
+    assert "data set caps: its runs belong to 2 preparations, and none of them is here" in call("table")[1]
 
 
 def test_a_run_that_does_not_say_how_its_store_was_made_is_read(tmp_path, bench_in):

@@ -198,7 +198,7 @@ def test_runs_that_are_left_are_told_with_a_status_of_their_own(matrix, results,
     status, out, err = command_line(*words, "--budget", "0s")
     assert status == 3 and "left: the time of --budget was used up" in out
     assert err.splitlines()[0].startswith("2 runs: 0 done, 2 to do")
-    assert err.splitlines()[-1] == "2 of 2 runs are left; the same command goes on with them"
+    assert err.splitlines()[-1] == "2 of 2 runs are left; the same command continues with them"
     status, out, _ = command_line(*words, "--budget", "1h")
     assert status == 0 and "left" not in out
 

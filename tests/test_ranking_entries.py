@@ -75,5 +75,5 @@ def test_who_did_not_fit_is_named_and_not_ranked():
     entries, notes = ranking_entries(records, ["demo"])
     assert [entry.label for entry in entries] == ["forest", "knn"]
     assert notes == ["cmtsnn: not ranked, it did not fit its training samples (accuracy 0.31 to 0.35 on them)"]
-    with refused("no-runs", "it takes two"):
+    with refused("no-runs", "a ranking needs two"):
         ranking_entries(records[5:], ["demo"])

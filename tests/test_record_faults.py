@@ -267,7 +267,7 @@ def test_what_is_not_looked_at_is_told(tmp_path):
 
 
 def test_a_word_for_the_source_that_never_stands_there(tmp_path):
-    with pytest.raises(InputError, match="forward = 'out' never stands in dirs; say in its card what does") as error:
+    with pytest.raises(InputError, match="forward = 'out' is never in dirs; say in its card what does") as error:
         made(tmp_path, [row | {"dirs": ["up" for _ in row["dirs"]]} for row in ROWS[:2]], more='forward = "out"')
     assert error.value.code == "bad-card"
     rows = [row | {"dirs": [" OUT" if one == 1 else "in " for one in row["dirs"]]} for row in ROWS[:2]]
@@ -330,7 +330,7 @@ def test_doubled_columns_pipes_and_lists_of_alternatives(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "mine.toml").write_text(PLAIN)
     (tmp_path / "tables" / "t.csv").write_text("sizes,sizes,capture\n1,2,a\n")
-    with pytest.raises(InputError, match="column 'sizes' stands there twice"):
+    with pytest.raises(InputError, match="column 'sizes' appears twice"):
         prepare_dataset(find_card(tmp_path / "mine.toml"), tmp_path / "tables", home=tmp_path)
     (tmp_path / "tables" / "t.csv").unlink()
     os.mkfifo(tmp_path / "tables" / "t.csv")

@@ -142,7 +142,7 @@ def test_signed_lengths_and_nothing_else(tmp_path):
         with pytest.raises(NotHeld, match="does not hold"):
             ask()
     (tmp_path / "bare.toml").write_text(text.replace("payload = false", ""))
-    with pytest.raises(InputError, match="do not tell payload"):
+    with pytest.raises(InputError, match="do not show payload"):
         find_card(tmp_path / "bare.toml")
 
 

@@ -202,7 +202,7 @@ def test_of_two_packages_neither_has_the_name_that_both_claim(monkeypatch):
 BROKEN = {  # what an installed package may have in place of a method, what is looked at, and what is said
     "no module": (None, "summary", "no source of mine"),
     "no Python": ("def broken(:", "summary", "mine.py:1: not Python"),
-    "no class": ("x = 1", "describe", "no subclass"),
+    "no class": ("x = 1", "describe", "there is no class"),
     "no import": (MINIMAL, "load", "No module named 'nowhere_to_be_found'"),
     "an exit": ("raise SystemExit(3)\nclass Mine:\n    name = 'mine'", "load", "SystemExit: 3"),
     "not UTF-8": (b"\xff\x00".decode("latin-1"), "summary", "mine"),

@@ -383,7 +383,7 @@ def test_validation_alone_is_scored_for_tuning(store, file):
 
 def test_a_store_prepared_anew_is_refused(store, tracker):
     outcome = execute(dataclasses.replace(spec(store), store="0" * 64), tracker)
-    assert outcome.status == "failed" and "prepared anew" in outcome.reason
+    assert outcome.status == "failed" and "prepared again" in outcome.reason
 
 
 def test_seeds_differ_by_name_and_not_by_other_parameters(store, file):

@@ -77,7 +77,7 @@ def test_files_that_are_refused(table_store, simple, tmp_path):
         load(test=one | {"session": [2**70]})
     for text in ('{"seed": 0, ' + json.dumps(good)[1:], json.dumps(good).replace('"first"', '"session"', 1)):
         path.write_text(text)
-        with refused(wrong, path, "stands twice"):
+        with refused(wrong, path, "appears twice"):
             Split.load(path, store)
     (tmp_path / "file").touch()
     with refused("unwritable-file", "split.json"):

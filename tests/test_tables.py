@@ -129,7 +129,7 @@ def test_a_table_spread_over_data_sets():
         "------------------",
         "forest  0.500  0.700",
         "knn     –      0.600",
-        "data set iot: not a shipped one, store 0f",
+        "data set iot is not a shipped one (store 0f)",
     ]
 
 
@@ -154,7 +154,7 @@ def test_a_method_that_is_not_shipped_says_where_it_is_from():
     labels = ["mine.py:Mine (file 12ab34cd)", "theirs (their-package 1.2)", "forest", "older"]
     assert [row[0] for row in shown.rows] == labels
     assert [row["origin"] for row in shown.records] == ["file 12ab34cd", "their-package 1.2", "", ""]
-    assert shown.notes == ["method older: not a shipped one, its runs do not say of which package"]
+    assert shown.notes == ["method older is not a shipped one; its runs name no package"]
 
 
 def test_runs_without_digests_are_said_to_be_unverified():

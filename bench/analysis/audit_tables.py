@@ -56,7 +56,7 @@ def _classes(audit: Audit) -> Table:
 def _set_up(audit: Audit) -> Table:
     head, *rows = set_up_table(audit.capture_set_up) or [("class",)]
     notes = [f"differs by class: {line}" for line in differences(audit.capture_set_up)]
-    notes += ["of all sessions of the task; of captures that hold several classes each counts the whole capture"]
+    notes += ["of all sessions of the task; a capture with several classes counts in full for each"]
     notes += [f"captures without a session, which count for no class: {audit.silent_captures}"] * bool(
         audit.silent_captures
     )
@@ -66,7 +66,7 @@ def _set_up(audit: Audit) -> Table:
         rows=rows,
         notes=notes if rows else (),
         records=plain(audit.capture_set_up),
-        empty="capture set-up: not looked at by the version that made this audit",
+        empty="capture set-up: the version that made this audit did not look at it",
     )
 
 
@@ -99,7 +99,7 @@ def _of_what(audit: Audit) -> str:
     """A note on what copies are equal in."""
     if audit.compared == "payload":
         return f"payload: the first {PAYLOAD[1]} bytes of the first {PAYLOAD[0]} packets that have any"
-    return f"the data set holds no payload: {audit.compared} of the first {PAYLOAD[0]} packets stand for it"
+    return f"the data set holds no payload: {audit.compared} of the first {PAYLOAD[0]} packets are compared instead"
 
 
 def _ceilings(audit: Audit) -> Table:
@@ -135,7 +135,7 @@ def _splits(audit: Audit) -> Table:
         "QUIC ID, QUIC on, twin: share of test samples that may be the other half of a training session's connection "
         "under another 5-tuple (one connection ID, a session that goes on at its server, equal payload); –: not looked "
         "at",
-        "twice: share of the part's samples whose payload another one of it has",
+        "twice: share of samples whose payload another sample of the same part has",
         *([_of_what(audit)] if audit.compared != "payload" else ()),
     ]
     notes += [f"split {row.split}: {row.impossible}" for row in audit.splits if row.impossible]
@@ -173,7 +173,7 @@ def _set_up_scores(audit: Audit) -> Table:
         rows += [(split, "chance", "–", f"{here[0].chance_macro_f1:.3f}", f"{here[0].chance_accuracy:.3f}", "–", "–")]
         alike = [row.feature for row in here if row.values <= 1 and row.feature != ALL]
         notes += [f"split {split}, the same in all training samples: {', '.join(alike)}"] if alike else []
-        best = "no run is known, 1 instead" if here[0].best is None else f"{here[0].best_method} {here[0].best:.3f}"
+        best = "no run yet, 1 instead" if here[0].best is None else f"{here[0].best_method} {here[0].best:.3f}"
         notes += [f"split {split}, macro-F1 of the best run: {best}"]
     how = [
         "each feature alone, by a decision tree; all together by a forest; fitted to training, scored on the test part",
@@ -188,7 +188,7 @@ def _set_up_scores(audit: Audit) -> Table:
         rows=rows,
         notes=[*how, *notes] if rows else (),
         records=[plain(row) | {"reach": row.reach} for row in audit.set_up_scores],
-        empty="scores of the capture set-up: none made by the version that made this audit",
+        empty="scores of the capture set-up: the version that made this audit did not compute them",
     )
 
 

@@ -141,7 +141,7 @@ def comparison_table(comparison: Comparison) -> Table:
 def _permutation_note(test: Mapping[str, float | None]) -> str:
     """What the permutation by group found, or why it could find nothing."""
     counts = f"only a right {test['only_a']:.0f}, only b right {test['only_b']:.0f}, {test['groups']:.0f} groups differ"
-    p = f"not testable, it takes {FEWEST_SIGNS}" if test["p"] is None else f"p = {test['p']:.3g}"
+    p = f"not testable with fewer than {FEWEST_SIGNS}" if test["p"] is None else f"p = {test['p']:.3g}"
     return f"permutation by group, accuracy: {counts}: {p}"
 
 

@@ -141,7 +141,7 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
             kept.append(entry)
     if len(kept) < 2:
         raise InputError(
-            "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; it takes two"
+            "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; a ranking needs two"
         )
     return kept
 

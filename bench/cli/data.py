@@ -222,10 +222,10 @@ def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_jso
     from bench.data.store import Store
 
     if (dataclasses.replace(asked, verify=False, name=""), ingest) != (PrepareArguments(), IngestOptions()):
-        raise InputError("bad-options", "--verify makes nothing; leave the other options out")
+        raise InputError("bad-options", "--verify writes nothing; leave out the other options")
     store = Store.find(card.name)
     store.verify()
-    manifest, told = store.manifest, f"{len(store.manifest.captures)} captures are what was prepared"
+    manifest, told = store.manifest, f"{len(store.manifest.captures)} captures are as they were prepared"
     bare = "" if manifest.columns else "; its columns have no checksums, made before there were any: bounds alone"
     told = f"columns and {told}" if manifest.columns else told
     emit(as_json, {"store": str(store.path), "verified": True, "checksums": bool(manifest.columns)},
@@ -315,7 +315,7 @@ def new_method(name: str, kind: str, output: Path | None) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or keyword.iskeyword(class_name):
         raise InputError("bad-options", f"{name}: a method's name is small letters, digits and '-', as in my-trees")
     if name in names():
-        raise InputError("same-name", f"{name}: is the name of a method that is there; take another, as in my-{name}")
+        raise InputError("same-name", f"{name}: is the name of an existing method; take another, as in my-{name}")
     file = output or Path(f"{name.replace('-', '_')}.py")
     if file.suffix != ".py":
         raise InputError("bad-options", f"--output {file}: give a .py file")
@@ -361,7 +361,7 @@ def new_dataset(subject: str, output: Path | None) -> None:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", named).strip("-._").lower() or "records"
     card = output or Path(f"{stem}.toml")
     if card.suffix != ".toml" or not NAME.fullmatch(card.stem) or shipped_name(card.stem):
-        raise InputError("bad-options", f"--output {card}: give a .toml file of a name that no shipped data set has")
+        raise InputError("bad-options", f"--output {card}: give a .toml file with a name that no shipped data set has")
     if not path.exists() and (path.suffix or path.name != subject):
         raise InputError("missing-file", f"{subject}: no such table or folder; give one, or a name alone")
     if card.exists():

@@ -183,7 +183,7 @@ def run(
     _tell_how_to_go_on(done, tracker, results)
     left = sum(outcome.status == "left" for outcome in outcomes)
     if left:
-        tell(f"{left} of {len(outcomes)} runs are left; the same command goes on with them")
+        tell(f"{left} of {len(outcomes)} runs are left; the same command continues with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
 
 

@@ -314,7 +314,7 @@ def plan_table(plan: "Plan", budget: float | None = None) -> Table:
     lines = [_plan_line(one) for one in records]
     shown = [str(total[name]) for name in ("runs", "done", "running_elsewhere", "to_do")]
     lines.append(["in all", "", "", *shown, "", duration(seconds) + (f" and {unknown} unknown" if unknown else ""), ""])
-    notes = ["a rate of training is of two slow cores and of the fit alone (results/rates.csv)"]
+    notes = ["rates of training are from two slow cores and cover the fit alone (results/rates.csv)"]
     notes += [f"{plan.jobs} at once"] if plan.jobs > 1 else []
     if budget is not None and (unknown or seconds > budget):
         notes.append(f"--budget {duration(budget)} may not be enough; first seeds and folds come first")

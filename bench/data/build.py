@@ -316,7 +316,7 @@ class CaptureBuild(Build):
 
         path = file.root / file.path
         if path.exists() and not path.is_file():
-            return file, "", "is no regular file"
+            return file, "", "is not a regular file"
         try:
             digest = file_sha256(path)
         except OSError as error:

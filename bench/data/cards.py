@@ -143,7 +143,7 @@ class Card(Ruled):
     @rule("records", each="tasks")
     def _records_tell_payload(self, name: str, task: Task) -> Iterator[FieldError]:
         if self.records is not None and task.payload and "payload_lengths" in self.records.lacks:
-            yield FieldError(f"tasks.{name}.payload", "must be false: these records do not tell payload")
+            yield FieldError(f"tasks.{name}.payload", "must be false: these records do not show payload")
 
     @rule("labels", each="switches")
     def _switch_is_about_listed_files(self, name: str, switch: Switch) -> Iterator[FieldError]:
@@ -173,7 +173,7 @@ class Card(Ruled):
         paths = sorted(f"{one.path.lower()}/" for one in self.downloads)  # some file systems do not know case
         for path, following in pairwise(paths):
             if following.startswith(path):
-                yield FieldError("downloads", f"one lies in the place of another: {path.rstrip('/')}")
+                yield FieldError("downloads", f"one is inside the place of another: {path.rstrip('/')}")
 
     @rule(each="attributes")
     def _attribute_is_a_pattern(self, name: str, pattern: str) -> Iterator[FieldError]:

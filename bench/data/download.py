@@ -198,7 +198,7 @@ def _reason(error: "RequestException", part: Path) -> str:
     while deeper := cause.__cause__ or cause.__context__:  # the innermost says it in the fewest words
         cause = deeper
     have = part.stat().st_size if part.exists() else 0
-    where = f": it goes on after {have} bytes if the server can" if have else ""
+    where = f": it resumes after {have} bytes if the server can" if have else ""
     return f"the connection failed ({getattr(cause, 'strerror', None) or cause}); {_AGAIN}{where}"
 
 

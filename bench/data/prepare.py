@@ -142,7 +142,7 @@ def _damage_of(path: Path) -> str:
             Store.open(path).check_columns()
     except InputError as error:
         if error.code == "store-damaged":
-            return f"the store was damaged and is made anew: {str(error).rpartition('; ')[0]}"
+            return f"the store was damaged and is made again: {str(error).rpartition('; ')[0]}"
     return ""
 
 

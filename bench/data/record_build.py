@@ -168,7 +168,7 @@ class RecordBuild(Build):
     def _check_directions(self) -> None:
         """Refuse a word for packets from the source that never stands there: all would go to the source."""
         if self.layout.directions and not (self.spooled()["direction"] > 0).any():
-            what = f"forward = {self.layout.forward!r} never stands in {self.layout.directions}"
+            what = f"forward = {self.layout.forward!r} is never in {self.layout.directions}"
             raise InputError("bad-card", f"{self.card.name}: {what}; say in its card what does")
 
     def _known(self, capture: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -313,7 +313,7 @@ class RecordBuild(Build):
         if self.bounded:
             what = {"payload": "IP length is a lower bound", "frame": "length is a bound"}
             words = what.get(self.layout.layer, "payload length is an upper bound")
-            yield f"{self.bounded / self.packets:.1%} of packets: their {words}, as records do not tell TCP headers"
+            yield f"{self.bounded / self.packets:.1%} of packets: their {words}; records have no TCP headers"
         if self.options.join_records:
             yield f"records joined to an earlier one of their 5-tuple: {self.joined:,}"
             yield from (f"{what}: {count:,}" for what, count in self.told.items() if count)

@@ -60,7 +60,7 @@ def source_folder(card: Card, source: Path | None, home: Path) -> Path:
     if source is None and not card.source:
         how = "--source DIR, or --download" if card.downloads else "--source DIR"
         raise InputError(
-            "missing-source", f"{card.name}: say where its captures lie ({how}); they are published at {card.home}"
+            "missing-source", f"{card.name}: say where its captures are ({how}); they are published at {card.home}"
         )
     folder = _straight(Path(source or card.source).absolute())
     if not folder.is_dir():

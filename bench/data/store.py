@@ -190,7 +190,7 @@ class Store:
 
     @property
     def _remedy(self) -> str:
-        return f"prepare it again, with --source and their folder where its captures moved: `{self.command()}`"
+        return f"prepare it again, with --source and the new folder if its captures moved: `{self.command()}`"
 
     @contextmanager
     def _reading(self, path: Path) -> Iterator[None]:

@@ -192,7 +192,7 @@ class _Target:
             raise InputError(
                 "unpacks-too-large",
                 f"{self.path}: unpacks to more than {self.limit:,} bytes, the limit ({LIMIT_BYTES:,} bytes, or "
-                f"{LIMIT_RATIO} times the packed file where that is more); if it is sound, unpack it by hand: "
+                f"{LIMIT_RATIO} times the packed file where that is more); if you trust it, unpack it by hand: "
                 f"`{self.kind.by_hand(self.path)}`, then move it away",
             )
         self.file.write(plain)

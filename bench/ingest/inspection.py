@@ -231,5 +231,5 @@ _REASONS: Final = {
     "other_protocol": "neither TCP nor UDP",
     "later_fragment": "later fragments",
     "truncated_header": "cut within their headers",
-    "bad_header": "with headers that are none",
+    "bad_header": "with invalid headers",
 }

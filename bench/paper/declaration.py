@@ -66,7 +66,7 @@ def _bad_method(field_: str, name: str) -> Iterator[FieldError]:
 def _twice(field_: str, names: list[str]) -> Iterator[FieldError]:
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            yield FieldError(field_, f"{name} stands twice")
+            yield FieldError(field_, f"{name} appears twice")
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,7 @@ def notes_of(results: ExperimentResults) -> list[str]:
     notes = [f"the paper: {experiment.target}"]
     notes += [f"mode {mode}: {protocol}" for mode in results.ours if (protocol := _protocol(results, mode))]
     if not results.original and "published" in results.modes:
-        notes.append("published numbers are of other data: compare orders, not heights")
+        notes.append("published numbers are for other data: compare the order, not the height")
     if "published" in results.modes and paper.has_numbers(experiment.id):
         rows = paper.rows(experiment.id)
         read_off = [f"the paper's figure, {row['what']}: {row['value']}" for row in rows if "what" in row]

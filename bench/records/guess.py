@@ -267,7 +267,7 @@ def _written(path: Path, name: str, guess: Guess, labels: Sequence[str], cells: 
     for number, one in enumerate(taken):
         lines += ["", f"[tasks.{_key(one)}]", f"label = {_quoted(_key(one))}"]
         lines += ["default = true"] if number == 0 and len(taken) > 1 else []
-        lines += [] if payload else ["payload = false # these records do not tell payload"]
+        lines += [] if payload else ["payload = false # these records do not show payload"]
     return "\n".join(lines) + "\n"
 
 

@@ -92,7 +92,7 @@ def _check_columns(path: Path, there: Sequence[str], wanted: Sequence[str]) -> N
             has = f"it has: {', '.join(there)}" if there else "it is empty"
             raise InputError("bad-table", f"{path}: has no column {name!r}, which the card names; {has}")
         if list(there).count(name) > 1:
-            raise InputError("bad-table", f"{path}: column {name!r} stands there twice; rename one")
+            raise InputError("bad-table", f"{path}: column {name!r} appears twice; rename one")
 
 
 def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:

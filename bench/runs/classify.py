@@ -31,8 +31,8 @@ _SESSIONS = "sessions"  # the only task of the passing store
 
 EARLIER: Final = {"sessions": "5tuple"}  # how captures were read by the code of runs that do not tell
 UNTOLD: Final = (
-    "the run does not tell how its captures were read: sessions are cut by 5-tuple, and their client is told by the "
-    "handshake, where it was the first sender; train anew for one rule on both sides"
+    "the run does not say how its captures were read: sessions are cut by 5-tuple, and their client is found by the "
+    "handshake, where it was the first sender; train again to use one rule for both"
 )
 
 

@@ -158,7 +158,9 @@ def store_of(spec: RunSpec) -> Store:
     """The store that a run names.  Raises :class:`InputError` where it is not there or was prepared anew."""
     store = Store.find(spec.dataset)
     if spec.store and store.digest != spec.store:
-        raise InputError("store-changed", f"{store.path}: prepared anew since the run was planned; start the run again")
+        raise InputError(
+            "store-changed", f"{store.path}: prepared again since the run was planned; start the run again"
+        )
     return store
 
 

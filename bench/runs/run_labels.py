@@ -201,9 +201,7 @@ def provenance(records: Iterable[Record]) -> list[str]:
     notes = store_notes(stores) + state_notes(records)
     foreign = dict.fromkeys(record.spec.method for record in records if not origin_of(record))
     notes += [
-        f"method {name}: not a shipped one, its runs do not say of which package"
-        for name in foreign
-        if not is_shipped(name)
+        f"method {name} is not a shipped one; its runs name no package" for name in foreign if not is_shipped(name)
     ]
     return notes + unverified_note(sum(not record.verifiable for record in records), len(records))
 
@@ -212,7 +210,7 @@ def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
     """A note for each data set that is not shipped, by name, with the digests of its stores."""
     shipped_ones = card_names()
     return [
-        f"data set {name}: not a shipped one, store {', '.join(sorted(digest[:8] for digest in digests))}"
+        f"data set {name} is not a shipped one (store {', '.join(sorted(digest[:8] for digest in digests))})"
         for name, digests in stores.items()
         if name not in shipped_ones
     ]
@@ -233,7 +231,7 @@ def _prepared_anew(dataset: str, states: Mapping[str, Mapping[str, str]]) -> lis
     try:
         store = Store.find(dataset)
     except InputError:
-        return [f"data set {dataset}: its runs are of {len(states)} preparations, of which none is here"]
+        return [f"data set {dataset}: its runs belong to {len(states)} preparations, and none of them is here"]
     now, unused = store.manifest.state, "" if store.digest in states else " and has no runs here"
     lines = [f"data set {dataset} was prepared again: store={store.digest[:8]} is the current one{unused}"]
     for digest, was in states.items():

@@ -361,7 +361,7 @@ def _bring(tracker: Tracker, bundle: Bundle, run: Listed, told: str) -> bool:
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
             if isinstance(error, OSError) and error.errno in OURS:
                 raise
-            raise tracker.address.failed(error).with_remedy("import it again, and it goes on") from None
+            raise tracker.address.failed(error).with_remedy("import it again to continue") from None
         return True
     finally:
         tracker.claims.let_go(run.name)

@@ -138,7 +138,7 @@ class Record:
         """Raises :class:`InputError` unless the store has the rows that the run names."""
         if self.spec.store not in ("", store.digest):
             raise InputError(
-                "store-changed", f"{store.name} was prepared anew since run {self.run_id[:8]}; run it again"
+                "store-changed", f"{store.name} was prepared again since run {self.run_id[:8]}; run it again"
             )
 
 

@@ -208,7 +208,7 @@ class Run:
                 return
             except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
                 if wait is None:
-                    kept = f"what {self.content.name!r} found is kept in {self._place}: the next `bench run` logs it"
+                    kept = f"the result of {self.content.name!r} is kept in {self._place}: the next `bench run` logs it"
                     raise self._target.address.failed(error).with_remedy(f"{kept}, and so does `bench sync`") from None
                 time.sleep(wait)
 
@@ -389,7 +389,7 @@ def experiment_in(client: Any, address: Address, name: str) -> str:
     folder, owner = local(found.artifact_location), found.tags.get(HOST)
     if folder is not None and owner not in (None, host) and not address.is_sqlite and not folder.is_dir():
         where = f"artefacts of {name} are in {folder} of {owner}, which is not here"
-        remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand before the database"
+        remedy = "share that folder, or let an `mlflow server --artifacts-destination` stand in front of the database"
         raise InputError("no-artefact-store", f"{address.shown}: {where}; {remedy}")
     if VIEW_TAG not in found.tags:  # made by an earlier version
         client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
