@@ -150,7 +150,7 @@ class PrepareArguments:
          click.option("--jobs", type=click.IntRange(min=1),
                       help="Captures read at once; one a core by default."),
          click.option("--scheduler", metavar="tcp://HOST:PORT",
-                      help="Read captures on a Dask cluster, a task each; workers see them and BENCH_HOME."))  # fmt: skip
+                      help="Read captures on a Dask cluster, which sees them and BENCH_HOME."))  # fmt: skip
 @ingest_options
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
