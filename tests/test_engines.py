@@ -1,6 +1,7 @@
 """Where cells are computed: what a worker of a cluster is asked for, and that a cell there is one at home."""
 
 import dataclasses
+import gzip
 import json
 import os
 import re
@@ -15,13 +16,16 @@ from pathlib import Path
 import pytest
 from refusals import refused
 from servers import dask_cluster, free_port, program
+from small_captures import write_captures
 from tiny_store import write_store
 
 from bench.data.manifest import store_path
+from bench.data.sources import CaptureFile
 from bench.data.store import Store
 from bench.matrix import cluster
 from bench.matrix.cells import run_matrix
 from bench.matrix.cluster import Asked, check_scheduler, look, needs_of, received
+from bench.matrix.readers import on_cluster
 from bench.runs import execute
 from bench.runs.execute import RunOptions
 from bench.runs.plan import expand
@@ -305,3 +309,33 @@ def test_a_job_for_slurm_is_a_worker_that_computes_cells(place, monkeypatch):
             (worker,) = slurm.scheduler.workers.values()
     assert outcome.status == "done", (place / "job.log").read_text()
     assert (worker.nthreads, worker.resources) == (1, {"MEMORY": 16e9})
+
+
+def test_a_preparation_on_a_cluster_is_refused_before_anything_is_read(place, command_line):
+    write_captures(place / "captures")
+    for words, told in (
+        (["--scheduler", "tcp://127.0.0.1:1"], "no scheduler answers"),
+        (["--scheduler", "tcp://127.0.0.1:1", "--jobs", "2"], "give one"),
+    ):
+        status, _, error = command_line("prepare", place / "captures", *words)
+        assert (status, error.count("\n")) == (2, 1) and told in error
+    assert not store_path("captures").exists()
+
+
+@pytest.mark.slow
+def test_captures_that_a_cluster_reads_make_the_same_store(place, command_line, monkeypatch):
+    """One of them is packed, and is unpacked by whoever reads it."""
+    write_captures(place / "captures", 3)
+    packed = next((place / "captures").rglob("*.pcap"))
+    packed.with_name(f"{packed.name}.gz").write_bytes(gzip.compress(packed.read_bytes(), mtime=0))
+    packed.unlink()
+    digests = []
+    with dask_cluster(place) as scheduler:
+        for words in (["--scheduler", scheduler], ["--jobs", "2"]):
+            status, _, told = command_line("prepare", str(place / "captures"), "--name", "mine", "--rebuild", *words)
+            assert status == 0, told
+            digests.append(Store.find("mine").digest)
+        with on_cluster(scheduler) as (pool, most), refused("no-cluster", "lost.pcap is not there", "path that all"):
+            assert most == 2
+            pool.submit(str, CaptureFile(place, "lost.pcap", 7, 0)).result()
+    assert digests[0] == digests[1]

@@ -364,3 +364,22 @@ def test_without_a_home_folder_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(Path, "home", nobody)
     with refused("missing-file", "BENCH_HOME"):
         bench_home()
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *more):
+        if name == "bench.cli.base":
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job ignores it
+sys.meta_path.insert(0, Interrupt())
+from bench.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_command_line_is_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "bench: interrupted before anything was done\n"

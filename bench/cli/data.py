@@ -9,6 +9,7 @@ import string
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ from bench.ingest.options import IngestOptions
 from bench.spec import Settings
 
 if TYPE_CHECKING:
+    from bench.data.build import Readers
     from bench.data.cards import Card
 
 
@@ -142,6 +144,7 @@ class PrepareArguments:
     join_captures: bool = False
     join_records: bool | None = None
     jobs: int | None = None
+    scheduler: str | None = None
 
 
 @cli.command(
@@ -170,7 +173,9 @@ class PrepareArguments:
                       help="Of flow records: those of one 5-tuple of a capture are one session, or each is its own; by "
                            "default as the card says."),
          click.option("--jobs", type=click.IntRange(min=1),
-                      help="Captures to read at once; one per core by default."))  # fmt: skip
+                      help="Captures to read at once; one per core by default."),
+         click.option("--scheduler", metavar="tcp://HOST:PORT",
+                      help="Read captures on a Dask cluster, which sees them and BENCH_HOME."))  # fmt: skip
 @ingest_options
 @json_option
 def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:
@@ -180,6 +185,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
     card = find_card(dataset, name=asked.name)
     if asked.source is not None and not asked.source.is_dir():
         raise InputError("missing-source", f"--source {asked.source}: no such folder; give a folder of captures")
+    readers = _readers(card, asked)
     from bench.analysis.capture_setup import differences, set_up_by_class, set_up_table
     from bench.cli.progress import PrepareProgress
     from bench.data.build import code_of_stores
@@ -198,6 +204,7 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
         join_records=asked.join_records,
         rebuild=asked.rebuild,
         jobs=asked.jobs,
+        readers=readers,
     )
     with PrepareProgress() as progress:
         prepared = prepare_dataset(card, source, options, progress=progress)
@@ -215,6 +222,23 @@ def prepare(dataset: str, asked: PrepareArguments, ingest: IngestOptions, as_jso
         tell(other_code(dataset, store, code_of_stores()))
     emit(as_json, data, f"{prepared.store_path}: {state}\n{outline(brief(manifest))}\n{agrees}classes of task "
          f"{store.default_task}, and how they were captured:\n{table}")  # fmt: skip
+
+
+def _readers(card: "Card", asked: PrepareArguments) -> "Readers | None":
+    """Workers of the cluster that is asked for.  Raises :class:`InputError` where it cannot read."""
+    if asked.scheduler is None:
+        return None
+    if asked.jobs is not None:
+        raise InputError("bad-options", "--jobs is of this machine, --scheduler of a cluster; give one")
+    if card.records:
+        raise InputError(
+            "bad-options", f"--scheduler: {card.name} is made of records, which are read here; leave it out"
+        )
+    from bench.matrix.cluster import check_scheduler
+    from bench.matrix.readers import on_cluster
+
+    check_scheduler(asked.scheduler)
+    return partial(on_cluster, asked.scheduler)
 
 
 def _verify(card: "Card", asked: PrepareArguments, ingest: IngestOptions, as_json: bool) -> None:

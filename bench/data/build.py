@@ -8,12 +8,12 @@ import collections
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ from bench.data.store import COLUMN_FILES, TASK_COLUMN, column_file, write_colum
 from bench.environment import code_digest
 from bench.errors import InputError, some
 from bench.files import file_sha256, mapped, plain, write_json
+from bench.ingest.options import IngestOptions
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
 
 if TYPE_CHECKING:
@@ -60,7 +61,29 @@ if TYPE_CHECKING:
 #: called after each file: bytes done, bytes in all, files done, files in all, packets so far
 Progress = Callable[[int, int, int, int, int], None]
 Columns = dict[str, NDArray[Any]]
+Read = tuple[CaptureFile, str, "CaptureIndex | str"]  # a capture, its SHA-256, and its index or why it has none
 LISTED_VALUES: Final = 12  # that a line names of those that there are
+
+
+class Pool(Protocol):
+    """Where captures are read, several at once."""
+
+    def submit(self, work: Callable[[CaptureFile], Read], file: CaptureFile, /) -> Any:
+        """Begin; what is given back has a ``result()``."""
+
+
+Readers = Callable[[], AbstractContextManager[tuple[Pool, int]]]  # opens one, and says how many it reads at once
+
+
+@contextmanager
+def in_threads(number: int | None) -> Iterator[tuple[Pool, int]]:
+    """So many threads of this process, by default one a core, as `Readers`."""
+    number = number or os.cpu_count() or 1
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool, number
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the queue
 
 
 @cache
@@ -85,7 +108,7 @@ class Build(ABC):
         self.packets = 0
 
     @abstractmethod
-    def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
+    def read(self, sinks: Mapping[str, Any], readers: Readers, progress: Progress | None) -> None:
         """Read all files: append packets to the open column files, keep sessions and captures."""
 
     @abstractmethod
@@ -104,11 +127,11 @@ class Build(ABC):
         """The conversation of each session: int32 ``[sessions]``."""
         return numbered(session_tuples(columns)).astype(np.int32)
 
-    def run(self, jobs: int | None, progress: Progress | None) -> None:
+    def run(self, readers: Readers, progress: Progress | None) -> None:
         """Write the whole store into the folder.  Raises :class:`InputError` where there is nothing to write."""
         with ExitStack() as stack:
             sinks = {name: stack.enter_context(self.column_file(name).open("wb")) for name in PACKET_COLUMNS}
-            self.read(sinks, jobs or os.cpu_count() or 1, progress)
+            self.read(sinks, readers, progress)
         self.arrange()
         self._write_packets()
         self._write_sessions()
@@ -242,14 +265,13 @@ class CaptureBuild(Build):
         self.tls: list[NDArray[np.bool_]] = []  # by capture, where the card's tasks ask: which sessions are TLS
         self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture, unpacked -> rows of captures
 
-    def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
+    def read(self, sinks: Mapping[str, Any], readers: Readers, progress: Progress | None) -> None:
         """Read the captures."""
         files = self.source.files
         size, done = sum(file.size for file in files), 0
-        with ExitStack() as stack:
-            pool = ThreadPoolExecutor(jobs)
-            stack.callback(pool.shutdown, cancel_futures=True)  # an interrupt does not wait for the queue
-            for number, (file, digest, index) in enumerate(_in_order(pool, self._read, files, 2 * jobs), 1):
+        read = partial(read_file, ingest=self.options.ingest, work=self.work)
+        with readers() as (pool, most):
+            for number, (file, digest, index) in enumerate(_in_order(pool, read, files, 2 * most), 1):
                 if isinstance(index, str):
                     self.unreadable.append(UnreadableEntry(file.path, file.size, digest, index))
                 else:
@@ -309,23 +331,6 @@ class CaptureBuild(Build):
         """The folder, then what is in the captures."""
         report = self.source.files_report
         return with_captures(report, self.source.rows, self.captures) if report else None
-
-    def _read(self, file: CaptureFile) -> tuple[CaptureFile, str, "CaptureIndex | str"]:
-        """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread."""
-        from bench.ingest.capture import read_capture  # numba: not needed where the store already exists
-
-        path = file.root / file.path
-        if path.exists() and not path.is_file():
-            return file, "", "is not a regular file"
-        try:
-            digest = file_sha256(path)
-        except OSError as error:
-            return file, "", str(error.strerror)
-        try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
-            index = read_capture(path, self.options.ingest, work=self.work)
-        except InputError as error:
-            return file, digest, str(error).removeprefix(f"{path}: ")
-        return file, digest, index
 
     def _add(self, file: CaptureFile, digest: str, index: "CaptureIndex", sinks: Mapping[str, Any]) -> None:
         """Append a capture's packets to the column files; keep its sessions."""
@@ -395,11 +400,29 @@ def _unexpected(
     ]
 
 
+def read_file(file: CaptureFile, *, ingest: IngestOptions, work: Path) -> Read:
+    """SHA-256 and index of a capture, or the reason why it has none.  Runs in a thread, or on another machine."""
+    from bench.ingest.capture import read_capture  # numba: not needed where the store is there already
+
+    path = file.root / file.path
+    if path.exists() and not path.is_file():
+        return file, "", "is not a regular file"
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        return file, "", str(error.strerror)
+    try:  # an OSError from here on is a lack of room for what is unpacked: it ends the preparation
+        index = read_capture(path, ingest, work=work)
+    except InputError as error:
+        return file, digest, str(error).removeprefix(f"{path}: ")
+    return file, digest, index
+
+
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[CaptureFile], Any], files: Sequence[CaptureFile], most: int
-) -> Iterator[Any]:
+    pool: Pool, work: Callable[[CaptureFile], Read], files: Sequence[CaptureFile], most: int
+) -> Iterator[Read]:
     """Results in the files' order, at most so many waiting, so that memory does not grow with the files' number."""
-    waiting: collections.deque[Future[Any]] = collections.deque()
+    waiting: collections.deque[Any] = collections.deque()
     for file in files:
         waiting.append(pool.submit(work, file))
         if len(waiting) >= most:

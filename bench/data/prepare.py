@@ -9,10 +9,11 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from bench.data.build import CaptureBuild, Progress, code_of_stores
+from bench.data.build import CaptureBuild, Progress, Readers, code_of_stores, in_threads
 from bench.data.cards import Card
 from bench.data.manifest import Manifest, Options, bench_home, store_path, unpacked_path
 from bench.data.names import find_card
@@ -51,6 +52,7 @@ class PrepareOptions:
     join_records: bool | None = None  # records of one 5-tuple are one session; None: as the card says
     rebuild: bool = False  # also where the store already exists
     jobs: int | None = None  # threads; None: one a core
+    readers: Readers | None = None  # instead of threads
 
 
 DEFAULT_OPTIONS: Final = PrepareOptions()
@@ -90,7 +92,9 @@ def prepare_dataset(
         try:
             with written_folder(path) as aside:
                 kind = RecordBuild if card.records else CaptureBuild
-                kind(card, captures, chosen, work, aside).run(options.jobs, progress)
+                kind(card, captures, chosen, work, aside).run(
+                    options.readers or partial(in_threads, options.jobs), progress
+                )
                 if options.strict:
                     _refuse(folder, Store.open(aside).manifest.problems)
         finally:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.build import Build, Columns, Progress
+from bench.data.build import Build, Columns, Progress, Readers
 from bench.data.card_tables import ColumnLabels, FileLabels
 from bench.data.file_list import match_captures
 from bench.data.labels import LabelTable, label_table, list_table, session_tuples
@@ -71,8 +71,8 @@ class RecordBuild(Build):
         self.report: FilesReport | None = None
         self.told: dict[str, int] = {}  # what joining met
 
-    def read(self, sinks: Mapping[str, Any], jobs: int, progress: Progress | None) -> None:
-        """Read the tables; ``jobs`` do not matter, as pyarrow has threads of its own."""
+    def read(self, sinks: Mapping[str, Any], readers: Readers, progress: Progress | None) -> None:
+        """Read the tables; ``readers`` do not matter, as pyarrow has threads of its own."""
         files = self.source.files
         size, done = sum(file.size for file in files), 0
         for number, file in enumerate(files, 1):

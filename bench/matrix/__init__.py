@@ -4,7 +4,8 @@ Enters: specifications of runs, the store of runs.  Leaves: outcomes as they com
 them; it knows nothing of what a run is made of.
 
 `cells` is the whole matrix: what is done, what others are at, what there is time for; `engines` says where cells are
-computed: here, in processes of their own by `workers`, on a Dask cluster by `cluster`.
+computed: here, in processes of their own by `workers`, on a Dask cluster by `cluster`.  `readers` lets such a
+cluster read captures.
 """
 
 import lazy_loader

@@ -45,7 +45,7 @@ def cluster(
 
     Raises :class:`InputError` where there is no scheduler or no worker, or one lacks what the cells need.
     """
-    with _connected(str(options.scheduler)) as client, _sign(tracker) as sign:
+    with connected(str(options.scheduler)) as client, _sign(tracker) as sign:
         asked = Asked.of(todo, sign, options)
         _make_ready(client, asked, tracker, options)
         cells = _Cells(client, asked, tracker, options, _peaks(client, todo, tracker))
@@ -126,7 +126,7 @@ class Asked:
         """What these cells ask for."""
         methods = {spec.method: (spec, code_of(spec)) for spec in todo}
         stores = {spec.dataset: spec for spec in todo}
-        return cls(_version(), tuple(methods.values()), tuple(stores.values()), sign, options.device)
+        return cls(version(), tuple(methods.values()), tuple(stores.values()), sign, options.device)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def look(asked: Asked, tracker: Tracker) -> Seen:
     """On a worker: whether all is there that is asked for."""
     lacking = []
     try:
-        if (own := _version()) != asked.version:
+        if (own := version()) != asked.version:
             remedy = "install the same etc-bench there"
             return Seen(f"its code is {own} where ours is {asked.version}; {remedy}")
         for spec, digest in asked.methods:
@@ -198,12 +198,7 @@ def _make_ready(client: Any, asked: Asked, tracker: Tracker, options: RunOptions
 
     Raises :class:`InputError` for the first worker that lacks something else.
     """
-    try:
-        client.wait_for_workers(1, timeout=WORKER_SECONDS)
-    except TimeoutError:
-        why = f"it has no worker; start one: `dask worker {options.scheduler} --nthreads 1`"
-        raise no_cluster(options.scheduler, why) from None
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client, str(options.scheduler))
     if is_gpu(options.device) and any(GPU in one["resources"] for one in workers.values()):
         workers = {name: one for name, one in workers.items() if GPU in one["resources"]}
     for name, one in workers.items():
@@ -217,6 +212,16 @@ def _make_ready(client: Any, asked: Asked, tracker: Tracker, options: RunOptions
             seen = _sent(client, worker, Store.find(name), options)
         if seen.problem:
             raise no_cluster(options.scheduler, f"worker {worker}: {' '.join(seen.problem.split())}")
+
+
+def workers_of(client: Any, scheduler: str) -> dict[str, Any]:
+    """What the scheduler knows of each worker.  Raises :class:`InputError` where there is none."""
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError:
+        raise no_cluster(scheduler, f"it has no worker; start one: `dask worker {scheduler} --nthreads 1`") from None
+    workers: dict[str, Any] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers
 
 
 def _sent(client: Any, worker: str, store: Store, options: RunOptions) -> Seen:
@@ -296,7 +301,7 @@ def check_scheduler(address: str) -> None:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """A client of the scheduler.  Raises :class:`InputError` where there is none."""
     check_scheduler(address)
     from distributed import Client
@@ -330,7 +335,7 @@ def no_cluster(address: str | None, why: str) -> InputError:
 
 
 @cache
-def _version() -> str:
+def version() -> str:
     """Digest of the code that computes cells."""
     return code_digest("bench.matrix.cluster")
 

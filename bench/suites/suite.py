@@ -131,7 +131,7 @@ class Suite(Ruled):
         if not self.datasets:
             yield FieldError("datasets", "must name one or more")
         for number, one in enumerate(self.datasets):
-            if any(dataclasses.replace(one, store="", splits={}) == dataclasses.replace(other, store="", splits={})
+            if any(dataclasses.replace(one, splits={}) == dataclasses.replace(other, splits={})
                    for other in self.datasets[:number]):  # fmt: skip
                 yield FieldError(f"datasets.{number}", "is there twice")
         for number, method in enumerate(self.methods):
