@@ -188,9 +188,9 @@ class Method(ABC):
     def pretrain(self, unlabelled: Inputs, monitor: Monitor) -> None:  # noqa: B027 (few methods need it)
         """Learn from the training part without labels; by default nothing.  Starts afresh.
 
-        ``unlabelled`` are its arrays ``[samples, ...]`` as `represent` made them, int, float or bool.  The harness calls
-        it once before every `fit`, when no label and no other part is there yet, and refuses it later.  Its time and
-        what it tells ``monitor`` are recorded apart.
+        ``unlabelled`` are its arrays ``[samples, ...]`` as `represent` made them, int, float or bool.  The harness
+        calls it once before every `fit`, when no label and no other part is there yet, and refuses it later.  Its time
+        and what it tells ``monitor`` are recorded apart.
         """
 
     @abstractmethod
