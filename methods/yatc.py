@@ -196,13 +196,15 @@ def flow_matrix(
     place = np.arange(PAYLOAD)
     head = np.where(place[:HEADER] < begin_at, captured[..., :HEADER], 0)
     body = np.where(place < payload[..., None], np.take_along_axis(captured, begin_at + place, axis=2), 0)
-    return np.concatenate([head, body], axis=2).astype(np.uint8).reshape(-1, SIDE, SIDE)
+    matrix: NDArray[np.uint8] = np.concatenate([head, body], axis=2).astype(np.uint8).reshape(-1, SIDE, SIDE)
+    return matrix
 
 
 def patches(pixels: Tensor) -> Tensor:
     """``[N, 400, 4]``: the 2x2 patches of matrices ``[N, 40, 40]``, row after row."""
     cut = pixels.unflatten(1, (PATCHES, 2)).unflatten(3, (PATCHES, 2)).transpose(2, 3)
-    return cut.flatten(1, 2).flatten(2)
+    result: Tensor = cut.flatten(1, 2).flatten(2)
+    return result
 
 
 class SkipPath(nn.Dropout):
@@ -210,7 +212,8 @@ class SkipPath(nn.Dropout):
 
     def forward(self, values: Tensor) -> Tensor:
         """``[N, tokens, width]`` of the same."""
-        return values * super().forward(values.new_ones(len(values), 1, 1))
+        result: Tensor = values * super().forward(values.new_ones(len(values), 1, 1))
+        return result
 
 
 class Block(nn.Module):
