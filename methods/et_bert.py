@@ -364,7 +364,7 @@ class BurstModel(nn.Module):
         return pair, segments, other.long()
 
     def hide(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of ``[N, T]`` are asked for, bool, and what is given: `MASK` for eight of ten, any bigram, or themselves."""
+        """Which of ``[N, T]`` are asked for, bool, and what is given: `MASK` for 8 of 10, any bigram, or themselves."""
         draw, how = torch.rand(tokens.shape, device=tokens.device), torch.rand(tokens.shape, device=tokens.device)
         asked = (draw < self.masked) & ((tokens == UNKNOWN) | (tokens >= SPECIAL))
         any_bigram = torch.randint(SPECIAL, self.encoder.words.num_embeddings, tokens.shape, device=tokens.device)

@@ -177,7 +177,7 @@ def test_it_fits_a_small_set(how):
     bigrams = draw.integers(0, 40, (24, 95)).astype(np.int32)
     bigrams[:, 3:23] = 1000 + labels[:, None]
     part = Part({"bigrams": bigrams, "bursts": np.zeros((24, 95), np.int16)}, labels)
-    method = learn(make(epochs=60, batch_size=8, pretraining=how), part, part, Monitor())
+    method = learn(make(epochs=120, batch_size=8, pretraining=how), part, part, Monitor())
     assert (method.predict_proba(part.inputs).argmax(1) == labels).mean() > 0.9
     assert (method.model.encoder.table != UNKNOWN).sum() == 43
 
