@@ -108,17 +108,17 @@ class EtBert(PretrainedMethod):
         "shared": {"packets": 16, **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
+        "packets": 3,
         "tokens": 96,
         "vocabulary": 512,
-        "width": 16,
+        "width": 32,
         "layers": 1,
         "heads": 2,
-        "feedforward": 32,
+        "feedforward": 64,
         "dropout": 0.0,
         "pretraining_steps": 5,
         "batch_size": 16,
-        "learning_rate": 5e-3,
-        "warmup": 0.0,
+        "learning_rate": 3e-3,
         "epochs": 15,
     }
     deviations: ClassVar[tuple[str, ...]] = (

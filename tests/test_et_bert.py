@@ -137,7 +137,7 @@ def test_masks_are_drawn_from_bigrams_alone():
     assert (given[asked] >= MASK).all()
 
 
-def theirs(width=16, feedforward=32, rows=9):
+def theirs(width=32, feedforward=64, rows=9):
     """Tensors as the authors' file has them."""
     names = {"embedding.word_embedding.weight": (rows, width), "embedding.position_embedding.weight": (512, width)}
     names |= {"embedding.segment_embedding.weight": (3, width), "target.mlm_linear_1.weight": (width, width)}
