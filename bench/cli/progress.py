@@ -21,7 +21,7 @@ ALWAYS, NOTE, DETAIL = -1, 0, 1  # how loud it must be asked for that a line is 
 LOUDNESS: Final = "bench.loudness"  # in click's context
 ALL: Final = "all"  # the bar of all runs
 RESET: Final = "\x1b[0m"  # what colorama, which numba brings, writes by itself when a process ends on a terminal
-EPOCH_NUMBERS: Final = ("loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
+EPOCH_NUMBERS: Final = ("pretraining_loss", "loss", "accuracy", "validation_macro_f1")  # of an epoch's numbers
 
 
 class Guarded:

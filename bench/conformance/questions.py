@@ -28,6 +28,7 @@ from bench.spec import FOREST_ON
 
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
+LARGE: Final = 20_000_000  # weights of a network that a check does not train: minutes a step on two cores
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
 
@@ -298,10 +299,12 @@ def saves_and_loads(case: Case) -> None:
 
 @about("presets", "documents_its_parameters", "saves_and_loads")
 def fits_every_preset(case: Case) -> None:
-    """Every preset over ``tiny`` fits for one epoch, answers, saves and loads."""
+    """Every preset over ``tiny`` fits for one epoch, answers, saves and loads; a large network is made, not trained."""
     for name, preset in case.method.presets.items():
         parameters = make_parameters(case.method, {**case.method.tiny, **preset, **one_pass(case.method)})
         method = case.method(parameters, classes=CLASSES, seed=7, device=case.device)
+        if _weights(method) > LARGE:
+            continue
         train, test = (method.represent(case.view(case.samples.take(case.rows[part]))) for part in (0, 2))
         part = Part(train, case.labels[case.rows[0]])
         expected = learn(method, part, part, Monitor()).predict_proba(test)
@@ -354,6 +357,16 @@ CHECKS: Final[tuple[Question, ...]] = (
 def _is_torch(method: type[Method]) -> bool:
     loop = sys.modules.get("bench.training.loop")  # not loaded: it cannot be a torch method
     return loop is not None and issubclass(method, loop.TorchMethod)
+
+
+def _weights(method: Method) -> int:
+    """Weights of a torch method's network; 0 for another method."""
+    if not _is_torch(type(method)):
+        return 0
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        return sum(weights.numel() for weights in cast(Any, method).network().parameters())
 
 
 def _demand(condition: bool, complaint: str) -> None:

@@ -55,7 +55,8 @@ class PretrainedMethod(TorchMethod):
     def before_pretraining(self, network: nn.Module, unlabelled: Inputs, rows: NDArray[np.int64]) -> None:
         """Learn into the network's buffers what its first step needs of ``rows [some]`` of int, float or bool arrays.
 
-        Called with pre-training or with `before_training`, of the network that learns first.
+        Called with pre-training or with `before_training`, of the network that learns first; with no row where the
+        authors' weights are read.
         """
 
     def pretraining_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -74,6 +75,7 @@ class PretrainedMethod(TorchMethod):
             network = self.pretraining_network().to(self.device)
             encoder = network.get_submodule("encoder")
             if p.weights:
+                self.before_pretraining(network, unlabelled, np.arange(0))
                 encoder.load_state_dict(self._authors_tensors(encoder, Path(p.weights)), strict=False)
             else:
                 self._pretrain(network, unlabelled, monitor)

@@ -1,0 +1,105 @@
+"""Yardsticks of a table: boosting, regression, a perceptron on bytes, CESNET's network on packet sequences."""
+
+import numpy as np
+import pytest
+import torch
+from refusals import refused
+from test_estimators import toy
+
+from bench.estimator import first_packets
+from bench.method import Monitor, Part, make_parameters
+from methods.cesnet_cnn import CesnetCnn, Parameters, ending
+from methods.histgb import HistGb
+from methods.logreg import LogReg
+from methods.mlp_bytes import MlpBytes
+
+pytestmark = pytest.mark.usefixtures("torch_seeded")
+
+
+def make(kind, classes=3, **values):
+    return kind(make_parameters(kind, dict(kind.tiny) | values), classes=classes, seed=3)
+
+
+def test_the_first_packets_are_bytes_directions_and_log_gaps():
+    view, _ = toy(sessions=4)
+    found = first_packets(view, 10).reshape(4, 3, 10)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[:, 0] * found[:, 1], view._lengths)
+    held = view._lengths != 0
+    assert (found[:, 2][held] >= -6).all() and not found[:, 2][~held].any()
+    gap = view._times[0, 1] - view._times[0, 0]
+    assert found[0, 2, 1] == pytest.approx(np.log10(gap + 1e-6), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [HistGb, LogReg, CesnetCnn], ids=lambda kind: kind.name)
+def test_sequences_tell_the_class_and_files_keep_it(kind, tmp_path):
+    view, labels = toy()
+    method = make(kind, packets=10 if kind is not CesnetCnn else 12)
+    if kind is CesnetCnn:
+        view = Padded(view)
+    part = Part(method.represent(view), labels)
+    method.fit(part, part, Monitor())
+    probabilities = method.predict_proba(part.inputs)
+    assert (probabilities.argmax(1) == labels).mean() > 0.9
+    method.save(tmp_path)
+    np.testing.assert_allclose(kind.load(tmp_path).predict_proba(part.inputs), probabilities, atol=1e-6)
+
+
+class Padded:
+    """The toy's view with room for 12 packets."""
+
+    def __init__(self, view):
+        self._view = view
+
+    def __getattr__(self, name):
+        asked = getattr(self._view, name)
+        return lambda packets, **more: np.pad(asked(packets, **more), ((0, 0), (0, 2)))
+
+
+def test_cesnets_network_is_the_published_one_without_flow_statistics():
+    with torch.device("meta"):
+        network = CesnetCnn(Parameters(), classes=191).network()
+    statistics = (17 * 64 + 64 + 128) + 2 * (64 * 64 + 64 + 128) + (64 * 32 + 32 + 64)
+    assert sum(one.numel() for one in network.parameters()) + statistics + 32 * 480 == 1_217_903
+    assert ending(30) == 10
+
+
+def test_cesnets_sequence_is_gaps_directions_sizes_and_padding_stays_zero():
+    view, labels = toy()
+    method = make(CesnetCnn)
+    sequence = method.represent(Padded(view))["sequence"]
+    assert sequence.shape == (len(view), 3, 12) and sequence.dtype == np.float32
+    held = view._lengths != 0
+    assert sequence[0, 0, 1] == pytest.approx(1000 * (view._times[0, 1] - view._times[0, 0]), rel=1e-5)
+    assert set(np.unique(sequence[:, 1])) == {-1, 0, 1}
+    network = method.network()
+    method.before_training(network, Part({"sequence": sequence}, labels), np.arange(len(view)))
+    sizes = view.payload_lengths(10)[held]
+    assert network.mean.tolist() == pytest.approx([sequence[:, 0, :10][held].mean(), 0, sizes.mean()], rel=1e-4)
+    assert network.deviation[2] == pytest.approx(sizes.std(), rel=1e-4)
+    heard = []
+    network.layers[0].register_forward_pre_hook(lambda module, given: heard.append(given[0]))
+    network.eval()(torch.from_numpy(sequence))
+    assert not heard[0][:, :, :10].transpose(1, 2)[torch.from_numpy(~held)].any()
+
+
+def test_the_perceptron_reads_shares_of_255_and_fits():
+    draw = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    bytes_ = draw.integers(0, 256, (30, 64), dtype=np.uint8)
+    bytes_[:, 5] = 100 * labels
+    part = Part({"bytes": bytes_, "held": np.ones(30, bool)}, labels)
+    method = make(MlpBytes, epochs=60).fit(part, part, Monitor())
+    assert (method.predict_proba(part.inputs).argmax(1) == labels).mean() > 0.9
+    shares = torch.from_numpy(bytes_).float() / 255
+    assert torch.equal(method.model.layers(shares), method.model(**method.batch(part.inputs)))
+    part.inputs["held"][0] = False
+    assert np.isnan(method.predict_proba(part.inputs)[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"), [(CesnetCnn, {"packets": 11}), (HistGb, {"rate": 0.0}), (LogReg, {"strength": 0})]
+)
+def test_parameters_out_of_range_are_bad_input(kind, values):
+    with refused("bad-parameter", next(iter(values))):
+        make(kind, **values)
