@@ -348,6 +348,7 @@ class RunSpec:
     source: str | None = None  # digest of a method's source where it is not shipped: its author is still at work
     device: str = CPU  # the kind of processor: another one rounds otherwise
     precision: str = FLOAT32  # of torch methods on it
+    tuned: str = ""  # how its parameters were searched, where each fold has its own; empty: they were given
 
     def on(self, device: str) -> Self:
         """The same on a device as torch names it (``cuda:1``), of which the kind counts."""
@@ -377,7 +378,7 @@ class RunSpec:
     def but_place(self) -> "RunSpec":
         """The same for all seeds and folds, and wherever a split file lies."""
         split = dataclasses.replace(self.split, seed=0, fold=None, file=None)
-        return dataclasses.replace(self, split=split, parameters=dict(self.parameters))
+        return dataclasses.replace(self, split=split, parameters={} if self.tuned else dict(self.parameters))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, flat, and the digest, ready for JSON; of `NEW_FIELDS` only those that were requested."""
@@ -400,11 +401,11 @@ class RunSpec:
         fields |= {"split": split.scheme, "seed": split.seed, "fold": split.fold, "folds": split.folds}
         fields |= {"parameters": dict(self.parameters), "max_per_class": split.max_per_class, "store": self.store}
         fields |= {"split_file": split.file, "split_digest": split.file_digest, "source": self.source}
-        fields |= {name: value for name in MACHINE if (value := getattr(self, name)) != MACHINE[name]}
+        fields |= {name: value for name in USUAL if (value := getattr(self, name)) != USUAL[name]}
         return fields | split.unusual
 
 
-MACHINE: Final = {"device": CPU, "precision": FLOAT32}  # and what is usual, which runs of before do not say
+USUAL: Final = {"device": CPU, "precision": FLOAT32, "tuned": ""}  # which runs of before do not say
 _SPLIT_FIELDS: Final = ("seed", "fold", "folds", "max_per_class", *NEW_FIELDS)
 
 

@@ -17,6 +17,22 @@ from bench.suites.contents import cells, of_suite, suite_with_digests
 from bench.suites.suite import FORMAT, Contender, Portion, Suite, read_suite, suite_names
 from bench.tracking.tracker import Tracker
 
+METHOD = """
+from dataclasses import dataclass
+import numpy as np
+from bench.method import NoParameters, parameter
+from methods.majority import Majority
+
+class Fold(Majority):
+    name = "fold"
+    @dataclass(frozen=True)
+    class Parameters(NoParameters):
+        x: int = parameter(0, "the class to answer", "our choice", search=(0, 1, 2))
+    def predict_proba(self, inputs):
+        answers = np.zeros_like(super().predict_proba(inputs))
+        answers[:, self.parameters.x] = 1 if self.parameters.x < 2 else np.nan
+        return answers
+"""
 WORDS = st.text("abc-é\"'\\ 1", min_size=1, max_size=6)
 
 
@@ -186,3 +202,49 @@ def test_shipped_suites_are_right(name):
         assert portion.store and portion.splits, f"{portion.name}: held to no digest"
     for one in suite.methods:
         resolve(one.name, {one.name: describe(one.name)}, one.settings)
+
+
+def test_a_suite_is_tuned_fold_by_fold_and_stands_beside_its_defaults(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    (tmp_path / "s.toml").write_text(
+        'format = "bench-suite-1"\nname = "s"\ntrials = 3\nmethods = [{name = "knn"}, {name = "majority"}]\n'
+        'metrics = ["macro_f1", "search_trials", "seconds_search"]\n'
+        '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\nfolds = 2\n'
+    )
+    status, out, told = bench("tune", "--suite", "s.toml", "--json")
+    assert status == 0, told
+    runs = json.loads(out)["runs"]
+    assert [one["status"] for one in runs] == ["done", "done", "skipped", "skipped"]
+    assert {one["spec"]["tuned"] for one in runs[:2]} == {"3 trials a fold"} and "search space" in runs[2]["reason"]
+    assert all(one["metrics"]["search_trials"] == 3 and one["metrics"]["seconds_search"] > 0 for one in runs[:2])
+    assert [one["spec"]["fold"] for one in runs[:2]] == [0, 1]
+
+    status, out, _ = bench("tune", "--suite", "s.toml", "--json")
+    assert [one["status"] for one in json.loads(out)["runs"]] == ["cached", "cached", "skipped", "skipped"]
+    assert bench("run", "--suite", "s.toml")[0] == 0
+    status, out, _ = bench("table", "--suite", "s.toml")
+    assert status == 0 and "knn (tuned: 3 trials a fold)" in out and "not done" not in out
+    assert any(line.startswith("knn ") and "tuned" not in line for line in out.splitlines())
+    assert bench("report", "--output", "page.html")[0] == 0
+    assert "--fold 1" in (tmp_path / "page.html").read_text()
+    status, _, error = bench("tune", "--suite", "s.toml", "--param", "neighbours=1,3")
+    assert status == 2 and "--param" in error
+    assert bench("tune", "--method", "knn")[0] == 2
+
+
+def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path):
+    from bench.tuning.nested import tune_each
+    from bench.tuning.share import TuneOptions
+    from bench.tuning.studies import storage_of
+
+    (tmp_path / "slow.py").write_text(METHOD)
+    tracker = Tracker(tmp_path / "results")
+    one = Suite(FORMAT, "s", (Portion("tiny", "kind", "capture", folds=2),), (Contender(f"{tmp_path}/slow.py:Fold"),))
+    options = TuneOptions(storage_of(tracker), tmp_path / "results", trials=3)
+    outcomes = list(tune_each(cells(one, Store.find), tracker, options))
+    assert [outcome.status for outcome in outcomes] == ["done", "done"]
+    saved = [json.loads(file.read_text()) for file in (tmp_path / "results" / "params").iterdir()]
+    by_fold = {one["split"]["fold"]: one["parameters"] for one in saved}
+    assert {o.spec.split.fold: dict(o.spec.parameters) for o in outcomes} == by_fold
+    (row,) = {outcome.spec.but_place for outcome in outcomes}
+    assert row.tuned == "3 trials a fold" and not row.parameters

@@ -88,6 +88,9 @@ class Row:
         """The command line that computes its runs, those that are not done too; ``more`` are words behind it."""
         if self.head.origin == ELSEWHERE:
             return f"bench score PREDICTIONS.csv --split SPLIT.json --name {self.head.spec.method}"
+        if self.head.spec.tuned:  # each fold has parameters of its own
+            runs = sorted((*self.done, *self.other), key=lambda one: (one.spec.split.seed, one.spec.split.fold or 0))
+            return "\n".join(line for one in runs for line in command_lines(one.spec, [], [*_fold(one.spec), *more]))
         seeds = [record.spec.split.seed for record in (*self.done, *self.other)]
         return "\n".join(command_lines(self.head.spec, seeds, more))
 
@@ -158,6 +161,10 @@ def described(spec: RunSpec) -> dict[str, Any]:
         "max_per_class": split.max_per_class,
         **{name: getattr(split, name) for name in NEW_FIELDS},
     }
+
+
+def _fold(spec: RunSpec) -> list[str]:
+    return [] if spec.split.fold is None else ["--fold", str(spec.split.fold)]
 
 
 def group(records: Sequence[Record]) -> list[Row]:

@@ -273,9 +273,15 @@ class StudyOptions:
     device: str
 
 
-@cli.command(epilog=examples("bench tune --method knn --dataset demo --param neighbours=1,3,5 --sampler grid"))
-@click.option("--method", required=True, callback=method_named, help="Method, by name or FILE.py:CLASS.")
-@click.option("--dataset", required=True, help="Data set, by name, card or folder.")
+@cli.command(
+    epilog=examples(
+        "bench tune --method knn --dataset demo --param neighbours=1,3,5 --sampler grid",
+        "bench tune --suite etc-2026 --dataset demo --trials 5",
+    )
+)
+@click.option("--method", callback=method_named, help="Method, by name or FILE.py:CLASS; of a suite this one alone.")
+@click.option("--dataset", help="Data set, by name, card or folder; of a suite this one alone.")
+@suite_option("Search for every run of a suite on its own fold, as many trials for each method, then run it.")
 @split_options
 @grouped("study", StudyOptions,
          click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default."),
@@ -294,19 +300,24 @@ class StudyOptions:
 @results_option
 @json_option
 def tune(
-    method: str,
-    dataset: str,
+    method: str | None,
+    dataset: str | None,
+    suite: str | None,
     split: SplitOptions,
     study: StudyOptions,
     settings: Settings,
     results: Path,
     as_json: bool,
-) -> None:
+) -> int:
     """Search parameters with Optuna, by macro-F1 on the validation part; a stopped study continues."""
     from bench.tracking.address import Address
     from bench.tuning.spaces import grid_values, spaces_for
 
     check_device(study.device)
+    if suite is not None:
+        return _tune_suite(suite, method, dataset, study, results, as_json)
+    _check_both([method] if method else [], [dataset] if dataset else [])
+    assert method is not None and dataset is not None
     split = split.of_one_fold
     parameters = check_words([method], [dataset], split.task, split.spec(), settings)
     spaces = spaces_for(method, study.param, parameters[method])
@@ -331,6 +342,40 @@ def tune(
         more = ["--params", summary["file"], *results_words(results)]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
     emit(as_json, summary, study_text(summary))
+    return 0
+
+
+def _tune_suite(
+    word: str, method: str | None, dataset: str | None, study: StudyOptions, results: Path, as_json: bool
+) -> int:
+    """Tune every run of a suite and run it."""
+    suite = suite_named(word)
+    assert suite is not None
+    if study.param or study.sampler != "tpe":
+        raise InputError(
+            "bad-options", "a suite searches each method's own spaces by tpe; leave --param and --sampler out"
+        )
+    trials = study.trials or suite.trials
+    if not trials:
+        raise InputError("bad-options", f"{suite.name} says nothing of trials; give --trials")
+    check_runs_store(results)
+    specs = [spec.on(study.device) for spec in
+             suite_specs(suite, [method] if method else [], [dataset] if dataset else [], opened)]  # fmt: skip
+    from bench.tuning.nested import tune_each
+    from bench.tuning.share import TuneOptions
+    from bench.tuning.studies import storage_of
+
+    tracker = runs_into(results)
+    results.mkdir(parents=True, exist_ok=True)
+    options = TuneOptions(storage_of(tracker, study.storage), results, trials, study.device, note, study.jobs)
+    outcomes = []
+    for outcome in tune_each(specs, tracker, options, prune=not study.no_prune):
+        outcomes.append(outcome)
+        note(f"  {outcome.status}" + (f": {outcome.reason}" if outcome.reason else ""))
+    rows = rows_of(list(tracker.finished_of([one.spec.digest for one in outcomes]).values()))
+    data = {"runs": [outcome.to_dict() for outcome in outcomes], "rows": list(rows.records)}
+    emit(as_json, data, outcome_table(outcomes))
+    return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
 @cli.command(epilog=examples("bench check forest", "bench check mine.py:Mine", "bench check my-card.toml"))

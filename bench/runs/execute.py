@@ -74,6 +74,7 @@ class RunOptions:
     scheduler: str | None = None  # of a Dask cluster, which computes them in place of this machine
     say: Callable[[str], None] = unsaid  # lines for people
     models: str = "all"  # fitted methods that are kept: all, or by one of `bench.tracking.pruning.POLICIES`
+    beside: Mapping[str, float] = field(default_factory=dict)  # numbers that are kept with the run's: its search's cost
     purpose: str = ""  # whom they are computed for, where the user did not ask for them: `bench.tracking.record.AUDIT`
 
     @property
@@ -128,6 +129,7 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             run.tags({WEIGHTS: json.dumps(weights)} if weights else {})
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
+            result.metrics.update(options.beside)
             told = dataclasses.replace(result_of(spec, store, result, options.device), weights=weights)
             _keep(run, result, told, model=options.models != "none")
             metrics = result.metrics

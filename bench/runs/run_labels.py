@@ -256,7 +256,7 @@ def method_label(spec: RunSpec, *more: str) -> str:
 
 def settings_of(spec: RunSpec) -> list[str]:
     """What tells a run from one at a method's defaults: preset, parameters, samples a class, another device."""
-    words = parameter_labels(spec.method, spec.parameters)
+    words = [f"tuned: {spec.tuned}"] if spec.tuned else parameter_labels(spec.method, spec.parameters)
     if spec.split.max_per_class and not spec.split.leaky:  # there it is the split's own
         words.append(f"max_per_class={spec.split.max_per_class}")
     return words if spec.device == CPU else [*words, f"{spec.device}, {spec.precision}"]

@@ -146,7 +146,7 @@ def _missing(suite: Suite, records: Sequence[Record]) -> list[str]:
         there = {
             (number, record.spec.split.seed, record.spec.split.fold)
             for record in records
-            if record.spec.method == one and record.status in ("done", "skipped")
+            if record.spec.method == one and not record.spec.tuned and record.status in ("done", "skipped")
             for number, portion in enumerate(suite.datasets)
             if portion.is_of(record.spec)
         }

@@ -6,7 +6,8 @@ no two finished runs, and nothing of the test part comes in.
 
 `spaces` reads search spaces and walks through them, `search` is what a study asks and how points are drawn, `studies`
 says where studies are and opens them, `share` is what one process does of a study, `summary` says what came of it,
-`study` brings one to its end, with several processes if asked.  The room is the one home of Optuna.
+`study` brings one to its end, with several processes if asked, `nested` tunes every run of a suite and
+executes it.  The room is the one home of Optuna.
 """
 
 import lazy_loader

@@ -40,6 +40,7 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
         "equal": best.value if best is not None and is_equal else None,
         "points": search.points,
         "known": len(look.known),
+        "seconds": sum(map(_seconds, look.finished)),
         "trials": [
             {
                 "number": t.number,
@@ -51,6 +52,11 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
             for t in look.trials
         ],
     }
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    """How long a trial took; one that took another's value took no time."""
+    return 0.0 if SAME in trial.user_attrs or trial.duration is None else trial.duration.total_seconds()
 
 
 def _described(trial: FrozenTrial) -> dict[str, Any]:
