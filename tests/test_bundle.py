@@ -172,7 +172,7 @@ def test_an_import_that_was_broken_off_goes_on(place, filled, bundle, broken, by
 
     with monkeypatch.context() as patch:
         patch.setattr(writing, broken, goes_away)
-        with refused("storage-failed", "goes on"):
+        with refused("storage-failed", "again to continue"):
             import_bundle(tracker, bundle)
     again = Tracker(tracker.results)
     if by_sync:

@@ -76,6 +76,23 @@ def methods(name: str | None, as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
+class CellOptions:
+    """Which methods on which data sets, or which suite."""
+
+    names: list[str]
+    datasets: list[str]
+    suite: str | None
+    save_plan: Path | None
+
+    def check(self) -> None:
+        """Refuse what is missing, and a place where no plan can be written, before anything is prepared."""
+        if self.suite is None:
+            _check_both(self.names, self.datasets)
+        if (file := self.save_plan) is not None and not file.parent.is_dir():
+            raise InputError("unwritable-file", f"{file}: there is no folder {file.parent}; make it first")
+
+
+@dataclass(frozen=True)
 class MatrixOptions:
     """Which runs, how many at once, and where."""
 
@@ -111,13 +128,14 @@ class MatrixOptions:
         "bench run --suite etc-2026 --dataset demo --budget 2h",
     )
 )
-@click.option("--method", "names", multiple=True, callback=methods_named, metavar="M,...",
-              help="Methods, by name or FILE.py:CLASS; of a suite these alone, or others beside it.")  # fmt: skip
-@list_option("--dataset", "datasets", metavar="D,...",
-             help="Data sets, by name, card or folder; of a suite these alone.")  # fmt: skip
-@suite_option("Run what a suite asks for, by its name or its file; digests that differ are refused.")
-@click.option("--save-plan", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml",
-              help="Write this matrix as a suite, with the digests of stores and splits, before it runs.")  # fmt: skip
+@grouped("cells", CellOptions,
+         click.option("--method", "names", multiple=True, callback=methods_named, metavar="M,...",
+                      help="Methods, by name or FILE.py:CLASS; of a suite these alone, or others beside it."),
+         list_option("--dataset", "datasets", metavar="D,...",
+                     help="Data sets, by name, card or folder; of a suite these alone."),
+         suite_option("Run what a suite asks for, by its name or its file; digests that differ are refused."),
+         click.option("--save-plan", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml",
+                      help="Write this matrix as a suite with digests of stores and splits, then run it."))  # fmt: skip
 @split_options
 @grouped("matrix", MatrixOptions,
          click.option("--seed", type=int, help="One seed; 0 by default."),
@@ -138,10 +156,7 @@ class MatrixOptions:
 @results_option
 @json_option
 def run(
-    names: list[str],
-    datasets: list[str],
-    suite: str | None,
-    save_plan: Path | None,
+    cells: CellOptions,
     split: SplitOptions,
     matrix: MatrixOptions,
     settings: Settings,
@@ -151,19 +166,17 @@ def run(
     """Run methods on data sets, all on the same split; finished runs are not computed again."""
     matrix.check()
     check_runs_store(results)
-    if save_plan is not None and not save_plan.parent.is_dir():
-        raise InputError("unwritable-file", f"{save_plan}: there is no folder {save_plan.parent}; make it first")
+    cells.check()
     open_ = found if matrix.dry_run else opened
-    asked = suite_named(suite)
-    if asked is not None:
-        specs = suite_specs(asked, names, datasets, open_)
+    suite = suite_named(cells.suite)
+    if suite is not None:
+        specs = suite_specs(suite, cells.names, cells.datasets, open_)
     else:
-        _check_both(names, datasets)
         seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
-        specs = specs_of(names, datasets, split, settings, seeds, open_=open_)
+        specs = specs_of(cells.names, cells.datasets, split, settings, seeds, open_=open_)
     specs = [spec.on(matrix.device) for spec in specs]
-    if save_plan is not None:
-        _save_plan(asked, specs, save_plan)
+    if cells.save_plan is not None:
+        _save_plan(suite, specs, cells.save_plan)
     from bench.render.table import render
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
@@ -260,6 +273,25 @@ def sync(results: Path, as_json: bool) -> None:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """Of what parameters are searched."""
+
+    method: str | None
+    dataset: str | None
+    suite: str | None
+
+    @property
+    def methods(self) -> list[str]:
+        """The method, if one is named."""
+        return [self.method] if self.method else []
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data set, if one is named."""
+        return [self.dataset] if self.dataset else []
+
+
+@dataclass(frozen=True)
 class StudyOptions:
     """What a study searches, and how."""
 
@@ -279,9 +311,11 @@ class StudyOptions:
         "bench tune --suite etc-2026 --dataset demo --trials 5",
     )
 )
-@click.option("--method", callback=method_named, help="Method, by name or FILE.py:CLASS; of a suite this one alone.")
-@click.option("--dataset", help="Data set, by name, card or folder; of a suite this one alone.")
-@suite_option("Search for every run of a suite on its own fold, as many trials for each method, then run it.")
+@grouped("what", Searched,
+         click.option("--method", callback=method_named,
+                      help="Method, by name or FILE.py:CLASS; of a suite this one alone."),
+         click.option("--dataset", help="Data set, by name, card or folder; of a suite this one alone."),
+         suite_option("Search for every run of a suite in its own fold, then run it; as many trials each."))  # fmt: skip
 @split_options
 @grouped("study", StudyOptions,
          click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default."),
@@ -300,9 +334,7 @@ class StudyOptions:
 @results_option
 @json_option
 def tune(
-    method: str | None,
-    dataset: str | None,
-    suite: str | None,
+    what: Searched,
     split: SplitOptions,
     study: StudyOptions,
     settings: Settings,
@@ -314,10 +346,10 @@ def tune(
     from bench.tuning.spaces import grid_values, spaces_for
 
     check_device(study.device)
-    if suite is not None:
-        return _tune_suite(suite, method, dataset, study, results, as_json)
-    _check_both([method] if method else [], [dataset] if dataset else [])
-    assert method is not None and dataset is not None
+    if what.suite is not None:
+        return _tune_suite(what, study, results, as_json)
+    _check_both(what.methods, what.datasets)
+    (method,), (dataset,) = what.methods, what.datasets
     split = split.of_one_fold
     parameters = check_words([method], [dataset], split.task, split.spec(), settings)
     spaces = spaces_for(method, study.param, parameters[method])
@@ -345,11 +377,9 @@ def tune(
     return 0
 
 
-def _tune_suite(
-    word: str, method: str | None, dataset: str | None, study: StudyOptions, results: Path, as_json: bool
-) -> int:
+def _tune_suite(what: Searched, study: StudyOptions, results: Path, as_json: bool) -> int:
     """Tune every run of a suite and run it."""
-    suite = suite_named(word)
+    suite = suite_named(what.suite)
     assert suite is not None
     if study.param or study.sampler != "tpe":
         raise InputError(
@@ -360,7 +390,7 @@ def _tune_suite(
         raise InputError("bad-options", f"{suite.name} says nothing of trials; give --trials")
     check_runs_store(results)
     specs = [spec.on(study.device) for spec in
-             suite_specs(suite, [method] if method else [], [dataset] if dataset else [], opened)]  # fmt: skip
+             suite_specs(suite, what.methods, what.datasets, opened)]  # fmt: skip
     from bench.tuning.nested import tune_each
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of
