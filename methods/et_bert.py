@@ -25,7 +25,12 @@ from bench.readers import View
 from bench.training.budget import SHARED, PretrainingParameters
 from bench.training.initial import PretrainedMethod
 
-PAD, SEP, CLS, UNKNOWN, MASK, SPECIAL = range(6)  # the authors' numbers; the last is how many there are
+PAD: Final = 0  # the authors' numbers
+SEP: Final = 1
+CLS: Final = 2
+UNKNOWN: Final = 3
+MASK: Final = 4
+SPECIAL: Final = 5  # how many of these there are; behind them come bigrams
 BIGRAMS: Final = 1 << 16
 POSITIONS: Final = 512
 SKIPPED: Final = 24  # bytes of a packet before the first: an IPv4 header without options, and the ports

@@ -1,6 +1,7 @@
 """Runs end to end, on a store of a few sessions without captures and methods that need none."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -48,6 +49,16 @@ class Curved(Majority):
             monitor.log(epoch, loss=1 / epoch)
             monitor.epoch(epoch, self.parameters.epochs, loss=1 / epoch, validation_macro_f1=0.1 * epoch)
         return super().fit(train, validation, monitor)
+
+@dataclass(frozen=True)
+class Begun:
+    weights: str = parameter(None, "a file", "our choice")
+    weights_licence: str = parameter(None, "its licence", "our choice")
+    pretraining_steps: int = parameter(9, "steps", "our choice")
+
+class Borrowed(Majority):
+    name = "borrowed"
+    Parameters = Begun
 
 class Broken(Majority):
     name = "broken"
@@ -355,6 +366,26 @@ def test_other_code_is_told(store, tracker, monkeypatch):
     monkeypatch.setattr("bench.runs.execute.code_of", lambda spec: "other")
     reason = execute(spec(store), tracker).reason
     assert "made by other code" in reason and "now other" in reason and "--rerun" in reason
+
+
+def test_weights_of_others_are_recorded_and_other_ones_told(store, tracker, file, tmp_path):
+    weights = tmp_path / "authors.bin"
+    values = {"weights": str(weights), "weights_licence": "MIT"}
+    with refused("bad-weights", "no such file"):
+        planned([f"{file}:Borrowed"], [store], values=values)
+    weights.write_bytes(b"abc")
+    wanted = planned([f"{file}:Borrowed"], [store], values=values)[0]
+    told = {"file": "authors.bin", "sha256": hashlib.sha256(b"abc").hexdigest(), "licence": "MIT"}
+    record = tracker.load(execute(wanted, tracker).run_id)
+    assert record.weights == record.result().weights == told
+    assert execute(wanted, tracker).reason == ""
+    weights.write_bytes(b"abcd")
+    assert f"made from other weights ({told['sha256'][:12]}, now " in execute(wanted, tracker).reason
+
+
+def test_fewer_steps_of_pretraining_are_a_reduced_scale(store, tracker, file):
+    less, all_ = (planned([f"{file}:Borrowed"], [store], values={"pretraining_steps": n})[0] for n in (3, 9))
+    assert tags_of(less)["scale"] == "pretraining_steps=3" and tags_of(all_)["scale"] == "full"
 
 
 def test_an_interrupt_ends_the_run_as_killed_and_is_passed_on(store, tracker, file):

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.environment import freed_memory_kept
@@ -158,7 +158,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
         content = content.get("model", content)
         return {name: values for name, values in content.items() if isinstance(values, Tensor)}
     except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError,
-            safetensors.SafetensorError) as error:  # fmt: skip
+            SafetensorError) as error:  # fmt: skip
         what = f"cannot be read as weights ({type(error).__name__})"
         raise InputError(
             "bad-weights", f"{path}: {what}; give a safetensors file, or tensors that torch wrote"
