@@ -192,7 +192,7 @@ def test_an_audit_of_before_says_what_it_did_not_look_at(home, capsys):
         del found[name]
     text = audit_text(read(found))
     assert "capture set-up: the version that made this audit did not look at it" in text
-    assert "scores of the capture set-up: none made by the version" in text
+    assert "scores of the capture set-up: the version that made this audit did not compute them" in text
 
 
 def test_a_pattern_keeps_its_commas(home, capsys, monkeypatch):

@@ -315,7 +315,7 @@ class StudyOptions:
          click.option("--method", callback=method_named,
                       help="Method, by name or FILE.py:CLASS; of a suite this one alone."),
          click.option("--dataset", help="Data set, by name, card or folder; of a suite this one alone."),
-         suite_option("Search for every run of a suite in its own fold, then run it; as many trials each."))  # fmt: skip
+         suite_option("Search for every run of a suite in its own fold, then run it."))  # fmt: skip
 @split_options
 @grouped("study", StudyOptions,
          click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default."),
