@@ -5,6 +5,7 @@ Draws are alike for all packets and windows of a session where a network would h
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -46,13 +47,10 @@ def changes(multiple: int = 128) -> list[Change]:
         Change("ports random", checksums | {"ports"}, random_ports),
         Change("addresses random", checksums | {"addresses"}, random_addresses),
         Change("other header fields shifted", frozenset({"ip_bytes"}), shifted_fields),
-        Change("server names masked", frozenset({"payload", "ip_bytes"}), lambda store, _: masked_names(store)),
-        Change(f"padding to multiples of {multiple} bytes", _PADDED, lambda s, draw: padded_to(s, multiple, draw)),
+        Change("server names masked", frozenset({"payload", "ip_bytes"}), masked_names),
+        Change(f"padding to multiples of {multiple} bytes", _PADDED, partial(padded_to, multiple=multiple)),
         Change(f"padding of 0 to {MOST} bytes", _PADDED, randomly_padded),
-        *(
-            Change(f"{share:.0%} of packets lost", _PACKETS, lambda s, draw, share=share: lossy(s, share, draw))
-            for share in LOSSES
-        ),
+        *(Change(f"{share:.0%} of packets lost", _PACKETS, partial(lossy, share=share)) for share in LOSSES),
     ]
 
 
@@ -77,10 +75,8 @@ def random_addresses(store: SampledStore, draw: Draw) -> SampledStore:
     def edit(packets: PacketBytes) -> None:
         values, start = drawn[packets.sample], np.zeros(len(packets.sample), np.int64)
         sent = (packets.direction > 0)[:, None]
-        source, target = (
-            np.where(sent, values[:, :16], values[:, 16:32]),
-            np.where(sent, values[:, 16:32], values[:, :16]),
-        )
+        client, server = values[:, :16], values[:, 16:32]
+        source, target = np.where(sent, client, server), np.where(sent, server, client)
         four = packets.ip_version == 4
         packets.write(start + 12, source[:, :4], four)
         packets.write(start + 16, target[:, :4], four)
@@ -120,12 +116,12 @@ def shifted_fields(store: SampledStore, draw: Draw) -> SampledStore:
     return store.edited(edit).edited(_random_checksums(draw))
 
 
-def masked_names(store: SampledStore) -> SampledStore:
+def masked_names(store: SampledStore, draw: Draw) -> SampledStore:
     """Names of servers in TLS ClientHellos as zeros."""
     return store.edited(mask_server_names)
 
 
-def padded_to(store: SampledStore, multiple: int, draw: Draw) -> SampledStore:
+def padded_to(store: SampledStore, draw: Draw, multiple: int) -> SampledStore:
     """Packets with payload as long as the next multiple, bytes, of IP; never beyond `LARGEST`."""
     length = store.packets["length"].astype(np.int64)
     return _padded(store, -length % multiple, draw)
@@ -142,7 +138,7 @@ def _padded(store: SampledStore, more: NDArray[np.int64], draw: Draw) -> Sampled
     return store.padded(more, int(draw.integers(1 << 62)))
 
 
-def lossy(store: SampledStore, share: float, draw: Draw) -> SampledStore:
+def lossy(store: SampledStore, draw: Draw, share: float) -> SampledStore:
     """Without packets that a capture would have lost, each with the probability ``share``.
 
     A sample that would lose all keeps its first one: of nothing no capture tells.

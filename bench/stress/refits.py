@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.errors import InputError, instead
-from bench.method import Method, Monitor, Part, count, pretrains, take
+from bench.method import Inputs, Method, Monitor, Part, count, pretrains, take
 from bench.runs.attempt import new_method, represent_parts, scored_classes
 from bench.runs.guards import FitMonitor, PretrainMonitor, pretraining_over
 from bench.scores.confidence import confidences, separation
@@ -52,7 +52,8 @@ class Refits:
         train = self.parts["train"]
         rows = np.flatnonzero(_occurrence(train.labels) < labels)
         try:
-            method = self._fitted(len(self.classes), train.inputs, rows, self.parts["validation"])
+            some = Part(take(train.inputs, rows), train.labels[rows])
+            method = self._fitted(len(self.classes), train.inputs, some, self.parts["validation"])
             answers = method.predict_proba(self.parts["test"].inputs)
         except Exception as error:  # whatever a method says of so little
             return FewLabels(labels, _reason(error), len(rows))
@@ -68,9 +69,7 @@ class Refits:
             return Unknown(name, "the test part has no sample of it" if known.all() else "the test part has no other")
         try:
             train = parts["train"]
-            method = self._fitted(
-                len(self.classes) - 1, train.inputs, np.arange(len(train)), parts["validation"], train
-            )
+            method = self._fitted(len(self.classes) - 1, train.inputs, train, parts["validation"])
             sure = confidences(method.predict_proba(test.inputs))
         except Exception as error:  # whatever a method says
             return Unknown(name, _reason(error))
@@ -84,17 +83,19 @@ class Refits:
         labels = part.labels[rows]
         return Part(take(part.inputs, rows), labels - (labels > left_out))
 
-    def _fitted(self, classes: int, unlabelled: Any, rows: Rows, validation: Part, train: Part | None = None) -> Method:
-        """A new method, pre-trained on all inputs and fitted on ``rows`` of the training part."""
-        labelled = train or self.parts["train"]
+    def _fitted(self, classes: int, unlabelled: Inputs, train: Part, validation: Part) -> Method:
+        """A new method, pre-trained on ``unlabelled`` and fitted on ``train``, which stays as it is."""
         method = new_method(self.spec, self.kind, classes, self.device)
         if pretrains(self.kind):
-            method.pretrain(dict(unlabelled), PretrainMonitor(Monitor()))
-        some = Part(take(labelled.inputs, rows), labelled.labels[rows])
-        assert count(some.inputs) == len(some)
+            method.pretrain(_copied(unlabelled), PretrainMonitor(Monitor()))
         with pretraining_over(method):
-            method.fit(some, Part(dict(validation.inputs), validation.labels.copy()), FitMonitor(Monitor()))
+            method.fit(Part(_copied(train.inputs), train.labels.copy()),
+                       Part(_copied(validation.inputs), validation.labels.copy()), FitMonitor(Monitor()))  # fmt: skip
         return method
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    return take(inputs, np.arange(count(inputs)))
 
 
 def left_out_classes(asked: Sequence[str], classes: Sequence[str]) -> list[str]:

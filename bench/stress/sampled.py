@@ -100,7 +100,7 @@ class SampledStore:
         return replace(self.source.traits, packets=len(self.sample), sessions=len(self.origin))
 
     def drawn(self, draw: np.random.Generator, below: int, number: int) -> Rows:
-        """So many numbers below a limit for each sample, alike for windows of one session: int64 ``[samples, number]``."""
+        """Numbers below a limit for each sample, alike for windows of one session: int64 ``[samples, number]``."""
         sessions, place = np.unique(self.origin, return_inverse=True)
         return np.asarray(draw.integers(0, below, (len(sessions), number))[place], np.int64)
 
@@ -149,12 +149,11 @@ class SampledStore:
         begin, size = self._places["record"][rows], self._places["captured"][rows].astype(np.int64)
         total = int(size.sum())
         draw = np.random.default_rng(named_seed(self.seed, "padding", capture))
-        data = (
-            draw.integers(0, 256, total, np.uint8) if self.packets["padding"][rows].any() else np.zeros(total, np.uint8)
-        )
+        padding = self.packets["padding"][rows]
+        data = draw.integers(0, 256, total, np.uint8) if padding.any() else np.zeros(total, np.uint8)
         source = self.source.capture_bytes(capture)
         start = self.packets["record"][rows] + self.packets["ip"][rows].astype(np.int64)
-        _copy(source, start, size - self.packets["padding"][rows], data, begin)
+        _copy(source, start, size - padding, data, begin)
         if self.edits:
             packets = self._packet_bytes(data, rows, begin, size)
             for edit in self.edits:
@@ -169,10 +168,9 @@ class SampledStore:
         transport_offsets(seen, begin, size, transport)
         names = ("payload", "payload_length", "direction", "marks", "added")
         columns = {name: self.packets[name][rows].astype(np.int64) for name in names}
-        columns |= {
-            name: self.sessions[name][self.sample[rows]].astype(np.int64) for name in ("protocol", "ip_version")
-        }
-        return PacketBytes(data, begin, size, transport, **columns, sample=self.sample[rows])
+        sample = self.sample[rows]
+        columns |= {name: self.sessions[name][sample].astype(np.int64) for name in ("protocol", "ip_version")}
+        return PacketBytes(data, begin, size, transport, **columns, sample=sample)
 
     @cached_property
     def _counts(self) -> Rows:

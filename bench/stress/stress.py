@@ -164,14 +164,16 @@ def _changed(record: Record, tested: _Tested, change: Change, progress: Progress
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Of which samples the inputs, arrays ``[samples, …]`` or `Ragged`, differ: bool ``[samples]``."""
     found = [_rows_differ(one[name], other[name]) for name in one]
-    return np.asarray(np.any(found, axis=0))
+    differ: NDArray[np.bool_] = np.any(found, axis=0)
+    return differ
 
 
 def _rows_differ(one: Any, other: Any) -> NDArray[np.bool_]:
     if not isinstance(one, Ragged):
         unequal = ~((one == other) | ((one != one) & (other != other)))  # NaN is not NaN
-        return np.asarray(unequal.reshape(len(one), -1).any(axis=1))
-    out = one.sizes != other.sizes
+        differ: NDArray[np.bool_] = unequal.reshape(len(one), -1).any(axis=1)
+        return differ
+    out: NDArray[np.bool_] = one.sizes != other.sizes
     alike = np.flatnonzero(~out)
     values, others = one[alike], other[alike]
     rows = values.rows[_rows_differ(values.values, others.values)] if len(values.values) else np.zeros(0, np.int64)

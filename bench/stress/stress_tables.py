@@ -32,8 +32,8 @@ def stress_text(found: Stress, form: str) -> str:
 
 def _changes(found: Stress) -> Table:
     sign = interval_sign(found.interval_groups)
-    own = [with_interval(*found.own[metric], ".3f", sign) for metric in METRICS]
-    rows = [["none", str(found.samples), own[0], "", own[1], ""]]
+    own = [with_interval(value, low, high, ".3f", sign) for value, low, high in map(found.own.__getitem__, METRICS)]
+    rows: list[list[str]] = [["none", str(found.samples), own[0], "", own[1], ""]]
     records: list[dict[str, Any]] = [{"test": "change", "change": "none", "samples": found.samples, "own": found.own}]
     for one in found.changed:
         number = "–" if one.samples is None else str(one.samples)
@@ -93,13 +93,13 @@ def _open_set(found: Stress) -> Table:
     rows: list[Sequence[str]] = []
     for one in found.unknown:
         scores = [with_interval(one.auroc, one.auroc_low, one.auroc_high), f"{one.fpr:.3f}"]
-        rows.append(
-            [one.class_, *([one.reason, "", "", ""] if one.reason else [str(one.known), str(one.unknown), *scores])]
-        )
+        told = [one.reason, "", "", ""] if one.reason else [str(one.known), str(one.unknown), *scores]
+        rows.append([one.class_, *told])
     records = [{"test": "open set", **plain(one)} for one in found.unknown]
     notes = [
         "fitted anew without the class; score: the greatest probability",
-        f"FPR: of samples of the class, the share taken for known where 95 % of the others are; intervals over {found.groups}",
+        "FPR: of samples of the class, the share taken for known where 95 % of the others are",
+        f"[ ] 95 %: over {found.groups}; [0, 1] where one side has a single one",
     ]
     head = ["class left out", "known", "unknown", "AUROC [95 %]", "FPR at 95 % TPR"]
     return Table("Unknown classes", head, rows, notes, records)
