@@ -307,8 +307,8 @@ def stress(run: str, asked: StressOptions, named: list[str], form: str, results:
     from bench.stress.stress_tables import stress_text
 
     done = stress(record, found(record.spec.dataset), request, named, note)
+    click.echo(stress_text(done, form))  # first: it may have taken hours, and the folder may be on a read-only disk
     note(f"saved as {done.save(results)}")
-    click.echo(stress_text(done, form))
 
 
 def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
