@@ -134,6 +134,21 @@ def test_the_same_run_is_changed_alike_each_time(place):
     assert place.stress("ports").to_dict() == place.stress("ports").to_dict()
 
 
+def test_a_method_that_fails_on_changed_samples_has_a_row_that_says_so(place, monkeypatch):
+    original = Ports.predict_proba
+
+    def strict(self, inputs):
+        if not np.isin(inputs["service"], self.services).all():
+            raise KeyError("never seen")
+        return original(self, inputs)
+
+    monkeypatch.setattr(Ports, "predict_proba", strict)
+    found = place.stress("ports")
+    (row,) = [one for one in found.changed if one.status != NOT_READ]
+    assert (row.status, row.reason) == ("failed", "KeyError: 'never seen'") and not row.scores
+    assert "failed, KeyError" in stress_text(found, "text")
+
+
 def test_all_labels_give_the_runs_own_score_and_few_say_how_many(place):
     found = place.stress("knn", labels=(2, 10_000))
     few, everything = found.few_labels
@@ -193,6 +208,7 @@ def test_the_command(place, command_line):
     assert data["changed"][0]["change"] == "ports random" and data["few_labels"] == []
     rows = list(csv.DictReader(io.StringIO(command_line(*words, "--format", "csv")[1])))
     assert {row["test"] for row in rows} == {"change", "calibration"}
+    assert float(rows[1]["macro_f1_difference"]) == data["changed"][0]["scores"]["macro_f1"]["difference"]
     assert "| ports random |" in command_line(*words, "--format", "md")[1]
     for wrong in (["--labels", "x"], ["--labels", "0"], ["--open-set", "nothing"], ["--pad", "1"], ["--device", "gpu"]):
         status, out, err = command_line(*words, *wrong)

@@ -27,6 +27,7 @@ from bench.stress.changes import Change, changes
 from bench.stress.refits import Refits, left_out_classes
 from bench.stress.sampled import SampledStore
 from bench.stress.stress_record import (
+    FAILED,
     METRICS,
     NOT_READ,
     SAME,
@@ -154,11 +155,16 @@ def _changed(record: Record, tested: _Tested, change: Change, progress: Progress
     progress(change.name)
     draw = np.random.default_rng(named_seed(record.spec.digest, "stress", change.name))
     store = change.make(tested.store, draw)
-    inputs = tested.method.represent(View(store, store.samples, tested.method.reads))
-    number = int(differing(tested.inputs, inputs).sum())
-    if not number:
-        return Changed(change.name, SAME, 0)
-    return Changed(change.name, SCORED, number, tested.compared(tested.method.predict_proba(inputs)))
+    try:
+        inputs = tested.method.represent(View(store, store.samples, tested.method.reads))
+        number = int(differing(tested.inputs, inputs).sum())
+        if not number:
+            return Changed(change.name, SAME, 0)
+        return Changed(change.name, SCORED, number, tested.compared(tested.method.predict_proba(inputs)))
+    except InputError:  # of captures
+        raise
+    except Exception as error:  # whatever a method says of what it has never seen
+        return Changed(change.name, FAILED, reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> NDArray[np.bool_]:

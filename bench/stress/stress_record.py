@@ -9,6 +9,7 @@ from bench.files import plain, read_json, write_json
 METRICS: Final = ("macro_f1", "accuracy")
 SCORED: Final = "scored"
 NOT_READ: Final = "not read"  # the method reads nothing of what is changed
+FAILED: Final = "failed"  # it raised an error
 SAME: Final = "no input changes"  # it reads it, and what it makes of it stays
 
 
@@ -29,9 +30,10 @@ class Changed:
     """The fitted method on changed test samples."""
 
     change: str
-    status: str  # `SCORED`, `NOT_READ` or `SAME`
+    status: str  # `SCORED`, `NOT_READ`, `SAME` or `FAILED`
     samples: int | None = None  # of which the inputs changed; None: not looked at
-    scores: dict[str, Compared] = field(default_factory=dict)  # by `METRICS`; empty: the run's own
+    scores: dict[str, Compared] = field(default_factory=dict)  # by `METRICS`; empty: the run's own, or none
+    reason: str = ""  # of a failure
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from bench.analysis.paired import interval_note
 from bench.files import plain
 from bench.render.table import Table, render
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
-from bench.stress.stress_record import METRICS, SCORED, Compared, Stress
+from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, Stress
 
 HEAD = [word for metric in METRICS for word in (f"{metric} [95 %]", "difference [95 %]")]
 
@@ -34,11 +34,14 @@ def _changes(found: Stress) -> Table:
     sign = interval_sign(found.interval_groups)
     own = [with_interval(value, low, high, ".3f", sign) for value, low, high in map(found.own.__getitem__, METRICS)]
     rows: list[list[str]] = [["none", str(found.samples), own[0], "", own[1], ""]]
-    records: list[dict[str, Any]] = [{"test": "change", "change": "none", "samples": found.samples, "own": found.own}]
+    records: list[dict[str, Any]] = [{"test": "change", "change": "none", "samples": found.samples}]
+    for metric, ends in found.own.items():
+        records[0] |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), ends, strict=True))
     for one in found.changed:
         number = "–" if one.samples is None else str(one.samples)
-        rows.append([one.change, number, *(_scores(one.scores, sign) if one.status == SCORED else [one.status] * 4)])
-        records.append({"test": "change", **plain(one)})
+        said = f"failed, {one.reason}" if one.reason else one.status
+        rows.append([one.change, number, *(_scores(one.scores, sign) if one.status == SCORED else [said, "", "", ""])])
+        records.append({"test": "change", **_flat(one)})
     seed = f"seed {found.seed}" + ("" if found.fold is None else f", fold {found.fold}")
     title = f"{found.method} · {found.dataset} · {found.task} · {found.split} · run {found.run[:8]}, {seed}"
     notes = [
@@ -49,6 +52,14 @@ def _changes(found: Stress) -> Table:
         *found.notes,
     ]
     return Table(title, ["change", "samples", *HEAD], rows, notes, records)
+
+
+def _flat(one: Changed | FewLabels) -> dict[str, Any]:
+    """A line for programs: scores as ``macro_f1``, ``macro_f1_low``, …"""
+    line: dict[str, Any] = plain(one)
+    for metric, values in line.pop("scores").items():
+        line |= {metric if name == "value" else f"{metric}_{name}": number for name, number in values.items()}
+    return line
 
 
 def _scores(scores: dict[str, Compared], sign: str) -> list[str]:
@@ -84,7 +95,7 @@ def _labels(found: Stress) -> Table:
         [str(one.labels), str(one.samples), *([one.reason, "", "", ""] if one.reason else _scores(one.scores, sign))]
         for one in found.few_labels
     ]
-    records = [{"test": "few labels", **plain(one)} for one in found.few_labels]
+    records = [{"test": "few labels", **_flat(one)} for one in found.few_labels]
     notes = ["fitted anew with the run's settings; the validation part has all its labels; one draw, fewer among more"]
     return Table("Few labels", ["labels a class", "training samples", *HEAD], rows, notes, records)
 
