@@ -18,6 +18,7 @@ from bench.method import Inputs, Method, weights_of
 from bench.readers import Ragged, View
 from bench.runs.attempt import represent_parts
 from bench.runs.models import fitted
+from bench.runs.run_labels import marked
 from bench.scores.confidence import fit_temperature, log_loss, tempered
 from bench.scores.jackknife import GroupJackknife
 from bench.scores.metrics import decide, reliability
@@ -109,10 +110,10 @@ def stress(
     progress("calibration")
     calibration = _calibration(tested, store, split)
     few, unknown = _refitted(record, tested, store, split, (request, left_out), progress)
-    spec = record.spec
+    spec, row = record.spec, Row([record], [])
     return Stress(
         run=record.run_id,
-        method=spec.method,
+        method=marked(row.method, row.marks),
         dataset=spec.dataset,
         task=spec.task,
         split=spec.split.label,
@@ -127,7 +128,7 @@ def stress(
         calibration=calibration,
         few_labels=few,
         unknown=unknown,
-        notes=notes_of([Row([record], [])], False),
+        notes=notes_of([row], False),
     )
 
 

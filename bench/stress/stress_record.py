@@ -78,7 +78,7 @@ class Stress:
     """All of it, for one run."""
 
     run: str
-    method: str
+    method: str  # with settings and marks, as tables call it
     dataset: str
     task: str
     split: str
