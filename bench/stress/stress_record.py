@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from bench.files import plain, read_json, write_json
+from bench.structure import FieldError
 
 METRICS: Final = ("macro_f1", "accuracy")
 SCORED: Final = "scored"
@@ -94,6 +95,14 @@ class Stress:
     few_labels: list[FewLabels] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if sorted(self.own) != sorted(METRICS) or any(len(ends) != 3 for ends in self.own.values()):
+            raise FieldError("own", f"must have a score and two ends of each of {', '.join(METRICS)}")
+        scored = [one.scores for one in self.changed if one.status == SCORED]
+        scored += [one.scores for one in self.few_labels if not one.reason]
+        if any(sorted(scores) != sorted(METRICS) for scores in scored):
+            raise FieldError("scores", f"must be of {', '.join(METRICS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
