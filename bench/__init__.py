@@ -16,7 +16,8 @@ packets and sessions), `records` (tables of flow records to the same), `generato
 (cards to stores), `splits` (who is in which part), `training` (what torch methods share), `scores` (metrics and
 tests), `tracking` (the store of runs), `runs` (one method on one split, remembered), `matrix` (many of them), `suites`
 (a whole experiment in one file), `tuning` (their parameters searched), `analysis` (tables, comparisons, audits),
-`render` (tables and plots), `report` (the page), `paper` (a published paper made again), `cli` (the command line).
+`stress` (how a fitted method fails), `render` (tables and plots), `report` (the page), `paper` (a published paper made
+again), `cli` (the command line).
 """
 
 import lazy_loader

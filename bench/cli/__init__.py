@@ -5,8 +5,8 @@ May import everything below it, and is imported by nothing.
 
 `base` has the options that commands share, `help` how commands show themselves and what options are made of; the
 commands stand in `data` (inspect, prepare, split), `runs` (run, tune, check, classify), `results` (table, compare,
-audit), `stored` (results export, import, show, rm, prune), `paper` (reproduce), `pages` (report, ui), `doctor` and
-`completion`.  `progress` shows bars on a terminal and plain lines elsewhere, `text` lays out records.
+stress, audit), `stored` (results export, import, show, rm, prune), `paper` (reproduce), `pages` (report, ui), `doctor`
+and `completion`.  `progress` shows bars on a terminal and plain lines elsewhere, `text` lays out records.
 
 Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some

@@ -27,7 +27,7 @@ SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "bench run --method forest --dataset demo",
         ("check", "run", "tune", "reproduce", "score", "classify", "sync"),
     ),
-    "Compare": ("bench table --dataset demo", ("table", "compare")),
+    "Compare": ("bench table --dataset demo", ("table", "compare", "stress")),
     "Publish": ("bench report", ("report", "ui", "results")),
     "Set up": ("bench doctor", ("doctor", "completion")),
 }

@@ -10,9 +10,11 @@ import click
 from bench.cli.base import (
     SampleOptions,
     check_classes,
+    check_device,
     check_runs_store,
     check_words,
     cli,
+    device_option,
     download_option,
     emit,
     found,
@@ -258,6 +260,55 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
         tell(f"{capture}: {number} sessions are not classified, as none like them was learned ({reason})")
     data = {"capture": str(capture), "run": run, "sessions": done.rows, "left_out": done.left_out}
     emit(as_json, data, columns(lines(done.rows)))
+
+
+def counts_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[int]:
+    """`-x 1,5 -x 10` as [1, 5, 10], each once."""
+    words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+    if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
+        raise InputError("bad-options", f"{option.opts[0]} {wrong[0]}: give whole numbers, as in 1,5,10")
+    return list(dict.fromkeys(map(int, words)))
+
+
+@dataclass(frozen=True)
+class StressOptions:
+    """What is asked of a stress test beside changes and calibration."""
+
+    labels: list[int]
+    open_set: list[str]
+    multiple: int
+    device: str
+
+
+@cli.command(epilog=examples("bench stress 1f0c22", "bench stress 1f0c22 --labels 1,5,10,20 --open-set all"))
+@click.argument("run")
+@grouped("asked", StressOptions,
+         click.option("--labels", multiple=True, callback=counts_listed, metavar="K,...",
+                      help="Fit anew on so many training samples of each class."),
+         list_option("--open-set", "open_set", metavar="CLASS,...",
+                     help="Fit anew without this class and tell it from the others by confidence; all: each in turn."),
+         click.option("--pad", "multiple", default=128, show_default=True, metavar="BYTES",
+                      help="Pad packets to multiples of so many bytes."),
+         device_option)  # fmt: skip
+@click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
+              help="The file of the run's method, which you name: no results folder can make a file run.")  # fmt: skip
+@form_options
+@results_option
+def stress(run: str, asked: StressOptions, named: list[str], form: str, results: Path) -> None:
+    """Test how a run's fitted method fails: header fields, server names, padding, lost packets; and its calibration.
+
+    Test samples alone are changed; the method stays as it was fitted. --labels and --open-set fit it anew.
+    """
+    from bench.stress.stress import StressRequest, stress
+
+    request = StressRequest(tuple(asked.labels), tuple(asked.open_set), asked.multiple, asked.device)
+    check_device(asked.device)
+    record = runs_in(results).load(run)
+    from bench.stress.stress_tables import stress_text
+
+    done = stress(record, found(record.spec.dataset), request, named, note)
+    click.echo(stress_text(done, form))  # first: it may have taken hours, and the folder may be on a read-only disk
+    note(f"saved as {done.save(results)}")
 
 
 def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:

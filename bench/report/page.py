@@ -21,6 +21,8 @@ from bench.render.svg import dots
 from bench.render.table import SavedTable
 from bench.report.details import divided, flat, found
 from bench.runs.run_labels import MARKS, MEANING, marked
+from bench.stress.stress_record import Stress
+from bench.stress.stress_tables import stress_tables
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite, suite_of
 from bench.tracking.address import RESULTS
@@ -45,9 +47,9 @@ def write(
 
     A run of which a file changed since it was written, or cannot be read, is left out: the page and ``tell`` say so.
 
-    ``datasets`` are words as `bench.tracking.selection` has them.  Reads ``reproduced/*/sheet.json`` and
-    ``audits/*.json`` beside the runs too.  Raises :class:`InputError` for a file there that is not what it should be,
-    for a data set without runs, and where there is nothing to show.
+    ``datasets`` are words as `bench.tracking.selection` has them.  Reads ``reproduced/*/sheet.json``, ``audits/*.json``
+    and ``stress/*.json`` beside the runs too.  Raises :class:`InputError` for a file there that is not what it should
+    be, for a data set without runs, and where there is nothing to show.
     """
     records, wanted = narrowed(tracker.search(), Wanted(datasets=datasets))
     records, left_out = asked_for(records)
@@ -95,7 +97,7 @@ class _Page:
 
     def markup(self, records: Sequence[Record]) -> str:
         """The whole page.  Raises :class:`InputError` where there is nothing to show."""
-        sections = [*self.places(group(records)), *self.reproduced(), *self.audits()]
+        sections = [*self.places(group(records)), *self.stressed(records), *self.reproduced(), *self.audits()]
         if not sections and not self.damaged:
             raise InputError("no-runs", f"report: nothing to show, no page is written; {NO_RUNS}")
         style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
@@ -206,6 +208,19 @@ class _Page:
         if parts:
             entry = el("li", el("a", "Published against ours", href="#published"), el("ul", *links))
             yield entry, el("section", el("h2", "Published against ours", id="published"), *parts)
+
+    def stressed(self, records: Sequence[Record]) -> Iterator[tuple[Html, Html]]:
+        """How runs of the page fail, as `bench stress` left it."""
+        parts, shown = [], {record.run_id for record in records}
+        for path in sorted(self.tracker.results.glob("stress/*.json")):
+            found = Stress.load(path)
+            if found.run in shown:
+                title = f"{found.method} · {found.dataset} · {found.task} · {found.split} · run {found.run[:8]}"
+                tables = map(table, stress_tables(found))
+                parts.append(el("section", el("h3", title, id=self.name(f"stress {title}")), *tables))
+        if parts:
+            entry = el("li", el("a", "How methods fail", href="#stress"))
+            yield entry, el("section", el("h2", "How methods fail", id="stress"), *parts)
 
     def audits(self) -> Iterator[tuple[Html, Html]]:
         """What data sets give away, as `bench audit` left it."""

@@ -5,7 +5,7 @@ p-values and effect sizes.  May import numpy, scipy and scikit-learn, and nothin
 depend on where it came from.
 
 `metrics` has the scores of one run; `jackknife` how sure they are, by leaving out groups; `significance` the tests
-between runs and methods.
+between runs and methods; `confidence` likelihood, temperature, and how well confidence tells unknown classes.
 """
 
 import lazy_loader

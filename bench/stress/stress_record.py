@@ -1,0 +1,124 @@
+"""What a stress test finds, as one record that is saved, read again and printed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from bench.files import plain, read_json, write_json
+from bench.structure import FieldError
+
+METRICS: Final = ("macro_f1", "accuracy")
+SCORED: Final = "scored"
+NOT_READ: Final = "not read"  # the method reads nothing of what is changed
+FAILED: Final = "failed"  # it raised an error
+SAME: Final = "no input changes"  # it reads it, and what it makes of it stays
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A score, and its difference from the run's own on the same samples; 95 % intervals."""
+
+    value: float
+    low: float
+    high: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The fitted method on changed test samples."""
+
+    change: str
+    status: str  # `SCORED`, `NOT_READ`, `SAME` or `FAILED`
+    samples: int | None = None  # of which the inputs changed; None: not looked at
+    scores: dict[str, Compared] = field(default_factory=dict)  # by `METRICS`; empty: the run's own, or none
+    reason: str = ""  # of a failure
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Before and after a temperature that is fitted on the validation part; all but it on the test part."""
+
+    reason: str = ""  # why there is none; then nothing else holds
+    validation: int = 0  # samples
+    temperature: float = 1.0
+    log_loss: float = 0.0  # nats
+    log_loss_after: float = 0.0
+    calibration_error: float = 0.0
+    calibration_error_after: float = 0.0
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """The method fitted anew on few labelled training samples of each class."""
+
+    labels: int  # of each class at most
+    reason: str = ""  # why there is no score
+    samples: int = 0  # training samples in all
+    scores: dict[str, Compared] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The method fitted anew without a class, which is then to be told from the others by confidence."""
+
+    class_: str
+    reason: str = ""  # why there is no score
+    known: int = 0  # test samples of the other classes
+    unknown: int = 0  # of this one
+    auroc: float = 0.0
+    auroc_low: float = 0.0
+    auroc_high: float = 1.0
+    fpr: float = 1.0  # where 95 % of the known are taken for known
+
+
+@dataclass(frozen=True)
+class Stress:
+    """All of it, for one run."""
+
+    run: str
+    method: str  # with settings and marks, as tables call it
+    dataset: str
+    task: str
+    split: str
+    seed: int
+    fold: int | None
+    samples: int  # of the test part
+    groups: str  # over which intervals are taken
+    interval_groups: int  # of the tested class that has the fewest
+    reads: list[str]
+    own: dict[str, list[float]]  # by metric the run's score and the ends of its interval
+    changed: list[Changed]
+    calibration: Calibration
+    few_labels: list[FewLabels] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if sorted(self.own) != sorted(METRICS) or any(len(ends) != 3 for ends in self.own.values()):
+            raise FieldError("own", f"must have a score and two ends of each of {', '.join(METRICS)}")
+        scored = [one.scores for one in self.changed if one.status == SCORED]
+        scored += [one.scores for one in self.few_labels if not one.reason]
+        if any(sorted(scores) != sorted(METRICS) for scores in scored):
+            raise FieldError("scores", f"must be of {', '.join(METRICS)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        content: dict[str, Any] = plain(self)
+        return content
+
+    def save(self, results: Path) -> Path:
+        """Write it below a results folder, over what was found of the run before; gives the file.
+
+        Raises :class:`InputError` where it cannot be written.
+        """
+        path = results / "stress" / f"{self.run}.json"
+        write_json(path, self.to_dict())
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a saved one.  Raises :class:`InputError` where the file is none."""
+        return read_json(path, cls, "a stress test; run `bench stress` again or remove the file")

@@ -1,0 +1,116 @@
+"""A stress test as tables."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from bench.analysis.paired import interval_note
+from bench.files import plain
+from bench.render.table import Table, render
+from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
+from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, Stress
+
+HEAD = [word for metric in METRICS for word in (f"{metric} [95 %]", "difference [95 %]")]
+
+
+def stress_tables(found: Stress) -> list[Table]:
+    """Changes, calibration and, where they were asked for, few labels and unknown classes."""
+    tables = [_changes(found), _calibration(found)]
+    tables += [_labels(found)] if found.few_labels else []
+    return [*tables, *([_open_set(found)] if found.unknown else [])]
+
+
+def stress_text(found: Stress, form: str) -> str:
+    """The tables in a form of `bench.render.table`; as CSV one table, as JSON the record itself."""
+    tables = stress_tables(found)
+    if form == "json":
+        return json.dumps(found.to_dict(), indent=1)
+    if form == "csv":
+        tables = [Table("", [], [], records=[line for one in tables for line in one.records])]
+    return "\n\n".join(render(one, form) for one in tables)
+
+
+def _changes(found: Stress) -> Table:
+    sign = interval_sign(found.interval_groups)
+    own = [with_interval(value, low, high, ".3f", sign) for value, low, high in map(found.own.__getitem__, METRICS)]
+    rows: list[list[str]] = [["none", str(found.samples), own[0], "", own[1], ""]]
+    records: list[dict[str, Any]] = [{"test": "change", "change": "none", "samples": found.samples}]
+    for metric, ends in found.own.items():
+        records[0] |= dict(zip((metric, f"{metric}_low", f"{metric}_high"), ends, strict=True))
+    for one in found.changed:
+        number = "–" if one.samples is None else str(one.samples)
+        said = f"failed, {one.reason}" if one.reason else one.status
+        rows.append([one.change, number, *(_scores(one.scores, sign) if one.status == SCORED else [said, "", "", ""])])
+        records.append({"test": "change", **_flat(one)})
+    seed = f"seed {found.seed}" + ("" if found.fold is None else f", fold {found.fold}")
+    title = f"{found.method} · {found.dataset} · {found.task} · {found.split} · run {found.run[:8]}, {seed}"
+    notes = [
+        "samples: test samples of which the method's inputs changed; it was fitted on unchanged ones",
+        f"[ ] 95 %: {interval_note(found.groups, found.interval_groups)}; differences from the first row are paired",
+        f"the method reads {', '.join(found.reads) or 'nothing of the packets'}",
+        *interval_meanings(sign),
+        *found.notes,
+    ]
+    return Table(title, ["change", "samples", *HEAD], rows, notes, records)
+
+
+def _flat(one: Changed | FewLabels) -> dict[str, Any]:
+    """A line for programs: scores as ``macro_f1``, ``macro_f1_low``, …"""
+    line: dict[str, Any] = plain(one)
+    for metric, values in line.pop("scores").items():
+        line |= {metric if name == "value" else f"{metric}_{name}": number for name, number in values.items()}
+    return line
+
+
+def _scores(scores: dict[str, Compared], sign: str) -> list[str]:
+    cells = []
+    for metric in METRICS:
+        one = scores[metric]
+        cells.append(with_interval(one.value, one.low, one.high, ".3f", sign))
+        cells.append(with_interval(one.difference, one.difference_low, one.difference_high, "+.3f", sign))
+    return cells
+
+
+def _calibration(found: Stress) -> Table:
+    one = found.calibration
+    head = ["", "log loss", "calibration error"]
+    records = [{"test": "calibration", **plain(one)}]
+    if one.reason:
+        return Table("", head, [], records=records, empty=f"no temperature: {one.reason}")
+    rows = [
+        ["as it answers", f"{one.log_loss:.3f}", f"{one.calibration_error:.3f}"],
+        [
+            f"temperature {one.temperature:.3g}",
+            f"{one.log_loss_after:.3f}",
+            f"{one.calibration_error_after:.3f}",
+        ],
+    ]
+    notes = [f"the temperature is fitted on the {one.validation} samples of the validation part; nats, test part"]
+    return Table("Calibration before and after temperature scaling", head, rows, notes, records)
+
+
+def _labels(found: Stress) -> Table:
+    sign = interval_sign(found.interval_groups)
+    rows = [
+        [str(one.labels), str(one.samples), *([one.reason, "", "", ""] if one.reason else _scores(one.scores, sign))]
+        for one in found.few_labels
+    ]
+    records = [{"test": "few labels", **_flat(one)} for one in found.few_labels]
+    notes = ["fitted anew with the run's settings; the validation part has all its labels; one draw, fewer among more"]
+    return Table("Few labels", ["labels a class", "training samples", *HEAD], rows, notes, records)
+
+
+def _open_set(found: Stress) -> Table:
+    rows: list[Sequence[str]] = []
+    for one in found.unknown:
+        scores = [with_interval(one.auroc, one.auroc_low, one.auroc_high), f"{one.fpr:.3f}"]
+        told = [one.reason, "", "", ""] if one.reason else [str(one.known), str(one.unknown), *scores]
+        rows.append([one.class_, *told])
+    records = [{"test": "open set", **plain(one)} for one in found.unknown]
+    notes = [
+        "fitted anew without the class; score: the greatest probability",
+        "FPR: of samples of the class, the share taken for known where 95 % of the others are",
+        f"[ ] 95 %: over {found.groups}; [0, 1] where one side has a single one",
+    ]
+    head = ["class left out", "known", "unknown", "AUROC [95 %]", "FPR at 95 % TPR"]
+    return Table("Unknown classes", head, rows, notes, records)

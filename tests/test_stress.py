@@ -1,0 +1,240 @@
+"""Stress tests of finished runs: what is not read is said, differences are paired, refits are the run's method."""
+
+import csv
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+from refusals import refused
+
+from bench.data.names import find_card
+from bench.data.prepare import PrepareOptions, prepare_dataset
+from bench.data.store import Store
+from bench.generators import demo
+from bench.matrix.cells import run_matrix
+from bench.readers import Ragged
+from bench.report.page import write
+from bench.runs.plan import expand
+from bench.scores.jackknife import difference
+from bench.scores.metrics import decide, macro_f1
+from bench.spec import SplitSpec
+from bench.splits.split import make_split
+from bench.stress.stress import StressRequest, differing, stress
+from bench.stress.stress_record import NOT_READ, SCORED, Stress
+from bench.stress.stress_tables import stress_text
+from bench.tracking.record import ELSEWHERE
+from bench.tracking.tracker import Tracker
+from methods.knn import KNearest
+from methods.ports import Ports
+
+OWN = """
+import numpy as np
+from bench.method import Method
+
+class First(Method):
+    "The class whose first packets are on average as long."
+    name = "first"
+    reads = frozenset({"lengths"})
+    def represent(self, view):
+        return {"length": view.lengths(1)[:, 0]}
+    def fit(self, train, validation, monitor):
+        if len(train) < 5:
+            raise ValueError("too few")
+        self.mean = np.array([train.inputs["length"][train.labels == c].mean() for c in range(self.classes)])
+        return self
+    def predict_proba(self, inputs):
+        near = np.exp(-np.abs(inputs["length"][:, None] - self.mean) / 10)
+        return ((near + 1e-6) / (near + 1e-6).sum(axis=1, keepdims=True)).astype(np.float32)
+"""
+
+
+class Place:
+    def __init__(self, folder):
+        self.folder, self.own = folder, f"{folder / 'own.py'}:First"
+        demo.write(folder / "traffic", sessions=72, captures=6, classes=3)
+        (folder / "own.py").write_text(OWN)
+        card = find_card(str(folder / "traffic"))
+        prepared = prepare_dataset(card, folder / "traffic", PrepareOptions(), home=folder / "home")
+        self.store, self.tracker = Store.open(prepared.store_path), Tracker(folder / "results")
+        specs = expand(["ports", "majority", "knn", self.own], [self.store], SplitSpec("session"))
+        self.runs = {one.spec.method: one for one in run_matrix(specs, self.tracker)}
+        assert {one.status for one in self.runs.values()} == {"done"}
+
+    def run(self, method):
+        return self.tracker.load(self.runs[method].run_id)
+
+    def stress(self, method, **request):
+        return stress(self.run(method), self.store, StressRequest(**request), [self.own])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("stress")
+        patch.setenv("BENCH_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield Place(folder)
+
+
+def statuses(found):
+    return {one.change: one.status for one in found.changed}
+
+
+def test_what_is_not_read_is_said_and_not_computed(place):
+    found = statuses(place.stress("ports"))
+    assert found.pop("ports random") == SCORED and set(found.values()) == {NOT_READ} and len(found) == 8
+    assert set(statuses(place.stress("majority")).values()) == {NOT_READ}
+    own = statuses(place.stress(place.own))
+    scored = {name for name, status in own.items() if status != NOT_READ}
+    assert {"padding to multiples of 128 bytes", "padding of 0 to 255 bytes", "5% of packets lost"} <= scored
+    assert own["ports random"] == own["server names masked"] == NOT_READ
+
+
+def test_a_method_of_ports_falls_to_chance_and_one_of_lengths_by_padding(place):
+    ports = place.stress("ports")
+    (row,) = [one for one in ports.changed if one.status == SCORED]
+    assert row.samples == ports.samples and ports.reads == ["ports", "protocol"]
+    own = place.stress(place.own)
+    rows = {one.change: one for one in own.changed}
+    padded = rows["padding to multiples of 128 bytes"]
+    assert padded.samples > 0 and padded.scores["macro_f1"].difference == pytest.approx(
+        padded.scores["macro_f1"].value - own.own["macro_f1"][0]
+    )
+
+
+def test_differences_are_the_paired_ones_of_a_comparison(place, monkeypatch):
+    """The answers to the changed samples, caught on their way, compared by `bench.scores`."""
+    answers = []
+    original = KNearest.predict_proba
+
+    def listening(self, inputs):
+        answers.append(original(self, inputs))
+        return answers[-1]
+
+    monkeypatch.setattr(KNearest, "predict_proba", listening)
+    found = place.stress("knn")
+    kept = place.run("knn").predictions()
+    own, *changed = answers
+    scored = [one for one in found.changed if one.status == SCORED]
+    assert scored and len(changed) == len(scored) + 1  # and the validation part
+    order = make_split(place.store, place.store.default_task, SplitSpec("session")).order("test")
+    truth, groups, classes = kept.truth[order], kept.groups[order], len(kept.classes)
+    np.testing.assert_array_equal(own, kept.probabilities[order])
+    for row, after in zip(scored, changed, strict=False):
+        both = decide(after), decide(own)
+        expected = difference(truth, both, groups, classes=classes)
+        one = row.scores["macro_f1"]
+        assert (one.difference, one.difference_low, one.difference_high) == pytest.approx(expected)
+        assert one.value == pytest.approx(macro_f1(truth, both[0], classes))
+
+
+def test_the_same_run_is_changed_alike_each_time(place):
+    assert place.stress("ports").to_dict() == place.stress("ports").to_dict()
+
+
+def test_a_method_that_fails_on_changed_samples_has_a_row_that_says_so(place, monkeypatch):
+    original = Ports.predict_proba
+
+    def strict(self, inputs):
+        if not np.isin(inputs["service"], self.services).all():
+            raise KeyError("never seen")
+        return original(self, inputs)
+
+    monkeypatch.setattr(Ports, "predict_proba", strict)
+    found = place.stress("ports")
+    (row,) = [one for one in found.changed if one.status != NOT_READ]
+    assert (row.status, row.reason) == ("failed", "KeyError: 'never seen'") and not row.scores
+    assert "failed, KeyError" in stress_text(found, "text")
+
+
+def test_all_labels_give_the_runs_own_score_and_few_say_how_many(place):
+    found = place.stress("knn", labels=(2, 10_000))
+    few, everything = found.few_labels
+    assert few.samples == 6 and everything.samples > 60
+    assert everything.scores["macro_f1"].difference == 0.0
+    assert few.scores["accuracy"].value == pytest.approx(few.scores["accuracy"].difference + found.own["accuracy"][0])
+    (broken,) = place.stress(place.own, labels=(1,)).few_labels
+    assert (broken.reason, broken.scores) == ("ValueError: too few", {})
+    assert "ValueError: too few" in stress_text(place.stress(place.own, labels=(1,)), "text")
+
+
+def test_a_class_is_left_out_and_told_by_confidence(place):
+    found = place.stress(place.own, open_set=("all",))
+    kept = place.run(place.own).predictions()
+    assert [one.class_ for one in found.unknown] == kept.classes
+    counts = np.bincount(kept.truth)
+    assert [one.unknown for one in found.unknown] == counts.tolist()
+    assert {one.known + one.unknown for one in found.unknown} == {len(kept.truth)}
+    for one in found.unknown:
+        assert 0 <= one.auroc_low <= one.auroc <= one.auroc_high <= 1 and 0 <= one.fpr <= 1
+    (ports,) = place.stress("majority", open_set=(kept.classes[1],)).unknown
+    assert (ports.auroc, ports.fpr) == (0.5, 1.0)  # the same answer to all tells nothing
+
+
+def test_calibration_is_of_the_test_part_by_a_temperature_of_validation(place):
+    found = place.stress(place.own).calibration
+    kept = place.run(place.own).result()
+    assert found.calibration_error == pytest.approx(kept.scores.calibration_error)
+    assert found.validation == kept.split.samples["validation"] and found.temperature != 1.0
+
+
+def test_inputs_that_differ_are_counted_by_sample():
+    one = {"a": np.array([[1.0, np.nan], [2, 3]]), "b": Ragged(np.array([1, 2, 3]), np.array([0, 1, 3]))}
+    assert differing(one, one).tolist() == [False, False]
+    assert differing(one, one | {"a": np.array([[1.0, np.nan], [2, 4]])}).tolist() == [False, True]
+    assert differing(one, one | {"b": Ragged(np.array([1, 2, 4]), np.array([0, 1, 3]))}).tolist() == [False, True]
+    assert differing(one, one | {"b": Ragged(np.array([1, 2, 3]), np.array([0, 2, 3]))}).tolist() == [True, True]
+    assert differing({"c": np.array([True, False])}, {"c": np.array([True, True])}).tolist() == [False, True]
+
+
+def test_it_is_saved_and_read_again(place, tmp_path):
+    found = place.stress("ports", labels=(1,), open_set=("all",))
+    path = found.save(tmp_path)
+    assert path == tmp_path / "stress" / f"{found.run}.json" and Stress.load(path) == found
+    text = path.read_text()
+    for wrong in ("{}", text.replace('"macro_f1": {', '"f1": {'), text.replace('"macro_f1": [', '"f1": [')):
+        path.write_text(wrong)
+        with refused("wrong-file", path):
+            Stress.load(path)
+
+
+def test_the_command(place, command_line):
+    run, results = place.runs["ports"].run_id[:8], place.folder / "results"
+    words = ("stress", run, "--results", results)
+    status, out, err = command_line(*words, "--labels", "1,2")
+    assert status == 0 and "not read" in out and "Few labels" in out
+    assert f"stress/{place.runs['ports'].run_id}.json" in err
+    data = json.loads(command_line(*words, "--json")[1])
+    assert data["changed"][0]["change"] == "ports random" and data["few_labels"] == []
+    rows = list(csv.DictReader(io.StringIO(command_line(*words, "--format", "csv")[1])))
+    assert {row["test"] for row in rows} == {"change", "calibration"}
+    assert float(rows[1]["macro_f1_difference"]) == data["changed"][0]["scores"]["macro_f1"]["difference"]
+    assert "| ports random |" in command_line(*words, "--format", "md")[1]
+    for wrong in (["--labels", "x"], ["--labels", "0"], ["--open-set", "nothing"], ["--pad", "1"], ["--device", "gpu"]):
+        status, out, err = command_line(*words, *wrong)
+        assert (status, out) == (2, "") and wrong[1] in err and len(err.splitlines()) == 1
+    status, _, err = command_line("stress", place.runs[place.own].run_id, "--results", results)
+    assert status == 2 and "[unnamed-code]" in err
+
+
+def test_runs_that_cannot_be_tested_are_refused(place, monkeypatch):
+    run = place.run("ports")
+    with refused("missing-artefact", "elsewhere"):
+        stress(dataclasses.replace(run, origin=ELSEWHERE), place.store, StressRequest())
+    with refused("run-mismatch", "another split"):
+        stress(dataclasses.replace(run, split="0" * 64), place.store, StressRequest())
+    with refused("store-changed"):
+        stress(run, dataclasses.replace(place.store, digest="0" * 64), StressRequest())
+    other = Ports.predict_proba
+    monkeypatch.setattr(Ports, "predict_proba", lambda self, inputs: other(self, inputs)[:, ::-1])
+    with refused("run-mismatch", "does not answer as the run did"):
+        stress(run, place.store, StressRequest())
+
+
+def test_the_page_shows_it(place, tmp_path):
+    place.stress("ports").save(place.folder / "results")
+    write(place.tracker, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "How methods fail" in page and "ports random" in page and "temperature" in page
