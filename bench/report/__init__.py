@@ -6,8 +6,8 @@ one HTML file, for a leaderboard a CSV beside it, or a server on the loopback ad
 below it; the room `paper`, beside it, meets it in files alone.
 
 `page` writes the file, of which `details` is what is unfolded on demand; `submissions` reads and verifies bundles that
-were handed in, `leaderboard` writes their page; `frame` is what both pages share; `mlflow_server` runs MLflow's server
-and knows where its page shows runs.
+were handed in, `leaderboard` writes their page; `frame` is what both pages share; `croissant` describes a data set to
+other programs; `mlflow_server` runs MLflow's server and knows where its page shows runs.
 """
 
 import lazy_loader
