@@ -178,6 +178,12 @@ def test_the_version_stands_in_the_citation_too():
     assert f"\nversion: {bench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_what_catalogues_of_software_read_is_made_of_the_project():
+    text = (ROOT / "codemeta.json").read_text()
+    assert text == module(ROOT / "docs" / "codemeta.py").codemeta(), "run python docs/codemeta.py"
+    assert f'"version": "{bench.__version__}"' in text and '"name": "torch"' in text
+
+
 def test_links_between_documents_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):

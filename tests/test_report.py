@@ -23,7 +23,8 @@ from bench.files import file_sha256
 from bench.render.html import Html, el
 from bench.render.svg import bars, confusion, dots, lines, reliability
 from bench.report.details import divided
-from bench.report.page import SCRIPT, STYLE, write
+from bench.report.frame import SCRIPT, STYLE
+from bench.report.page import write
 from bench.scores.metrics import reliability as binned
 from bench.spec import Settings, command_lines
 from bench.tracking.results import SplitSummary

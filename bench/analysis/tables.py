@@ -5,7 +5,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
@@ -167,11 +167,14 @@ def _fold(spec: RunSpec) -> list[str]:
     return [] if spec.split.fold is None else ["--fold", str(spec.split.fold)]
 
 
-def group(records: Sequence[Record]) -> list[Row]:
-    """Records as rows, sorted by data set, task and split, then by macro-F1, best first."""
-    alike: dict[str, list[Record]] = {}
+def group(records: Sequence[Record], kept_apart: Callable[[Record], str] = lambda record: "") -> list[Row]:
+    """Records as rows, sorted by data set, task and split, then by macro-F1, best first.
+
+    No row has records of which ``kept_apart`` says different words.
+    """
+    alike: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        alike.setdefault(record.spec.but_place.digest, []).append(record)
+        alike.setdefault((kept_apart(record), record.spec.but_place.digest), []).append(record)
     rows = _told_apart(
         [
             Row([r for r in group if r.status == "done"], [r for r in group if r.status != "done"])

@@ -49,12 +49,20 @@ if TYPE_CHECKING:
     from bench.data.cards import Card
 
 
-@cli.command(epilog=examples("bench datasets", "bench datasets iscx-vpn"))
+@cli.command(
+    epilog=examples("bench datasets", "bench datasets iscx-vpn", "bench datasets demo --croissant > demo.json")
+)
 @click.argument("name", required=False)
+@click.option("--croissant", "as_croissant", is_flag=True,
+              help="Print the card, and the store where it is prepared, as Croissant JSON-LD.")  # fmt: skip
 @json_option
-def datasets(name: str | None, as_json: bool) -> None:
+def datasets(name: str | None, as_croissant: bool, as_json: bool) -> None:
     """List the data sets, shipped ones and your own that are prepared, or show one card in full."""
-    if name is None:
+    if as_croissant:
+        if name is None:
+            raise InputError("bad-options", "--croissant needs a data set; name one (`bench datasets` lists them)")
+        emit(True, _croissant(name), "")
+    elif name is None:
         rows = _known_datasets()
         lines = [(row["name"], ", ".join(row["tasks"]), row["title"] + _mark(row)) for row in rows]
         emit(as_json, {"datasets": rows}, columns(lines))
@@ -64,6 +72,22 @@ def datasets(name: str | None, as_json: bool) -> None:
 
         card = describe_card(find_card(name))
         emit(as_json, card, outline(card))
+
+
+def _croissant(name: str) -> dict[str, Any]:
+    """A data set as Croissant has it, with its store where that is here."""
+    from bench.data.names import find_card
+    from bench.data.store import Store
+    from bench.report.croissant import croissant
+
+    card = find_card(name)
+    try:
+        store = Store.find(card.name)
+    except InputError as error:
+        if error.code != "not-prepared":
+            raise
+        return croissant(card)
+    return croissant(card, store.manifest, store.digest)
 
 
 def _known_datasets() -> list[dict[str, Any]]:

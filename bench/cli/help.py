@@ -28,7 +28,7 @@ SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("check", "run", "tune", "reproduce", "score", "classify", "sync"),
     ),
     "Compare": ("bench table --dataset demo", ("table", "compare", "stress")),
-    "Publish": ("bench report", ("report", "ui", "results")),
+    "Publish": ("bench report", ("report", "ui", "results", "leaderboard")),
     "Set up": ("bench doctor", ("doctor", "completion")),
 }
 

@@ -39,6 +39,42 @@ def report(output: Path | None, datasets: list[str], suite: str | None, results:
     click.echo(f"{output}: {counted(number, 'run')}, {file_size(output.stat().st_size)}")
 
 
+@cli.command(
+    epilog=examples(
+        "bench leaderboard results/leaderboard --suite etc-2026", "bench leaderboard results/leaderboard --check"
+    )
+)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@suite_option("Only runs at the places of this suite; what it lacks is counted.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Folder of index.html and leaderboard.csv; FOLDER by default.")  # fmt: skip
+@click.option(
+    "--check", is_flag=True, help="Write nothing; also compare test samples with the data sets that are here."
+)
+def leaderboard(folder: Path, suite: str | None, output: Path | None, check: bool) -> None:
+    """Make a page and a CSV of the runs in a FOLDER of bundles; each bundle is verified, any fault is refused."""
+    if check and output:
+        raise InputError("bad-options", "--check writes nothing; leave out --output")
+    asked = suite_named(suite)
+    from bench.report.leaderboard import write
+    from bench.report.submissions import Submissions, held_against_data
+
+    found = Submissions(folder)
+    faults = [*found.faults, *(held_against_data(found, asked) if check else ())]
+    for line in faults:
+        tell(f"refused: {line}")
+    if faults:
+        of = f"{len({line.partition(': ')[0] for line in faults})} of {len(found.digests) + len(found.faults)} bundles"
+        raise InputError("bad-bundle", f"{folder}: {of} refused; mend or remove these")
+    if check:
+        for line in found.notes:
+            tell(line)
+        click.echo(f"{folder}: {counted(len(found.digests), 'bundle')}, {counted(len(found.runs), 'run')}, all sound")
+        return
+    lines = write(found, output or folder, asked)
+    click.echo(f"{output or folder}: {counted(lines, 'line')} of {counted(len(found.digests), 'bundle')}")
+
+
 @cli.command(epilog=examples("bench ui --port 5001"))
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the loopback address."

@@ -1,13 +1,9 @@
 """The page: its sections, from the store of runs and the files of the results folder."""
 
-import base64
-import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import count, groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import Final
 
 from bench import __version__
 from bench.analysis.audit_record import Audit
@@ -17,10 +13,10 @@ from bench.environment import environment
 from bench.errors import InputError
 from bench.files import from_here, write_text
 from bench.render.html import Html, el, facts, picture, table
-from bench.render.svg import dots
 from bench.render.table import SavedTable
 from bench.report.details import divided, flat, found
-from bench.runs.run_labels import MARKS, MEANING, marked
+from bench.report.frame import Names, by_place, chart, framed, how_to_read
+from bench.runs.run_labels import marked
 from bench.stress.stress_record import Stress
 from bench.stress.stress_tables import stress_tables
 from bench.suites.contents import of_suite
@@ -30,9 +26,6 @@ from bench.tracking.record import ELSEWHERE, Record, asked_for
 from bench.tracking.results import RunResult
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
 from bench.tracking.tracker import Tracker
-
-STYLE: Final = Path(__file__).with_name("style.css")
-SCRIPT: Final = Path(__file__).with_name("script.js")  # sorts and filters; without it all is still there to read
 
 
 def write(
@@ -84,7 +77,7 @@ def _sound(tracker: Tracker, records: Sequence[Record]) -> tuple[list[Record], l
 
 
 class _Page:
-    """A page on its way: where things come from, and the numbers that make names in it unique."""
+    """A page on its way: where things come from, and the names in it."""
 
     def __init__(
         self, tracker: Tracker, datasets: Sequence[str], damaged: Sequence[str], plan: tuple[Suite, Sequence[str]]
@@ -93,47 +86,31 @@ class _Page:
         self.datasets = datasets
         self.damaged = damaged
         self.plan = plan
-        self.numbers = count(1)
+        self.name = Names()
 
     def markup(self, records: Sequence[Record]) -> str:
         """The whole page.  Raises :class:`InputError` where there is nothing to show."""
-        sections = [*self.places(group(records)), *self.stressed(records), *self.reproduced(), *self.audits()]
+        sections = [
+            *by_place(group(records), self.name, self.results),
+            *self.stressed(records),
+            *self.reproduced(),
+            *self.audits(),
+        ]
         if not sections and not self.damaged:
             raise InputError("no-runs", f"report: nothing to show, no page is written; {NO_RUNS}")
-        style, script = (path.read_text(encoding="utf-8") for path in (STYLE, SCRIPT))
-        policy = (
-            f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}; img-src data:; "
-            "base-uri 'none'; form-action 'none'"
-        )
-        head = el(
-            "head",
-            el("meta", charset="utf-8"),
-            el("meta", http_equiv="Content-Security-Policy", content=policy),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-            el("title", "etc-bench: results"),
-            el("style", Html(style)),
-        )
         contents = [link for link, _ in sections] + [
             el("li", el("a", title, href=f"#{name}"))
             for title, name in (("The plan", "plan"), ("Environment", "environment"))
         ]
-        body = el(
-            "body",
-            el("a", "Skip to the results", href="#results", class_="skip"),
+        return framed(
+            "etc-bench: results",
             _header(records),
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
             el("main", *(markup for _, markup in sections), id="results"),
             _plan(*self.plan),
             _footer(),
-            el("script", Html(script)),
         )
-        return f"<!DOCTYPE html>\n{el('html', head, body, lang='en')}\n"
-
-    def name(self, text: str) -> str:
-        """A name for links that says what it is and is unique in the page."""
-        return f"{re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')[:60] or 'part'}-{next(self.numbers)}"
 
     def command(self, row: Row) -> Html:
         """The command, with the results folder where that is not the usual one.
@@ -145,27 +122,13 @@ class _Page:
         line = row.command([] if results == RESULTS else ["--results", shown])
         return el("pre", el("code", line.replace(f"{Path(file).parent}/", "") if file else line))
 
-    def places(self, rows: Sequence[Row]) -> Iterator[tuple[Html, Html]]:
-        """Entry of the contents and section of each data set's task."""
-        for (dataset, task), here in groupby(rows, lambda r: (r.head.spec.dataset, r.head.spec.task)):
-            title, links, parts = f"{dataset} · {task}", [], []
-            for split, alike in groupby(here, lambda r: r.split):
-                name = self.name(f"{title} {split}")
-                links.append(el("li", el("a", split, href=f"#{name}")))
-                parts.append(el("section", el("h3", f"Split {split}", id=name), *self.results(list(alike))))
-            name = self.name(title)
-            entry = el("li", el("a", title, href=f"#{name}"), el("ul", *links))
-            yield entry, el("section", el("h2", title, id=name), *parts)
-
     def results(self, rows: Sequence[Row]) -> Iterator[Html]:
         """Table, chart, split and details of the rows of one split."""
         yield table(results_table([record for row in rows for record in (*row.done, *row.other)]))
         scored = [(row, *self.first(row)) for row in rows if row.value("macro_f1")]
         if not scored:
             return
-        caption = "macro-F1: mean of the runs ± one standard deviation; of a single run its value and 95 % interval."
-        points = [(_marked(row), *_ends(row.value("macro_f1"))) for row, *_ in scored]
-        yield el("figure", dots(points, "macro-F1"), el("figcaption", caption))
+        yield chart([(_marked(row), row) for row, *_ in scored])
         known = ((run, split) for _, run, one in scored if isinstance(one, RunResult) and (split := divided(one.split)))
         for run, split in islice(known, 1):  # that of a seed and fold is the same for all rows
             told = el("p", f"Counted in {_which(run)}.", class_="muted")
@@ -238,23 +201,15 @@ class _Page:
             yield entry, el("section", el("h2", "What data sets give away", id="audits"), *parts)
 
 
-def _digest(text: str) -> str:
-    """What a content security policy knows a style sheet or a script in the page by."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 def _header(records: Sequence[Record]) -> Html:
     done = sum(record.status == "done" for record in records)
     other = f", {len(records) - done} failed, skipped, killed or running" if done < len(records) else ""
-    marks = {MARKS[key]: meaning for key, meaning in MEANING.items()}
     return el(
         "header",
         el("h1", "Encrypted-traffic classification: results"),
         el("p", "How well published classifiers do on the same traffic under the same split. Made by etc-bench "
            f"{__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from {done} finished runs{other}."),
-        el("p", "Several runs: mean ± standard deviation over seeds and folds. One run: its value with a 95 % "
-           "interval, by a jackknife over groups of sessions that belong together. Marks: "
-           + "; ".join(f"{sign} {meaning}" for sign, meaning in marks.items()) + "."),
+        how_to_read(),
     )  # fmt: skip
 
 
@@ -308,9 +263,3 @@ def _which(run: Record) -> str:
     """The run, with what tells it from others of its row."""
     seed, fold = run.spec.place
     return f"run {run.run_id[:8]}, seed {seed}" + ("" if fold is None else f", fold {fold}")
-
-
-def _ends(value: Mapping[str, float]) -> tuple[float, float, float]:
-    """Macro-F1 and the ends of its line."""
-    middle, spread = value["macro_f1"], value.get("macro_f1_sd", 0.0)
-    return middle, value.get("macro_f1_low", middle - spread), value.get("macro_f1_high", middle + spread)

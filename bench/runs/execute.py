@@ -19,6 +19,7 @@ from bench.errors import InputError
 from bench.method import reason_to_skip, weights_of
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.model_card import CARD, model_card
 from bench.runs.plan import Forecast
 from bench.runs.run_labels import method_label, settings_of
 from bench.scores.metrics import Scores
@@ -204,6 +205,7 @@ def _keep(run: Run, attempted: Attempt, result: RunResult, *, model: bool) -> No
         if model:
             (folder / "model").mkdir()
             attempted.method.save(folder / "model")
+            (folder / "model" / CARD).write_text(model_card(result), encoding="utf-8")
         else:
             run.tags({MODEL: "not kept, by --keep-models none"})
         result.save(folder / "result.json")  # after the method's own code: it writes nothing over them

@@ -23,7 +23,7 @@ from bench.environment import CPU, environment
 from bench.errors import InputError
 from bench.files import begun_folder, file_sha256, plain, put_in_place, read_json, write_json, written
 from bench.tracking.proof import check_files, proved
-from bench.tracking.record import AGAIN, IMPORTED, status_of
+from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
 from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 from bench.tracking.writing import NOTE, UID, Content, experiment_of
@@ -159,10 +159,8 @@ def _add(target: zipfile.ZipFile, name: str, path: Path) -> Member:
 class Checked:
     """A run of a bundle that is what it says."""
 
-    name: str  # what it is called in every store
-    digest: str
-    files: dict[str, str]  # SHA-256 by path
-    scored: bool  # its scores follow from its answers
+    record: Record  # its id is what it is called in every store; of its files no more than the digests
+    questions: str  # `Predictions.questions`; empty: it kept no answers, from which its scores would follow
 
 
 class Bundle:
@@ -219,8 +217,8 @@ class Bundle:
                 record = proved(content, folder)
                 if (record.digest, record.spec.store) != (run.digest, run.store):
                     raise _damaged("the index has another specification or store")
-                scored = all((folder / name).is_file() for name in ("result.json", "predictions.npz"))
-                return Checked(run.name, record.digest, dict(record.files), scored)
+                scored = all((folder / name).is_file() for name in SCORED)
+                return Checked(replace(record, folder=None), record.predictions().questions if scored else "")
             except InputError as error:
                 text = str(error).replace(f"{folder}/", "").removeprefix(f"run {run.name[:8]}: ")
                 raise _damaged(f"run {run.name[:8]}: {text.removesuffix(f'; {AGAIN}')}") from error
@@ -263,7 +261,7 @@ def _check_answers(path: Path) -> None:
 @contextmanager
 def _guarded(file: Path) -> Iterator[None]:
     """Whatever a foreign file brings about in this block is that it is no sound bundle; a full disk is not."""
-    remedy = "nothing was imported; ask for the file again, or export it again"
+    remedy = "nothing of it is used; ask for the file again, or export it again"
     try:
         yield
     except InputError as error:
@@ -286,6 +284,12 @@ def opened(file: Path) -> Iterator[Bundle]:
         yield bundle
 
 
+def checked_runs(file: Path) -> list[Checked]:
+    """The runs of a bundle, oldest first, each read in full and proved.  Raises :class:`InputError`."""
+    with opened(file) as bundle:
+        return [bundle.checked(run) for run in bundle.index.runs]
+
+
 # --- bringing it into a store ------------------------------------------------------------------------------------
 
 
@@ -305,13 +309,13 @@ def import_bundle(tracker: Tracker, file: Path, tell: Callable[[str], None] = la
     something is not as it should be, or a run of the same name that is there has other files.
     """
     with opened(file) as bundle:
-        checked = {run.name: bundle.checked(run) for run in bundle.index.runs}
+        checked = [bundle.checked(run) for run in bundle.index.runs]
         known = {one.uid: one for one in stored_runs(tracker)}
-        for one in checked.values():
-            if one.name in known:
-                _check_same(file, one, known[one.name])
+        for one in checked:
+            if (there := known.get(one.record.run_id)) is not None:
+                _check_same(file, one.record, there)
         told = f"{file.name}, SHA-256 {file_sha256(file)[:16]}"
-        arrived = Arrivals(unproved=sum(not one.scored for one in checked.values()))
+        arrived = Arrivals(unproved=sum(not one.questions for one in checked))
         for run in bundle.index.runs:
             there = known.get(run.name)
             if (there is not None and not _is_half(there)) or not _bring(tracker, bundle, run, told):
@@ -323,14 +327,20 @@ def import_bundle(tracker: Tracker, file: Path, tell: Callable[[str], None] = la
     return arrived
 
 
-def _check_same(file: Path, one: Checked, known: Stored) -> None:
-    """That a run which is here is that of the bundle; either may have no model any more."""
+def is_same(one: Record, other: Record) -> bool:
+    """Whether two runs of one name are the same; either may have no model any more, or no digests."""
     ours, theirs = (
-        {name: digest for name, digest in files.items() if not name.startswith("model/")}
-        for files in (known.record.files, one.files)
+        {name: digest for name, digest in record.files.items() if not name.startswith("model/")}
+        for record in (one, other)
     )
-    if known.record.digest != one.digest or (ours and not _is_half(known) and ours != theirs):
-        what = f"run {one.name[:8]} is not the one that the store has by this name"
+    return one.digest == other.digest and (not ours or ours == theirs)
+
+
+def _check_same(file: Path, one: Record, known: Stored) -> None:
+    """That a run which is here is that of the bundle."""
+    there = replace(known.record, files={}) if _is_half(known) else known.record
+    if not is_same(there, one):
+        what = f"run {one.run_id[:8]} is not the one that the store has by this name"
         remedy = "take the one that you trust: `bench results rm --run` removes the store's"
         raise InputError("run-mismatch", f"{file}: {what}; {remedy}")
 

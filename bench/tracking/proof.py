@@ -111,6 +111,8 @@ def check_scores(record: Record) -> None:
     result = record.result()
     if result.spec.digest != record.digest:
         raise _wrong("result.json is of another specification")
+    if record.split not in ("", result.split.fields.get("digest")):
+        raise _wrong("result.json is of another split than the record")
     _same(record.metrics, {plain_name(name): value for name, value in result.metrics.items()}, "the record")
     scores = result.scores
     if record.folder is not None and (record.folder / "predictions.npz").is_file():

@@ -1,5 +1,6 @@
 """What a finished run leaves: its answers for the test part and its scores, as records with files of their own."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,14 @@ class Predictions:
     truth: NDArray[np.int64]  # [samples]
     groups: NDArray[np.int64]  # [samples]; never parted by the split
     probabilities: NDArray[np.float32]  # [samples, classes]; NaN: abstained
+
+    @property
+    def questions(self) -> str:
+        """Digest of all but the answers, the same for all runs of one split on one store; 16 hex digits."""
+        state = hashlib.sha256("\0".join(self.classes).encode())
+        for column in (self.session, self.first, self.truth, self.groups):
+            state.update(column.astype("<i8").tobytes())
+        return state.hexdigest()[:16]
 
     def save(self, path: Path) -> None:
         """Write an .npz without pickle."""

@@ -1,0 +1,156 @@
+"""The leaderboard: one page and one CSV of the runs of submitted bundles, the same bytes for the same bundles."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from bench import __version__
+from bench.analysis.tables import GROUPS, Row, described, group, interval_notes, seen_notes
+from bench.errors import InputError, counted
+from bench.files import write_text
+from bench.render.html import Html, el, table
+from bench.render.table import Table, render
+from bench.report.frame import Names, by_place, chart, framed, how_to_read
+from bench.report.submissions import Submissions
+from bench.runs.run_labels import marked, meanings, method_label, origin_of, store_notes
+from bench.suites.contents import of_suite
+from bench.suites.suite import Suite
+
+SCORES: Final = ("macro_f1", "accuracy")
+COSTS: Final = ("seconds_fit", "seconds_predict", "model_parameters")
+PAGE: Final = "index.html"
+CSV: Final = "leaderboard.csv"
+
+
+def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
+    """Write the page and the CSV of bundles into a folder; the number of lines.
+
+    With a suite only runs at its places count, and what is missing of it is told.  Raises :class:`InputError` where
+    there is nothing to show.
+    """
+    records, notes = found.records, list(found.notes)
+    if suite is not None:
+        elsewhere = sum(suite.portion_of(record.spec) is None for record in records)
+        records, told = of_suite(suite, records)
+        notes = [*told, *notes, *_left_out(elsewhere, "of other data, tasks or splits than the suite's")]
+    rows = [row for row in group(records, lambda record: found.bundle_of[record.run_id]) if row.done]
+    if not rows:
+        what = f" at the places of suite {suite.name}" if suite else ""
+        raise InputError("no-runs", f"leaderboard: no finished run{what} in these bundles; no page is written")
+    notes += _left_out(sum(record.status != "done" for record in records), "not finished")
+    board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))))
+    lines = [board.line(row) for row in rows]
+    write_text(output / CSV, render(Table("", [], [], records=lines), "csv") + "\n")
+    write_text(output / PAGE, board.page(rows, [*notes, *store_notes(_stores(rows))], suite))
+    return len(rows)
+
+
+def _left_out(number: int, what: str) -> list[str]:
+    return [f"{counted(number, 'run')} left out: {what}"] if number else []
+
+
+def _stores(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """Digests of stores by data set."""
+    stores: dict[str, set[str]] = {}
+    for row in rows:
+        stores.setdefault(row.head.spec.dataset, set()).add(row.head.spec.store or "unknown")
+    return stores
+
+
+class _Board:
+    """Bundles and the columns of their table."""
+
+    def __init__(self, found: Submissions, metrics: Sequence[str]) -> None:
+        self.found, self.metrics = found, metrics
+
+    def bundle(self, row: Row) -> str:
+        return self.found.bundle_of[row.head.run_id]
+
+    def line(self, row: Row) -> dict[str, Any]:
+        """A row for programs; every row has the same columns."""
+        values: dict[str, Any] = {}
+        for metric in self.metrics:
+            value = row.value(metric)
+            ends = ("", "_sd", "_low", "_high") if metric in SCORES else ("", "_sd")
+            values |= {f"{metric}{end}": value.get(f"{metric}{end}") for end in ends}
+        values |= {name: row.value(SCORES[0]).get(name) for name in GROUPS}
+        bundle = self.bundle(row)
+        return {
+            **described(row.head.spec),
+            "store": row.head.spec.store,
+            "label": _label(row),
+            "runs": len(row.done),
+            "seeds": sorted({record.spec.split.seed for record in row.done}),
+            "tested_folds": sorted({record.spec.split.fold for record in row.done} - {None}, key=int),
+            **values,
+            "marks": " ".join(row.marks),
+            "scale": row.head.scale,
+            "origin": _origin(row),
+            "bundle": bundle,
+            "bundle_sha256": self.found.digests[bundle],
+        }
+
+    def page(self, rows: Sequence[Row], notes: Sequence[str], suite: Suite | None) -> str:
+        """The whole page."""
+        sections = list(by_place(rows, Names(), self.place))
+        ends = [*([("Missing, and left out", "missing")] if notes else []), ("Bundles", "bundles")]
+        entries = [
+            *(entry for entry, _ in sections),
+            *(el("li", el("a", text, href=f"#{name}")) for text, name in ends),
+        ]
+        told = el("section", el("h2", "Missing, and left out", id="missing"), el("ul", *(el("li", n) for n in notes)))
+        runs = sum(len(row.done) for row in rows)
+        bundles = counted(len(self.found.digests), "bundle")
+        title = f"leaderboard of {suite.name}" if suite else "leaderboard"
+        about = (
+            f"Made by etc-bench {__version__} from {counted(runs, 'run')} of {bundles}. Scores and intervals were "
+            "computed again from the answers in the bundles. Times are of each submitter's machine."
+        )
+        header = el(
+            "header",
+            el("h1", f"Encrypted-traffic classification: {title}"),
+            el("p", about),
+            how_to_read(),
+        )
+        return framed(
+            f"etc-bench: {title}",
+            header,
+            el("nav", el("h2", "Contents"), el("ul", *entries), aria_label="Contents"),
+            el("main", *(markup for _, markup in sections), id="results"),
+            told if notes else None,
+            el("section", el("h2", "Bundles", id="bundles"), self.bundles(), *_how_to_join()),
+        )
+
+    def place(self, rows: Sequence[Row]) -> list[Html]:
+        """Table and chart of the rows of one split."""
+        head = ("method", *self.metrics, "runs", "origin", "bundle")
+        cells = [
+            (marked(_label(r), r.marks), *map(r.cell, self.metrics), r.runs, _origin(r), self.bundle(r)) for r in rows
+        ]
+        notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *interval_notes(rows)]
+        scored = [(marked(_label(row), row.marks), row) for row in rows if row.value("macro_f1")]
+        title = f"Split {rows[0].split}"
+        return [table(Table("", head, cells, list(dict.fromkeys(notes))), title), *([chart(scored)] if scored else [])]
+
+    def bundles(self) -> Html:
+        """Each bundle with its number of runs and its digest."""
+        held = list(self.found.bundle_of.values())
+        rows = [(name, str(held.count(name)), digest) for name, digest in self.found.digests.items()]
+        return table(Table("", ("bundle", "runs", "SHA-256"), rows), "bundles")
+
+
+def _label(row: Row) -> str:
+    """The method with its settings; where it is from stands in a column of its own."""
+    return method_label(row.head.spec, row.apart)
+
+
+def _origin(row: Row) -> str:
+    return origin_of(row.head) or "shipped"
+
+
+def _how_to_join() -> tuple[Html, Html]:
+    """What a reader does with a bundle, and how another line comes in."""
+    check = el("p", "To check a bundle and look into its runs: ", el("code", "bench results import BUNDLE.zip"), ".")
+    join = "To add a line, hand in a bundle of your runs; CONTRIBUTING.md of the project says how."
+    return check, el("p", join)

@@ -1,0 +1,145 @@
+"""Bundles that were handed in: read, proved, and held against each other and against data sets that are here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bench.data.store import Store
+from bench.errors import InputError, counted
+from bench.files import file_sha256
+from bench.splits.split import make_split
+from bench.suites.suite import Suite
+from bench.tracking.bundle import Checked, checked_runs, is_same
+from bench.tracking.record import Record, shown
+from bench.tracking.results import Predictions
+
+SUFFIX: Final = ".zip"
+
+Place = tuple[str, ...]
+
+
+class Submissions:
+    """A folder of bundles, in the order of their names.
+
+    A bundle that is damaged or doubtful is one line of ``faults``, and none of its runs is here.  Doubtful is one with
+    a finished run that keeps no answers, with a run that another bundle has with other files, and with a run that had
+    other test samples than another run of the same split.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read it.  Raises :class:`InputError` where there is no bundle."""
+        files = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
+        if not files:
+            what = f"there is no bundle (*{SUFFIX}) in it" if folder.is_dir() else "there is no such folder"
+            raise InputError("missing-file", f"{folder}: {what}; `bench results export FILE{SUFFIX}` writes a bundle")
+        self.runs: dict[str, Checked] = {}  # by name, each once
+        self.bundle_of: dict[str, str] = {}  # a bundle's file name, by the name of a run
+        self.digests: dict[str, str] = {}  # SHA-256 of a bundle, by its file name
+        self.faults: list[str] = []
+        self.notes: list[str] = []
+        self._asked: dict[Place, tuple[str, str]] = {}  # where runs are alike: a bundle, and what it was asked
+        for file in files:
+            try:
+                self._take(file)
+            except InputError as error:
+                self.faults.append(f"{file.name}: {str(error).removeprefix(f'{file}: ')}")
+
+    @property
+    def records(self) -> list[Record]:
+        """The runs that tables show: of each bundle and specification one, oldest first."""
+        return [record for bundle in self.digests for record in self.of(bundle)]
+
+    def of(self, bundle: str) -> list[Record]:
+        """Those of one bundle."""
+        own = [one.record for name, one in self.runs.items() if self.bundle_of[name] == bundle]
+        kept = {record.run_id for record in shown(own[::-1])}
+        return [record for record in own if record.run_id in kept]
+
+    def _take(self, file: Path) -> None:
+        """Add a bundle whole, or raise :class:`InputError` and add nothing."""
+        asked, new = dict(self._asked), {}
+        runs = checked_runs(file)
+        for one in runs:
+            name = one.record.run_id
+            if one.record.status == "done":
+                _check_asked(one, file.name, asked)
+            if name not in self.runs:
+                new[name] = one
+            elif not is_same(self.runs[name].record, one.record):
+                what = f"run {name[:8]} is not the one that {self.bundle_of[name]} has by this name"
+                raise InputError("bad-bundle", f"{what}; remove one of the two")
+        self._asked = asked
+        self.runs |= new
+        self.bundle_of |= dict.fromkeys(new, file.name)
+        self.digests[file.name] = file_sha256(file)
+        if double := len(runs) - len(new):
+            self.notes.append(f"{file.name}: {counted(double, 'run')} also in a bundle before it, shown once")
+
+
+def _check_asked(one: Checked, bundle: str, asked: dict[Place, tuple[str, str]]) -> None:
+    """That a finished run keeps answers, to the same test samples as others of its split; it joins ``asked``."""
+    record = one.record
+    name = f"run {record.run_id[:8]}"
+    if not one.questions:
+        what = f"{name} keeps no answers, so that its scores cannot be computed again"
+        raise InputError("bad-bundle", f"{what}; leave it out, or run it again")
+    if not record.split:
+        return
+    place = (record.spec.dataset, record.spec.task, record.spec.store, record.split)
+    other, questions = asked.setdefault(place, (bundle, one.questions))
+    if questions != one.questions:
+        what = f"{name} has other test samples or classes than a run of {other} on the same split"
+        raise InputError("bad-bundle", f"{what}; --check tells which is wrong where the data set is prepared")
+
+
+def held_against_data(found: Submissions, suite: Suite | None) -> Iterator[str]:
+    """A line for each bundle with a run whose split or test samples are not those of the data set that is here, and for
+    each that has nothing for the suite.
+
+    Runs on what is not here in the same state, or on a split file, cannot be held against it: a note of ``found``
+    counts them.
+    """
+    known: dict[Place, tuple[str, str]] = {}
+    unknown = 0
+    for bundle in found.digests:
+        runs = [found.runs[record.run_id] for record in found.of(bundle) if record.status == "done"]
+        if suite is not None and not any(suite.portion_of(one.record.spec) for one in runs):
+            yield f"{bundle}: none of its finished runs is of suite {suite.name}"
+        for one in runs:
+            try:
+                here = _asked_here(one.record, known)
+            except InputError as error:
+                yield f"{bundle}: run {one.record.run_id[:8]}: {error}"
+                break
+            unknown += here is None
+            if here is not None and here != (one.record.split or here[0], one.questions):
+                what = "its split or test samples are not those of the data set here"
+                yield f"{bundle}: run {one.record.run_id[:8]}: {what}; run it again"
+                break
+    if unknown:
+        what = "not held against their data sets: these are not prepared here in the same state, or have a split file"
+        found.notes.append(f"{counted(unknown, 'run')} {what}")
+
+
+def _asked_here(record: Record, known: dict[Place, tuple[str, str]]) -> tuple[str, str] | None:
+    """The digest of a run's split and what its test part asks, computed here; None where that cannot be."""
+    from bench.runs.attempt import scored_classes
+
+    spec = record.spec
+    try:
+        store = Store.find(spec.dataset)
+    except InputError:
+        return None
+    if store.digest != spec.store or spec.split.file:
+        return None
+    place = (spec.dataset, spec.task, repr(spec.split))
+    if place not in known:
+        split = make_split(store, spec.task, spec.split)
+        classes, test = scored_classes(split, store), split.test
+        truth = split.to_scored_classes(store.labels(spec.task)[test.session])
+        nothing = np.empty((len(truth), len(classes)), np.float32)
+        asked = Predictions(classes, test.session, test.first, truth, split.groups["test"], nothing)
+        known[place] = split.digest, asked.questions
+    return known[place]
