@@ -137,12 +137,14 @@ def _learn(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[P
     """
     with clock.stage("represent"):
         train, view = _represent(method, store, split, "train")
-    trained = _some(method, train)
+        trained = _some(method, train)
+        if not pretrains(type(method)):
+            validation, _ = _represent(method, store, split, "validation")
     if pretrains(type(method)):
         with clock.stage("pretrain"):
             method.pretrain(dict(train.inputs), PretrainMonitor(clock.monitor))
-    with clock.stage("represent"):
-        validation, _ = _represent(method, store, split, "validation")
+        with clock.stage("represent"):
+            validation, _ = _represent(method, store, split, "validation")
     with clock.stage("fit"), pretraining_over(method):
         method.fit(train, validation, FitMonitor(clock.monitor))
     return validation, trained, view
