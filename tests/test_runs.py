@@ -133,7 +133,7 @@ def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
         {"folds": 5},
         {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
         {"filter": "dns"}, {"sampling": "window=16"}, {"balance": "resample"}, {"min_per_class": 5},
-        {"device": "cuda"}, {"precision": "bfloat16"},
+        {"device": "cuda"}, {"precision": "bfloat16"}, {"tuned": "20 trials a fold"},
     ],
 )  # fmt: skip
 def test_digest_feels_every_field(change):
@@ -143,7 +143,17 @@ def test_digest_feels_every_field(change):
 
 def test_every_field_of_the_spec_is_tried_above():
     tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
-    tried |= {"max_per_class", "store", "split_digest", "source", "split_file", "device", "precision", *NEW_FIELDS}
+    tried |= {
+        "max_per_class",
+        "store",
+        "split_digest",
+        "source",
+        "split_file",
+        "device",
+        "precision",
+        "tuned",
+        *NEW_FIELDS,
+    }
     assert {f.name for f in dataclasses.fields(RunSpec)} | SPLIT | {"split_file", "split_digest"} == tried
 
 

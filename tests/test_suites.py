@@ -245,6 +245,7 @@ def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     saved = [json.loads(file.read_text()) for file in (tmp_path / "results" / "params").iterdir()]
     by_fold = {one["split"]["fold"]: one["parameters"] for one in saved}
-    assert {o.spec.split.fold: dict(o.spec.parameters) for o in outcomes} == by_fold
+    assert by_fold  # of a fold where all points are equal there is no best: it keeps the default
+    assert all(dict(o.spec.parameters) == by_fold.get(o.spec.split.fold, {}) for o in outcomes)
     (row,) = {outcome.spec.but_place for outcome in outcomes}
     assert row.tuned == "3 trials a fold" and not row.parameters

@@ -1,5 +1,6 @@
 """The page: its sections, from the store of runs and the files of the results folder."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -108,18 +109,23 @@ class _Page:
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
             el("main", *(markup for _, markup in sections), id="results"),
-            _plan(*self.plan),
+            _plan(*self.plan, self.where),
             _footer(),
         )
 
-    def command(self, row: Row) -> Html:
-        """The command, with the results folder where that is not the usual one.
+    @property
+    def where(self) -> list[str]:
+        """Words of a command that name the results folder, where that is not the usual one.
 
         Of what lies elsewhere than below the working folder it has the name alone: the page may be published.
         """
-        results, file = from_here(self.tracker.results), row.head.spec.split.file
+        results = from_here(self.tracker.results)
         shown = results.name if results.is_absolute() else str(results)
-        line = row.command([] if results == RESULTS else ["--results", shown])
+        return [] if results == RESULTS else ["--results", shown]
+
+    def command(self, row: Row) -> Html:
+        """The command that computes a row."""
+        file, line = row.head.spec.split.file, row.command(self.where)
         return el("pre", el("code", line.replace(f"{Path(file).parent}/", "") if file else line))
 
     def results(self, rows: Sequence[Row]) -> Iterator[Html]:
@@ -221,7 +227,7 @@ def _left_out(damaged: Sequence[str], results: Path) -> Html | None:
     return el("section", el("h2", "Left out", id="left-out"), el("ul", *lines))
 
 
-def _plan(suite: Suite, notes: Sequence[str]) -> Html:
+def _plan(suite: Suite, notes: Sequence[str], where: Sequence[str]) -> Html:
     """The whole experiment in one file, and what is missing of it.
 
     Of a split file's place no more than its name is shown: the page may be published.
@@ -232,7 +238,7 @@ def _plan(suite: Suite, notes: Sequence[str]) -> Html:
     told = el(
         "p",
         "All runs of this page in one file. ",
-        el("code", f"bench run --suite {suite.name}.toml"),
+        el("code", shlex.join(["bench", "run", "--suite", f"{suite.name}.toml", *where])),
         " computes them again and refuses data sets and splits of other digests.",
     )
     shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", text)))
