@@ -98,6 +98,26 @@ def test_a_preparation_without_room_says_where(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "home" / "stores").iterdir()] == [".apps.lock"]
 
 
+def test_a_store_of_runs_whose_tables_found_no_room_is_made_whole_by_the_same_command(place, tmp_path, monkeypatch):
+    """MLflow cannot go on with half of its tables: they are made aside, and before the table of claims."""
+    from mlflow.store.db import utils
+
+    made = utils._initialize_tables
+
+    def half(engine):
+        made(engine)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    tracker = Tracker(tmp_path / "results")
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.mlflow.store.db.utils._initialize_tables", half)
+        with refused("storage-failed", "mlflow.db", "make room"):
+            list(run_matrix(specs("majority", [0]), tracker))
+    assert [path.name for path in (tmp_path / "results").iterdir() if path.suffix == ".db"] == []
+    outcomes = list(run_matrix(specs("majority", [0]), Tracker(tmp_path / "results")))
+    assert [outcome.status for outcome in outcomes] == ["done"]
+
+
 SPILL = """
 import resource, sys
 from bench import readers

@@ -60,12 +60,14 @@ class Holder:
 class Claims:
     """The claims of this process, and a look at those of others.
 
-    ``address`` is of a database; the table is made where it is missing.  Every method raises :class:`InputError` where
+    ``address`` is of a database; the table is made where it is missing, after ``first`` has made the file where that is
+    missing, for what must be there before.  Every method raises :class:`InputError` where
     the database does not answer.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, first: Callable[[], object] = lambda: None) -> None:
         self.address = address
+        self._first = first
         self._engine: sa.Engine | None = None
         self._mine: dict[str, str] = {}  # owner by name
         self._lost: set[str] = set()
@@ -199,6 +201,8 @@ class Claims:
         """A transaction; IntegrityError passes, all else that goes wrong is that the database does not answer."""
         try:
             if self._engine is None:
+                if self.address.is_sqlite and not self.address.file.is_file():
+                    self._first()
                 self._engine = _with_table(self.address)
             with self._engine.begin() as connection:
                 yield connection

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from bench.files import locked
+from bench.files import aside_of, locked
 from bench.spec import RunSpec
 from bench.tracking.address import Address, address_of
 from bench.tracking.claims import Claims, process_lives, this_process
@@ -107,6 +107,8 @@ class Tracker:
     @cached_property
     def claims(self) -> Claims:
         """Who computes what: in the tracking database, or, of a server, in the one that ``BENCH_CLAIMS`` names."""
+        if self.address.is_sqlite:  # its tables come first, whole: see `_client`
+            return Claims(self.address, lambda: self._client)
         return Claims(self.address if self.address.is_database else self._beside_a_server)
 
     @property
@@ -133,6 +135,11 @@ class Tracker:
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # traces of what it raises as well
         wait = f"?timeout={BUSY_SECONDS}" if self.address.is_sqlite and "?" not in self.address.uri else ""
         with self._answering(), self._alone():
+            if self.address.is_sqlite and not self.address.file.is_file():  # MLflow cannot go on with half its tables
+                with aside_of(self.address.file) as aside:
+                    made = MlflowClient(f"sqlite:///{aside}")
+                    made.search_experiments(max_results=1)
+                    made._tracking_client.store.engine.dispose()
             client = MlflowClient(self.address.url + wait)
             client.search_experiments(max_results=1)  # a server is not asked before
         return client
