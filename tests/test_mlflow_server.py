@@ -108,7 +108,11 @@ def test_the_addresses_are_printed_once_it_listens_and_a_signal_ends_all(number,
     words = ["ui", "--results", str(results), "--port", str(port)]
     own = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     command = [sys.executable, "-c", code, *words]
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (a shell's job ignores it)
+
+    def heard():  # what a shell's job, or one under nohup, ignores
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=own, text=True, preexec_fn=heard, **pipes) as bench:
         lines = [bench.stdout.readline() for _ in range(2)]

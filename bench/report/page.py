@@ -56,7 +56,8 @@ def write(
     if suite is not None:
         records, notes = of_suite(suite, records)
     digests = {one.spec: one.split for one in records if one.split}
-    plan = suite or suite_of("runs", [one.spec for one in records if one.origin != ELSEWHERE], digests)
+    own = [one.spec for one in records if one.origin != ELSEWHERE]
+    plan = suite or (suite_of("runs", own, digests) if own else None)
     write_text(output, _Page(tracker, wanted.datasets, damaged, (plan, notes)).markup(records))
     return len(records)
 
@@ -81,7 +82,11 @@ class _Page:
     """A page on its way: where things come from, and the names in it."""
 
     def __init__(
-        self, tracker: Tracker, datasets: Sequence[str], damaged: Sequence[str], plan: tuple[Suite, Sequence[str]]
+        self,
+        tracker: Tracker,
+        datasets: Sequence[str],
+        damaged: Sequence[str],
+        plan: tuple[Suite | None, Sequence[str]],
     ) -> None:
         self.tracker = tracker
         self.datasets = datasets
@@ -101,7 +106,7 @@ class _Page:
             raise InputError("no-runs", f"report: nothing to show, no page is written; {NO_RUNS}")
         contents = [link for link, _ in sections] + [
             el("li", el("a", title, href=f"#{name}"))
-            for title, name in (("The plan", "plan"), ("Environment", "environment"))
+            for title, name in [*([("The plan", "plan")] if self.plan[0] else []), ("Environment", "environment")]
         ]
         return framed(
             "etc-bench: results",
@@ -109,7 +114,7 @@ class _Page:
             _left_out(self.damaged, self.tracker.results),
             el("nav", el("h2", "Contents"), el("ul", *contents), aria_label="Contents"),
             el("main", *(markup for _, markup in sections), id="results"),
-            _plan(*self.plan, self.where),
+            None if self.plan[0] is None else _plan(self.plan[0], self.plan[1], self.where),
             _footer(),
         )
 
