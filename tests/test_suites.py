@@ -246,6 +246,11 @@ def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path
     saved = [json.loads(file.read_text()) for file in (tmp_path / "results" / "params").iterdir()]
     by_fold = {one["split"]["fold"]: one["parameters"] for one in saved}
     assert by_fold  # of a fold where all points are equal there is no best: it keeps the default
-    assert all(dict(o.spec.parameters) == by_fold.get(o.spec.split.fold, {}) for o in outcomes)
+    best = {o.spec.split.fold: {"x": 0} | dict(o.spec.parameters) for o in outcomes}
+    assert all(best[fold] == by_fold.get(fold, {"x": 0}) for fold in (0, 1))
+    assert [o.metrics["search_trials"] for o in outcomes] == [3, 3]
+    shorter = dataclasses.replace(options, trials=2)  # of the same studies
+    again = list(tune_each(cells(one, Store.find), tracker, shorter))
+    assert {(o.spec.tuned, o.metrics["search_trials"]) for o in again} == {("2 trials a fold", 2)}
     (row,) = {outcome.spec.but_place for outcome in outcomes}
     assert row.tuned == "3 trials a fold" and not row.parameters

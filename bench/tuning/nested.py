@@ -5,13 +5,15 @@ has parameters of its own, and its test part has judged none of them.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.runs.execute import Outcome, RunOptions, execute
+from bench.runs.plan import resolve
+from bench.runs.registry import describe
 from bench.runs.run_labels import parameter_labels
-from bench.spec import RunSpec
+from bench.spec import RunSpec, Settings
 from bench.tuning.search import Search
 from bench.tuning.share import TuneOptions
 from bench.tuning.spaces import spaces_for
@@ -25,6 +27,8 @@ def tune_each(
     specs: Sequence[RunSpec], tracker: "Tracker", options: TuneOptions, *, prune: bool = True
 ) -> Iterator[Outcome]:
     """Search parameters for each run, from its own on, then execute it with the best; outcomes in order.
+
+    Of a study that was longer before, the first ``options.trials`` count.
 
     A method that has nothing to search, or cannot run on the data set, is an outcome ``skipped`` with the reason.  A
     study that has its trials, and a run that is done, are not computed again.
@@ -40,13 +44,24 @@ def tune_each(
             continue
         options.progress(f"{spec.dataset} {spec.name}: {options.trials} trials")
         summary = tune(Search(spec, spaces, prune=prune), tracker, options)
-        run = tuned(spec, summary["best"]["parameters"] if summary["best"] else {}, options.trials or 0)
-        cost = {"search_trials": float(len(summary["trials"])), "seconds_search": summary["seconds"]}
+        ended = [one for one in summary["trials"] if one["state"] in ("complete", "pruned")][: options.trials]
+        best = max((one for one in ended if one["state"] == "complete"), key=_rank, default=None)
+        if best is None:
+            yield Outcome(spec, "failed", f"no trial of study {summary['study']} was completed")
+            continue
+        cost = {"search_trials": float(len(ended)), "seconds_search": sum(one["seconds"] for one in ended)}
+        run = tuned(spec, best["parameters"], options.trials or len(ended))
         yield execute(run, tracker, RunOptions(options.device, say=options.progress, beside=cost))
 
 
-def tuned(spec: RunSpec, best: dict[str, object], trials: int) -> RunSpec:
+def _rank(trial: Mapping[str, Any]) -> tuple[float, int]:
+    """By value; of equal ones the first, which is that of the default parameters where the space holds them."""
+    return trial["value"], -trial["number"]
+
+
+def tuned(spec: RunSpec, best: Mapping[str, Any], trials: int) -> RunSpec:
     """The run with the best parameters, marked by what it took: one row of a table for all its folds."""
     start = ", ".join(parameter_labels(spec.method, spec.parameters))
     words = f"{trials} trials a fold" + (f", from {start}" if start else "")
-    return dataclasses.replace(spec, parameters={**spec.parameters, **best}, tuned=words)
+    values = resolve(spec.method, {spec.method: describe(spec.method)}, Settings(values={**spec.parameters, **best}))
+    return dataclasses.replace(spec, parameters=values, tuned=words)

@@ -40,7 +40,6 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
         "equal": best.value if best is not None and is_equal else None,
         "points": search.points,
         "known": len(look.known),
-        "seconds": sum(map(_seconds, look.finished)),
         "trials": [
             {
                 "number": t.number,
@@ -48,6 +47,7 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
                 "value": t.value,
                 "parameters": t.params,
                 "same_as": t.user_attrs.get(SAME),
+                "seconds": _seconds(t),
             }
             for t in look.trials
         ],
