@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -187,6 +188,38 @@ def test_a_plan_is_saved_run_shown_and_stands_in_the_report(bench_in, tmp_path):
 def test_options_that_a_suite_answers_are_refused(words, told, bench_in, tmp_path):
     status, _, error = bench_in(tmp_path)("run", *words)
     assert status == 2 and told in error
+
+
+def test_what_is_missing_is_counted_by_settings_and_whatever_is_shown(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    text = (
+        'format = "bench-suite-1"\nname = "s"\n[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
+        '[[methods]]\nname = "majority"\n[[methods]]\nname = "knn"\nset = {neighbours = 7}\n'
+    )
+    (tmp_path / "s.toml").write_text(text)
+    assert bench("run", "--method", "majority,knn", "--dataset", "demo", "--split", "session")[0] == 0
+    for more in ((), ("--method", "knn"), ("--method", "majority")):
+        out = bench("table", "--suite", "s.toml", *more)[1]
+        assert out.count("are not done") == 1 and "knn (neighbours=7): 1 of 1 runs" in out
+    assert "knn (neighbours=7): 1 of 1 runs" in bench("compare", "--suite", "s.toml")[1]
+    words = ("--method", "majority,ports", "--dry-run", "--save-plan", "plan.toml")
+    assert bench("run", "--suite", "s.toml", *words)[0] == 0
+    assert [one.name for one in read_suite("plan.toml").methods] == ["majority", "ports"]
+    (tmp_path / "s.toml").write_text(text + "[[methods]]\nname = 'fsnet'\nepochs = -3\n")
+    status, _, error = bench("run", "--suite", "s.toml")
+    assert status == 2 and "epochs" in error and "1 or more" in error
+
+
+def test_split_files_of_one_task_are_told_apart_by_what_is_in_them(place, tmp_path):
+    store = Store.find("tiny")
+    for seed in (0, 1):
+        make_split(store, "kind", SplitSpec("capture", seed=seed)).save(tmp_path / f"{seed}.json")
+        text = (tmp_path / f"{seed}.json").read_text().replace('"scheme": "capture"', '"scheme": "file"')
+        (tmp_path / f"{seed}.json").write_text(re.sub(r'"digest": "[0-9a-f]+", ', "", text))
+    two = [Portion("tiny", "kind", "file", file=str(tmp_path / f"{seed}.json")) for seed in (0, 1)]
+    one = Suite(FORMAT, "s", tuple(two), (Contender("majority"),))
+    specs = cells(one, Store.find)
+    assert [one.portion_of(spec) for spec in specs] == two
 
 
 @pytest.mark.parametrize("name", suite_names())

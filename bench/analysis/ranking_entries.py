@@ -63,7 +63,8 @@ def suite_entries(
 
     Raises :class:`InputError` where runs are missing.
     """
-    chosen, notes = of_suite(suite, [one for one in records if not methods or one.spec.method in methods])
+    of_all, notes = of_suite(suite, records)
+    chosen = [one for one in of_all if not methods or one.spec.method in methods]
     by_portion = [group([record for record in chosen if one.is_of(record.spec)]) for one in suite.datasets]
     done = [[row for row in rows if row.done] for rows in by_portion]
     there = [(f"{one.name}/{one.task}", rows) for one, rows in zip(suite.datasets, done, strict=True) if rows]

@@ -157,7 +157,8 @@ def described(spec: RunSpec) -> dict[str, Any]:
         "split": split.scheme,
         "folds": split.folds,
         "method": spec.method,
-        "parameters": dict(spec.parameters),
+        "parameters": dict(spec.but_place.parameters),  # of a tuned row none: each fold has its own
+        **({"tuned": spec.tuned} if spec.tuned else {}),
         "max_per_class": split.max_per_class,
         **{name: getattr(split, name) for name in NEW_FIELDS},
     }

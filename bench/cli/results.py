@@ -83,13 +83,13 @@ def table(asked: TableOptions, form: str, results: Path) -> None:
     from bench.tracking.selection import Wanted, narrowed
 
     wanted = Wanted(asked.methods, asked.datasets, asked.task, asked.split)
-    found, _ = narrowed(tracker.search(), wanted)
-    records, left_out = asked_for(found, audits=asked.audits)
-    notes: list[str] = []
-    if suite is not None:
+    everything, notes = tracker.search(), list[str]()
+    if suite is not None:  # first: what is missing is counted of the whole suite, whatever is shown
         from bench.suites.contents import of_suite
 
-        records, notes = of_suite(suite, records)
+        everything, notes = of_suite(suite, everything)
+    found, _ = narrowed(everything, wanted)
+    records, left_out = asked_for(found, audits=asked.audits)
     metrics = asked.metrics or (suite.metrics if suite else ()) or COLUMNS
     known = {name for record in records for name in record.metrics} or set(asked.metrics)
     if unknown := [name for name in asked.metrics if name not in known]:
@@ -181,9 +181,9 @@ def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") ->
     from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
-    everything = Wanted(asked.methods, asked.datasets, asked.task)
-    found, wanted = narrowed(tracker.search(), everything)
-    records, left_out = asked_for(found)
+    everything = tracker.search()
+    found, wanted = narrowed(everything, Wanted(asked.methods, asked.datasets, asked.task))
+    records, left_out = asked_for(found if suite is None else everything)
     if suite is None:
         entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
     else:

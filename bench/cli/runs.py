@@ -144,7 +144,7 @@ class MatrixOptions:
                       help="Runs at once, each in its own process; one per core by default, if it takes minutes."),
          click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, one task per run."),
          click.option("--rerun", is_flag=True, help="Compute finished runs again."),
-         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run and write nothing."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run nothing, write at most a plan."),
          click.option("--budget", callback=seconds_of, metavar="TIME",
                       help="Start no run that would not finish within this time (8h, 90m, 45s); first seeds first."),
          device_option,
@@ -176,7 +176,7 @@ def run(
         specs = specs_of(cells.names, cells.datasets, split, settings, seeds, open_=open_)
     specs = [spec.on(matrix.device) for spec in specs]
     if cells.save_plan is not None:
-        _save_plan(suite, specs, cells.save_plan)
+        _save_plan(suite, cells.names, specs, cells.save_plan)
     from bench.render.table import render
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
@@ -200,13 +200,16 @@ def run(
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
 
 
-def _save_plan(suite: "Suite | None", specs: Sequence[RunSpec], path: Path) -> None:
+def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[RunSpec], path: Path) -> None:
     """Write a matrix, or what is run of a suite, with the digests of this machine's stores and splits."""
     from bench.data.store import Store
-    from bench.suites.contents import held, suite_with_digests
+    from bench.suites.contents import contenders_of, held, suite_with_digests
 
     stores = {spec.dataset: Store.find(spec.dataset) for spec in specs}
-    plan = suite_with_digests(path.stem, specs) if suite is None else held(suite, stores)
+    if suite is None:
+        plan = suite_with_digests(path.stem, specs)
+    else:
+        plan = held(dataclasses.replace(suite, methods=tuple(contenders_of(suite, methods))), stores)
     plan.save(path)
     note(f"{path}: the plan; `{shlex.join(['bench', 'run', '--suite', str(path)])}` runs it anywhere")
 

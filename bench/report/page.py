@@ -11,7 +11,7 @@ from bench.analysis.audit_record import Audit
 from bench.analysis.audit_tables import audit_tables
 from bench.analysis.tables import Row, group, results_table
 from bench.environment import environment
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.files import from_here, write_text
 from bench.render.html import Html, el, facts, picture, table
 from bench.render.table import SavedTable
@@ -45,18 +45,20 @@ def write(
     and ``stress/*.json`` beside the runs too.  Raises :class:`InputError` for a file there that is not what it should
     be, for a data set without runs, and where there is nothing to show.
     """
-    records, wanted = narrowed(tracker.search(), Wanted(datasets=datasets))
+    everything, notes = tracker.search(), list[str]()
+    if suite is not None:
+        everything, notes = of_suite(suite, everything)
+    records, wanted = narrowed(everything, Wanted(datasets=datasets))
     records, left_out = asked_for(records)
     records, damaged = _sound(tracker, records)
     for line in damaged:
         tell(f"left out: {line}")
     if left_out:
         tell(left_out)
-    notes: list[str] = []
-    if suite is not None:
-        records, notes = of_suite(suite, records)
     digests = {one.spec: one.split for one in records if one.split}
-    own = [one.spec for one in records if one.origin != ELSEWHERE]
+    own = [one.spec for one in records if one.origin != ELSEWHERE and not one.spec.tuned]
+    if suite is None and (others := len(records) - len(own)):
+        notes.append(f"{counted(others, 'run')} of other programs, or tuned fold by fold, not in the plan")
     plan = suite or (suite_of("runs", own, digests) if own else None)
     write_text(output, _Page(tracker, wanted.datasets, damaged, (plan, notes)).markup(records))
     return len(records)
@@ -242,9 +244,9 @@ def _plan(suite: Suite, notes: Sequence[str], where: Sequence[str]) -> Html:
         text = text.replace(f"{Path(one.file).parent}/", "") if one.file else text
     told = el(
         "p",
-        "All runs of this page in one file. ",
+        "Methods, data sets and splits of this page in one file. ",
         el("code", shlex.join(["bench", "run", "--suite", f"{suite.name}.toml", *where])),
-        " computes them again and refuses data sets and splits of other digests.",
+        " computes every method on all of them and refuses data sets and splits of other digests.",
     )
     shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", text)))
     lines = el("ul", *(el("li", note) for note in notes)) if notes else None

@@ -129,6 +129,7 @@ def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> NDArra
 
 def _read(path: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
     """The rows, as far as the head is right."""
+    both = "has a column of predictions and of probabilities; give one of them"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="", restkey="")
@@ -137,6 +138,8 @@ def _read(path: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
             if "sample" not in head or ("prediction" not in head and lacking):
                 what = "needs the columns sample and prediction, or sample and one a class"
                 raise InputError("wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head)}")
+            if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
+                raise InputError("wrong-predictions", f"{path}: {both}")
             if len(set(head)) < len(head):
                 raise InputError("wrong-predictions", f"{path}: a column is there twice; give each once")
             yield from reader
@@ -169,7 +172,9 @@ def _answer(path: Path, number: int, row: dict[str, str], classes: Sequence[str]
             raise _refused(
                 path, number, f"{texts!r:.80} are not probabilities; give numbers, or leave all empty"
             ) from None
-        if not (values >= 0).all() or abs(values.sum() - 1) > CLOSE:
+        if (values < 0).any():
+            raise _refused(path, number, f"{values.min():.4g} is negative; give probabilities")
+        if not abs(values.sum() - 1) <= CLOSE:
             raise _refused(path, number, f"its numbers sum to {values.sum():.4g}; give probabilities of sum 1")
         return values.astype(np.float32)
     label = row["prediction"]

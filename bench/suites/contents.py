@@ -1,6 +1,7 @@
 """What a suite means here: its matrix, held against this machine's stores and splits, and its runs of those stored."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -8,7 +9,7 @@ from bench import __version__
 from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError, counted, instead
-from bench.runs.plan import expand
+from bench.runs.plan import expand, resolve
 from bench.runs.registry import describe, is_shipped
 from bench.spec import RunSpec
 from bench.splits.split import make_split
@@ -28,7 +29,7 @@ def cells(
     store, split or method file that is not the one whose digest the suite names, before anything is computed.
     """
     portions = _chosen(suite, datasets)
-    contenders = _contenders(suite, methods)
+    contenders = contenders_of(suite, methods)
     for one in contenders:
         _check_source(suite, one)
     specs = []
@@ -56,8 +57,11 @@ def _chosen(suite: Suite, datasets: Sequence[str]) -> list[Portion]:
     return [one for one in suite.datasets if not names or one.name in names.values()]
 
 
-def _contenders(suite: Suite, methods: Sequence[str]) -> list[Contender]:
-    """The suite's own with these names, and others at their defaults; all of the suite where none is given."""
+def contenders_of(suite: Suite, methods: Sequence[str]) -> list[Contender]:
+    """The suite's own with these names, and others at their defaults; all of the suite where none is given.
+
+    Raises :class:`InputError` where that is nobody.
+    """
     if not methods and not suite.methods:
         raise InputError("bad-options", f"{suite.name} names no methods; give some by --method")
     own = [one for one in suite.methods if not methods or one.name in methods]
@@ -137,19 +141,31 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
 
 
 def _missing(suite: Suite, records: Sequence[Record]) -> list[str]:
-    """A note a method on runs of the suite that are not done; one that can never be done says so in the table."""
+    """A note a contender on its runs that are not done, at its settings; one that cannot be done counts as done."""
     notes = []
-    for one in dict.fromkeys(method.name for method in suite.methods):
-        on = {name for method in suite.methods if method.name == one for name in method.datasets}
-        wanted = [(number, split.seed, split.fold) for number, portion in enumerate(suite.datasets)
-                  if not on or portion.name in on for split in portion.each]  # fmt: skip
+    for one in suite.methods:
+        wanted = _settings_of(one)
+        cells = [(number, split.seed, split.fold) for number, portion in enumerate(suite.datasets)
+                 if not one.datasets or portion.name in one.datasets for split in portion.each]  # fmt: skip
         there = {
-            (number, record.spec.split.seed, record.spec.split.fold)
+            (number, *record.spec.place)
             for record in records
-            if record.spec.method == one and not record.spec.tuned and record.status in ("done", "skipped")
+            if record.spec.method == one.name and record.status in ("done", "skipped") and not record.spec.tuned
+            if wanted in (None, _plain(record.spec.parameters))
             for number, portion in enumerate(suite.datasets)
             if portion.is_of(record.spec)
         }
-        if lacking := len(set(wanted) - there):
-            notes.append(f"{one}: {lacking} of {len(wanted)} runs of the suite are not done")
+        if lacking := len(set(cells) - there):
+            notes.append(f"{one.label}: {lacking} of {len(cells)} runs of the suite are not done")
     return notes
+
+
+def _settings_of(one: Contender) -> str | None:
+    """A contender's parameters; None of a method that is not shipped, whose file is not read for a table."""
+    if not is_shipped(one.name):
+        return None
+    return _plain(resolve(one.name, {one.name: describe(one.name)}, one.settings))
+
+
+def _plain(parameters: Mapping[str, object]) -> str:
+    return json.dumps(dict(parameters), sort_keys=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError, instead
-from bench.files import shipped_folder, typed_path, write_text
+from bench.files import file_sha256, shipped_folder, typed_path, write_text
 from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
@@ -63,7 +63,8 @@ class Portion(Ruled):
     def spec(self) -> SplitSpec:
         """The split, for all seeds and folds.  Raises :class:`InputError` for what none can be."""
         names = ("folds", "fold", "max_per_class", "file", *NEW_FIELDS)
-        return SplitSpec(self.split, **{name: getattr(self, name) for name in names})
+        digest = file_sha256(Path(self.file))[:DIGITS] if self.file and Path(self.file).is_file() else None
+        return SplitSpec(self.split, **{name: getattr(self, name) for name in names}, file_digest=digest)
 
     @property
     def each(self) -> list[SplitSpec]:
@@ -78,7 +79,7 @@ class Portion(Ruled):
 
 def _in_place(split: SplitSpec) -> SplitSpec:
     """Without where a split file lies; its content has a digest."""
-    return dataclasses.replace(split, file=None, file_digest=None, scheme="file") if split.file else split
+    return dataclasses.replace(split, file=None)
 
 
 def place_of(split: SplitSpec) -> str:
@@ -100,6 +101,18 @@ class Contender(Ruled):
     epochs: int | None = None
     source: str = ""  # digest of its file, where it is not shipped; empty: whatever the file holds
     datasets: tuple[str, ...] = ()  # only on these; on all by default
+
+    @rule("epochs")
+    def _epochs_can_be(self) -> Iterator[FieldError]:
+        if self.epochs is not None and self.epochs < 1:
+            yield FieldError("epochs", "must be 1 or more")
+
+    @property
+    def label(self) -> str:
+        """The method and its settings."""
+        words = [*filter(None, [self.preset]), *(f"{name}={value}" for name, value in self.set.items())]
+        words += [f"epochs={self.epochs}"] if self.epochs else []
+        return self.name + (f" ({', '.join(words)})" if words else "")
 
     @property
     def settings(self) -> Settings:
