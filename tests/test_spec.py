@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from asked import SPLIT, changed, run_spec
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
@@ -198,3 +199,58 @@ def test_command_lines_of_seeds_that_are_no_range_are_several():
 
 def test_settings_are_plain():
     assert Settings() == Settings(None, None, {}, None)
+
+
+def test_digest_is_stable_and_ignores_only_the_place_of_the_split_file():
+    base = run_spec("forest", "demo", "service", parameters={"b": 1, "a": 2.0}, store="0f")
+    assert base.digest == "56ce89db4f7bd5c2"
+    assert dataclasses.replace(base, parameters={"a": 2.0, "b": 1}).digest == base.digest
+    given = changed(base, split="file", split_file="/here", split_digest="0f")
+    assert changed(given, split_file="/elsewhere").digest == given.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "knn"}, {"dataset": "d"}, {"task": "t"}, {"split": "time"}, {"seed": 1}, {"fold": 0, "folds": 5},
+        {"folds": 5},
+        {"parameters": {"trees": 10}}, {"max_per_class": 5}, {"store": "x"}, {"split_digest": "x"}, {"source": "x"},
+        {"filter": "dns"}, {"sampling": "window=16"}, {"balance": "resample"}, {"min_per_class": 5},
+        {"device": "cuda"}, {"precision": "bfloat16"}, {"tuned": "20 trials a fold"},
+    ],
+)  # fmt: skip
+def test_digest_feels_every_field(change):
+    base = run_spec("forest", "demo", "service")
+    assert changed(base, **change).digest != base.digest
+
+
+def test_every_field_of_the_spec_is_tried_above():
+    tried = {"method", "dataset", "task", "split", "seed", "fold", "folds", "parameters"}
+    tried |= {
+        "max_per_class",
+        "store",
+        "split_digest",
+        "source",
+        "split_file",
+        "device",
+        "precision",
+        "tuned",
+        *NEW_FIELDS,
+    }
+    assert {f.name for f in dataclasses.fields(RunSpec)} | SPLIT | {"split_file", "split_digest"} == tried
+
+
+@pytest.mark.parametrize(
+    ("digest", "fields"),
+    [
+        ("b8abf184d7830a03", {}),
+        ("9135e8068f1d54f0", {"split": "capture", "seed": 2, "fold": 1, "folds": 5, "parameters": {"trees": 10},
+                              "max_per_class": 50, "store": "0f"}),
+    ],
+)  # fmt: skip
+def test_digests_of_runs_without_the_later_options_stay(digest, fields):
+    """As they were before there were filters, windows and balances, so that what was run stays done."""
+    run = run_spec("forest", "demo", "service", **fields)
+    assert run.digest == digest
+    assert not set(run.to_dict()) & set(NEW_FIELDS)
+    assert changed(run, **NEW_FIELDS).digest == digest

@@ -144,7 +144,7 @@ class MatrixOptions:
                       help="Runs at once, each in its own process; one per core by default, if it takes minutes."),
          click.option("--scheduler", metavar="tcp://HOST:PORT", help="Run on a Dask cluster, one task per run."),
          click.option("--rerun", is_flag=True, help="Compute finished runs again."),
-         click.option("--dry-run", is_flag=True, help="Show the plan and what it costs; run nothing, write at most a plan."),
+         click.option("--dry-run", is_flag=True, help="Show the plan and its cost; run nothing, write no run."),
          click.option("--budget", callback=seconds_of, metavar="TIME",
                       help="Start no run that would not finish within this time (8h, 90m, 45s); first seeds first."),
          device_option,
