@@ -147,6 +147,15 @@ def test_names_that_no_tool_can_have(name, code, told, store, split, tmp_path):
         score(tmp_path / "a.csv", tmp_path / "split.json", store, name, Tracker(tmp_path / "results"))
 
 
+def test_a_refusal_is_one_line_and_leaves_no_folder(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    assert bench("split", "demo", "--split", "session", "--save", "s.json")[0] == 0
+    (tmp_path / "a.csv").write_text("sample,prediction\nx,mail\n")
+    status, out, error = bench("score", "a.csv", "--split", "s.json", "--name", "tool")
+    assert (status, out) == (2, "") and len(error.splitlines()) == 1 and "row 2" in error
+    assert not (tmp_path / "results").exists()
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.S)
 

@@ -219,8 +219,13 @@ def score(predictions: Path, split_file: Path, name: str, results: Path, as_json
     from bench.runs.scored import check_name, score
 
     check_name(name)
-    tracker = runs_into(results)
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    is_new = not tracker.is_there
     outcome = score(predictions, split_file, store, name, tracker)
+    if is_new:  # not before: what is refused leaves none
+        note(f"{tracker.address.at}: a new results folder")
     if outcome.reason:
         note(f"{name}: {outcome.reason}")
     emit(as_json, outcome.to_dict(), _shown(tracker.load(outcome.run_id or "")))

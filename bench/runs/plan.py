@@ -83,7 +83,7 @@ def settled_words(
         raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
     parameters = {name: resolve(name, outlines, settings) for name in outlines}
     if split.path is not None:
-        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=_file_digest(split.path))
+        split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=split_digest(split.path))
     return outlines, parameters, split
 
 
@@ -130,7 +130,8 @@ def _check(store: Store, task: str, split: SplitSpec) -> None:
         make_split(store, task, split)
 
 
-def _file_digest(path: Path) -> str:
+def split_digest(path: Path) -> str:
+    """What a specification knows a split file by, 16 hex digits.  Raises :class:`InputError` where it is not there."""
     try:
         return file_sha256(path)[:16]
     except OSError as error:

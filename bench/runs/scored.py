@@ -22,6 +22,7 @@ from bench.files import file_sha256, writing
 from bench.runs import registry
 from bench.runs.attempt import scored_classes, scores_of
 from bench.runs.execute import Outcome
+from bench.runs.plan import split_digest
 from bench.spec import RunSpec, SplitSpec
 from bench.splits.assignment import PARTS
 from bench.splits.split import Split
@@ -260,7 +261,7 @@ def _remembered(
 def _spec(name: str, split: Split, file: Path, store: Store) -> RunSpec:
     asked = split.spec
     if asked.scheme == "file":
-        asked = SplitSpec("file", file=str(file.absolute()), file_digest=file_sha256(file)[:16])
+        asked = SplitSpec("file", file=str(file.absolute()), file_digest=split_digest(file))
     return RunSpec(method=name, dataset=store.name, task=split.task, split=asked, store=store.digest)
 
 

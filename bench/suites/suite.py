@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError, instead
-from bench.files import file_sha256, shipped_folder, typed_path, write_text
+from bench.files import shipped_folder, typed_path, write_text
+from bench.runs.plan import split_digest
 from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
@@ -63,7 +64,7 @@ class Portion(Ruled):
     def spec(self) -> SplitSpec:
         """The split, for all seeds and folds.  Raises :class:`InputError` for what none can be."""
         names = ("folds", "fold", "max_per_class", "file", *NEW_FIELDS)
-        digest = file_sha256(Path(self.file))[:DIGITS] if self.file and Path(self.file).is_file() else None
+        digest = split_digest(Path(self.file)) if self.file and Path(self.file).is_file() else None
         return SplitSpec(self.split, **{name: getattr(self, name) for name in names}, file_digest=digest)
 
     @property
