@@ -44,12 +44,13 @@ def tune_each(
             continue
         options.progress(f"{spec.dataset} {spec.name}: {options.trials} trials")
         summary = tune(Search(spec, spaces, prune=prune), tracker, options)
-        ended = [one for one in summary["trials"] if one["state"] in ("complete", "pruned")][: options.trials]
-        best = max((one for one in ended if one["state"] == "complete"), key=_rank, default=None)
+        timed = zip(summary["trials"], summary["seconds"], strict=True)
+        ended = [(one, took) for one, took in timed if one["state"] in ("complete", "pruned")][: options.trials]
+        best = max((one for one, _ in ended if one["state"] == "complete"), key=_rank, default=None)
         if best is None:
             yield Outcome(spec, "failed", f"no trial of study {summary['study']} was completed")
             continue
-        cost = {"search_trials": float(len(ended)), "seconds_search": sum(one["seconds"] for one in ended)}
+        cost = {"search_trials": float(len(ended)), "seconds_search": sum(took for _, took in ended)}
         run = tuned(spec, best["parameters"], options.trials or len(ended))
         yield execute(run, tracker, RunOptions(options.device, say=options.progress, beside=cost))
 

@@ -40,6 +40,7 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
         "equal": best.value if best is not None and is_equal else None,
         "points": search.points,
         "known": len(look.known),
+        "seconds": [_seconds(t) for t in look.trials],  # beside the trials, which are the same for the same seed
         "trials": [
             {
                 "number": t.number,
@@ -47,7 +48,6 @@ def summarise(search: Search, study: optuna.Study, of_default: optuna.Study | No
                 "value": t.value,
                 "parameters": t.params,
                 "same_as": t.user_attrs.get(SAME),
-                "seconds": _seconds(t),
             }
             for t in look.trials
         ],
