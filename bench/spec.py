@@ -18,6 +18,8 @@ Schemes of splits, and what they promise:
     Test on captures with other values of an attribute (device, version, person, day) than training has.
 ``paper``
     Nothing: the paper's order of operations (windows, balancing, then a random division), leaky on purpose.
+``random``
+    Nothing: samples are divided at random within each class, 8:1:1, as ET-BERT and many others do; leaky on purpose.
 ``file``
     The division is in a file, which names its own scheme.
 ``auto``
@@ -27,6 +29,7 @@ Schemes of splits, and what they promise:
 import dataclasses
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,12 +41,24 @@ from bench.errors import InputError, instead
 
 #: "attribute" is followed by ":" and a name; "auto" is one of the others, settled for a store (`bench.splits.groups`)
 FOREST_ON: Final = "forest-on:"  # and a method's name: the forest on what that one reads
-SCHEMES: Final = ("auto", "session", "capture", "capture+session", "time", "attribute", "paper", "file")
+SCHEMES: Final = ("auto", "session", "capture", "capture+session", "time", "attribute", "paper", "random", "file")
 BY_CAPTURE: Final = ("capture", "capture+session")
-LEAKY: Final = ("paper",)  # schemes that let parts share groups on purpose
+LEAKY: Final = ("paper", "random")  # schemes that let parts share groups on purpose
+Shares = tuple[float, ...]
+SHARES: Final[Shares] = (0.7, 0.1, 0.2)  # of training, validation and test part
+RANDOM_SHARES: Final[Shares] = (0.8, 0.1, 0.1)  # likewise, of scheme ``random``
 FILTERS: Final = ("none", "paper", "sugar", "dns", "tcp", "broadcast")  # see `bench.splits.filters`
 BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
 PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
+
+#: Splits that other papers' numbers come from; a word for ``--split``, and any other option goes over it.  ET-BERT
+#: (Lin et al., WWW 2022, 4.1.1) draws at most so many flows or packets a class and divides them 8:1:1.  Its paper
+#: leaves out ARP and DHCP; its code also name service, STUN, ICMP, NTP, IGMP and frames of up to 80 bytes.  ``sugar``
+#: and packets with payload stand for these here.
+PROTOCOLS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "et-bert-flow": {"scheme": "random", "max_per_class": 500, "filter": "sugar"},
+    "et-bert-packet": {"scheme": "random", "max_per_class": 5_000, "filter": "sugar", "sampling": "window=1"},
+}
 
 #: fields that came after the first runs, and the values that digests leave out, so that what was run before stays done
 NEW_FIELDS: Final[dict[str, Any]] = {
@@ -157,7 +172,7 @@ def check_scheme(scheme: str) -> None:
     kind, colon, name = scheme.partition(":")
     if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
         known = ["attribute:NAME" if one == "attribute" else one for one in SCHEMES]
-        raise InputError("unknown-split", f"unknown split {scheme!r}; {instead(scheme, known)}")
+        raise InputError("unknown-split", f"unknown split {scheme!r}; {instead(scheme, [*known, *PROTOCOLS])}")
 
 
 # --- which samples in which parts -----------------------------------------------------------------------------
@@ -228,9 +243,24 @@ class SplitSpec:
                 "bad-fold", f"fold {self.fold} of {self.folds} does not exist; folds are 2 or more, counted from 0"
             )
 
+    @classmethod
+    def typed(cls, word: str, **fields: Any) -> Self:
+        """The split that ``--split`` names: a scheme, one of `PROTOCOLS`, or ``file:PATH``.
+
+        ``fields`` are the others; those at their defaults leave a protocol's own as they are.
+
+        >>> SplitSpec.typed("et-bert-flow", max_per_class=100).label
+        'random, filter=sugar, max_per_class=100'
+        """
+        if word in PROTOCOLS:
+            usual = {one.name: one.default for one in dataclasses.fields(cls)}
+            return cls(**{**PROTOCOLS[word], **{name: one for name, one in fields.items() if one != usual[name]}})
+        scheme, colon, file = word.partition(":")
+        return cls("file", file=file, **fields) if scheme == "file" and colon else cls(word, **fields)
+
     @property
     def _own_balance(self) -> str:
-        return "resample" if self.leaky else "keep"
+        return "resample" if self.scheme == "paper" else "keep"
 
     @property
     def balancing(self) -> str:
@@ -258,9 +288,27 @@ class SplitSpec:
 
     @property
     def reduced(self) -> bool:
-        """Whether classes have fewer samples than usual; under ``paper``, the paper's own number is usual."""
+        """Whether classes have fewer samples than usual; what a paper itself takes is usual under its order."""
         limit = self.max_per_class
-        return limit is not None and not (self.leaky and limit >= PAPER_PER_CLASS)
+        return limit is not None and limit < self._papers_limit
+
+    @property
+    def _papers_limit(self) -> float:
+        if self.scheme == "paper":
+            return PAPER_PER_CLASS
+        own = [PROTOCOLS[name]["max_per_class"] for name in PROTOCOLS if self.is_of(name)]
+        return min(own, default=math.inf)
+
+    def is_of(self, protocol: str) -> bool:
+        """Whether this is a split of one of `PROTOCOLS`, at whatever scale."""
+        wanted = {name: value for name, value in PROTOCOLS[protocol].items() if name != "max_per_class"}
+        usual = {"filter": "none", "sampling": "session"}
+        return all(getattr(self, name) == value for name, value in {**usual, **wanted}.items())
+
+    @property
+    def shares(self) -> Shares:
+        """Of training, validation and test part."""
+        return RANDOM_SHARES if self.scheme == "random" else SHARES
 
     @property
     def attribute(self) -> str:

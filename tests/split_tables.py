@@ -12,7 +12,7 @@ from bench.splits.split import make_split
 QUIET = settings(max_examples=60, deadline=None)
 
 
-def split_of(store, task, scheme="session", *, parts=(0.7, 0.1, 0.2), file=None, **options):
+def split_of(store, task, scheme="session", *, parts=None, file=None, **options):
     """A split by its options, as tests name them."""
     spec = SplitSpec(scheme, file=None if file is None else str(file), **options)
     return make_split(store, task, spec, shares=parts)

@@ -161,7 +161,8 @@ def test_without_the_papers_data_the_published_numbers_stand_alone_and_say_why(t
         (("table-XIII",), "atvitsc has no 'table-XIII'"),
         (("table-VI", "--mode", "honest"), "--mode honest; there are: published, paper, clean"),
         (("table-VI", "--dataset", "demo", "--method", "forrest"), "unknown method 'forrest'"),
-        (("table-VI", "--dataset", "demo", "--split", "random"), "unknown split"),
+        (("table-VI", "--dataset", "demo", "--split", "randomly"), "unknown split"),
+        (("table-VI", "--dataset", "demo", "--split", "random"), "mode clean takes"),
         (("table-VI", "--dataset", "demo", "--split", "paper"), "mode clean takes auto, session, capture"),
         (("table-VI", "--dataset", "demo", "--split", "file:x.json"), "mode clean takes auto, session, capture"),
         (

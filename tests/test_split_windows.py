@@ -100,7 +100,7 @@ def test_the_paper_s_split_is_balanced_random_and_counts_what_leaks(window_store
     split = split_of(store, "task", "paper", sampling=WINDOWS, max_per_class=300)
     assert split.counts == {f"class {c}": {"train": 210, "validation": 30, "test": 60} for c in range(2)}
     assert split.spec.balancing == "resample" and split.verified == (
-        "nothing: windows are assigned at random, and parts share sessions on purpose",
+        "nothing: samples are assigned at random, and parts share sessions on purpose",
     )
     windows = {
         name: list(zip(p.session.tolist(), p.first.tolist(), p.count.tolist(), strict=True))

@@ -272,7 +272,7 @@ def test_a_violation_names_the_session_and_the_group(table_store, simple):
 def test_bad_requests(table_store, simple, tmp_path):
     store = table_store(simple)
     for code, named, arguments, options in [
-        ("unknown-split", "random", ("task", "random"), {}),
+        ("unknown-split", "randomly", ("task", "randomly"), {}),
         ("unknown-filter", "'x'", ("task", "session"), {"filter": "sugar,x"}),
         ("bad-sampling", "'window'", ("task", "session"), {"sampling": "window"}),
         ("unknown-balance", "'x'", ("task", "session"), {"balance": "x"}),

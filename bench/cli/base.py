@@ -18,7 +18,7 @@ from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
 from bench.render.table import one_line
-from bench.spec import BALANCES, FILTERS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
+from bench.spec import BALANCES, FILTERS, PROTOCOLS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 from bench.tracking.address import RESULTS
 
 if TYPE_CHECKING:
@@ -189,11 +189,7 @@ class SplitOptions(SampleOptions):
 
     def spec(self, *, seed: int = 0) -> SplitSpec:
         """The split.  Raises :class:`InputError` for what none can be."""
-        scheme, colon, file = self.scheme.partition(":")
-        place: dict[str, Any] = {"scheme": self.scheme}
-        if scheme == "file" and colon:
-            place = {"scheme": "file", "file": file}
-        return SplitSpec(**place, seed=seed, fold=self.fold, folds=self.folds, **self.fields)
+        return SplitSpec.typed(self.scheme, seed=seed, fold=self.fold, folds=self.folds, **self.fields)
 
     @property
     def of_one_fold(self) -> Self:
@@ -205,8 +201,9 @@ split_options = grouped(
     "split", SplitOptions,
     click.option("--task", help="Task of the data set; its default task if not given."),
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
-                 help="session, capture, capture+session, time, attribute:NAME, paper (leaky on purpose), file:PATH, "
-                 "or auto: capture if every class has enough capture groups, else session."),
+                 help="session, capture, capture+session, time, attribute:NAME, paper or random (leaky on purpose), "
+                 f"file:PATH, or auto: capture if every class has enough capture groups, else session.  "
+                 f"{' and '.join(PROTOCOLS)} are random with that paper's samples and filter."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
     click.option("--fold", type=click.IntRange(min=0), help="Only this one of --folds, counted from 0."),
     *_sample_options,

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 from bench.cli.base import cli
 from bench.cli.help import Choice, examples
 from bench.errors import InputError
-from bench.spec import SCHEMES
+from bench.spec import PROTOCOLS, SCHEMES
 from bench.tracking.address import RESULTS
 
 Values = Callable[[click.Context], Iterable[str]]
@@ -64,7 +64,7 @@ def _datasets(context: click.Context) -> Iterable[str]:
 
 
 def _splits(context: click.Context) -> Iterable[str]:
-    return [f"{name}:" if name in ("attribute", "file") else name for name in SCHEMES]
+    return [*(f"{name}:" if name in ("attribute", "file") else name for name in SCHEMES), *PROTOCOLS]
 
 
 def _exhibits(context: click.Context) -> Iterable[str]:

@@ -124,7 +124,7 @@ class _Reckoner:
             classes = _expected(dataset)
             return None if classes is None else classes * (limit or experiment.per_class)
         task = store.manifest.tasks[store.default_task]
-        if mode == "paper":
+        if mode == "paper" and experiment.protocol != "et-bert-flow":  # re-sampled, or of more packets than sessions
             return len(task.classes) * (limit or experiment.per_class)
         return sum(min(count, limit or count) for count in task.class_sessions)
 

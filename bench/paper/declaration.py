@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench.errors import InputError, all_wrong, instead
 from bench.files import shipped_folder, typed_path
-from bench.spec import PAPER_PER_CLASS
+from bench.spec import PAPER_PER_CLASS, PROTOCOLS
 from bench.structure import FieldError, Ruled, rule, structured
 
 FILE: Final = "paper.toml"
@@ -25,7 +25,7 @@ KINDS: Final = (
 )  # fmt: skip  # what is shown: see `bench.paper.tables_and_figures`
 SWEPT: Final = ("grid", "sweep")  # those that are over values of parameters
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-ID: Final = re.compile(r"(table|fig)-[A-Za-z0-9]+")
+ID: Final = re.compile(r"(table|fig)(-[A-Za-z0-9]+)+")
 _WRITTEN: Final = re.compile(r"(tab|fig)(?:le|ure)?[\s._-]*(\d+|[ivxlc]+)", re.I)  # `table 6`, `Figure 7`, `Table VI`
 _ROMAN: Final = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 
@@ -52,7 +52,9 @@ def _numbered(word: str) -> tuple[str, int] | None:
 
 def _bad_id(name: str) -> Iterator[FieldError]:
     if not ID.fullmatch(name):
-        yield FieldError("id", "must be table-NUMBER or fig-NUMBER: it names files and folders")
+        yield FieldError(
+            "id", "must be table-NUMBER or fig-NUMBER, and -WORD after it if need be: it names files and folders"
+        )
 
 
 def _bad_method(field_: str, name: str) -> Iterator[FieldError]:
@@ -129,6 +131,7 @@ class Experiment(Ruled):
     arms: tuple[Arm, ...] = ()
     over: Over | None = None
     per_class: int = 0  # samples a class under the paper's order; 0: the paper's own number
+    protocol: str = ""  # the paper's order, of `bench.spec.PROTOCOLS`; empty: windows, balanced, divided at random
     limit: int | None = None  # samples a class at most where the split is clean
     epochs: int | None = None  # None: each method's own
     metric: str = "accuracy"
@@ -143,6 +146,11 @@ class Experiment(Ruled):
     def _kind_is_known(self) -> Iterator[FieldError]:
         if self.kind not in KINDS:
             yield FieldError("kind", f"must be one of: {', '.join(KINDS)}")
+
+    @rule("protocol")
+    def _protocol_is_known(self) -> Iterator[FieldError]:
+        if self.protocol and self.protocol not in PROTOCOLS:
+            yield FieldError("protocol", f"must be one of: {', '.join(PROTOCOLS)}")
 
     @rule("pairs")
     def _pairs_are_two(self) -> Iterator[FieldError]:
@@ -181,9 +189,9 @@ class Published(Ruled):
 
     @property
     def file(self) -> str:
-        """`table_II` of table-II, `fig_06` of fig-6."""
-        kind, numeral = self.id.split("-")
-        return f"{kind}_{numeral.zfill(2) if kind == 'fig' else numeral}"
+        """`table_II` of table-II, `fig_06` of fig-6, `table_3_flow` of table-3-flow."""
+        kind, *words = self.id.split("-")
+        return "_".join([kind, words[0].zfill(2) if kind == "fig" else words[0], *words[1:]])
 
 
 @dataclass(frozen=True)
@@ -335,7 +343,8 @@ def read_paper(folder: Path) -> Paper:
     for one in paper.experiments:
         arms, faults = _arms_of(one, paper.systems)
         problems += [f"{one.id}: {fault}" for fault in faults]
-        experiments.append(replace(one, arms=arms, per_class=one.per_class or paper.per_class))
+        usual = PROTOCOLS[one.protocol]["max_per_class"] if one.protocol else paper.per_class
+        experiments.append(replace(one, arms=arms, per_class=one.per_class or usual))
     if problems:
         raise all_wrong("bad-paper", path, problems)
     return replace(paper, experiments=tuple(experiments), folder=str(folder))

@@ -1,7 +1,8 @@
 """From a paper's experiment to runs: arm by arm, under its own order of operations and under a clean split.
 
-Every arm becomes runs in mode ``paper`` (windows, balanced to N a class, then divided at random) and in mode ``clean``
-(whole sessions, no group in two parts, the classes as frequent as they are).  Nothing here runs anything.
+Every arm becomes runs in mode ``paper`` (as the experiment's protocol of `bench.spec.PROTOCOLS` says; without one:
+windows, balanced to N a class, then divided at random) and in mode ``clean`` (whole sessions, no group in two parts,
+the classes as frequent as they are).  Nothing here runs anything.
 """
 
 import dataclasses
@@ -162,6 +163,10 @@ def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: in
         own = experiment.limit if size > (experiment.limit or 0) else None
         limit, sampling = scale.max_per_class or own, arm.sampling or "session"
         return SplitSpec(scale.split, folds=scale.folds, max_per_class=limit, sampling=sampling)
+    if experiment.protocol:
+        return SplitSpec.typed(
+            experiment.protocol, max_per_class=scale.max_per_class, sampling=scale.sampling or arm.sampling or "session"
+        )
     windows = scale.sampling or f"window={arm.values.get('packets', 16)}"
     per_class = scale.max_per_class or experiment.per_class
     return SplitSpec("paper", max_per_class=per_class, sampling=arm.sampling or windows)

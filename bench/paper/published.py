@@ -1,10 +1,13 @@
 """A paper's printed tables and figures, with where rows come from and what does not add up."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from bench.paper.declaration import Experiment, Paper
 from bench.paper.recompute import faults
 from bench.render.table import Table
+
+METRICS: Final = ("accuracy", "precision", "recall", "f1")  # columns that may be shares
 
 
 def number(text: str) -> float | None:
@@ -17,6 +20,17 @@ def number(text: str) -> float | None:
         return float(text.removesuffix("%"))
     except ValueError:
         return None
+
+
+def percent(share: str) -> str:
+    """A printed share as percent, with its digits and at least one after the point; words stay.
+
+    >>> percent("0.8954"), percent("0.97"), percent("-")
+    ('89.54', '97.0', '-')
+    """
+    if (value := number(share)) is None:
+        return share
+    return f"{100 * value:.{max(1, len(share.partition('.')[2]) - 2)}f}"
 
 
 def published_table(paper: Paper, name: str) -> Table:
@@ -34,9 +48,9 @@ def published_table(paper: Paper, name: str) -> Table:
         for source in dict.fromkeys(row["provenance"] for row in rows if "provenance" in row)
     ]
     recomputed = [f"{one.where}: {one.check}: {one.printed}; {one.expected}: {one.verdict}" for one in wrong]
-    kind, numeral = name.split("-")
+    kind, numeral, *words = name.split("-")
     return Table(
-        f"{'Table' if kind == 'table' else 'Figure'} {numeral} of the paper: {declared.title}",
+        f"{'Table' if kind == 'table' else 'Figure'} {' '.join([numeral, *words])} of the paper: {declared.title}",
         head,
         [[row[column] for column in head] for row in rows],
         [*declared.notes, *sources, *noted, *recomputed],
@@ -65,5 +79,5 @@ def rows_by_key(paper: Paper, experiment: Experiment) -> dict[str, dict[str, str
             cells |= {row["metric"]: row["mean"], f"{row['metric']}_sd": row["sd"]}
         return arms
     if declared.shares:
-        rows = [{**row, "accuracy": f"{100 * float(row['accuracy']):.1f}"} for row in rows]
+        rows = [row | {name: percent(row[name]) for name in METRICS if name in row} for row in rows]
     return {",".join(row[name] for name in declared.keys): row for row in rows}

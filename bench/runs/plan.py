@@ -24,7 +24,7 @@ from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
 from bench.spec import PAPER_PER_CLASS, RunSpec, Settings, SplitSpec
 from bench.splits.groups import settled
-from bench.splits.split import SHARES, check_request, make_split
+from bench.splits.split import check_request, make_split
 
 if TYPE_CHECKING:  # words are checked here, too, without the store of runs
     from bench.tracking.claims import Holder
@@ -244,7 +244,8 @@ def _by_rate(spec: RunSpec, rates: Mapping[str, float]) -> Estimate:
     if spec.method not in rates or samples is None:
         return UNKNOWN
     split = spec.split
-    share = SHARES[0] if split.folds is None else (1 - 1 / split.folds) * SHARES[0] / (SHARES[0] + SHARES[1])
+    train, validation, _ = split.shares
+    share = train if split.folds is None else (1 - 1 / split.folds) * train / (train + validation)
     seen = samples_seen(describe(spec.method).defaults | dict(spec.parameters), share * samples)
     return Estimate(seen / rates[spec.method], "rate of training")
 
@@ -252,7 +253,7 @@ def _by_rate(spec: RunSpec, rates: Mapping[str, float]) -> Estimate:
 def _samples(spec: RunSpec) -> float | None:
     """Samples before they are divided, as far as the store's counts tell."""
     split, task = spec.split, Store.find(spec.dataset).manifest.tasks[spec.task]
-    if split.leaky:
+    if split.scheme == "paper":
         return len(task.classes) * (split.max_per_class or PAPER_PER_CLASS)
     if split.sampling != "session" or split.file is not None:
         return None

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.spec import named_seed
+from bench.spec import Shares, named_seed
 
 PARTS: Final = ("train", "validation", "test")
 DROPPED: Final = -1  # the part of a sample that goes to none
@@ -19,7 +19,6 @@ STARTS: Final = 8  # random orders of the groups that are tried; the most even a
 SWEEPS: Final = 4  # times that an assignment goes over all groups
 
 Rows = NDArray[np.int64]
-Shares = tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def verify_split(
     if (labels[np.concatenate(sessions)] == NO_CLASS).any():
         raise SplitViolation("the split names a session that its task does not use; make the split again")
     if spec.leaky:
-        return ("nothing: windows are assigned at random, and parts share sessions on purpose",)
+        return ("nothing: samples are assigned at random, and parts share sessions on purpose",)
     statements = [_verify_once(parts, repeats=spec.balancing == "resample")]
     if scheme != "file":
         statements.append(_verify_groups(spec, groups))

@@ -16,6 +16,8 @@ what can be seen of torn ones is counted.  What `bench.spec` says of the schemes
 ``paper``
     Windows of all sessions are balanced to so many a class and then divided at random, 70/10/20 within each class; what
     this leaks is counted in the summary.
+``random``
+    Samples are divided at random within each class, 80/10/10, as frequent as they are; what this leaks is counted.
 ``file``
     A file that :meth:`Split.save` wrote keeps its scheme and its promise; one made by hand says ``"scheme": "file"``
     and promises only that no session is in two parts.
@@ -39,13 +41,12 @@ from numpy.typing import NDArray
 
 from bench.errors import InputError, instead
 from bench.schema import NO_CLASS, Samples, drawn_order
-from bench.spec import SplitSpec, named_seed
+from bench.spec import Shares, SplitSpec, named_seed
 from bench.splits.assignment import (
     DROPPED,
     PARTS,
     Division,
     Rows,
-    Shares,
     assign_at_random,
     assign_by_time,
     assign_by_value,
@@ -61,7 +62,6 @@ from bench.splits.groups import GroupedStore, groups_of, scarce, settled
 from bench.splits.sampling import count_shared_windows, window_keys, windows
 from bench.splits.split_file import naming, read_split_file, write_split_file
 
-SHARES: Final = (0.7, 0.1, 0.2)  # of training, validation and test part
 SEEN: Final = "test_in_training_"  # and a kind: how `Split.shared` calls test samples that training has seen
 LARGEST: Final = 10_000_000  # samples that are made by re-sampling to a given number (our choice: they fit in memory)
 
@@ -194,8 +194,9 @@ class Split:
         return split
 
 
-def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shares = SHARES) -> Split:
-    """Divide a task's sessions into training, validation and test part, whose shares are ``shares``.
+def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shares | None = None) -> Split:
+    """Divide a task's sessions into training, validation and test part, whose shares are ``shares``: the scheme's own
+    by default.
 
     With folds, ``spec.fold`` is the test part, and validation takes its share of the rest.  ``spec.max_per_class``
     first reduces every class to that many samples drawn at random, in all parts alike (single ones, not groups: of a
@@ -217,6 +218,7 @@ def make_split(store: LabelledStore, task: str, spec: SplitSpec, *, shares: Shar
             )
         return split
     samples, dropped = _samples(store, task, spec)
+    shares = shares or spec.shares
     rows = _divided(store, task, spec, samples, dropped, shares)
     return _verified(store, task, spec, {name: samples.take(kept) for name, kept in rows.items()}, dropped, shares)
 
