@@ -70,10 +70,9 @@ def test_names_are_sorted_and_written_with_hyphens(tmp_path, monkeypatch):
     for stem in ("two_words", "one", "_private"):
         (tmp_path / f"{stem}.py").write_text("")
     monkeypatch.setattr(registry.methods, "__path__", [str(tmp_path)])
-    registry.shipped.cache_clear()
+    monkeypatch.setattr(registry, "_files", registry._files.__wrapped__)
     assert registry.names() == ["one", "two-words"]
     assert registry._locate("two-words") == (tmp_path / "two_words.py", None)
-    registry.shipped.cache_clear()
 
 
 def test_listing_imports_nothing_heavy():
@@ -314,6 +313,7 @@ def test_a_method_changes_with_the_method_it_is_built_from(tmp_path, monkeypatch
     for name in ("flowpic", "mini_flowpic", "knn"):
         (tmp_path / f"{name}.py").write_text((Path(methods.__path__[0]) / f"{name}.py").read_text())
     monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(registry, "_files", registry._files.__wrapped__)
     monkeypatch.setattr(registry, "describe", registry.describe.__wrapped__)
     before = {name: registry.describe(name).digest for name in ("flowpic", "mini-flowpic", "knn")}
     (tmp_path / "flowpic.py").write_text((tmp_path / "flowpic.py").read_text() + "# changed\n")

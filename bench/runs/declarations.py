@@ -35,9 +35,13 @@ class NotPlain(Exception):
 
 
 @functools.lru_cache(256)
-def _parsed(text: bytes, path: str) -> ast.Module:
-    """A source as a tree, parsed once: a listing asks for the bases that methods share once a method."""
-    return ast.parse(text, path)
+def _parsed(text: bytes, path: str) -> tuple[ast.Module, dict[str, ast.stmt]]:
+    """A source as a tree, and its statements by what they bind.
+
+    Parsed once: a listing asks for the bases that methods share once a method.
+    """
+    tree = ast.parse(text, path)
+    return tree, {name: statement for statement in tree.body for name in _bound(statement)}
 
 
 class SourceFile:
@@ -51,13 +55,12 @@ class SourceFile:
         self.path, self.module = path, module
         self.text = path.read_bytes()
         try:
-            self.tree = _parsed(self.text, str(path))
+            self.tree, self._statements = _parsed(self.text, str(path))
         except SyntaxError as error:
             raise InputError(
                 "bad-method", f"{path}:{error.lineno}: not Python ({error.msg}); correct the file"
             ) from None
         self._scope: dict[str, Any] = {"__name__": module or path.stem, "__file__": str(path)}
-        self._statements = {name: statement for statement in self.tree.body for name in _bound(statement)}
 
     @property
     def foundations(self) -> list[str]:

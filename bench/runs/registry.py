@@ -15,7 +15,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -100,10 +100,9 @@ def twins(name: str) -> list[Fault]:
     return [fault for fault in _plug_ins().faults if name in shipped() and _alike(fault.name) == name]
 
 
-@functools.cache
 def shipped() -> frozenset[str]:
     """Names of the methods that come with the harness; nobody else can have them."""
-    return frozenset(_name(path) for path in _files())
+    return frozenset(_files())
 
 
 def is_shipped(name: str) -> bool:
@@ -218,7 +217,7 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origi
     if not (inspect.isclass(declared) and issubclass(declared, Method)):
         raise source.refusal(wanted)
     return Outline(
-        name=getattr(declared, "name", _name(path)),
+        name=getattr(declared, "name", _alike(path.stem)),
         title=source.docstring(wanted).partition("\n")[0],
         reference=getattr(declared, "reference", ""),
         family=getattr(declared, "family", ""),
@@ -271,18 +270,16 @@ def _digest(path: Path, source: SourceFile) -> str:
     """Of a source file and the methods that it imports from: a change there is a change here."""
     state = hashlib.sha256(source.text)
     for stem in source.foundations:
-        for other in (one for one in _files() if one.stem == stem):
+        if (other := _files().get(_alike(stem))) is not None:
             state.update(_digest(other, SourceFile(other)).encode())
     return state.hexdigest()[:16]
 
 
-def _files() -> Iterator[Path]:
-    for folder in methods.__path__:
-        yield from (path for path in Path(folder).glob("*.py") if not path.stem.startswith("_"))
-
-
-def _name(path: Path) -> str:
-    return path.stem.replace("_", "-")
+@functools.cache
+def _files() -> dict[str, Path]:
+    """The files of shipped methods, by name."""
+    paths = (path for folder in methods.__path__ for path in Path(folder).glob("*.py"))
+    return {_alike(path.stem): path for path in paths if not path.stem.startswith("_")}
 
 
 @dataclass(frozen=True)
@@ -333,15 +330,14 @@ def _locate(name: str) -> tuple[Path, str | None]:
         return Path(file).resolve(), wanted
     if entry := _plug_ins().entries.get(name):
         return _locate_entry(entry)
-    files = {_name(path): path for path in _files()}
-    if name not in files:
+    if name not in _files():
         for fault in _plug_ins().faults:
             if fault.name == name:
                 what = f"the entry point bench.methods: {name} of package {fault.package}"
                 raise InputError("same-name", f"{what} {fault.reason}")
         what = f"unknown method {name!r}; {instead(name, names())}"
         raise InputError("unknown-method", f"{what} (or FILE.py:CLASS for one of your own)")
-    return files[name], None
+    return _files()[name], None
 
 
 def _locate_entry(entry: EntryPoint) -> tuple[Path, str | None]:
