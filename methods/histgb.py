@@ -12,7 +12,11 @@ OURS = "our choice"
 
 @dataclass(frozen=True)
 class Parameters(NoParameters):
-    """All our choice; rounds, rate and leaves are scikit-learn's defaults."""
+    """All our choice; rounds, rate and leaves are scikit-learn's defaults.
+
+    The penalty is XGBoost's default.  At scikit-learn's, 0, leaves of vanishing second derivatives grow without bound:
+    training accuracy falls to 0.07 on the 27 classes of IoT Sentinel's task ``all``.
+    """
 
     packets: int = parameter(
         32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64), allowed=COUNT
@@ -23,7 +27,7 @@ class Parameters(NoParameters):
     leaves: int = parameter(31, "leaves of a tree", OURS, (7, 15, 31, 63), allowed=COUNT)
     min_leaf: int = parameter(5, "least training sessions in a leaf", OURS, (1, 5, 20), allowed=COUNT)
     l2: float = parameter(
-        0.0, "penalty on the squares of a leaf's values", OURS, (0.0, 1.0, 10.0), allowed=NOT_NEGATIVE
+        1.0, "penalty on the squares of a leaf's values", OURS, (0.1, 1.0, 10.0), allowed=NOT_NEGATIVE
     )
 
 
