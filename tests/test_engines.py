@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from refusals import refused
-from servers import dask_cluster, free_port, program
+from servers import ROOT, dask_cluster, free_port, program
 from small_captures import write_captures
 from tiny_store import write_store
 
@@ -339,3 +339,29 @@ def test_captures_that_a_cluster_reads_make_the_same_store(place, command_line, 
             assert most == 2
             pool.submit(str, CaptureFile(place, "lost.pcap", 7, 0)).result()
     assert digests[0] == digests[1]
+
+
+def dies(file):
+    """Kill the worker that reads, once where the file's name says so."""
+    mark = file.root / "died"
+    if file.path == "once" and mark.exists():
+        return None, None, "read"
+    mark.write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it lives")
+
+
+@pytest.mark.slow
+def test_a_capture_whose_reader_dies_is_read_by_another_or_told(place, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")  # for `dies`
+    path = {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    for name in ("once", "always"):
+        (place / name).write_text("")
+    with dask_cluster(place, 1, **path) as scheduler, on_cluster(scheduler) as (pool, _):  # its nanny starts it again
+        assert pool.submit(dies, CaptureFile(place, "once", 0, 0)).result()[2] == "read"
+        with refused("no-cluster", "a worker died at read always", "too little memory"):
+            pool.submit(dies, CaptureFile(place, "always", 0, 0)).result()
+    monkeypatch.setattr(cluster, "GONE_SECONDS", 2.0)
+    with dask_cluster(place, 1, ["--no-nanny"], **path) as scheduler, on_cluster(scheduler) as (pool, _):
+        with refused("no-cluster", "no worker is left to read captures", "start one"):
+            pool.submit(dies, CaptureFile(place, "always", 0, 0)).result()
