@@ -19,7 +19,7 @@ from bench.data.store import Store
 from bench.environment import cores, memory
 from bench.errors import InputError, instead
 from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
-from bench.method import make_parameters, weights_of
+from bench.method import files_of, make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
 from bench.spec import PAPER_PER_CLASS, RunSpec, Settings, SplitSpec
@@ -91,7 +91,7 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
     """Parameters of one method of a matrix that differ from its defaults, by name and in their types.
 
     Raises :class:`InputError` for a preset that no method of the matrix has, for a value that cannot be, and for a
-    file of weights that is not there.
+    file that a parameter names and that is not there.
     """
     outline, preset = outlines[method], settings.preset
     known = {name for other in outlines.values() for name in other.defaults}
@@ -107,7 +107,7 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
         if "steps" in outline.defaults and "steps" not in settings.values:
             chosen["steps"] = None  # passes over the training part were asked for
     parameters = make_parameters(outline, chosen)
-    weights_of(chosen)
+    files_of(outline, chosen)
     return {
         name: getattr(parameters, name)
         for name, default in outline.defaults.items()

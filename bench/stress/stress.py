@@ -14,7 +14,7 @@ from bench.analysis.paired import group_label_of
 from bench.analysis.tables import Row, notes_of
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.method import Inputs, Method, weights_of
+from bench.method import Inputs, Method, files_of
 from bench.readers import Ragged, View
 from bench.runs.attempt import represent_parts
 from bench.runs.models import fitted
@@ -220,9 +220,9 @@ def _refitted(
     request, left_out = asked
     if not (request.labels or left_out):
         return [], []
-    if record.weights != (now := weights_of(record.spec.parameters)):
-        what = f"run {record.run_id[:8]} began from other weights ({record.weights.get('sha256', '')[:12]}"
-        raise InputError("run-mismatch", f"{what}, now {now.get('sha256', '')[:12]}); run it again with --rerun")
+    if others := record.other_files(files_of(type(tested.method), record.spec.parameters)):
+        what = f"run {record.run_id[:8]} was made from other files ({others})"
+        raise InputError("run-mismatch", f"{what}; run it again with --rerun")
     refits = Refits.of(record.spec, type(tested.method), store, split, request.device)
     few, unknown = [], []
     for number in request.labels:
