@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusals import refused
-from stored_runs import forged, indexed, members_of, place_in, write_members
+from stored_runs import forged, indexed, members_of, write_members
 
 from bench.errors import InputError
 from bench.tracking.bundle import INDEX, import_bundle, opened, write_bundle
@@ -17,22 +17,6 @@ from bench.tracking.proof import latest_of
 from bench.tracking.results import Predictions
 from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def filled(place):
-    return place.filled()
-
-
-@pytest.fixture(scope="module")
-def bundle(place, filled):
-    return place.bundle_of(filled)
 
 
 def not_imported(place, file, *named, code="bad-bundle"):

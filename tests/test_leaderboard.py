@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
-from stored_runs import forged, indexed, members_of, place_in, write_members
+from stored_runs import forged, indexed, members_of, write_members
 
 from bench.report.leaderboard import write
 from bench.report.submissions import Submissions, held_against_data
@@ -22,17 +22,6 @@ from bench.tracking.bundle import write_bundle
 from bench.tracking.selection import Wanted, chosen, stored_runs
 
 COMMITTED = Path(__file__).parents[1] / "results" / "leaderboard"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def filled(place):
-    return place.filled()
 
 
 @pytest.fixture(scope="module")

@@ -219,6 +219,12 @@ def test_the_command(place, command_line):
     assert status == 2 and "[unnamed-code]" in err
 
 
+def test_of_a_run_without_a_model_no_file_is_asked_for(place):
+    run = dataclasses.replace(place.run(place.own), folder=place.folder, model="removed")
+    with refused("missing-artefact", "has no model (removed)"):
+        stress(run, place.store, StressRequest())
+
+
 def test_runs_that_cannot_be_tested_are_refused(place, monkeypatch):
     run = place.run("ports")
     with refused("missing-artefact", "elsewhere"):

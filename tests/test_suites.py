@@ -290,6 +290,7 @@ def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path
 
 
 HEAD = 'format = "bench-suite-1"\nname = "s"\nmethods = [{name = "majority"}, {name = "knn"}]\n'
+WEIGHTS = '"yatc", set = {weights = "x", weights_licence = "MIT"}'
 DEMO = '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
 
 
@@ -300,7 +301,7 @@ DEMO = '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
         (HEAD.replace('"knn"', '"mine.py:M"') + DEMO, "methods[1]", "method mine.py:M: no file mine.py"),
         (HEAD.replace('"knn"', '"knn", preset = "x"') + DEMO, "methods[1]", "no preset 'x'"),
         (HEAD.replace('"knn"', '"knn", set = {x = 1}') + DEMO, "methods[1]", "no parameter 'x'"),
-        (HEAD.replace('"knn"', '"yatc", set = {weights = "x", weights_licence = "MIT"}') + DEMO, "methods[1]", "weights=x"),
+        (HEAD.replace('"knn"', WEIGHTS) + DEMO, "methods[1]", "weights=x"),
         (HEAD + DEMO + DEMO.replace("demo", "dmo"), "datasets[1]", "did you mean demo"),
         (HEAD + DEMO + DEMO.replace("service", "servce"), "datasets[1]", "did you mean service"),
         (HEAD + DEMO.replace('"session"', '"attribute:x"'), "datasets[0]", "attribute"),
@@ -314,8 +315,7 @@ def test_a_wrong_word_of_a_suite_names_its_file_and_the_place_there(text, place,
 
 
 def test_a_table_of_a_suite_needs_no_file_of_its_methods(bench_in, tmp_path):
-    text = HEAD.replace('"knn"', '"yatc", set = {weights = "x", weights_licence = "MIT"}')
-    (tmp_path / "s.toml").write_text(text + DEMO)
+    (tmp_path / "s.toml").write_text(HEAD.replace('"knn"', WEIGHTS) + DEMO)
     bench = bench_in(tmp_path)
     assert bench("run", "--method", "majority", "--dataset", "demo", "--split", "session")[0] == 0
     status, out, _ = bench("table", "--suite", "s.toml")

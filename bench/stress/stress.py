@@ -40,7 +40,7 @@ from bench.stress.stress_record import (
     Stress,
     Unknown,
 )
-from bench.tracking.record import ELSEWHERE, Record
+from bench.tracking.record import Record
 
 CLOSE: Final = 1e-3  # how far answers may be from the run's: another processor rounds otherwise
 Answers = NDArray[np.float32]
@@ -97,8 +97,6 @@ def stress(
     Raises :class:`InputError` for a run without a model, a store or split that is not the run's, and a model that does
     not answer as the run did.
     """
-    if record.origin == ELSEWHERE:
-        raise InputError("missing-artefact", f"run {record.run_id[:8]} has no model: its answers come from elsewhere")
     record.check_store(store)
     method, kept = fitted(record, named, device=request.device), record.predictions()
     split = make_split(store, record.spec.task, record.spec.split)
