@@ -119,13 +119,26 @@ def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
         if (store := stores.get(one.name)) is not None:
             made = {place_of(split): make_split(store, one.task, split).digest[:DIGITS] for split in one.each}
             portions.append(dataclasses.replace(one, store=store.digest[:DIGITS], splits=made))
-    kept = [one.name for one in portions]
+    return dataclasses.replace(_of(suite, portions, suite.methods), made_by=__version__)
+
+
+def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str]) -> Suite:
+    """The suite of some methods and data sets alone, where those are given; a method that it does not name joins it.
+
+    Raises :class:`InputError` for a data set that the suite does not have.
+    """
+    return _of(suite, chosen_portions(suite, datasets), contenders_of(suite, methods) if methods else suite.methods)
+
+
+def _of(suite: Suite, portions: Sequence[Portion], contenders: Sequence[Contender]) -> Suite:
+    """The suite with these, of the contenders those that have something to do on the portions."""
+    names = {one.name for one in portions}
     methods = [
-        dataclasses.replace(one, datasets=tuple(name for name in one.datasets if name in kept))
-        for one in suite.methods
-        if not one.datasets or set(one.datasets) & set(kept)
+        dataclasses.replace(one, datasets=tuple(name for name in one.datasets if name in names))
+        for one in contenders
+        if not one.datasets or names & set(one.datasets)
     ]
-    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods), made_by=__version__)
+    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods))
 
 
 def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
