@@ -111,9 +111,13 @@ def _of_suite(tracker: "Tracker", asked: Filter, suite: "Suite") -> "list[Stored
 @suite_option("Only runs of this suite, as `bench table --suite` shows them; what it lacks is counted.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--models", is_flag=True, help="Include the fitted methods, which `bench classify` needs.")
+@click.option("--licence", default="", metavar="SPDX",
+              help="Licence that you publish it under, as CC-BY-4.0 or MIT; not stated by default.")  # fmt: skip
 @results_option
 @json_option
-def export_runs(asked: Filter, suite: str | None, file: Path, models: bool, results: Path, as_json: bool) -> None:
+def export_runs(
+    asked: Filter, suite: str | None, file: Path, models: bool, licence: str, results: Path, as_json: bool
+) -> None:
     """Write runs into a bundle: one zip with records, curves, answers and checksums, for `bench results import`."""
     from bench.files import file_sha256
     from bench.tracking.bundle import check_new, write_bundle
@@ -133,7 +137,7 @@ def export_runs(asked: Filter, suite: str | None, file: Path, models: bool, resu
         raise InputError("no-runs", "none of these runs has ended; export them when they have")
     if lasting := len(found) - len(runs):
         tell(f"{lasting} runs that have not ended are left out")
-    index = write_bundle(tracker, runs, file, models=models)
+    index = write_bundle(tracker, runs, file, models=models, licence=licence)
     having = {name.split("/")[1] for name in index.members if "/model/" in name}
     if lacking := sum(one.record.status == "done" and one.uid not in having for one in runs) if models else 0:
         tell(f"{lacking} of these runs have no model here: not kept, removed, or left behind when they were imported")
