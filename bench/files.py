@@ -5,6 +5,7 @@ Every file of the harness is written and read here, so that a killed process lea
 """
 
 import contextlib
+import csv
 import dataclasses
 import errno
 import hashlib
@@ -14,7 +15,7 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -224,6 +225,30 @@ def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, each with the line at which it begins.
+
+    Raises OSError, and ValueError for what is no such file in UTF-8, with the row where a NUL stands or a quote opens
+    that does not close: else it would swallow what follows.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader, line = csv.reader(_without_nul(file), strict=True), 1
+        try:
+            for row in reader:
+                if row:
+                    yield line, row
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise ValueError(f"row {line}: a quote does not close, or a text is too long ({error})") from None
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise ValueError(f"row {number}: holds a NUL byte, which no text does; write the file again as UTF-8")
+        yield line
 
 
 def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False, code: str = "wrong-file") -> Record:

@@ -49,14 +49,21 @@ NOT_NEGATIVE: Final = "at least 0"
 
 
 def parameter(
-    default: Any, help: str, source: str, search: Space | None = None, *, allowed: str | tuple[str, ...] = ()
+    default: Any,
+    help: str,
+    source: str,
+    search: Space | None = None,
+    *,
+    allowed: str | tuple[str, ...] = (),
+    file: bool = False,
 ) -> Any:
     """A field of a method's ``Parameters``: its default, meaning with unit, source and search space.
 
     ``source`` is a section of the paper or "our choice".  ``allowed`` is a tuple of choices, or `COUNT`,
-    `POSITIVE`, `NOT_NEGATIVE`, `SHARE` or `PART`; None is allowed if the type includes it.
+    `POSITIVE`, `NOT_NEGATIVE`, `SHARE` or `PART`; None is allowed if the type includes it.  With ``file`` the value is
+    the path of a file, which must be there before a run begins, and whose digest the run records.
     """
-    metadata = {"help": help, "source": source, "search": search, "allowed": allowed}
+    metadata = {"help": help, "source": source, "search": search, "allowed": allowed, "file": file}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -250,19 +257,6 @@ def learn(method: Method, train: Part, validation: Part, monitor: Monitor) -> Me
     return method.fit(train, validation, monitor)
 
 
-def weights_of(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """File name, SHA-256 and licence of the weights of others that a method begins from; empty where there are none.
-
-    Raises :class:`InputError` where the parameter ``weights`` names no file.
-    """
-    if not parameters.get("weights"):
-        return {}
-    path = Path(parameters["weights"])
-    if not path.is_file():
-        raise InputError("bad-weights", f"parameter weights={path}: no such file; name a file of the method's authors")
-    return {"file": path.name, "sha256": file_sha256(path), "licence": str(parameters.get("weights_licence"))}
-
-
 def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> str:
     """Why a method with these parameters cannot run on a store; empty if it can.
 
@@ -298,6 +292,23 @@ class DeclaresParameters(Protocol):
     @property
     def Parameters(self) -> type:
         """A frozen dataclass of `parameter` fields."""
+
+
+def files_of(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 and name, as sha256sum writes them, of each file that a parameter of these values names, by parameter.
+
+    Raises :class:`InputError` where one cannot be read.
+    """
+    names = [one.name for one in dataclasses.fields(method.Parameters) if one.metadata.get("file")]
+    given = {name: Path(values[name]) for name in names if values.get(name)}
+    found = {}
+    for name, path in given.items():
+        try:
+            found[name] = f"{file_sha256(path)}  {path.name}"
+        except OSError as error:
+            what = f"{method.name}: parameter {name}={path}: cannot be read ({error.strerror})"
+            raise InputError("missing-file", f"{what}; name the file that its authors published") from None
+    return found
 
 
 def one_pass(method: DeclaresParameters | type[Method]) -> dict[str, Any]:

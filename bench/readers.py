@@ -51,6 +51,8 @@ _SERIES: Final[dict[str, tuple[str, DTypeLike]]] = {
     "flags": ("flags", np.uint8),
     "times": ("time", np.float64),
 }
+_CAPTURED: Final = "captured_lengths"
+_VALUES: Final[dict[str, tuple[str, DTypeLike]]] = {**_SERIES, _CAPTURED: ("captured", np.int32)}
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,14 @@ class View:
     def lengths(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int32]:
         """IP packet lengths on the wire, bytes: int32 ``[S, packets]``, at most 2**31 - 1."""
         return self._series("lengths", packets, payload_only)
+
+    def captured_lengths(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int32]:
+        """Bytes of each packet from the IP header on that the capture holds: int32 ``[S, packets]``.
+
+        Behind them `ip_bytes` has zeros that no packet sent.
+        """
+        self._declare("ip_bytes")
+        return _BEHIND[self].series(_CAPTURED, packets, payload_only)
 
     def directions(self, packets: int, *, payload_only: bool = False) -> NDArray[np.int8]:
         """+1 client to server, -1 server to client: int8 ``[S, packets]``."""
@@ -356,7 +366,7 @@ class _Packets:
 
     def values(self, name: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
         """Column ``name`` of ``rows [N]``, 0 for -1; ``first [N]`` is where a row's window begins in ``rows``."""
-        column, dtype = _SERIES[name]
+        column, dtype = _VALUES[name]
         values, out = self.packet(column), _zeros(rows.shape, dtype)
         kept = rows >= 0
         if name == "times":

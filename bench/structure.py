@@ -256,7 +256,7 @@ def _problems(error: BaseException, place: Place) -> Iterator[tuple[Place, str]]
         for inner in error.exceptions:
             yield from _problems(inner, (*place, *_step(inner)))
     elif isinstance(error, ForbiddenExtraKeysError):
-        known = ", ".join(field.name.removesuffix("_") for field in dataclasses.fields(error.cl))
+        known = ", ".join(field.name.removesuffix("_") for field in dataclasses.fields(error.cl) if field.init)
         yield from (((*place, name), f"unknown field; known: {known}") for name in sorted(error.extra_fields))
     elif isinstance(error, KeyError):
         yield place, "is missing"

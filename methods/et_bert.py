@@ -47,7 +47,10 @@ class Parameters(PretrainingParameters):
     tokens: int = parameter(128, "tokens of a session at most, the class token among them", CODE, allowed=COUNT)
     vocabulary: int = parameter(4096, "bigrams that have a token of their own, the most frequent", SMALL, allowed=COUNT)
     vocabulary_file: str | None = parameter(
-        None, "the authors' list of tokens, one a line; none: the most frequent bigrams of the training part", CODE
+        None,
+        "the authors' list of tokens, one a line; none: the most frequent bigrams of the training part",
+        CODE,
+        file=True,
     )
     width: int = parameter(128, "features of a token", SMALL, (64, 128, 256), allowed=COUNT)
     layers: int = parameter(2, "encoder layers", SMALL, (1, 2, 4), allowed=COUNT)
@@ -94,7 +97,7 @@ class EtBert(PretrainedMethod):
 
     name: ClassVar[str] = "et-bert"
     reference: ClassVar[str] = "Lin, Xiong, Gou, Li, Shi, Yu: ET-BERT, WWW 2022, 633-642, arXiv:2202.06335"
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "lengths", "directions"})
+    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "directions"})
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
@@ -144,7 +147,7 @@ class EtBert(PretrainedMethod):
         """``bigrams`` int32 ``[samples, tokens - 1]``, -1 behind the last, and ``bursts`` int16 of each, from 0."""
         p = self.parameters
         captured = view.ip_bytes(p.packets, SKIPPED + p.bigrams + 1)
-        return bigrams_of(captured, view.lengths(p.packets), view.directions(p.packets), p.tokens - 1)
+        return bigrams_of(captured, view.captured_lengths(p.packets), view.directions(p.packets), p.tokens - 1)
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """Bool ``[samples]``: False for a session without a bigram."""
@@ -201,7 +204,8 @@ def bigrams_of(
 ) -> Inputs:
     """Arrays as `EtBert.represent` gives them, int, of packets' bytes ``[S, packets, bytes]`` from the IP header on.
 
-    ``lengths [S, packets]`` are those of whole packets, ``directions [S, packets]`` are 1, -1 and, for none, 0.
+    ``lengths [S, packets]`` are how many bytes of each were captured, ``directions [S, packets]`` are 1, -1 and, for
+    none, 0.
     """
     first = captured[:, :, SKIPPED:].astype(np.int32)
     pairs = first[:, :, :-1] * 256 + first[:, :, 1:]

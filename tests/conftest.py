@@ -178,6 +178,27 @@ def bench_in(monkeypatch, command_line):
 
 
 @pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A home with a store of sessions, and empty stores of runs that cost nothing."""
+    from stored_runs import place_in
+
+    with place_in(tmp_path_factory) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def filled(place):
+    """A store of seven runs."""
+    return place.filled()
+
+
+@pytest.fixture(scope="module")
+def bundle(place, filled):
+    """A bundle of them."""
+    return place.bundle_of(filled)
+
+
+@pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The results folder that the tests of pages show."""
     from reported import results_folder

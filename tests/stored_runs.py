@@ -13,7 +13,7 @@ from bench.matrix.cells import run_matrix
 from bench.runs.execute import RunOptions
 from bench.runs.plan import expand
 from bench.spec import SplitSpec
-from bench.tracking.bundle import INDEX, STAMP, write_bundle
+from bench.tracking.bundle import INDEX, STAMP, in_order, write_bundle
 from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
 
@@ -113,7 +113,7 @@ def write_members(file, members, packing=zipfile.ZIP_STORED):
 def indexed(members):
     """The members with an index whose digests are theirs, as one who forges a bundle writes it."""
     index = json.loads(members[INDEX])
-    rest = {name: content for name, content in sorted(members.items()) if name != INDEX}
+    rest = {name: members[name] for name in in_order(members) if name != INDEX}
     index["members"] = {n: {"bytes": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in rest.items()}
     return {**rest, INDEX: json.dumps(index).encode()}
 

@@ -1,5 +1,7 @@
 """Yardsticks of a table: boosting, regression, a perceptron on bytes, CESNET's network on packet sequences."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from bench.estimator import first_packets
 from bench.method import Monitor, Part, make_parameters
 from methods.cesnet_cnn import CesnetCnn, Parameters, ending
 from methods.histgb import HistGb
+from methods.lgbm import Lgbm
 from methods.logreg import LogReg
 from methods.mlp_bytes import MlpBytes
 
@@ -31,8 +34,10 @@ def test_the_first_packets_are_bytes_directions_and_log_gaps():
     assert found[0, 2, 1] == pytest.approx(np.log10(gap + 1e-6), rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", [HistGb, LogReg, CesnetCnn], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [HistGb, Lgbm, LogReg, CesnetCnn], ids=lambda kind: kind.name)
 def test_sequences_tell_the_class_and_files_keep_it(kind, tmp_path):
+    if kind is Lgbm:
+        pytest.importorskip("lightgbm")
     view, labels = toy()
     method = make(kind, packets=10 if kind is not CesnetCnn else 12)
     if kind is CesnetCnn:
@@ -43,6 +48,31 @@ def test_sequences_tell_the_class_and_files_keep_it(kind, tmp_path):
     assert (probabilities.argmax(1) == labels).mean() > 0.9
     method.save(tmp_path)
     np.testing.assert_allclose(kind.load(tmp_path).predict_proba(part.inputs), probabilities, atol=1e-6)
+
+
+def test_lightgbm_answers_two_classes_one_class_and_the_same_for_any_threads(monkeypatch):
+    pytest.importorskip("lightgbm")
+    view, labels = toy()
+    inputs = make(Lgbm, packets=10).represent(view)
+    answers = []
+    for threads in (1, 2):
+        monkeypatch.setattr("bench.estimator.threads", lambda number=threads: number)
+        two = Part(inputs, labels % 2)
+        method = make(Lgbm, packets=10, classes=2).fit(two, two, Monitor())
+        answers.append(method.predict_proba(inputs))
+    assert (answers[0].argmax(1) == labels % 2).mean() > 0.8 and np.array_equal(*answers)
+    one = Part(inputs, np.full(len(labels), 2))
+    assert make(Lgbm, packets=10).fit(one, one, Monitor()).predict_proba(inputs)[:, 2].min() == 1
+
+
+def test_without_lightgbm_its_method_is_skipped_with_the_remedy(monkeypatch, bench_in, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "lightgbm" else find(name, *more)
+    )
+    monkeypatch.setattr(Lgbm, "represent", lambda self, view: pytest.fail("its work begins"))
+    status, out, err = bench_in(tmp_path)("run", "--method", "lgbm", "--dataset", "demo", "--split", "session")
+    assert status == 0 and "skipped" in out + err and "pip install 'etc-bench[lightgbm]'" in out + err
 
 
 class Padded:

@@ -7,7 +7,6 @@ import sqlite3
 
 import pytest
 from refusals import refused
-from stored_runs import place_in
 
 from bench.analysis.comparison import compare, comparison_table
 from bench.analysis.tables import results_table
@@ -19,22 +18,6 @@ from bench.tracking.bundle import import_bundle, write_bundle
 from bench.tracking.pruning import shown_runs
 from bench.tracking.selection import Wanted, chosen, stored_runs
 from bench.tracking.tracker import Tracker
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def filled(place):
-    return place.filled()
-
-
-@pytest.fixture(scope="module")
-def bundle(place, filled):
-    return place.bundle_of(filled)
 
 
 @pytest.fixture(scope="module")

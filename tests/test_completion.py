@@ -5,18 +5,11 @@ import sys
 
 import pytest
 from click.shell_completion import ShellComplete
-from stored_runs import place_in
 
 from bench.cli import cli
 from bench.cli.completion import SHELLS, VARIABLE
 from bench.data.cards import card_names
 from bench.runs import registry
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
 
 
 @pytest.fixture

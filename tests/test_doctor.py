@@ -5,17 +5,8 @@ import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import pytest
-from stored_runs import place_in
-
 from bench.cli import doctor
 from bench.runs import registry
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
 
 
 def test_all_that_a_bug_report_needs(place, command_line, monkeypatch):

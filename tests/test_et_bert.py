@@ -7,6 +7,8 @@ from capture_bytes import ipv4
 from refusals import refused
 
 from bench.method import Monitor, Part, learn, make_parameters
+from bench.readers import View
+from bench.schema import Samples
 from methods.et_bert import (
     BIGRAMS,
     CLS,
@@ -54,6 +56,8 @@ def test_tokens_are_what_the_bytes_say():
         captured[0, number, : min(30, len(packet))] = list(packet[:30])
         lengths[0, number] = len(packet)
     captured[0, 2, 28:] = 9  # behind the packet's end
+    cut = bigrams_of(captured, np.array([[26, 24, 0, 0]]), np.array([[1, -1, -1, 0]], np.int8), 16)
+    assert cut["bigrams"][0].tolist() == [0, *[-1] * 15]  # what the capture cut off gives no tokens
     found = bigrams_of(captured, lengths, np.array([[1, -1, -1, 0]], np.int8), 16)
     tcp = [0x0000, 0x0000, 0x0001, 0x0100, 0x0000]  # sequence number 1, then acknowledgement 2: 00 00 00 01 00 00
     udp = [0x0008, 0x0800, 0x0000]  # length 8, no checksum
@@ -62,6 +66,18 @@ def test_tokens_are_what_the_bytes_say():
     assert found["bigrams"].dtype == np.int32 and found["bursts"].dtype == np.int16
     short = bigrams_of(captured, lengths, np.array([[1, -1, -1, 0]], np.int8), 7)
     assert short["bigrams"][0].tolist() == [*tcp, *tcp[:2]] and short["bigrams"].shape == (1, 7)
+
+
+def test_bytes_that_the_capture_cut_off_are_no_tokens(make_store):
+    packet = np.array([*ipv4(payload=b"\xaa\xbb\xcc")], np.uint8)
+    columns = {"record": [0, 0], "ip": [0, 0], "length": [len(packet)] * 2, "captured": [len(packet), 27],
+               "payload": [40, 40], "payload_length": [3, 3], "direction": [1, 1]}  # fmt: skip
+    sessions = {"packets": [1, 1], "first_packet": [0, 1], "protocol": [6, 6], "capture": [0, 0]}
+    store = make_store(sessions, columns, [packet])
+    two = np.arange(2)
+    samples = Samples(two, np.zeros(2, np.int64), np.ones(2, np.int64))
+    found = make().represent(View(store, samples, EtBert.reads))["bigrams"]
+    assert (found >= 0).sum(1).tolist() == [len(packet) - 25, 2]
 
 
 def test_the_most_frequent_bigrams_have_tokens():

@@ -86,6 +86,7 @@ def test_a_list_is_read(listed):
         ("damaged", "damage", "row 1: column 'damage'"),
         ("copy_of", "copy of", "row 1: column 'copy of'"),
         ("left,One\na/One2", "left\na/One2", "row 2 has 8 columns"),
+        ("left,One", 'left,"One', "row 2: a quote does not close"),
         (",10,", ",ten,", "row 2: packets = 'ten'"),
         ("possible", "perhaps", "row 6: damaged = 'perhaps'"),
         ("copy.pcap,7,b/one1.pcap", "copy.pcap,7,b/one3.pcap", "row 5: copy_of = 'b/one3.pcap'"),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 
-from bench.files import locked, plain, read_json, write_json, write_text, written, written_folder
+from bench.files import csv_rows, locked, plain, read_json, write_json, write_text, written, written_folder
 from bench.structure import FieldError, structured
 
 
@@ -238,6 +238,27 @@ def test_a_file_that_is_none_is_named(tmp_path, text):
         read_json(path, Outer, "a record")
     with refused("wrong-file", tmp_path / "none.json"):
         read_json(tmp_path / "none.json", Outer, "a record")
+
+
+def test_rows_of_a_table_have_their_lines(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n\r\n1,"x\r\ny"\r\n2,"z "" z"\r\n')
+    assert list(csv_rows(tmp_path / "a.csv")) == [(1, ["a", "b"]), (3, ["1", "x\r\ny"]), (5, ["2", 'z " z'])]
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (b'a,b\n1,2\n3,"4\n5,6\n', "row 3: a quote does not close"),
+        (b'a,b\n1,"2\n3,"4"\n', "row 2: a quote does not close"),
+        (b"a,b\n\n1,2\0\n", "row 3: holds a NUL byte"),
+        (b'a,b\n1,"' + b"x\n" * 70_000, "row 2: a quote does not close"),
+        (b"a,\xff\n", "utf-8"),
+    ],
+)
+def test_what_is_no_table_is_told_with_its_row(text, told, tmp_path):
+    (tmp_path / "a.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=told):
+        list(csv_rows(tmp_path / "a.csv"))
 
 
 def test_numbers_that_are_no_json_are_not_written(tmp_path):

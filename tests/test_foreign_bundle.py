@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusals import refused
-from stored_runs import forged, indexed, members_of, place_in, write_members
+from stored_runs import forged, indexed, members_of, write_members
 
 from bench.errors import InputError
 from bench.tracking.bundle import INDEX, import_bundle, opened, write_bundle
@@ -17,22 +17,6 @@ from bench.tracking.proof import latest_of
 from bench.tracking.results import Predictions
 from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def filled(place):
-    return place.filled()
-
-
-@pytest.fixture(scope="module")
-def bundle(place, filled):
-    return place.bundle_of(filled)
 
 
 def not_imported(place, file, *named, code="bad-bundle"):
@@ -88,7 +72,7 @@ FOREIGN = {
     "a file that the run did not write": altered(lambda m, home: indexed(m | {f"{home}/more.txt": b"x"})),
     "no index": lambda m: {n: c for n, c in m.items() if n != INDEX},
     "an index of nothing": lambda m: m | {INDEX: b"[]"},
-    "an index of tomorrow": lambda m: m | {INDEX: m[INDEX].replace(b'"format": 1', b'"format": 2')},
+    "an index of tomorrow": lambda m: m | {INDEX: m[INDEX].replace(b'"format": 2', b'"format": 3')},
     "no run.json": altered(lambda m, home: indexed({n: c for n, c in m.items() if n != f"{home}/run.json"})),
     "a run.json of nothing": altered(lambda m, home: indexed(m | {f"{home}/run.json": b"[]"})),
     "a run.json too deep": altered(lambda m, home: indexed(m | {f"{home}/run.json": b"[" * 100_000})),
@@ -119,7 +103,7 @@ WORDS = {  # by which rule it is refused, where another one would do it, too
     "out of its folder": "leads out",
     "an absolute path": "leads out",
     "a backslash": "leads out",
-    "an index of tomorrow": "format 2",
+    "an index of tomorrow": "format 3",
     "a run.json too deep": "recursion",
     "another run's name": "another run",
     "another digest": "digest",

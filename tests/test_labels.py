@@ -347,6 +347,8 @@ def test_only_the_first_differences_are_named(tmp_path):
         (",5000,", ",http,", "column client_port"),
         ("5000,", "", "row 2 has 10 columns"),
         (",1000.0,", ",noon,", "column start"),
+        ("10.0.0.1,", '"10.0.0.1,', "row 2: a quote does not close"),
+        ("10.0.0.1,", "10.0.0.1\0,", "row 2: holds a NUL byte"),
         (",2,6,", ",two,6,", "column packets"),
         (",5000,", ",65536,", "column client_port: '65536'"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from refusals import refused
-from stored_runs import forged, indexed, members_of, place_in, write_members
+from stored_runs import forged, indexed, members_of, write_members
 
 from bench.report.leaderboard import write
 from bench.report.submissions import Submissions, held_against_data
@@ -22,17 +22,6 @@ from bench.tracking.bundle import write_bundle
 from bench.tracking.selection import Wanted, chosen, stored_runs
 
 COMMITTED = Path(__file__).parents[1] / "results" / "leaderboard"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def filled(place):
-    return place.filled()
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +189,36 @@ def test_a_bundle_without_a_run_of_the_suite_fails_its_check(folder, place, comm
     assert status == 2 and "ann.zip: none of its finished runs is of suite mine" in err
     status, _, err = command_line("leaderboard", folder, "--suite", suite)
     assert status == 2 and "[no-runs]" in err and not (folder / "index.html").exists()
+
+
+def test_a_submission_is_exactly_the_runs_of_the_suite(place, filled, folder, command_line, tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite_with_digests("mine", place.specs("majority", "Broken", seeds=[0, 1, 7])).save(suite)
+    words = ("results", "export", "--results", filled.results, "--suite", suite)
+    status, out, err = command_line(*words, tmp_path / "all.zip", "--json")
+    runs = {one.uid: one.record for one in stored_runs(filled)}
+    exported = {name: runs[name].spec for name in json.loads(out)["runs"]}
+    assert status == 0 and {spec.split.seed for spec in exported.values()} == {0, 1}
+    assert sorted({spec.method.rpartition(":")[2] for spec in exported.values()}) == ["Curved", "majority"]
+    assert "majority: 1 of 3 runs of the suite are not done" in err and "Broken: 3 of 3 runs" in err
+
+    status, out, err = command_line(*words, tmp_path / "one.zip", "--method", "majority", "--json")
+    assert status == 0 and len(json.loads(out)["runs"]) == 2 and "majority: 1 of 3" in err and "Broken" not in err
+    status, out, err = command_line(*words, tmp_path / "failed.zip", "--status", "failed", "--json")
+    assert status == 0 and len(json.loads(out)["runs"]) == 1
+    suite_with_digests("other", place.specs("majority", seeds=[7])).save(suite)
+    status, _, err = command_line(*words, tmp_path / "none.zip")
+    assert status == 2 and "[no-runs]" in err and "suite other" in err and not (tmp_path / "none.zip").exists()
+
+
+def test_a_check_counts_what_a_submission_lacks_and_has_beside(folder, place, command_line, tmp_path):
+    suite = tmp_path / "mine.toml"
+    suite_with_digests("mine", place.specs("majority", seeds=[0, 1, 7])).save(suite)
+    status, out, err = command_line("leaderboard", folder, "--check", "--suite", suite)
+    assert status == 0, err
+    assert "ann.zip: majority: 1 of 3 runs of the suite are not done" in out + err
+    assert "ann.zip: 1 finished run not of suite mine" in out + err
+    assert "bob.zip: " in out + err
 
 
 def test_a_folder_without_bundles_is_refused(tmp_path, command_line):

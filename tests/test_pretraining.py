@@ -10,7 +10,7 @@ from refusals import refused
 from torch import nn
 from trained import Recorder, part
 
-from bench.method import Monitor, learn, weights_of
+from bench.method import Monitor, files_of, learn
 from bench.training.budget import PretrainingParameters
 from bench.training.initial import PretrainedMethod
 
@@ -160,14 +160,11 @@ class Evil:
         return os.mkdir, (str(self.path),)
 
 
-def test_weights_are_told_with_digest_and_licence(tmp_path):
+def test_weights_are_told_with_their_digest_and_need_a_licence(tmp_path):
     path = tmp_path / "authors.bin"
     path.write_bytes(b"abc")
-    told = weights_of({"weights": str(path), "weights_licence": "MIT"})
-    assert told["file"] == "authors.bin" and told["sha256"].startswith("ba7816bf") and told["licence"] == "MIT"
-    assert weights_of({}) == {}
-    with refused("bad-weights", "no such file"):
-        weights_of({"weights": str(tmp_path / "none")})
+    assert files_of(Small, {"weights": str(path)})["weights"].startswith("ba7816bf")
+    assert files_of(Small, {"weights": None}) == files_of(Small, {}) == {}
     with refused("bad-parameter", "name its licence"):
         small(weights="x")
     with refused("bad-parameter", "begins from no weights"):

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 from refusals import refused
-from stored_runs import place_in
 
 from bench.analysis.tables import results_table
 from bench.files import begun_folder
@@ -22,12 +21,6 @@ from bench.tracking.selection import Wanted, chosen, stored_runs
 from bench.tracking.tracker import Tracker
 
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
 
 
 def add(tracker, *, status="done", model=b"weights", validation=None, **fields):

@@ -263,6 +263,18 @@ def test_rows_depend_on_their_own_sample(traffic, seed, payload_only):
         np.testing.assert_array_equal(read(all_)[chosen], read(few))
 
 
+def test_bytes_that_were_not_captured_are_told_from_zeros(traffic):
+    store, samples, _ = traffic(2)
+    view = View(store, samples, {"ip_bytes"})
+    captured = view.captured_lengths(9)
+    assert captured.dtype == np.int32 and captured.shape == (len(samples), 9)
+    assert (captured < View(store, samples, {"lengths"}).lengths(9)).any()  # some are cut
+    behind = np.arange(100) >= captured[..., None]
+    assert not view.ip_bytes(9, 100)[behind].any()
+    with pytest.raises(UndeclaredRead):
+        View(store, samples, {"lengths"}).captured_lengths(1)
+
+
 def test_capture_that_ends_early(make_store, traffic):
     """Index entries beyond the end of a capture read as zeros and nothing else."""
     _, samples, (of_session, columns, data, _) = traffic(1)
@@ -373,7 +385,7 @@ def test_a_view_has_readers_and_what_was_read_alone(traffic):
     view = View(store, samples, frozenset(READS))
     assert {name for name in dir(view) if not name.startswith("_")} == {
         *("payload", "payload_lengths", "lengths", "directions", "times", "flags", "ip_bytes"),
-        *("payload_stream", "ip_stream"),
+        *("payload_stream", "ip_stream", "captured_lengths"),
         *("ports", "protocol", "ragged", "counts", "reads", "used", "packets_read"),
     }
     assert vars(view) == {}

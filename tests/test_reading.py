@@ -12,7 +12,6 @@ import click
 import pytest
 from refusals import refused
 from small_captures import write_captures
-from stored_runs import place_in
 
 from bench.analysis.tables import results_table
 from bench.cli.base import note, tell
@@ -26,12 +25,6 @@ from bench.tracking.record import AUDIT, asked_for
 from bench.tracking.tracker import Tracker
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    with place_in(tmp_path_factory) as made:
-        yield made
 
 
 @pytest.fixture

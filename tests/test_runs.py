@@ -52,8 +52,8 @@ class Curved(Majority):
 
 @dataclass(frozen=True)
 class Begun:
-    weights: str = parameter(None, "a file", "our choice")
-    weights_licence: str = parameter(None, "its licence", "our choice")
+    weights: str | None = parameter(None, "a file", "our choice", file=True)
+    words: str | None = parameter(None, "another one", "our choice", file=True)
     pretraining_steps: int = parameter(9, "steps", "our choice")
 
 class Borrowed(Majority):
@@ -323,19 +323,21 @@ def test_other_code_is_told(store, tracker, monkeypatch):
     assert "made by other code" in reason and "now other" in reason and "--rerun" in reason
 
 
-def test_weights_of_others_are_recorded_and_other_ones_told(store, tracker, file, tmp_path):
-    weights = tmp_path / "authors.bin"
-    values = {"weights": str(weights), "weights_licence": "MIT"}
-    with refused("bad-weights", "no such file"):
-        planned([f"{file}:Borrowed"], [store], values=values)
-    weights.write_bytes(b"abc")
+def test_files_that_parameters_name_are_recorded_and_other_ones_told(store, tracker, file, tmp_path):
+    given = {name: tmp_path / f"{name}.bin" for name in ("weights", "words")}
+    values = {name: str(path) for name, path in given.items()}
+    for name, path in given.items():
+        with refused("missing-file", f"parameter {name}=", "cannot be read"):
+            planned([f"{file}:Borrowed"], [store], values=values)
+        path.write_bytes(b"abc")
     wanted = planned([f"{file}:Borrowed"], [store], values=values)[0]
-    told = {"file": "authors.bin", "sha256": hashlib.sha256(b"abc").hexdigest(), "licence": "MIT"}
+    digest = hashlib.sha256(b"abc").hexdigest()
     record = tracker.load(execute(wanted, tracker).run_id)
-    assert record.weights == record.result().weights == told
+    assert record.given == record.result().given == {name: f"{digest}  {name}.bin" for name in given}
     assert execute(wanted, tracker).reason == ""
-    weights.write_bytes(b"abcd")
-    assert f"made from other weights ({told['sha256'][:12]}, now " in execute(wanted, tracker).reason
+    given["words"].write_bytes(b"abcd")
+    reason = execute(wanted, tracker).reason
+    assert f"made from other files (words {digest[:12]}, now " in reason and "weights" not in reason
 
 
 def test_fewer_steps_of_pretraining_are_a_reduced_scale(store, tracker, file):

@@ -118,6 +118,9 @@ def rows(split, line):
         (lambda s: "", "needs the columns"),
         (lambda s: "sample,prediction,prediction\n", "a column is there twice"),
         (lambda s: b"\xff\xfe\x00", "cannot be read as CSV"),
+        (lambda s: answers(s).replace("mail", '"mail', 1), "row 2: a quote does not close"),
+        (lambda s: answers(s).replace("mail", "ma\0il", 1), "row 2: holds a NUL byte"),
+        (lambda s: answers(s).replace("\n", "\n\n", 1).replace("mail", "mial", 1), "row 3: prediction 'mial'"),
     ],
 )
 def test_what_is_no_answer_is_refused(text, told, split, tmp_path):

@@ -14,13 +14,16 @@ from bench.data.prepare import PrepareOptions, prepare_dataset
 from bench.data.store import Store
 from bench.generators import demo
 from bench.matrix.cells import run_matrix
-from bench.readers import Ragged
+from bench.readers import Ragged, View
 from bench.report.page import write
+from bench.runs.models import fitted
 from bench.runs.plan import expand
-from bench.scores.jackknife import difference
+from bench.schema import Samples
+from bench.scores.jackknife import difference, intervals
 from bench.scores.metrics import decide, macro_f1
 from bench.spec import SplitSpec
 from bench.splits.split import make_split
+from bench.stress.other_setups import SHARED, UNKNOWN
 from bench.stress.stress import StressRequest, differing, stress
 from bench.stress.stress_record import NOT_READ, SCORED, Stress
 from bench.stress.stress_tables import stress_text
@@ -76,6 +79,77 @@ def place(tmp_path_factory):
         patch.setenv("BENCH_HOME", str(folder / "home"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield Place(folder)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(place):
+    """The demo's first three services and a fourth one, by another network, with a capture of the run's own."""
+    folder = place.folder / "elsewhere"
+    demo.write(folder, demo.Salt(demo.START + 9e6, 7, 40), seed=3, sessions=40, captures=4, classes=4)
+    service = sorted(path.name for path in (place.folder / "traffic").iterdir())[0]
+    own = sorted((place.folder / "traffic" / service).iterdir())[0]
+    (folder / service / "again.pcap").write_bytes(own.read_bytes())
+    return Store.open(prepare_dataset(find_card(str(folder)), folder, home=place.folder / "home").store_path)
+
+
+def test_another_data_set_is_scored_by_the_classes_of_the_same_names(place, elsewhere):
+    found = place.stress("knn", other=((elsewhere, ""),))
+    (one,) = found.other
+    theirs, ours = elsewhere.classes("label"), place.store.classes("label")
+    assert one.classes == ours and one.classes_unknown == sorted(set(theirs) - set(ours)) and not one.classes_missing
+    labels, captures = elsewhere.labels("label"), [c.path for c in elsewhere.manifest.captures]
+    again = next(number for number, path in enumerate(captures) if path.endswith("again.pcap"))
+    known, same = np.isin(labels, [theirs.index(name) for name in ours]), elsewhere.session("capture") == again
+    assert one.sessions_left_out == {UNKNOWN: int((~known & (labels >= 0)).sum()), SHARED: int(same.sum())}
+    assert one.samples == (known & ~same).sum() and same.sum() > 0 and one.interval_groups == 4
+    assert one.own == found.own and one.own_samples == found.samples  # all of its classes are there
+
+    method, rows = fitted(place.run("knn")), np.flatnonzero(known & ~same)
+    counts = elsewhere.session("packets")[rows]
+    samples = Samples(rows, np.zeros(len(rows), np.int64), counts.astype(np.int64))
+    answers = decide(method.predict_proba(method.represent(View(elsewhere, samples, method.reads))))
+    truth = np.array([ours.index(theirs[number]) for number in labels[rows]])
+    groups = elsewhere.capture_group()[rows].astype(np.int64)
+    value, ends = macro_f1(truth, answers, 3), intervals(truth, answers, groups, classes=3)["macro_f1"]
+    assert one.scores["macro_f1"] == pytest.approx([value, *ends])
+    assert Stress.load(found.save(place.folder / "other")).other == found.other
+    text = stress_text(found, "text")
+    assert "Another capture set-up" in text and "elsewhere/label" in text and SHARED in text
+
+
+def test_of_fewer_classes_other_answers_are_errors_and_the_run_s_own_are_narrowed(place, tmp_path):
+    demo.write(tmp_path / "two", demo.Salt(subnet=9), seed=4, sessions=30, captures=3, classes=2)
+    card = find_card(str(tmp_path / "two"))
+    store = Store.open(prepare_dataset(card, tmp_path / "two", home=place.folder / "home").store_path)
+    found = place.stress("majority", other=((store, "label"),))
+    (one,) = found.other
+    assert len(one.classes_missing) == 1 and one.own_samples < found.samples
+    kept = place.run("majority").predictions()
+    always = kept.classes[int(decide(kept.probabilities)[0])]
+    share = (store.labels("label") == store.classes("label").index(always)).mean() if always in one.classes else 0.0
+    assert one.scores["accuracy"][0] == pytest.approx(share)
+
+
+def test_what_no_other_data_set_can_be_is_refused(place, elsewhere, tmp_path, command_line, monkeypatch):
+    with refused("bad-options", "is the data set of the run", "--split attribute:NAME"):
+        place.stress("knn", other=((place.store, ""),))
+    with refused("unknown-task", "no task 'lable'", "label"):
+        place.stress("knn", other=((elsewhere, "lable"),))
+    demo.write(tmp_path / "one", demo.Salt(subnet=8), seed=4, sessions=30, captures=3, classes=2)
+    for number, path in enumerate(sorted((tmp_path / "one").iterdir())):
+        path.rename(tmp_path / "one" / f"class-{number}")
+    card = find_card(str(tmp_path / "one"))
+    store = Store.open(prepare_dataset(card, tmp_path / "one", home=place.folder / "home").store_path)
+    with refused("one-class", "0 classes of the same name", "class-0"):
+        place.stress("knn", other=((store, ""),))
+    words = ("stress", place.runs["knn"].run_id, "--results", place.folder / "results", "--other")
+    status, _, err = command_line(*words, "elsewere")
+    assert status == 2 and "elsewhere" in err and len(err.splitlines()) == 1
+    assert command_line(*words, "elsewhere/lable")[0] == 2
+    status, out, _ = command_line(*words, "elsewhere/label", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert status == 0 and rows[-1]["test"] == "other data set" and float(rows[-1]["own_macro_f1_low"]) >= 0
+    assert command_line(*words, place.folder / "elsewhere")[0] == 0
 
 
 def statuses(found):
@@ -217,6 +291,12 @@ def test_the_command(place, command_line):
         assert (status, out) == (2, "") and wrong[1] in err and len(err.splitlines()) == 1
     status, _, err = command_line("stress", place.runs[place.own].run_id, "--results", results)
     assert status == 2 and "[unnamed-code]" in err
+
+
+def test_of_a_run_without_a_model_no_file_is_asked_for(place):
+    run = dataclasses.replace(place.run(place.own), folder=place.folder, model="removed")
+    with refused("missing-artefact", "has no model (removed)"):
+        stress(run, place.store, StressRequest())
 
 
 def test_runs_that_cannot_be_tested_are_refused(place, monkeypatch):

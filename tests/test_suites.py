@@ -287,3 +287,72 @@ def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path
     assert {(o.spec.tuned, o.metrics["search_trials"]) for o in again} == {("2 trials a fold", 2)}
     (row,) = {outcome.spec.but_place for outcome in outcomes}
     assert row.tuned == "3 trials a fold" and not row.parameters
+
+
+HEAD = 'format = "bench-suite-1"\nname = "s"\nmethods = [{name = "majority"}, {name = "knn"}]\n'
+WEIGHTS = '"yatc", set = {weights = "x", weights_licence = "MIT"}'
+DEMO = '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
+
+
+@pytest.mark.parametrize(
+    "text, place, told",
+    [
+        (HEAD.replace("knn", "kmn") + DEMO, "methods[1]", "did you mean knn"),
+        (HEAD.replace('"knn"', '"mine.py:M"') + DEMO, "methods[1]", "method mine.py:M: no file mine.py"),
+        (HEAD.replace('"knn"', '"knn", preset = "x"') + DEMO, "methods[1]", "no preset 'x'"),
+        (HEAD.replace('"knn"', '"knn", set = {x = 1}') + DEMO, "methods[1]", "no parameter 'x'"),
+        (HEAD.replace('"knn"', WEIGHTS) + DEMO, "methods[1]", "weights=x"),
+        (HEAD + DEMO + DEMO.replace("demo", "dmo"), "datasets[1]", "did you mean demo"),
+        (HEAD + DEMO + DEMO.replace("service", "servce"), "datasets[1]", "did you mean service"),
+        (HEAD + DEMO.replace('"session"', '"attribute:x"'), "datasets[0]", "attribute"),
+    ],
+)  # fmt: skip
+def test_a_wrong_word_of_a_suite_names_its_file_and_the_place_there(text, place, told, bench_in, tmp_path):
+    (tmp_path / "s.toml").write_text(text)
+    status, _, error = bench_in(tmp_path)("run", "--suite", "s.toml")
+    line = error.splitlines()[-1]
+    assert status == 2 and f"s.toml: {place}: " in line and told in line and "--method" not in line
+
+
+def test_a_table_of_a_suite_needs_no_file_of_its_methods(bench_in, tmp_path):
+    (tmp_path / "s.toml").write_text(HEAD.replace('"knn"', WEIGHTS) + DEMO)
+    bench = bench_in(tmp_path)
+    assert bench("run", "--method", "majority", "--dataset", "demo", "--split", "session")[0] == 0
+    status, out, _ = bench("table", "--suite", "s.toml")
+    assert status == 0 and "1 of 1 runs of the suite are not done" in out
+
+
+def test_a_split_from_a_file_needs_the_file(tmp_path):
+    (tmp_path / "s.toml").write_text(HEAD + DEMO.replace("session", "file"))
+    with pytest.raises(InputError, match=r"datasets\[0\].file.*is missing: name the split's file"):
+        read_suite(str(tmp_path / "s.toml"))
+
+
+def test_a_saved_plan_names_its_split_file_as_seen_from_its_folder(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    assert bench("split", "demo", "--split", "session", "--save", "cut.json")[0] == 0
+    (tmp_path / "plans").mkdir()
+    words = ("--method", "majority", "--dataset", "demo", "--split", "file:cut.json")
+    assert bench("run", *words, "--save-plan", "plans/p.toml")[0] == 0
+    text = (tmp_path / "plans" / "p.toml").read_text()
+    assert 'file = "../cut.json"' in text and str(tmp_path) not in text
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "p.toml").write_text(text)
+    assert '"cached"' in bench("run", "--suite", "moved/p.toml", "--json")[1]
+    assert bench("run", "--suite", "moved/p.toml", "--dry-run", "--save-plan", "again.toml")[0] == 0
+    assert 'file = "cut.json"' in (tmp_path / "again.toml").read_text()
+    assert bench("report", "--suite", "moved/p.toml", "--output", "page.html")[0] == 0
+    assert "file = &quot;cut.json&quot;" in (tmp_path / "page.html").read_text()
+
+
+def test_runs_on_two_states_of_a_data_set_are_not_mixed(place, suite, tmp_path):
+    tracker = Tracker(tmp_path / "results")
+    specs = cells(suite, Store.find)
+    assert {one.status for one in run_matrix(specs, tracker)} == {"done"}
+    records = tracker.search()
+    older = [dataclasses.replace(one, spec=dataclasses.replace(one.spec, store="0" * 64), started=one.started - 9)
+             for one in records[:2]]  # fmt: skip
+    kept, notes = of_suite(suite, [*older, *records])
+    assert kept == records and "tiny: 2 runs on another state of the data set left out" in notes
+    kept, notes = of_suite(suite, records)
+    assert kept == records and not any("another state" in note for note in notes)

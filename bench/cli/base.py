@@ -445,8 +445,11 @@ def suite_specs(
     if given:
         what = f"a suite says itself what {', '.join(sorted(given))} would say"
         raise InputError("bad-options", f"{what}; leave it out, or change the suite's file")
-    from bench.suites.contents import cells
+    from bench.suites.contents import cells, chosen_portions
 
+    for one in chosen_portions(suite, datasets):
+        with suite.at(one):
+            check_task(one.name, one.task)
     return cells(suite, open_, methods, datasets)
 
 

@@ -33,10 +33,12 @@ from bench.cli.base import (
 from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import columns
 from bench.errors import InputError, instead
+from bench.files import typed_path
 from bench.spec import Settings, SplitSpec, check_scheme
 
 if TYPE_CHECKING:
     from bench.analysis.ranking import Ranking
+    from bench.data.store import Store
     from bench.suites.suite import Suite
     from bench.tracking.record import Record
     from bench.tracking.tracker import Tracker
@@ -282,10 +284,17 @@ class StressOptions:
     labels: list[int]
     open_set: list[str]
     multiple: int
+    other: list[str]
     device: str
 
 
-@cli.command(epilog=examples("bench stress 1f0c22", "bench stress 1f0c22 --labels 1,5,10,20 --open-set all"))
+@cli.command(
+    epilog=examples(
+        "bench stress 1f0c22",
+        "bench stress 1f0c22 --labels 1,5,10,20 --open-set all",
+        "bench stress 1f0c22 --other elsewhere/service",
+    )
+)
 @click.argument("run")
 @grouped("asked", StressOptions,
          click.option("--labels", multiple=True, callback=counts_listed, metavar="K,...",
@@ -294,6 +303,8 @@ class StressOptions:
                      help="Fit anew without this class and tell it from the others by confidence; all: each in turn."),
          click.option("--pad", "multiple", default=128, show_default=True, metavar="BYTES",
                       help="Pad packets to multiples of so many bytes."),
+         list_option("--other", "other", metavar="DATASET[/TASK],...",
+                     help="Also ask about another prepared data set, by its classes of the same names."),
          device_option)  # fmt: skip
 @click.option("--method", "named", multiple=True, callback=methods_named, metavar="FILE.py:CLASS",
               help="The file of the run's method, which you name: no results folder can make a file run.")  # fmt: skip
@@ -306,14 +317,21 @@ def stress(run: str, asked: StressOptions, named: list[str], form: str, results:
     """
     from bench.stress.stress import StressRequest, stress
 
-    request = StressRequest(tuple(asked.labels), tuple(asked.open_set), asked.multiple, asked.device)
     check_device(asked.device)
+    others = tuple(map(_other_dataset, asked.other))
+    request = StressRequest(tuple(asked.labels), tuple(asked.open_set), asked.multiple, asked.device, others)
     record = runs_in(results).load(run)
     from bench.stress.stress_tables import stress_text
 
     done = stress(record, found(record.spec.dataset), request, named, note)
     click.echo(stress_text(done, form))  # first: it may have taken hours, and the folder may be on a read-only disk
     note(f"saved as {done.save(results)}")
+
+
+def _other_dataset(word: str) -> "tuple[Store, str]":
+    """The store and the task, empty where none is named, of DATASET[/TASK]; DATASET may be a folder."""
+    dataset, slash, task = word.rpartition("/")
+    return (found(dataset), task) if slash and not typed_path(word).exists() else (found(word), "")
 
 
 def schemes_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:

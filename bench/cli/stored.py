@@ -9,13 +9,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bench.cli.base import cli, emit, note, results_option, runs_in, runs_into, runs_to_change, tell, which_runs
+from bench.cli.base import (
+    cli,
+    emit,
+    note,
+    results_option,
+    runs_in,
+    runs_into,
+    runs_to_change,
+    suite_named,
+    suite_option,
+    tell,
+    which_runs,
+)
 from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import file_size, outline
 from bench.errors import InputError, counted, instead
 
 if TYPE_CHECKING:
     from bench.render.table import Table
+    from bench.suites.suite import Suite
     from bench.tracking.pruning import Plan
     from bench.tracking.record import Record
     from bench.tracking.selection import Stored
@@ -68,29 +81,63 @@ def _chosen(tracker: "Tracker", asked: Filter) -> "list[Stored]":
     return chosen(stored_runs(tracker), Wanted(**vars(asked)))
 
 
-@results_group.command(name="export", epilog=examples("bench results export --dataset demo runs.zip"))
+def _of_suite(tracker: "Tracker", asked: Filter, suite: "Suite") -> "list[Stored]":
+    """The runs of a suite that are asked for, as tables show them; what it lacks of them is told.
+
+    One that could not be done is among them, one that failed only where its status is asked for.
+    """
+    from bench.suites.contents import of_suite, part_of
+    from bench.tracking.record import asked_for
+    from bench.tracking.selection import Wanted, chosen, narrowed, stored_runs
+
+    asked = asked if asked.statuses else dataclasses.replace(asked, statuses=["done", "skipped"])
+    records, meant = narrowed(tracker.search(), Wanted(asked.methods, asked.datasets, asked.task, asked.split))
+    records, notes = of_suite(part_of(suite, meant.methods, meant.datasets), records)
+    records, left_out = asked_for(records)
+    for line in [*notes, *filter(None, [left_out])]:
+        tell(line)
+    there = {one.run_id for one in records if one.status in asked.statuses}
+    wanted = Wanted(runs=asked.runs)
+    return [one for one in chosen(stored_runs(tracker), wanted) if one.row.run_id in there]
+
+
+@results_group.command(
+    name="export",
+    epilog=examples(
+        "bench results export --dataset demo runs.zip", "bench results export --suite etc-2026 --method knn knn.zip"
+    ),
+)
 @filter_options
+@suite_option("Only runs of this suite, as `bench table --suite` shows them; what it lacks is counted.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--models", is_flag=True, help="Include the fitted methods, which `bench classify` needs.")
+@click.option("--licence", default="", metavar="SPDX",
+              help="Licence that you publish it under, as CC-BY-4.0 or MIT; not stated by default.")  # fmt: skip
 @results_option
 @json_option
-def export_runs(asked: Filter, file: Path, models: bool, results: Path, as_json: bool) -> None:
+def export_runs(
+    asked: Filter, suite: str | None, file: Path, models: bool, licence: str, results: Path, as_json: bool
+) -> None:
     """Write runs into a bundle: one zip with records, curves, answers and checksums, for `bench results import`."""
     from bench.files import file_sha256
     from bench.tracking.bundle import check_new, write_bundle
     from bench.tracking.selection import NO_RUNS
 
     check_new(file)
+    plan = suite_named(suite)
     tracker = runs_in(results)
-    found = _chosen(tracker, asked)
+    found = _chosen(tracker, asked) if plan is None else _of_suite(tracker, asked, plan)
     if not found:
-        raise InputError("no-runs", NO_RUNS)
+        what = (
+            NO_RUNS if plan is None else f"none of these runs is of suite {plan.name}; `bench run --suite` makes them"
+        )
+        raise InputError("no-runs", what)
     runs = [one for one in found if one.record.status != "running"]
     if not runs:
         raise InputError("no-runs", "none of these runs has ended; export them when they have")
     if lasting := len(found) - len(runs):
         tell(f"{lasting} runs that have not ended are left out")
-    index = write_bundle(tracker, runs, file, models=models)
+    index = write_bundle(tracker, runs, file, models=models, licence=licence)
     having = {name.split("/")[1] for name in index.members if "/model/" in name}
     if lacking := sum(one.record.status == "done" and one.uid not in having for one in runs) if models else 0:
         tell(f"{lacking} of these runs have no model here: not kept, removed, or left behind when they were imported")

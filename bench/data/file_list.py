@@ -5,7 +5,6 @@ others are label columns.  Only the standard library is imported here, as cards 
 """
 
 import collections
-import csv
 import dataclasses
 import re
 import shlex
@@ -24,6 +23,7 @@ from bench.data.manifest import (
     TaskEntry,
 )
 from bench.errors import InputError, all_wrong, near
+from bench.files import csv_rows
 from bench.structure import FieldError, FieldErrors, Ruled, rule
 
 SUFFIXES: Final = (".pcap", ".pcapng", ".cap")
@@ -143,10 +143,8 @@ class CaptureMatch:
 def read_file_list(path: Path) -> FileList:
     """Read and check a list.  Raises :class:`InputError` naming the file and all that is wrong: row and reason."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, row) for row in reader if row]  # with empty lines a row's number is not its place
-    except (OSError, ValueError, csv.Error) as error:
+        rows = list(csv_rows(path))
+    except (OSError, ValueError) as error:
         raise InputError(
             "bad-file-list", f"{path}: cannot be read as a list of captures: {error}; give a CSV file in UTF-8"
         ) from error
@@ -168,19 +166,22 @@ def _read_downloads(path: Path) -> list[dict[str, str]]:
     Raises :class:`InputError` naming the file, the row and the reason.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
+        rows = list(csv_rows(path))
+    except (OSError, ValueError) as error:
         raise InputError("bad-file-list", f"{path}: cannot be read as a list of downloads: {error}") from error
     what = f"needs the columns {', '.join(DOWNLOAD)}, and a value in each"
+    head = rows.pop(0)[1] if rows else []
+    if sorted(head) != sorted(DOWNLOAD):
+        raise InputError("bad-file-list", f"{path}: row 1: {what}")
+    size = head.index("bytes")
     problems = [
         f"row {line}: {what}"
-        for line, row in enumerate(rows, 2)
-        if set(row) != set(DOWNLOAD) or not all(row.values()) or not row["bytes"].isdecimal()
+        for line, row in rows
+        if len(row) != len(head) or not all(row) or not row[size].isdecimal()
     ]
     if problems:
         raise all_wrong("bad-file-list", path, problems)
-    return rows
+    return [dict(zip(head, row, strict=True)) for _, row in rows]
 
 
 def _faults_of_head(head: Sequence[str]) -> Iterator[str]:

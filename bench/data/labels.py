@@ -4,7 +4,6 @@ Labels stand in a table with one row a capture (from its path) or one row a sess
 session points at one row or at none.
 """
 
-import csv
 import functools
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from bench.data.card_tables import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError, all_wrong
+from bench.files import csv_rows
 from bench.records.layout import PROTOCOLS
 from bench.schema import NO_CLASS, numbered
 
@@ -444,17 +444,15 @@ def _row_text(labels: SessionLabels, file: LabelFile, i: int) -> str:
 def _read_csv(labels: SessionLabels, path: Path, tasks: Mapping[str, Task]) -> dict[str, Sequence[str]]:
     """All columns of the label file as texts."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = [row for row in csv.reader(file) if row]
-    except (OSError, ValueError, csv.Error) as error:
+        table = list(csv_rows(path))
+    except (OSError, ValueError) as error:
         raise InputError("bad-label-file", f"{path}: cannot be read as a label file: {error}") from error
     if not table:
         raise InputError("bad-label-file", f"{path}: is empty; give a CSV file with a head and a row a session")
-    head, *rows = table
+    (_, head), *rest = table
+    rows = [row for _, row in rest]
     problems = [
-        f"row {line} has {len(row)} columns, the head has {len(head)}"
-        for line, row in enumerate(rows, 2)
-        if len(row) != len(head)
+        f"row {line} has {len(row)} columns, the head has {len(head)}" for line, row in rest if len(row) != len(head)
     ]
     needed = [labels.capture, labels.protocol, *labels.endpoints, *labels.check.values(), *filter(None, [labels.start])]
     for task in tasks.values():

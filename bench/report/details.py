@@ -46,7 +46,7 @@ def found(run: Record, result: RunResult, curves: Mapping[str, Curve], name: str
             facts("Timings and sizes", _timings(result.metrics)),
             facts("Samples and what parts share", _samples(result.split)),
             facts("Parameters", result.parameters) if result.parameters else None,
-            facts("Weights of others that it began from", result.weights) if result.weights else None,
+            facts("Files that its parameters name", result.given) if result.given else None,
             facts("Environment", flat(result.environment)),
             class_="beside",
         ),

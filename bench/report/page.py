@@ -239,16 +239,13 @@ def _plan(suite: Suite, notes: Sequence[str], where: Sequence[str]) -> Html:
 
     Of a split file's place no more than its name is shown: the page may be published.
     """
-    text = suite.text()
-    for one in suite.datasets:
-        text = text.replace(f"{Path(one.file).parent}/", "") if one.file else text
     told = el(
         "p",
         "Methods, data sets and splits of this page in one file. ",
         el("code", shlex.join(["bench", "run", "--suite", f"{suite.name}.toml", *where])),
         " computes every method on all of them and refuses data sets and splits of other digests.",
     )
-    shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", text)))
+    shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", suite.text())))
     lines = el("ul", *(el("li", note) for note in notes)) if notes else None
     return el("section", el("h2", "The plan", id="plan"), told, lines, shown)
 

@@ -1,6 +1,6 @@
 """Bundles that were handed in: read, proved, and held against each other and against data sets that are here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,7 @@ from bench.data.store import Store
 from bench.errors import InputError, counted
 from bench.files import file_sha256
 from bench.splits.split import make_split
+from bench.suites.contents import of_suite, part_of
 from bench.suites.suite import Suite
 from bench.tracking.bundle import Checked, checked_runs, is_same
 from bench.tracking.record import Record, shown
@@ -105,8 +106,13 @@ def held_against_data(found: Submissions, suite: Suite | None) -> Iterator[str]:
     unknown = 0
     for bundle in found.digests:
         runs = [found.runs[record.run_id] for record in found.of(bundle) if record.status == "done"]
-        if suite is not None and not any(suite.portion_of(one.record.spec) for one in runs):
-            yield f"{bundle}: none of its finished runs is of suite {suite.name}"
+        if suite is not None:
+            belong = [one.record for one in runs if suite.portion_of(one.record.spec)]
+            if not belong:
+                yield f"{bundle}: none of its finished runs is of suite {suite.name}"
+            found.notes += [f"{bundle}: {line}" for line in _lacking(suite, belong, found.of(bundle))]
+            if others := len(runs) - len(belong):
+                found.notes.append(f"{bundle}: {counted(others, 'finished run')} not of suite {suite.name}")
         for one in runs:
             try:
                 here = _asked_here(one.record, known)
@@ -121,6 +127,13 @@ def held_against_data(found: Submissions, suite: Suite | None) -> Iterator[str]:
     if unknown:
         what = "not held against their data sets: these are not prepared here in the same state, or have a split file"
         found.notes.append(f"{counted(unknown, 'run')} {what}")
+
+
+def _lacking(suite: Suite, belong: Sequence[Record], records: Sequence[Record]) -> list[str]:
+    """What a bundle has not of the suite, of each of its methods."""
+    methods = list(dict.fromkeys(record.spec.method for record in belong))
+    _, notes = of_suite(part_of(suite, methods, []), records) if methods else ([], [""])
+    return notes[1:]
 
 
 def _asked_here(record: Record, known: dict[Place, tuple[str, str]]) -> tuple[str, str] | None:

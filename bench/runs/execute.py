@@ -16,7 +16,7 @@ from typing import Any, Final
 from bench.data.store import Store
 from bench.environment import code_digest, environment
 from bench.errors import InputError
-from bench.method import reason_to_skip, weights_of
+from bench.method import files_of, reason_to_skip
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
 from bench.runs.model_card import CARD, model_card
@@ -27,7 +27,7 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, MODEL, PURPOSE, SPLIT, STATE, WEIGHTS, Record
+from bench.tracking.record import DEVIATION, GIVEN, MODEL, PURPOSE, SPLIT, STATE, Record
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
@@ -126,12 +126,12 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             status = "skipped"
         else:
             run.parameters(parameters_of(spec, kind))
-            weights = weights_of(spec.parameters)
-            run.tags({WEIGHTS: json.dumps(weights)} if weights else {})
+            given = files_of(kind, spec.parameters)
+            run.tags({GIVEN: json.dumps(given)} if given else {})
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
             result = attempt(spec, store, kind, monitor, device=options.device)
             result.metrics.update(options.beside)
-            told = dataclasses.replace(result_of(spec, store, result, options.device), weights=weights)
+            told = dataclasses.replace(result_of(spec, store, result, options.device), given=given)
             _keep(run, result, told, model=options.models != "none")
             metrics = result.metrics
             run.tags({"scale": _scale(spec, result)})
@@ -314,8 +314,8 @@ def answered(spec: RunSpec, known: Record) -> Outcome:
         reasons.append(f"an older run: a newer one, {known.deleted[:8]}, was deleted on MLflow's page")
     if known.source != code:
         reasons.append(f"made by other code ({known.source or 'unknown'}, now {code})")
-    if known.weights != (now := weights_of(spec.parameters)):
-        reasons.append(f"made from other weights ({known.weights.get('sha256', '')[:12]}, now {now['sha256'][:12]})")
+    if others := known.other_files(files_of(registry.describe(spec.method), spec.parameters)):
+        reasons.append(f"made from other files ({others})")
     reason = "; ".join([*reasons, "--rerun computes it again"]) if reasons else ""
     return Outcome(spec, "cached", reason, known.run_id, known.metrics)
 

@@ -44,7 +44,8 @@ def fitted(record: Record, named: Sequence[str] = (), *, device: str = "cpu") ->
 
     Raises :class:`InputError` as :func:`method_of` does, and for files that are not there, changed or unreadable.
     """
-    kind, folder = registry.load(method_of(record.spec, named)), record.model_folder()
+    folder = record.model_folder()  # first: of a run without a model no file needs to be named
+    kind = registry.load(method_of(record.spec, named))
     try:
         return kind.load(folder, device=device)
     except InputError as error:

@@ -19,7 +19,7 @@ from bench.data.store import Store
 from bench.environment import cores, memory
 from bench.errors import InputError, instead
 from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
-from bench.method import make_parameters, weights_of
+from bench.method import files_of, make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
 from bench.spec import PAPER_PER_CLASS, RunSpec, Settings, SplitSpec
@@ -76,12 +76,14 @@ def settled_words(
 ) -> tuple[dict[str, Outline], dict[str, dict[str, Any]], SplitSpec]:
     """Declarations and parameters by method, and the split with its file's digest: what needs no data set.
 
-    Raises :class:`InputError` as :func:`expand` does.
+    Raises :class:`InputError` as :func:`expand` does, and for a file that a parameter names and that is not there.
     """
     outlines = {name: describe(name) for name in methods}
     if settings.file is not None and len(outlines) != 1:
         raise InputError("bad-options", f"{settings.file} holds the parameters of one method; give one method")
     parameters = {name: resolve(name, outlines, settings) for name in outlines}
+    for name, outline in outlines.items():
+        files_of(outline, parameters[name])
     if split.path is not None:
         split = dataclasses.replace(split, file=str(split.path.absolute()), file_digest=split_digest(split.path))
     return outlines, parameters, split
@@ -90,8 +92,7 @@ def settled_words(
 def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
     """Parameters of one method of a matrix that differ from its defaults, by name and in their types.
 
-    Raises :class:`InputError` for a preset that no method of the matrix has, for a value that cannot be, and for a
-    file of weights that is not there.
+    Raises :class:`InputError` for a preset that no method of the matrix has, and for a value that cannot be.
     """
     outline, preset = outlines[method], settings.preset
     known = {name for other in outlines.values() for name in other.defaults}
@@ -107,7 +108,6 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
         if "steps" in outline.defaults and "steps" not in settings.values:
             chosen["steps"] = None  # passes over the training part were asked for
     parameters = make_parameters(outline, chosen)
-    weights_of(chosen)
     return {
         name: getattr(parameters, name)
         for name, default in outline.defaults.items()

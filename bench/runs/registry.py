@@ -326,7 +326,7 @@ def _locate(name: str) -> tuple[Path, str | None]:
     if is_file(name):
         file, _, wanted = name.rpartition(":")
         if not Path(file).is_file():
-            raise InputError("unknown-method", f"--method {name}: no file {file}; give FILE.py:CLASS")
+            raise InputError("unknown-method", f"method {name}: no file {file}; give FILE.py:CLASS")
         return Path(file).resolve(), wanted
     if entry := _plug_ins().entries.get(name):
         return _locate_entry(entry)

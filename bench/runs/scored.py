@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.environment import environment
 from bench.errors import InputError, counted, instead
-from bench.files import file_sha256, writing
+from bench.files import csv_rows, file_sha256, writing
 from bench.runs import registry
 from bench.runs.attempt import scored_classes, scores_of
 from bench.runs.execute import Outcome
@@ -110,7 +111,7 @@ def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> NDArra
     names = {name: number for number, name in enumerate(sample_names(split, "test"))}
     answers = np.full((len(names), len(classes)), np.nan, np.float32)
     seen = np.zeros(len(names), bool)
-    for number, row in enumerate(_read(path, classes), 2):
+    for number, row in _read(path, classes):
         name = row["sample"]
         place = names.get(name)
         if place is None:
@@ -128,27 +129,31 @@ def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> NDArra
     return in_order
 
 
-def _read(path: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows, as far as the head is right."""
-    both = "has a column of predictions and of probabilities; give one of them"
+def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows by column, each with its line, as far as the head is right."""
+    rows = csv_rows(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="", restkey="")
-            head = [name for name in reader.fieldnames or () if name]
-            lacking = [name for name in classes if name not in head]
-            if "sample" not in head or ("prediction" not in head and lacking):
-                what = "needs the columns sample and prediction, or sample and one a class"
-                raise InputError("wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head)}")
-            if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
-                raise InputError("wrong-predictions", f"{path}: {both}")
-            if len(set(head)) < len(head):
-                raise InputError("wrong-predictions", f"{path}: a column is there twice; give each once")
-            yield from reader
+        _, columns = next(rows, (1, list[str]()))
+        _check_head(path, [name for name in columns if name], classes)
+        for line, row in rows:
+            yield line, dict(zip_longest(columns, row[: len(columns)], fillvalue=""))
     except FileNotFoundError:
         raise InputError("missing-file", f"{path}: there is no such file; give a CSV of predictions") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError("wrong-predictions", f"{path}: cannot be read as CSV ({reason}); give UTF-8 text") from None
+        raise InputError("wrong-predictions", f"{path}: cannot be read as CSV in UTF-8: {reason}") from None
+
+
+def _check_head(path: Path, head: Sequence[str], classes: Sequence[str]) -> None:
+    lacking = [name for name in classes if name not in head]
+    if "sample" not in head or ("prediction" not in head and lacking):
+        what = "needs the columns sample and prediction, or sample and one a class"
+        raise InputError("wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head)}")
+    if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
+        both = "has a column of predictions and of probabilities; give one of them"
+        raise InputError("wrong-predictions", f"{path}: {both}")
+    if len(set(head)) < len(head):
+        raise InputError("wrong-predictions", f"{path}: a column is there twice; give each once")
 
 
 def _strange(name: str, split: Split) -> str:

@@ -4,8 +4,8 @@ Enters: a finished run with its model, and the store that it ran on.  Leaves: a 
 and its tables.  May import analysis and all below it; it changes nothing in the store of runs.
 
 `stress` does all; `sampled` has test samples as a store in which packets can change, `changes` what is changed,
-`server_names` where names of servers stand; `refits` fits anew on few labels or without a class; `stress_record` is
-what is found, `stress_tables` shows that.
+`server_names` where names of servers stand; `refits` fits anew on few labels or without a class; `other_setups` asks
+about another data set; `stress_record` is what is found, `stress_tables` shows that.
 """
 
 import lazy_loader

@@ -14,7 +14,7 @@ from bench.analysis.paired import group_label_of
 from bench.analysis.tables import Row, notes_of
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.method import Inputs, Method, weights_of
+from bench.method import Inputs, Method, files_of, reason_to_skip
 from bench.readers import Ragged, View
 from bench.runs.attempt import represent_parts
 from bench.runs.models import fitted
@@ -25,6 +25,7 @@ from bench.scores.metrics import decide, reliability
 from bench.spec import named_seed
 from bench.splits.split import Split, make_split
 from bench.stress.changes import Change, changes
+from bench.stress.other_setups import OtherTask, on_other
 from bench.stress.refits import Refits, left_out_classes
 from bench.stress.sampled import SampledStore
 from bench.stress.stress_record import (
@@ -40,7 +41,7 @@ from bench.stress.stress_record import (
     Stress,
     Unknown,
 )
-from bench.tracking.record import ELSEWHERE, Record
+from bench.tracking.record import Record
 
 CLOSE: Final = 1e-3  # how far answers may be from the run's: another processor rounds otherwise
 Answers = NDArray[np.float32]
@@ -55,6 +56,7 @@ class StressRequest:
     open_set: tuple[str, ...] = ()  # a refit for each class, or ("all",)
     multiple: int = 128  # bytes that packet lengths are padded to
     device: str = "cpu"
+    other: tuple[tuple[Store, str], ...] = ()  # other data sets to ask about, each with a task or "" for its default
 
     def __post_init__(self) -> None:
         if any(number < 1 for number in self.labels):
@@ -97,18 +99,25 @@ def stress(
     Raises :class:`InputError` for a run without a model, a store or split that is not the run's, and a model that does
     not answer as the run did.
     """
-    if record.origin == ELSEWHERE:
-        raise InputError("missing-artefact", f"run {record.run_id[:8]} has no model: its answers come from elsewhere")
     record.check_store(store)
     method, kept = fitted(record, named, device=request.device), record.predictions()
     split = make_split(store, record.spec.task, record.spec.split)
     left_out = left_out_classes(request.open_set, kept.classes)
+    others = [OtherTask.of(other, task, store, kept.classes) for other, task in request.other]
+    for one in others:
+        if reason := reason_to_skip(type(method), method.parameters, one.store):
+            raise InputError("method-cannot-run", f"--other {one.store.name}: {record.spec.method}: {reason}")
     tested = _tested(record, method, store, split)
     jackknife = GroupJackknife(tested.truth, [decide(tested.answers)], tested.groups, classes=len(kept.classes))
     own = {metric: jackknife.score(0, metric) for metric in METRICS}
     changed = [_changed(record, tested, one, progress) for one in changes(request.multiple)]
     progress("calibration")
     calibration = _calibration(tested, store, split)
+    own_answers = (tested.truth, decide(tested.answers), tested.groups)
+    elsewhere = []
+    for one in others:
+        progress(f"on {one.store.name}")
+        elsewhere.append(on_other(one, store, method, (split.spec, kept.classes), own_answers))
     few, unknown = _refitted(record, tested, store, split, (request, left_out), progress)
     spec, row = record.spec, Row([record], [])
     return Stress(
@@ -128,6 +137,7 @@ def stress(
         calibration=calibration,
         few_labels=few,
         unknown=unknown,
+        other=elsewhere,
         notes=notes_of([row], False),
     )
 
@@ -220,9 +230,9 @@ def _refitted(
     request, left_out = asked
     if not (request.labels or left_out):
         return [], []
-    if record.weights != (now := weights_of(record.spec.parameters)):
-        what = f"run {record.run_id[:8]} began from other weights ({record.weights.get('sha256', '')[:12]}"
-        raise InputError("run-mismatch", f"{what}, now {now.get('sha256', '')[:12]}); run it again with --rerun")
+    if others := record.other_files(files_of(type(tested.method), record.spec.parameters)):
+        what = f"run {record.run_id[:8]} was made from other files ({others})"
+        raise InputError("run-mismatch", f"{what}; run it again with --rerun")
     refits = Refits.of(record.spec, type(tested.method), store, split, request.device)
     few, unknown = [], []
     for number in request.labels:

@@ -1,5 +1,6 @@
 """What a stress test finds, as one record that is saved, read again and printed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,6 +25,11 @@ class Compared:
     difference: float
     difference_low: float
     difference_high: float
+
+
+def _check_ends(name: str, scores: Mapping[str, list[float]]) -> None:
+    if sorted(scores) != sorted(METRICS) or any(len(ends) != 3 for ends in scores.values()):
+        raise FieldError(name, f"must have a score and two ends of each of {', '.join(METRICS)}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,30 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class OtherSetup:
+    """The fitted method on another data set, by the classes that both have; scores with the ends of their intervals."""
+
+    dataset: str
+    task: str
+    store: str  # digest
+    classes: list[str]  # that both have
+    classes_missing: list[str]  # of the run alone
+    classes_unknown: list[str]  # of the other data set alone
+    sessions_left_out: dict[str, int]  # of the other data set, by reason
+    samples: int
+    interval_groups: int  # of its tested class that has the fewest
+    scores: dict[str, list[float]]
+    own_samples: int  # of the run's test part that are of these classes
+    own_interval_groups: int
+    own: dict[str, list[float]]
+    rules: str = ""  # how its captures were read otherwise than the run's
+
+    def __post_init__(self) -> None:
+        for name in ("scores", "own"):
+            _check_ends(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
 class Stress:
     """All of it, for one run."""
 
@@ -94,11 +124,11 @@ class Stress:
     calibration: Calibration
     few_labels: list[FewLabels] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
+    other: list[OtherSetup] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if sorted(self.own) != sorted(METRICS) or any(len(ends) != 3 for ends in self.own.values()):
-            raise FieldError("own", f"must have a score and two ends of each of {', '.join(METRICS)}")
+        _check_ends("own", self.own)
         scored = [one.scores for one in self.changed if one.status == SCORED]
         scored += [one.scores for one in self.few_labels if not one.reason]
         if any(sorted(scores) != sorted(METRICS) for scores in scored):

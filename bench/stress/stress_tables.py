@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from bench.analysis.paired import interval_note
+from bench.errors import some
 from bench.files import plain
 from bench.render.table import Table, render
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
-from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, Stress
+from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, OtherSetup, Stress
 
+NAMED: Final = 12  # classes that a note names
 HEAD = [word for metric in METRICS for word in (f"{metric} [95 %]", "difference [95 %]")]
 
 
@@ -17,7 +19,41 @@ def stress_tables(found: Stress) -> list[Table]:
     """Changes, calibration and, where they were asked for, few labels and unknown classes."""
     tables = [_changes(found), _calibration(found)]
     tables += [_labels(found)] if found.few_labels else []
-    return [*tables, *([_open_set(found)] if found.unknown else [])]
+    tables += [_open_set(found)] if found.unknown else []
+    return [*tables, *map(_other, found.other)]
+
+
+def _other(one: OtherSetup) -> Table:
+    rows = []
+    for name, samples, scores, groups in (
+        ("its own test part", one.own_samples, one.own, one.own_interval_groups),
+        (f"{one.dataset}/{one.task}", one.samples, one.scores, one.interval_groups),
+    ):
+        sign = interval_sign(groups)
+        told = [with_interval(value, low, high, ".3f", sign) for value, low, high in map(scores.__getitem__, METRICS)]
+        rows.append([name, str(samples), *told])
+    left_out = [f"{number:,} sessions {reason}" for reason, number in one.sessions_left_out.items()]
+    notes = [
+        f"by the {len(one.classes)} classes of the same name: {some(one.classes, NAMED)}; another answer is an error",
+        f"left out of {one.dataset}: {', '.join(left_out) or 'nothing'}",
+        *([f"classes of {one.dataset} alone: {some(one.classes_unknown, NAMED)}"] if one.classes_unknown else []),
+        *([f"classes of the run alone: {some(one.classes_missing, NAMED)}"] if one.classes_missing else []),
+        f"[ ] 95 %: of {one.dataset} a jackknife over its capture groups, at least {one.interval_groups} of each class",
+        *([f"{one.dataset} was {one.rules}"] if one.rules else []),
+        *interval_meanings(interval_sign(min(one.interval_groups, one.own_interval_groups))),
+    ]
+    head = ["tested on", "samples", *(f"{metric} [95 %]" for metric in METRICS)]
+    return Table("Another capture set-up", head, rows, notes, [{"test": "other data set", **_flat_ends(one)}])
+
+
+def _flat_ends(one: OtherSetup) -> dict[str, Any]:
+    """A line for programs: scores as ``macro_f1``, ``macro_f1_low``, …, the run's own with ``own_`` before them."""
+    line: dict[str, Any] = plain(one)
+    for before, scores in (("", line.pop("scores")), ("own_", line.pop("own"))):
+        for metric, ends in scores.items():
+            names = (f"{before}{metric}{end}" for end in ("", "_low", "_high"))
+            line |= dict(zip(names, ends, strict=True))
+    return line
 
 
 def stress_text(found: Stress, form: str) -> str:

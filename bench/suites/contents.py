@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -9,7 +10,7 @@ from bench import __version__
 from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError, counted, instead
-from bench.runs.plan import expand, resolve
+from bench.runs.plan import WHOLE, expand, resolve, settled_words
 from bench.runs.registry import describe, is_shipped
 from bench.spec import RunSpec
 from bench.splits.split import make_split
@@ -28,27 +29,32 @@ def cells(
     data set.  Raises :class:`InputError` for a data set that the suite does not have, a setting that cannot be, and a
     store, split or method file that is not the one whose digest the suite names, before anything is computed.
     """
-    portions = _chosen(suite, datasets)
+    portions = chosen_portions(suite, datasets)
     contenders = contenders_of(suite, methods)
     for one in contenders:
-        _check_source(suite, one)
+        with suite.at(one):
+            _check_contender(one)
     specs = []
     for portion in portions:
-        store = open_(portion.name)
-        _check_store(suite, portion, store)
-        _check_splits(suite, portion, store)
-        specs += [
-            spec
-            for one in contenders
-            if not one.datasets or portion.name in one.datasets
-            for spec in expand([one.name], [store], portion.spec, task=portion.task, seeds=portion.seeds,
-                               settings=one.settings)
-        ]  # fmt: skip
+        with suite.at(portion):
+            store = open_(portion.name)
+            _check_store(portion, store)
+            _check_splits(portion, store)
+            specs += [
+                spec
+                for one in contenders
+                if not one.datasets or portion.name in one.datasets
+                for spec in expand([one.name], [store], portion.spec, task=portion.task, seeds=portion.seeds,
+                                   settings=one.settings)
+            ]  # fmt: skip
     return specs
 
 
-def _chosen(suite: Suite, datasets: Sequence[str]) -> list[Portion]:
-    """The portions of these data sets, of all where none is given."""
+def chosen_portions(suite: Suite, datasets: Sequence[str]) -> list[Portion]:
+    """The portions of these data sets, of all where none is given.
+
+    Raises :class:`InputError` for a data set that the suite does not have.
+    """
     known = dict.fromkeys(one.name for one in suite.datasets)
     names = {word: word if word in known else find_card(word).name for word in datasets}
     for word, name in names.items():
@@ -68,27 +74,30 @@ def contenders_of(suite: Suite, methods: Sequence[str]) -> list[Contender]:
     return own + [Contender(name) for name in methods if name not in {one.name for one in own}]
 
 
-def _check_source(suite: Suite, one: Contender) -> None:
-    now = "" if is_shipped(one.name) else describe(one.name).digest
+def _check_contender(one: Contender) -> None:
+    """That there is such a method with such settings, and that its file is the one that the suite names."""
+    outlines, _, _ = settled_words([one.name], WHOLE, one.settings)
+    outline = outlines[one.name]
+    now = "" if is_shipped(one.name) else outline.digest
     if one.source and one.source != now:
         what = (
             f"{one.name} is not the file that the suite names (digest {one.source}, here {now or 'a shipped method'})"
         )
-        raise InputError("suite-mismatch", f"{suite.name}: {what}; take that file, or its source out of the suite")
+        raise InputError("suite-mismatch", f"{what}; take that file, or its source out of the suite")
 
 
-def _check_store(suite: Suite, portion: Portion, store: Store) -> None:
+def _check_store(portion: Portion, store: Store) -> None:
     if not store.digest.startswith(portion.store):
         what = f"{portion.name} here has store {store.digest[: len(portion.store)]}, the suite names {portion.store}"
-        raise InputError("suite-mismatch", f"{suite.name}: {what}; {REMEDY}")
+        raise InputError("suite-mismatch", f"{what}; {REMEDY}")
 
 
-def _check_splits(suite: Suite, portion: Portion, store: Store) -> None:
+def _check_splits(portion: Portion, store: Store) -> None:
     for split in portion.each if portion.splits else ():
         wanted = portion.splits[place_of(split)]
         if not (here := make_split(store, portion.task, split).digest).startswith(wanted):
             what = f"{portion.name}, {split.label}, {place_of(split)}: its split is {here[: len(wanted)]} here"
-            raise InputError("suite-mismatch", f"{suite.name}: {what}, the suite names {wanted}; {REMEDY}")
+            raise InputError("suite-mismatch", f"{what}, the suite names {wanted}; {REMEDY}")
 
 
 def suite_with_digests(name: str, specs: Sequence[RunSpec]) -> Suite:
@@ -110,20 +119,34 @@ def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
         if (store := stores.get(one.name)) is not None:
             made = {place_of(split): make_split(store, one.task, split).digest[:DIGITS] for split in one.each}
             portions.append(dataclasses.replace(one, store=store.digest[:DIGITS], splits=made))
-    kept = [one.name for one in portions]
+    return dataclasses.replace(_of(suite, portions, suite.methods), made_by=__version__)
+
+
+def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str]) -> Suite:
+    """The suite of some methods and data sets alone, where those are given; a method that it does not name joins it.
+
+    Raises :class:`InputError` for a data set that the suite does not have.
+    """
+    return _of(suite, chosen_portions(suite, datasets), contenders_of(suite, methods) if methods else suite.methods)
+
+
+def _of(suite: Suite, portions: Sequence[Portion], contenders: Sequence[Contender]) -> Suite:
+    """The suite with these, of the contenders those that have something to do on the portions."""
+    names = {one.name for one in portions}
     methods = [
-        dataclasses.replace(one, datasets=tuple(name for name in one.datasets if name in kept))
-        for one in suite.methods
-        if not one.datasets or set(one.datasets) & set(kept)
+        dataclasses.replace(one, datasets=tuple(name for name in one.datasets if name in names))
+        for one in contenders
+        if not one.datasets or names & set(one.datasets)
     ]
-    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods), made_by=__version__)
+    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods))
 
 
 def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """The records that belong to a suite, in their order, and notes on what is left out or missing.
 
     A run belongs to it whatever its method and settings, if its data set, store, task and split are the suite's; one
-    whose split has another digest than the suite names, or none, is left out and counted.
+    whose split has another digest than the suite names, or none, is left out and counted.  So is one on another state
+    of a data set than the one that was used last, where the suite names none.
     """
     kept, other = [], 0
     for record in records:
@@ -134,17 +157,34 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
             other += 1
             continue
         kept.append(record)
+    kept, older = _of_one_state(suite, kept)
     notes = [f"suite {suite.name}{f': {suite.title}' if suite.title else ''}"]
     if other:
         notes.append(f"{counted(other, 'run')} on splits of other digests than the suite names left out")
+    notes += [f"{name}: {counted(number, 'run')} on another state of the data set left out" for name, number in older]
     return kept, notes + _missing(suite, kept)
+
+
+def _of_one_state(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[tuple[str, int]]]:
+    """The records, of a data set of which the suite names no store those on the state that was used last.
+
+    And how many others each such data set has: on two states a number would be of two things.
+    """
+    free = {one.name for one in suite.datasets if not one.store}
+    done = sorted((one for one in records if one.status == "done"), key=lambda one: one.started)
+    last = {one.spec.dataset: one.spec.store for one in done if one.spec.dataset in free}
+    kept = [one for one in records if last.get(one.spec.dataset, one.spec.store) == one.spec.store]
+    other = Counter(one.spec.dataset for one in records)
+    other.subtract(one.spec.dataset for one in kept)
+    return kept, [(name, number) for name, number in other.items() if number]
 
 
 def _missing(suite: Suite, records: Sequence[Record]) -> list[str]:
     """A note a contender on its runs that are not done, at its settings; one that cannot be done counts as done."""
     notes = []
     for one in suite.methods:
-        wanted = _settings_of(one)
+        with suite.at(one):
+            wanted = _settings_of(one)
         cells = [(number, split.seed, split.fold) for number, portion in enumerate(suite.datasets)
                  if not one.datasets or portion.name in one.datasets for split in portion.each]  # fmt: skip
         there = {

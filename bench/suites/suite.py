@@ -4,8 +4,10 @@ Shipped ones are files of the folder ``suites/``; ``bench run --save-plan FILE``
 """
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +51,8 @@ class Portion(Ruled):
             _ = self.spec
         except InputError as error:
             yield FieldError("split", str(error))
+        if self.split == "file" and self.file is None:
+            yield FieldError("file", 'is missing: name the split\'s file, or take another split than "file"')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             yield FieldError("seeds", "must be one or more, each once")
 
@@ -134,6 +138,7 @@ class Suite(Ruled):
     metrics: tuple[str, ...] = ()  # columns of its table
     trials: int = 0  # of each search of parameters, of every method alike; 0: it says nothing of tuning
     made_by: str = ""  # version of bench
+    path: str = field(default="", init=False, compare=False)  # of its file; empty: it was not read from one
 
     @rule("format")
     def _format_is_known(self) -> Iterator[FieldError]:
@@ -160,17 +165,34 @@ class Suite(Ruled):
         """The portion that a run belongs to."""
         return next((one for one in self.datasets if one.is_of(spec)), None)
 
-    def text(self) -> str:
-        """The suite as TOML, without what is as by default."""
+    @contextmanager
+    def at(self, one: Portion | Contender) -> Iterator[None]:
+        """Have every :class:`InputError` from inside name the suite's file and, of what is in it, the place there."""
+        try:
+            yield
+        except InputError as error:
+            for name, entries in (("datasets", self.datasets), ("methods", self.methods)):
+                if one in entries:
+                    raise error.within(f"{self.path or self.name}: {name}[{entries.index(one)}]") from None
+            raise
+
+    def text(self, folder: Path | None = None) -> str:
+        """The suite as TOML, without what is as by default.
+
+        Split files are named as seen from the ``folder`` that it is for; without one by no more than their names.
+        """
         import tomli_w
 
         told = _told(self)
+        for one in told.get("datasets", ()):
+            if "file" in one:
+                one["file"] = Path(one["file"]).name if folder is None else os.path.relpath(one["file"], folder)
         last = {name: told.pop(name) for name in ("methods", "datasets") if name in told}
         return tomli_w.dumps(told | last, multiline_strings=True)
 
     def save(self, path: Path) -> None:
         """Write the suite as TOML.  Raises :class:`InputError` where that cannot be."""
-        write_text(path, self.text())
+        write_text(path, self.text(path.parent))
 
 
 def _told(record: Any) -> dict[str, Any]:
@@ -179,7 +201,8 @@ def _told(record: Any) -> dict[str, Any]:
     return {
         name: _plain(value)
         for name, (value, one) in fields.items()
-        if value != one.default
+        if one.init
+        and value != one.default
         and not (one.default_factory is not dataclasses.MISSING and value == one.default_factory())
     }
 
@@ -214,7 +237,9 @@ def read_suite(word: str) -> Suite:
     except (OSError, ValueError) as error:
         raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from None
     suite = structured(raw, Suite, str(path), code="wrong-suite")
-    return dataclasses.replace(suite, datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
+    placed = dataclasses.replace(suite, datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
+    object.__setattr__(placed, "path", str(path))
+    return placed
 
 
 def _placed(portion: Portion, folder: Path) -> Portion:

@@ -1,18 +1,20 @@
 """A bundle: stored runs in one file, to be brought into another store.
 
 A plain zip without compression, so that the same runs give the same bytes on any machine and nothing in it is larger
-than the file itself: ``runs/NAME/`` holds what a run is while it waits for its store (`bench.tracking.writing`), and
+than the file itself: ``runs/NAME/`` holds what a run is while it waits for its store (`bench.tracking.writing`),
+``ro-crate-metadata.json`` describes the whole for others' programs (`bench.render.crate`; nothing here reads it), and
 ``index.json``, the last member, names all runs and the SHA-256 of every other member.  Nothing in it is pickled, and
 nothing of it is run.
 """
 
 import errno
 import hashlib
+import re
 import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +24,7 @@ from bench import __version__
 from bench.environment import CPU, environment
 from bench.errors import InputError
 from bench.files import begun_folder, file_sha256, plain, put_in_place, read_json, write_json, written
+from bench.render.crate import CrateRun, crate
 from bench.tracking.proof import check_files, proved
 from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
 from bench.tracking.selection import Stored, stored_runs
@@ -29,7 +32,10 @@ from bench.tracking.tracker import PROCESS, Tracker
 from bench.tracking.writing import NOTE, UID, Content, experiment_of
 
 INDEX: Final = "index.json"
-FORMAT: Final = 1
+CRATE: Final = "ro-crate-metadata.json"
+FORMAT: Final = 2
+BARE: Final = 1  # the format of bundles without `CRATE`
+LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")  # an SPDX identifier
 OWN: Final = (PROCESS, IMPORTED)  # tags that say something of one store alone
 TEXTS: Final = 1 << 28  # bytes of a JSON file, which is read at once
 ANSWERS: Final = 1 << 32  # bytes of the arrays of a run's answers
@@ -71,12 +77,21 @@ class Index:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def write_bundle(tracker: Tracker, runs: Sequence[Stored], file: Path, *, models: bool = False) -> Index:
-    """Write runs into a new file, which is there whole or not at all.
+def in_order(names: Iterable[str]) -> list[str]:
+    """Members in the order of a bundle, its index aside: files of runs, then what describes the whole."""
+    return sorted(names, key=lambda name: (name == CRATE, name))
+
+
+def write_bundle(
+    tracker: Tracker, runs: Sequence[Stored], file: Path, *, models: bool = False, licence: str = ""
+) -> Index:
+    """Write runs into a new file, which is there whole or not at all; ``licence`` is an SPDX identifier, or empty.
 
     Raises :class:`InputError` where the file is there, a run still lasts, or a run's files are not those that it wrote.
     """
     check_new(file)
+    if licence and not LICENCE.fullmatch(licence):
+        raise InputError("bad-options", f"--licence {licence}: give an SPDX identifier, as CC-BY-4.0 or MIT")
     if lasting := [one for one in runs if one.record.status == "running"]:
         what = f"run {lasting[0].row.run_id[:8]} has not ended"
         raise InputError("bad-options", f"{what}; wait for it, or leave it out (--status done,failed,skipped,killed)")
@@ -93,11 +108,23 @@ def write_bundle(tracker: Tracker, runs: Sequence[Stored], file: Path, *, models
                 for name in sorted(paths):
                     members[f"runs/{one.uid}/{name}"] = _add(target, f"runs/{one.uid}/{name}", paths[name])
                 listed[one.uid] = _listed(one, folder)
-        index = Index(__version__, environment(CPU)["packages"], [listed[one.uid] for one in runs], members)
         with tempfile.TemporaryDirectory() as made:
+            files = {name: (one.bytes, one.sha256) for name, one in members.items()}
+            told = crate([_told(one) for one in runs], files, INDEX, version=__version__, licence=licence)
+            write_json(Path(made) / CRATE, told)
+            members[CRATE] = _add(target, CRATE, Path(made) / CRATE)
+            index = Index(__version__, environment(CPU)["packages"], [listed[one.uid] for one in runs], members)
             write_json(Path(made) / INDEX, plain(index))
             _add(target, INDEX, Path(made) / INDEX)
     return index
+
+
+def _told(one: Stored) -> CrateRun:
+    spec = one.record.spec
+    title = f"{spec.name} on {spec.dataset}, task {spec.task}"
+    return CrateRun(
+        one.uid, title, spec.method, spec.dataset, spec.store, one.record.status, one.row.started, one.row.ended
+    )
 
 
 def check_new(file: Path) -> None:
@@ -173,20 +200,28 @@ class Bundle:
         with tempfile.TemporaryDirectory() as made:
             self._copy(INDEX, Path(made) / INDEX)
             self.index = read_json(Path(made) / INDEX, Index, "a bundle's index")
-        self._check_members()
+            self._check_members()
+            if CRATE in self._infos and self._copy(CRATE, Path(made) / CRATE) != self.index.members[CRATE]:
+                raise _damaged(f"{CRATE} is not what the index says")
 
     def _check_members(self) -> None:
         """That the members are those of the index, no more, no fewer, and lead nowhere else."""
-        names, infos = [*sorted(self.index.members), INDEX], self._source.infolist()
-        if self.index.format != FORMAT:
-            raise _damaged(f"it is of format {self.index.format}, this version reads {FORMAT}; take a newer one")
-        if [info.filename for info in infos] != names:
+        names, infos = [*in_order(self.index.members), INDEX], self._source.infolist()
+        if self.index.format not in (BARE, FORMAT):
+            raise _damaged(
+                f"it is of format {self.index.format}, this version reads {BARE} and {FORMAT}; take a newer one"
+            )
+        if [info.filename for info in infos] != names or (CRATE in names) != (self.index.format != BARE):
             raise _damaged("its members are not those that its index names, in their order")
         if sum(info.file_size for info in infos) > self.file.stat().st_size:
             raise _damaged("its members are larger than the file")
         runs = [one.name for one in self.index.runs]
         homes = {name: name.split("/")[1] for name in self.index.members if _is_inside(name)}
-        if set(homes) != set(self.index.members) or len(set(runs)) < len(runs) or set(homes.values()) != set(runs):
+        if (
+            set(homes) != set(self.index.members) - {CRATE}
+            or len(set(runs)) < len(runs)
+            or set(homes.values()) != set(runs)
+        ):
             raise _damaged("a member's name leads out of the folders of its runs, or a run has none")
         for name, run in homes.items():
             self._of_run.setdefault(run, []).append(name)

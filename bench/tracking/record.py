@@ -24,7 +24,7 @@ ELSEWHERE: Final = "elsewhere"  # origin of a run whose answers another program 
 IMPORTED: Final = "bench.imported"  # from which bundle; a tag of this store alone
 STATE: Final = "bench.store"  # how its data set was prepared: `bench.data.manifest.Manifest.state`
 SPLIT: Final = "bench.split"  # digest of its split
-WEIGHTS: Final = "bench.weights"  # file, SHA-256 and licence of weights of others that it began from
+GIVEN: Final = "bench.given"  # `bench.method.files_of`: digests of the files that its parameters name
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
 AGAIN: Final = "put back what it wrote or run it again with --rerun"
@@ -55,7 +55,7 @@ class Record:
     ended: float | None = None  # seconds since the epoch
     split: str = ""  # digest of its split; empty: an earlier version's run, or one that has none yet
     state: Mapping[str, str] = field(default_factory=dict)  # of its data set's store; empty: an earlier version's run
-    weights: Mapping[str, str] = field(default_factory=dict)  # `bench.method.weights_of`; empty: none of others
+    given: Mapping[str, str] = field(default_factory=dict)  # `bench.method.files_of`; empty: its parameters name none
     files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path; empty: made before files had digests
     artefacts: str = field(default="", compare=False)  # address of their folder
     folder: Path | None = field(default=None, compare=False)  # its artefacts, where `Tracker.load` fetched them
@@ -75,6 +75,11 @@ class Record:
         """Whether it has digests to hold its files against."""
         return bool(self.files)
 
+    def other_files(self, now: Mapping[str, str]) -> str:
+        """Which of the files that its parameters name are not as ``now`` (`bench.method.files_of`); empty: none."""
+        names = sorted(name for name in {*self.given, *now} if self.given.get(name) != now.get(name))
+        return ", ".join(f"{name} {self.given.get(name, '')[:12]}, now {now.get(name, '')[:12]}" for name in names)
+
     def predictions(self) -> Predictions:
         """Answers for the test part.  Raises :class:`InputError` where the run has none, or other ones than it made."""
         return self._read("predictions.npz", "predictions", Predictions.load)
@@ -85,6 +90,9 @@ class Record:
 
     def model_folder(self) -> Path:
         """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
+        if self.origin == ELSEWHERE:
+            what = f"run {self.run_id[:8]} has no model: its answers come from elsewhere"
+            raise InputError("missing-artefact", f"{what}; take a run that `bench run` made")
         if self.folder is not None and not (self.folder / "model").exists() and (self.model or self.imported):
             gone = self.model or f"it stayed behind when {self.imported} was written"
             remedy = "run it again with --rerun" if self.model else "export it with --models, or --rerun the run"
@@ -175,7 +183,7 @@ def record_of(row: Row) -> Record:
         ended=None if row.ended is None else row.ended / 1000,
         split=tags.get(SPLIT, ""),
         state=_texts(tags.get(STATE, "")),
-        weights=_texts(tags.get(WEIGHTS, "")),
+        given=_texts(tags.get(GIVEN, "")),
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )

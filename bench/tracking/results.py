@@ -121,13 +121,13 @@ class RunResult:
     environment: dict[str, Any]  # see `bench.environment`
     split: SplitSummary
     reads: list[str] = field(default_factory=list)  # what the method read, of what it declares
-    weights: dict[str, str] = field(default_factory=dict)  # of others, that it began from: `bench.method.weights_of`
+    given: dict[str, str] = field(default_factory=dict)  # files that its parameters name: `bench.method.files_of`
     ingest: dict[str, Any] | None = None  # how the store's captures were read (`IngestOptions.unusual`); None: not told
 
     def save(self, path: Path) -> None:
         """Write JSON."""
         content = {"spec": self.spec.to_dict(), "metrics": self.metrics, "scores": self.scores.to_dict()}
-        own = ("parameters", "reads", "deviations", "environment", "weights", "ingest")
+        own = ("parameters", "reads", "deviations", "environment", "given", "ingest")
         content |= {name: getattr(self, name) for name in own}
         write_json(path, content | {"split": dict(self.split.fields)}, allow_nan=True)
 

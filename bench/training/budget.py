@@ -94,7 +94,10 @@ class PretrainingParameters(TrainingParameters):
         0.1, "part of the steps without labels over which the learning rate rises", "our choice", allowed=SHARE
     )
     weights: str | None = parameter(
-        None, "file of the authors' pre-trained weights, in place of pre-training; none: pre-train here", "our choice"
+        None,
+        "file of the authors' pre-trained weights, in place of pre-training; none: pre-train here",
+        "our choice",
+        file=True,
     )
     weights_licence: str | None = parameter(None, "licence of that file, as its authors state it", "our choice")
 
