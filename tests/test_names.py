@@ -129,7 +129,7 @@ def test_a_page_is_not_written_over_for_a_wrong_word_or_an_empty_store(bench, pl
 
 
 def test_an_empty_store_is_told_with_the_command_that_makes_runs(bench, place):
-    line = "there are no runs yet; `bench run --method forest --dataset demo` makes the first"
+    line = "there are no runs yet; `bench run --method forest --dataset demo --results empty` makes the first"
     assert Tracker(place / "empty", f"sqlite:///{place}/empty/mlflow.db")._client
     for words in ("table", "results show"):
         assert bench(f"{words} --results empty") == (0, f"{line}\n", "")

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bench.cli.base import cli, emit, note, results_option, runs_in, runs_into, runs_to_change, tell, which_runs
+from bench.cli.base import (
+    cli,
+    emit,
+    note,
+    print_table,
+    results_option,
+    runs_in,
+    runs_into,
+    runs_to_change,
+    tell,
+    which_runs,
+)
 from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import file_size, outline
 from bench.errors import InputError, counted, instead
@@ -134,8 +145,6 @@ def show(
     run: str | None, asked: Filter, figures: Path | None, predictions: Path | None, form: str, results: Path
 ) -> None:
     """List runs and their sizes, or show one RUN in full, with its files checked against their checksums."""
-    from bench.render.table import render
-
     if run is not None and any(vars(asked).values()):
         raise InputError("bad-options", "show takes a RUN, or options that choose among all; leave one out")
     if run is None and (option := "--figures" if figures else "--predictions" if predictions else ""):
@@ -144,7 +153,7 @@ def show(
     tracker = runs_in(results)
     runs = _chosen(tracker, asked)
     if run is None:
-        click.echo(render(_runs_table(tracker, runs), form))
+        print_table(_runs_table(tracker, runs), form)
         return
     (one,) = runs
     shown = _in_full(tracker, one)
