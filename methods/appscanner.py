@@ -85,21 +85,23 @@ class AppScanner(EstimatorMethod):
     }
     tiny: ClassVar[Mapping[str, Any]] = {"trees": 20}
     deviations: ClassVar[tuple[str, ...]] = (
-        "a sample is the session, and a flow is the whole of it, of any size; the papers cut at gaps of 1 s and keep "
-        "flows of 7 to 260 packets (preset paper)",
-        "bursts are cut in each session by itself: the papers cut the whole device's traffic",
+        "a sample is a session, and the whole session, of any size, is one flow; the papers cut at gaps of 1 s and "
+        "keep flows of 7 to 260 packets (preset paper)",
+        "bursts are cut in each session alone; the papers cut the traffic of the whole device",
         "a session's answer is the mean log probability of its flows; probability 0 counts as 1e-6",
-        "direction is that of the session's first packet: the papers tell the device by its address",
-        "all packets count, with payload or without, and no retransmission is dropped",
-        "statistics as numpy and scipy define them (silent): population variance, biased skewness and excess kurtosis, "
-        "linear percentiles; a series that is constant has skewness and kurtosis 0, an empty one is all zeros",
+        "the first packet of the session gives the direction; the papers know the device by its address",
+        "packets count with or without payload, and retransmissions count too",
+        "statistics as numpy and scipy define them (the papers do not say): population variance, biased skewness and "
+        "excess kurtosis, linear percentiles; a constant series has skewness and kurtosis 0, an empty one is all "
+        "zeros",
         "ambiguity halves the flows, not the sessions: with burst_gap, flows of one session are in both halves",
         "selection, ambiguity and threshold of the 2018 paper are off; the threshold acts on flows, and the features "
-        "are selected after the ambiguous flows are told",
+        "are selected after the ambiguous flows are found",
         "preset code follows Thijsvanede/AppScanner: 1 s, threshold 0.9, signed lengths, pandas' sample moments and "
-        "mean (not median) absolute deviation, no limit on a flow's size; it loses a capture's first packet, we do not",
+        "mean (not median) absolute deviation, no limit on a flow's size; it loses the first packet of a capture, we "
+        "do not",
         "the authors' published scripts grow scikit-learn's default forest (10 trees then) on extracted features; the "
-        "rebuild in jmhIcoding/traffic_classification_utils replaces the forest by LightGBM: neither is followed",
+        "rebuild in jmhIcoding/traffic_classification_utils replaces the forest by LightGBM: we follow neither",
     )
     columns: NDArray[np.int64]  # the features that the forest sees
 

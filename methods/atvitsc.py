@@ -61,12 +61,15 @@ class Parameters(TrainingParameters):
         1, "channels after a block's 1x1 convolution", "our choice", (1, 2, 4, 8), allowed=COUNT
     )
     activation: str = parameter(
-        "identity", "after convolution and norm: identity or leaky_relu", "III-C-1", allowed=("identity", "leaky_relu")
+        "identity",
+        "activation after convolution and norm: identity or leaky_relu",
+        "III-C-1",
+        allowed=("identity", "leaky_relu"),
     )
     attention_activation: str = parameter(
         "leaky_relu",
-        "of the two layers on average and maximum in the channel attention: leaky_relu or sigmoid",
-        "III-C-1: S-shaped, of which layers is not said; the last one is a sigmoid in any case",
+        "activation of the two layers on average and maximum in the channel attention: leaky_relu or sigmoid",
+        "III-C-1: S-shaped, without saying for which layers; the last one is always a sigmoid",
         ("leaky_relu", "sigmoid"),
         allowed=("leaky_relu", "sigmoid"),
     )
@@ -164,14 +167,15 @@ class Atvitsc(TorchMethod):
         "with an S-shaped activation; attention_activation=sigmoid)",
         "one ResAtConv block, as III-C-1 says; Table I has two layers (preset two-blocks)",
         "the class token gets no position and no length (Fig. 1 draws 0 for both)",
-        "dropout 0.5 on the spatiotemporal features and the head, 0.1 in the encoder, none on attention (place silent)",
+        "dropout 0.5 on the spatiotemporal features and the head, 0.1 in the encoder, none on attention (the paper "
+        "does not say where)",
         "ResAtConv: 3x3 convolution to 64 channels, 1x1 back to one (sizes silent)",
         "BiLSTM of 128 a direction, read at each direction's own last packet (the printed state has seen one packet)",
         "gate and hidden layer of 256 features (silent)",
         "warm-up linear over the first tenth of the steps, then a tenth of the rate every 10 epochs (silent)",
         "epoch chosen by validation macro-F1 (silent)",
-        "a packet count that is no square is allowed: the tiling changes nothing",
-        "DNS and the like are kept: the paper drops irrelevant packets without naming them",
+        "the number of packets need not be a square: the tiling changes nothing",
+        "DNS and similar traffic is kept; the paper drops irrelevant packets without naming them",
         "consecutive packets from the session's start, no fixed-step re-sampling before the split",
     )
 

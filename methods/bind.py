@@ -45,23 +45,27 @@ class Parameters(NoParameters):
     packets: int | None = parameter(None, "packets a session, from the first; none: all", OURS, allowed=COUNT)
     payload_only: bool = parameter(False, "leave out packets without payload", CODE)
     size_bin: int = parameter(
-        600, "bytes to whose multiples a burst's size is rounded", CODE, (1, 16, 32, 64, 128, 600), allowed=COUNT
+        600, "bytes: sizes of bursts are rounded to multiples of this", CODE, (1, 16, 32, 64, 128, 600), allowed=COUNT
     )
     time_bin: float = parameter(
-        0.001, "seconds to whose multiples a burst's time is rounded", CODE, (0.001, 0.01, 0.1, 1.0), allowed=POSITIVE
+        0.001,
+        "seconds: times of bursts are rounded to multiples of this",
+        CODE,
+        (0.001, 0.01, 0.1, 1.0),
+        allowed=POSITIVE,
     )
     vocabulary: int = parameter(
-        512, "values of a family that count, the most frequent in training", OURS, (128, 512, 2048), allowed=COUNT
+        512, "values of a family that are kept, the most frequent in training", OURS, (128, 512, 2048), allowed=COUNT
     )
     sessions: int | None = parameter(
-        20_000, "training sessions that are learned, each class its share; none: all", OURS, allowed=COUNT
+        20_000, "training sessions to learn from, divided over classes as in training; none: all", OURS, allowed=COUNT
     )
     classifier: str = parameter(
         "svm", "svm, forest or boosted", CODE, ("svm", "forest", "boosted"), allowed=("svm", "forest", "boosted")
     )
     cost: float = parameter(2.0**17, "C of the SVM", CODE, Range(2.0**5, 2.0**20, log=True), allowed=POSITIVE)
     gamma: float = parameter(
-        2.0**-19, "of the SVM's RBF kernel", CODE, Range(2.0**-25, 2.0**-5, log=True), allowed=POSITIVE
+        2.0**-19, "gamma of the SVM's RBF kernel", CODE, Range(2.0**-25, 2.0**-5, log=True), allowed=POSITIVE
     )
     trees: int = parameter(100, "trees of the forest, rounds of the boosted trees", CODE, allowed=COUNT)
 
@@ -84,17 +88,17 @@ class Bind(EstimatorMethod):
     deviations: ClassVar[tuple[str, ...]] = (
         "a sample is a session; the paper's is a trace of a web page or of an app",
         "length is the IP packet's, without the code's 14 bytes of Ethernet; every kept packet counts, pure ACKs too",
-        "direction is that of the session's first packet: the code tells the server by its port",
+        "the first packet of the session gives the direction; the code finds the server by its port",
         "a burst's time is rounded once, to 1 ms; the code rounds each packet's time to 1 ms and subtracts",
         "uni-burst count is the histogram of packets a burst, grouped as in the code (4, 5 count as 3; 7, 8 as 6; "
         "10 to 13 as 9)",
-        "at most 512 values of a family, those most frequent in training (the code keeps every value of training and "
-        "test); values that training lacks are dropped",
-        "the SVM learns at most 20,000 sessions, drawn by class under the method's seed, because its time grows with "
-        "their square; the vocabulary is learned from the same sessions",
+        "at most 512 values of a family, the most frequent in training (the code keeps every value of training and "
+        "test); values that do not occur in training are dropped",
+        "the SVM learns from at most 20,000 sessions, drawn by class with the method's seed, because its time grows "
+        "with their square; the vocabulary is learned from the same sessions",
         "the SVM's probabilities are the softmax of its one-vs-rest decision function (silent): they rank the classes "
         "as the SVM does and are not calibrated",
-        "the code's random forest of 100 trees, for its open world, is classifier=forest; boosted trees are ours",
+        "classifier=forest is the code's random forest of 100 trees, for its open world; boosted trees are ours",
         "ADABIND, retraining when the traffic drifts, is left out",
     )
     trusted = ("scipy.sparse._csr.csr_matrix", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor")

@@ -31,9 +31,11 @@ class Parameters(TrainingParameters):
     packets: int = parameter(30, "packets with payload, from the first; 12 or more", CODE, (16, 30), allowed=COUNT)
     channels: int = parameter(72, "filters of the first layers", CODE, (36, 72, 144), allowed=COUNT)
     wide_channels: int = parameter(128, "filters of the last layers", CODE, (64, 128, 256), allowed=COUNT)
-    blocks: int = parameter(2, "layers of as many places as packets, after the first", CODE, (1, 2, 3), allowed=COUNT)
+    blocks: int = parameter(2, "layers that keep one place per packet, after the first", CODE, (1, 2, 3), allowed=COUNT)
     hidden: int = parameter(480, "features of both layers before the classes", CODE, (120, 240, 480), allowed=COUNT)
-    dropout: float = parameter(0.2, "before and after each of these", CODE, Range(0.0, 0.5), allowed=SHARE)
+    dropout: float = parameter(
+        0.2, "dropout before and after each of these layers", CODE, Range(0.0, 0.5), allowed=SHARE
+    )
     learning_rate: float = parameter(
         1e-3, "Adam's step size", "our choice", Range(1e-4, 1e-2, log=True), allowed=POSITIVE
     )

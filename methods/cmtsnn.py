@@ -29,7 +29,7 @@ from bench.training.units import HeaderBytesMethod
 
 SECOND_HAND = "input as TrafficAudio (2026) describes it"
 OURS = "our choice (reconstructed)"
-INHERITED = "our choice: as TSCRNN, of the same laboratory"
+INHERITED = "our choice: as in TSCRNN, from the same laboratory"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Cmtsnn(HeaderBytesMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "reconstructed from secondary sources: the paper's layers, sizes, costs and training are not known here",
-        "4.69 M parameters at 8 classes, 4.81 M at second hand: no usual sizes give that number",
+        "4.69 M parameters at 8 classes; a secondary source says 4.81 M, and no usual sizes give that number",
         "costs 1 + ln(n_max / n_c), scaled to a mean of 1 over the classes of the training part (reconstructed)",
         "costs scale the wrong classes' exponentials in the training softmax, after Khan et al., arXiv 1508.03422;"
         " cost=expected is the other reading: weighted cross-entropy and the answer of least expected cost",
@@ -107,7 +107,7 @@ class Cmtsnn(HeaderBytesMethod):
         " normalisation, whose statistics it would shift between training and test (reconstructed)",
         "bytes begin at the IP header, addresses and checksums zero; bare acknowledgements count among the packets "
         "(unknown; payload_only)",
-        "Adam 1e-3, batches of 128, 50 epochs, 0.3 of the rate every 10: as TSCRNN, of the same laboratory",
+        "Adam 1e-3, batches of 128, 50 epochs, 0.3 of the rate every 10: as in TSCRNN, from the same laboratory",
         "with cost=expected probabilities are shifted by the costs; its cross-entropy is a weighted mean over a batch",
         "epoch chosen by validation macro-F1 (unknown)",
     )

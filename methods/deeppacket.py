@@ -34,21 +34,23 @@ BLOCK: Final = 1 << 14  # packets whose bytes are moved at once: bounds the copy
 
 #: what both networks of the paper differ in from it
 DEVIATIONS: Final[tuple[str, ...]] = (
-    "split by session before packets are taken; the paper splits packets at random, so that one flow is on both sides",
+    "split by session before packets are taken; the paper splits packets at random, so that one flow can be on both "
+    "sides",
     "the first packets of each session train, 16 by default; the paper takes all of the capture",
     "scores are of sessions alone; the paper's are of packets",
     "packets without payload are dropped: also RST without ACK and empty UDP datagrams, which the paper's rule "
     "(SYN, ACK or FIN without payload) keeps",
     "DNS is recognised by port 53; with masked ports it cannot be recognised and is kept",
-    "checksums are masked with the addresses, which they would give away (the paper masks the addresses alone)",
+    "checksums are masked together with the addresses, because they would reveal them (the paper masks only the "
+    "addresses)",
     "IPv6 with both addresses masked, IP options as they are, both within the first 1500 bytes (silent)",
     "a UDP header behind AH or an IPv6 extension header is not lengthened",
     "a session's answer is the mean log probability of its packets, or their vote (the paper has no sessions)",
     "under-sampling to at most three times the smallest class, on training packets alone (paper: until relatively "
     "balanced, part unsaid)",
     "weights begin as in the authors' framework, Keras (Glorot, zero biases; silent)",
-    "batches of 256 packets, step size 1e-3, dropout after each hidden layer's ReLU, end after 5 epochs without "
-    "gain (silent)",
+    "batches of 256 packets, step size 1e-3, dropout after each hidden layer's ReLU, early stop after 5 epochs "
+    "without improvement (silent)",
     "the best epoch by validation macro-F1 of sessions; the paper stops by validation loss",
 )
 
@@ -59,7 +61,7 @@ class PacketParameters(TrainingParameters):
 
     packets: int = parameter(16, "packets with payload a session", "our choice", (1, 4, 16), allowed=COUNT)
     bytes: int = parameter(1500, "bytes a packet, from the IP header on", "pre-processing", allowed=COUNT)
-    mask_ports: bool = parameter(False, "hide ports, and with them what tells DNS", "pre-processing")
+    mask_ports: bool = parameter(False, "hide ports; DNS can then not be recognised", "pre-processing")
     balance: str = parameter(
         "undersample",
         "training packets: undersample (at most balance_ratio times the smallest class) or keep",
@@ -68,7 +70,7 @@ class PacketParameters(TrainingParameters):
     )
     balance_ratio: float = parameter(
         3.0,
-        "the most packets of a class that are trained on, as a multiple of the smallest class's; at least 1",
+        "most training packets of a class, as a multiple of those of the smallest class; at least 1",
         "our choice",
         (1.0, 3.0, 10.0),
         allowed=POSITIVE,
@@ -80,14 +82,14 @@ class PacketParameters(TrainingParameters):
         ("mean", "vote"),
         allowed=("mean", "vote"),
     )
-    dropout: float = parameter(0.05, "after each hidden layer", "architectures", Range(0.0, 0.3), allowed=SHARE)
+    dropout: float = parameter(0.05, "dropout after each hidden layer", "architectures", Range(0.0, 0.3), allowed=SHARE)
     epochs: int = parameter(300, "passes over the training packets", "architectures", allowed=COUNT)
     batch_size: int = parameter(256, "packets an optimiser step", "our choice", allowed=COUNT)
     learning_rate: float = parameter(
         1e-3, "Adam's step size", "our choice", Range(3e-4, 3e-3, log=True), allowed=POSITIVE
     )
     patience: int | None = parameter(
-        5, "epochs without a better validation before the end; none: all", "our choice", allowed=COUNT
+        5, "stop after so many epochs without a better validation score; none: never", "our choice", allowed=COUNT
     )
 
     def __post_init__(self) -> None:
@@ -107,10 +109,10 @@ class Parameters(PacketParameters):
     """The CNN for traffic characterisation (12 services); preset `applications` is the other one."""
 
     filters: int = parameter(200, "filters of each convolution", "architectures", (100, 200), allowed=COUNT)
-    first_kernel: int = parameter(5, "bytes under the first filters", "architectures", (3, 4, 5), allowed=COUNT)
-    first_stride: int = parameter(3, "step of the first filters", "architectures", (1, 2, 3), allowed=COUNT)
-    second_kernel: int = parameter(4, "places under the second filters", "architectures", (3, 4, 5), allowed=COUNT)
-    second_stride: int = parameter(3, "step of the second filters", "architectures", (1, 2, 3), allowed=COUNT)
+    first_kernel: int = parameter(5, "bytes that a first filter covers", "architectures", (3, 4, 5), allowed=COUNT)
+    first_stride: int = parameter(3, "stride of the first filters", "architectures", (1, 2, 3), allowed=COUNT)
+    second_kernel: int = parameter(4, "places that a second filter covers", "architectures", (3, 4, 5), allowed=COUNT)
+    second_stride: int = parameter(3, "stride of the second filters", "architectures", (1, 2, 3), allowed=COUNT)
     batch_norm: bool = parameter(
         True, "normalise each convolution before its ReLU", "architectures; place: our choice", (True, False)
     )
@@ -154,8 +156,8 @@ class DeepPacket(PacketMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
-        "batch normalisation after each convolution, before its ReLU (used in the paper, place silent), with torch's "
-        "constants",
+        "batch normalisation after each convolution, before its ReLU (the paper uses it and does not say where), with "
+        "torch's constants",
         "the paper chose kernels and strides on its test set, 116 models; they are kept as they are",
     )
 

@@ -31,7 +31,7 @@ class Parameters(PacketParameters):
     epochs: int = parameter(200, "passes over the training packets, with labels", "architectures", allowed=COUNT)
     pretraining_epochs: int = parameter(
         200,
-        "passes over the training packets for each of the five layers, before; --epochs does not touch it",
+        "passes over the training packets to pre-train each of the five layers; --epochs does not change it",
         "architectures",
         (0, 10, 50, 200),
         allowed=NOT_NEGATIVE,
@@ -59,12 +59,12 @@ class DeepPacketSae(DeepPacket):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
-        "no batch normalisation: used in the paper, which does not say in which of its two networks",
+        "no batch normalisation: the paper uses it and does not say in which of its two networks",
         "ReLU after every encoder (silent)",
-        "decoders are one linear layer each and thrown away; earlier layers stand still and drop nothing while a "
-        "later one is pre-trained (silent)",
-        "pre-training takes the under-sampled packets, with Adam and the step size of the rest (silent)",
-        "preset shared pre-trains each layer for 10 epochs: a twentieth of the paper's",
+        "decoders are one linear layer each and thrown away; while a later layer is pre-trained, earlier ones "
+        "are frozen and have no dropout (silent)",
+        "pre-training uses the under-sampled packets, Adam, and the step size of the other training (silent)",
+        "preset shared pre-trains each layer for 10 epochs, a twentieth of what the paper does",
     )
 
     def network(self) -> nn.Module:

@@ -40,7 +40,7 @@ class Parameters(TrainingParameters):
     bytes: int = parameter(1500, "bytes a packet, from the IP header on", "the paper", (100, 256, 1500), allowed=COUNT)
     global_packets: str = parameter(
         "all",
-        "packets whose statistics are the global attribute: all of the session, or the kept ones",
+        "packets that the global attribute summarises: all of the session, or the kept ones",
         "authors' code",
         allowed=("all", "kept"),
     )
@@ -105,21 +105,22 @@ class Flowgnn(GraphMethod):
         "epochs": 8,
     }
     deviations: ClassVar[tuple[str, ...]] = (
-        "addresses, ports and checksums are zeroed in place, where the paper takes addresses and ports out; TTL, "
+        "addresses, ports and checksums are zeroed in place (the paper removes addresses and ports); TTL, "
         "IP id, TCP sequence numbers and options are read",
         "at most 100 packets a session, as in the authors' code (the paper gives no limit); 16 in preset shared",
         "globals are statistics of all packets of the session, as in the authors' code; in preset shared of the kept",
         "globals are divided by their training maxima (authors' code: by those of training and validation)",
         "edge times are log1p of seconds, divided by the training maximum (paper silent, authors' code unscaled)",
-        "a core block has weights of its own, nothing skips the blocks, dropout 0.1 follows each norm (silent)",
+        "each core block has its own weights, there are no skip connections, and dropout 0.1 follows each norm "
+        "(silent)",
         "no decoders of edges and nodes: the classes are read from the globals alone, so that those two (165,120 "
         "weights of the paper's network) can neither learn nor change an answer",
         "batch normalisation uses in evaluation, and in training where a batch has only one edge, statistics estimated "
         "after each epoch: means over batches of at most 2,000 training samples, without dropout; blocks that share "
         "weights have their own (silent; the authors' notebook sets one flag for both, their models.py is missing)",
-        "epsilon of batch normalisation is 1e-5 (silent; where the authors' library Sonnet has 1e-4, Keras 1e-3)",
+        "epsilon of batch normalisation is 1e-5 (silent; the authors' library Sonnet has 1e-4, Keras 1e-3)",
         "an epoch's last batch may be smaller (authors' code: dropped)",
-        "class weights are normalised within a batch, so that they do not scale the loss (silent)",
+        "class weights are normalised within a batch: they do not scale the loss (silent)",
         "one training, one validation and one test part; epoch chosen by validation macro-F1 (paper: 60 % and 40 %, "
         "authors' code reports its best epoch on the latter)",
         "sessions of one packet are kept, with no edge; the authors' code drops them",
@@ -127,7 +128,7 @@ class Flowgnn(GraphMethod):
         "checksums), real payload lengths (there: packet length less 14), class weights of our training part (there: "
         "constants, the inverse class shares of its data); cores and MLPs as in the paper, as its models.py is missing",
         "standard deviations of the globals are the sample's (n - 1), 0 for one packet (silent)",
-        "batches count sessions, whatever their edges; of large ones the blocks are computed twice, with equal results",
+        "batch sizes count sessions, not edges; the blocks of large batches are computed twice, with equal results",
     )
 
     def represent(self, view: View) -> Inputs:

@@ -69,7 +69,10 @@ class Parameters(TrainingParameters):
     )
     epochs: int = parameter(40, "parts of the steps, or passes over the training part", CODE, allowed=COUNT)
     steps: int | None = parameter(
-        400, "optimiser steps, ten an epoch in the code; none: as the epochs' passes take", CODE, allowed=COUNT
+        400,
+        "optimiser steps, ten an epoch in the code; none: as many as the passes of `epochs` take",
+        CODE,
+        allowed=COUNT,
     )
     batch_size: int = parameter(128, "samples an optimiser step", CODE, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", CODE, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
@@ -111,16 +114,16 @@ class FlowPic(TorchMethod):
     }
     scoring_batch: ClassVar[int] = 64  # maps of 0.9 MB a picture after the first convolution
     deviations: ClassVar[tuple[str, ...]] = (
-        "one picture a session of both directions, where the paper has one for every 60 s of a one-way flow",
+        "one picture a session of both directions; the paper has one for every 60 s of a one-way flow",
         "short sessions are kept: the code takes pictures of more than 10 packets and more than 50 s only",
         "the time axis is the window; the code stretches it over the packets of each picture (time=relative)",
         "packets over 1500 bytes fall in the last row; the code leaves them out",
         "with several blocks, the loss is that of their mean log probability; in the paper each is a sample",
-        "split by the harness, so that no session is on both sides: the paper splits 60 s pictures at random",
-        "under-sampling to the smallest class, drawn once a fit (its size in the paper is silent; the code thins a "
-        "large class to some 2,000 pictures)",
+        "the harness splits, and no session is on both sides; the paper splits 60 s pictures at random",
+        "under-sampling to the smallest class, drawn once for each fit (the paper does not give the size; the code "
+        "thins a large class to some 2,000 pictures)",
         "the convolutions are padded by 3 cells a side; the code's framework pads 2 before and 3 after",
-        "resolutions below 89 have convolutions of stride 2: stride 5 leaves nothing of them",
+        "resolutions below 89 have convolutions of stride 2: stride 5 would leave nothing",
         "weights begin as in the code's framework (Glorot, zero biases)",
         "epoch chosen by validation macro-F1; the code reports its last, and saves those of best loss and accuracy",
     )

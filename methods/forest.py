@@ -23,14 +23,14 @@ class Parameters(NoParameters):
     )
     leave_out: str | None = parameter(
         None,
-        "lengths, times or directions, taken for all alike, to see what they tell; none of them",
+        "lengths, times or directions: made equal for all sessions, to see what they contribute; none: nothing",
         OURS,
         allowed=("lengths", "times", "directions"),
     )
     trees: int = parameter(300, "trees", OURS, Range(100, 500, step=100), allowed=COUNT)
     max_features: float | None = parameter(
         None,
-        "share of the features that a split looks at; none: the root of their number",
+        "share of the features that a split considers; none: the square root of their number",
         OURS,
         Range(0.05, 0.5),
         allowed=PART,

@@ -37,7 +37,7 @@ class Parameters(TrainingParameters):
 
     packets: int = parameter(100, "packets, from the first", OURS, (16, 50, 100, 200), allowed=COUNT)
     longest: int = parameter(1500, "bytes at which a packet's length is cut", OURS, allowed=COUNT)
-    signed: bool = parameter(False, "tell the server's lengths from the client's", OURS)
+    signed: bool = parameter(False, "distinguish lengths of the server from those of the client", OURS)
     payload_only: bool = parameter(False, "leave out packets without payload", OURS)
     embedding: int = parameter(128, "features of an embedded length", PAPER, (16, 64, 128), allowed=COUNT)
     hidden: int = parameter(128, "state of each direction of a GRU layer", PAPER, (64, 128, 256), allowed=COUNT)
@@ -99,18 +99,18 @@ class FSNet(TorchMethod):
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
         "bytes of the IP packet up to 1500 (preset code: 5000); the code begins with sequences of lengths, read "
-        "elsewhere: its README's example (2920, 167, 51, 78, 968, 38) is neither of frames nor of IP packets",
+        "elsewhere: its README's example (2920, 167, 51, 78, 968, 38) fits neither frames nor IP packets",
         "longer sessions are cut at 100 packets (preset code: 200); the code drops flows over 200 packets in training "
         "and over 2,000 in tests",
         "sessions of one packet are kept; the code drops them",
         "the head's hidden layers have 256 and 128 features (not in what is public)",
-        "GRUs start from zero and end with the flow; the code learns their first states, and its CuDNN layers (the "
-        "default) read a batch's padding, too",
+        "GRUs start from zero and stop at the end of the flow; the code learns their first states, and its CuDNN "
+        "layers (the default) read a batch's padding, too",
         "dropout on embedded lengths, between GRU layers and after the head's hidden layers, in training alone; the "
-        "code has none between layers, and asks a TensorFlow variable in Python whether it trains, so that it seems "
-        "to drop in tests, too",
-        "the learning rate is constant, as in effect in the code: it works out a decay (half every two passes) but "
-        "hands Adam the constant rate",
+        "code has none between layers, and checks a TensorFlow variable in Python for training, so it seems to drop "
+        "in tests, too",
+        "the learning rate is constant, as it is in effect in the code, which computes a decay (half every two "
+        "passes) and gives Adam the constant rate",
         "30 epochs; the code makes 120,000 steps (preset code) and keeps the last",
         "epoch chosen by validation macro-F1 (silent)",
     )

@@ -30,9 +30,9 @@ class Parameters(TrainingParameters):
     """The graph is the paper's; sizes and training are the public code's."""
 
     packets: int = parameter(100, "packets a session, from the first", "our choice", (16, 50, 100, 200), allowed=COUNT)
-    payload_only: bool = parameter(False, "leave packets without payload out", "our choice")
+    payload_only: bool = parameter(False, "leave out packets without payload", "our choice")
     directed: bool = parameter(
-        False, "edges from earlier to later packets alone, as the public code; else both ways", "our choice"
+        False, "edges from earlier to later packets only, as in the public code; else both ways", "our choice"
     )
     vertex: str = parameter(
         "embedding",
@@ -48,7 +48,7 @@ class Parameters(TrainingParameters):
     mlp_layers: int = parameter(3, "linear layers of an MLP", "public code", (1, 2, 3), allowed=COUNT)
     shared_mlp: bool = parameter(
         True,
-        "one MLP for all iterations; of a scalar vertex, for all but the first, whose input is one number",
+        "one MLP for all iterations; with scalar vertices for all but the first, whose input is one number",
         "public code",
         (True, False),
     )
@@ -81,7 +81,7 @@ class Graphdapp(GraphMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "the paper was not re-read: vertex embedding, one MLP for all iterations, sizes and training follow public "
-        "code by others; preset scalar is what is remembered of the paper (scalar vertices, an MLP an iteration)",
+        "code by others; preset scalar is the paper from memory (scalar vertices, one MLP for each iteration)",
         "edges go both ways; the public code's go from earlier to later packets only (option directed)",
         "two neighbouring bursts of one packet are joined by one edge; the public code joins them twice",
         "the first 100 packets (public code: 200), with payload or without",
@@ -91,11 +91,11 @@ class Graphdapp(GraphMethod):
         "scalar vertices are divided by 1500 (silent)",
         "the client is the sender of the session's first captured packet",
         "batch normalisation has statistics for each iteration, for evaluation estimated after each epoch from at most "
-        "2,000 training samples; the public code keeps one running mean for all that share an MLP, which fits none "
-        "(accuracy on the training sessions of demo: 0.59, with its own for each iteration 0.99)",
-        "epoch chosen by validation macro-F1; the public code looks at one batch, keeps the last epoch",
-        "the GIN layers are trained: the public code keeps them in a plain list, out of its optimiser's and its "
-        "checkpoint's sight",
+        "2,000 training samples; the public code keeps one running mean for all that share an MLP, which fits no "
+        "iteration (accuracy on the training sessions of demo: 0.59, with separate statistics 0.99)",
+        "epoch chosen by validation macro-F1; the public code looks at one batch and keeps the last epoch",
+        "the GIN layers are trained; the public code keeps them in a plain list, where neither optimiser nor "
+        "checkpoint finds them",
     )
 
     def represent(self, view: View) -> Inputs:

@@ -31,10 +31,10 @@ MOST = 10.0  # largest weight of a class: our choice
 
 #: of both models of the paper
 DEVIATIONS: Final[tuple[str, ...]] = (
-    "addresses are set to zero, and the checksums with them (the paper removes addresses, how is silent)",
+    "addresses are set to zero, and the checksums with them (the paper removes addresses and does not say how)",
     "the attention layer has twice the LSTM's features (silent)",
-    "dropout 0.2: the paper's 0.8 is the share that is kept",
-    "cross-entropy weighted by N / (K n_c), at most 10: the paper's costs are not printed; loss=sosr is its loss,"
+    "dropout 0.2: the 0.8 of the paper is the share that is kept",
+    "cross-entropy weighted by N / (K n_c), at most 10: the paper does not print its costs; loss=sosr is its loss,"
     " with 0 for the true class and that class's weight for all others",
     "with loss=sosr probabilities are the softmax of the negative costs: the paper takes the least cost and also"
     " speaks of probabilities",
@@ -67,7 +67,7 @@ class Parameters(TrainingParameters):
     loss: str = parameter(
         "weighted_ce",
         "ce, weighted_ce or sosr (smooth one-sided regression of costs, the paper's)",
-        "our choice: the paper's costs are not printed",
+        "our choice: the paper does not print its costs",
         ("ce", "weighted_ce", "sosr"),
         allowed=("ce", "weighted_ce", "sosr"),
     )
@@ -99,8 +99,8 @@ class Han(HeaderBytesMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
-        "starting weights: input weights scaled by the inputs, orthogonal recurrent ones, forget bias 1 (silent); with"
-        " torch's own, training stands still several times longer",
+        "starting weights: input weights scaled by the number of inputs, orthogonal recurrent ones, forget bias 1 "
+        "(silent); with torch's own, training needs several times as long before it improves",
     )
     scoring_batch: ClassVar[int] = 64  # packets are read in chunks: more samples take no more memory
 
@@ -236,7 +236,7 @@ def initialise(lstm: nn.LSTM) -> None:
     """Input weights uniform within 1 / sqrt(inputs), orthogonal recurrent ones, forget gates that begin open.
 
     torch scales input weights by the states, not the inputs: a lone byte then changes next to nothing, and training
-    stands still for hundreds of steps.
+    does not improve for hundreds of steps.
     """
     for name, values in lstm.named_parameters():
         if name.startswith("weight_ih"):

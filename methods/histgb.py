@@ -23,7 +23,9 @@ class Parameters(NoParameters):
     )
     rounds: int = parameter(100, "rounds of boosting; each grows a tree for every class", OURS, (50, 100, 200, 400),
                             allowed=COUNT)  # fmt: skip
-    rate: float = parameter(0.1, "part of each tree that is added", OURS, Range(0.02, 0.3, log=True), allowed=POSITIVE)
+    rate: float = parameter(
+        0.1, "learning rate: share of each tree that is added", OURS, Range(0.02, 0.3, log=True), allowed=POSITIVE
+    )
     leaves: int = parameter(31, "leaves of a tree", OURS, (7, 15, 31, 63), allowed=COUNT)
     min_leaf: int = parameter(5, "least training sessions in a leaf", OURS, (1, 5, 20), allowed=COUNT)
     l2: float = parameter(

@@ -18,10 +18,12 @@ class Parameters(NoParameters):
 
     packets: int = parameter(10, "packets with payload, from the first", CODE, Range(3, 30), allowed=COUNT)
     neighbours: int = parameter(
-        1, "nearest training sessions that vote, all alike", CODE, Range(1, 15, step=2), allowed=COUNT
+        1, "nearest training sessions that vote, with equal weights", CODE, Range(1, 15, step=2), allowed=COUNT
     )
-    direction_scale: float = parameter(1.0, "weight of a direction (±1) against a byte", CODE, Range(0.0, 500.0))
-    interval_scale: float = parameter(0.1, "weight of a millisecond against a byte", CODE, Range(0.001, 1.0, log=True))
+    direction_scale: float = parameter(1.0, "weight of a direction (±1) relative to a byte", CODE, Range(0.0, 500.0))
+    interval_scale: float = parameter(
+        0.1, "weight of a millisecond relative to a byte", CODE, Range(0.001, 1.0, log=True)
+    )
     interval_clip: float = parameter(1000.0, "longest gap that counts, ms", CODE, Range(10.0, 10000.0, log=True))
 
 
@@ -34,7 +36,7 @@ class KNearest(EstimatorMethod):
     reads = frozenset({"payload_lengths", "directions", "times"})
     deviations = (
         "parameters are not tuned for each data set unless `bench tune` does it",
-        "a packet's size is its payload length, packets without payload are left out (our choice)",
+        "a packet's size is its payload length; packets without payload are left out (our choice)",
     )
     Parameters = Parameters
     presets = {"shared": {"packets": 16}}  # noqa: RUF012

@@ -20,7 +20,7 @@ class Parameters(NoParameters):
     strength: float = parameter(
         1.0, "inverse of the penalty on the squares of the weights", OURS, Range(1e-3, 1e2, log=True), allowed=POSITIVE
     )
-    iterations: int = parameter(500, "steps of the solver (L-BFGS) at most", OURS, allowed=COUNT)
+    iterations: int = parameter(500, "most steps of the solver (L-BFGS)", OURS, allowed=COUNT)
 
 
 class LogReg(EstimatorMethod):

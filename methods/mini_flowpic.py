@@ -32,7 +32,7 @@ class Parameters(FlowPicParameters):
         32, "cells of the picture along size and along time, 32 to 1500", PAPER, (32, 64), allowed=COUNT
     )
     window: float = parameter(15.0, "seconds that a picture shows", PAPER, (15.0, 60.0), allowed=POSITIVE)
-    most_count: int = parameter(255, "packets of a cell at which its count is cut", PAPER, allowed=COUNT)
+    most_count: int = parameter(255, "most packets that a cell counts", PAPER, allowed=COUNT)
     scaled: bool = parameter(
         False, "divide counts by most_count, as the replication does", "authors' notebook", (False, True)
     )
@@ -44,7 +44,7 @@ class Parameters(FlowPicParameters):
         allowed=("he", "torch"),
     )
     spatial_dropout: bool = parameter(
-        True, "the dropout after the second convolution drops whole maps, not single values", REPLICATION, (True, False)
+        True, "dropout after the second convolution drops whole maps, not single values", REPLICATION, (True, False)
     )
     dropout: float = parameter(
         0.25, "dropout after the second convolution", REPLICATION, Range(0.0, 0.5), allowed=SHARE
@@ -59,11 +59,13 @@ class Parameters(FlowPicParameters):
         allowed=("undersample", "keep"),
     )
     epochs: int = parameter(50, "passes over the training part, at most", REPLICATION, allowed=COUNT)
-    steps: int | None = parameter(None, "optimiser steps; none: as the epochs' passes take", REPLICATION, allowed=COUNT)
+    steps: int | None = parameter(
+        None, "optimiser steps; none: as many as the passes of `epochs` take", REPLICATION, allowed=COUNT
+    )
     batch_size: int = parameter(32, "samples an optimiser step", PAPER, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", PAPER, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
     patience: int | None = parameter(
-        5, "epochs without a better validation before the end; none: all", REPLICATION, allowed=COUNT
+        5, "stop after so many epochs without a better validation score; none: never", REPLICATION, allowed=COUNT
     )
 
 
@@ -88,10 +90,10 @@ class MiniFlowPic(FlowPic):
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
         "the network and its initial weights are the replication's of 2023; its pictures run from 0 to 1 (scaled), "
-        "here from 0 to 255 as in the authors' notebook, which is of contrastive learning and of another LeNet",
+        "here from 0 to 255 as in the authors' notebook, which uses contrastive learning and another LeNet",
         "the replication's dropout before the last layer drops all features of half the samples (torch's Dropout1d "
         "of a matrix); here single features, as in the paper",
-        "no augmentation of pictures or flows: what the paper studies, not its classifier",
+        "no augmentation of pictures or flows: the paper studies it, but it is not part of the classifier",
         "all training sessions, not 100 flows a class (balance=undersample makes the classes equal), of any size: the "
         "notebook takes flows of more than 10 packets in their first 15 s",
         "packets over 1500 bytes fall in the last row, as in the replication (the paper is silent)",

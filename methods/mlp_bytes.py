@@ -24,10 +24,10 @@ class Parameters(TrainingParameters):
         784, "payload bytes of a session, packet after packet", OURS, (256, 784, 1600), allowed=COUNT
     )
     packets: int | None = parameter(
-        None, "packets with payload that they are of; none: as many as it takes", OURS, allowed=COUNT
+        None, "packets with payload that the bytes come from; none: as many as needed", OURS, allowed=COUNT
     )
     hidden: int = parameter(256, "features of each of the two hidden layers", OURS, (64, 128, 256, 512), allowed=COUNT)
-    dropout: float = parameter(0.3, "after each hidden layer", OURS, Range(0.0, 0.6), allowed=SHARE)
+    dropout: float = parameter(0.3, "dropout after each hidden layer", OURS, Range(0.0, 0.6), allowed=SHARE)
     epochs: int = parameter(100, "passes over the training part", OURS, allowed=COUNT)
     batch_size: int = parameter(32, "samples an optimiser step", OURS, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", OURS, Range(1e-4, 1e-2, log=True), allowed=POSITIVE)

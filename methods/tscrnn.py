@@ -97,12 +97,13 @@ class Tscrnn(HeaderBytesMethod):
     deviations: ClassVar[tuple[str, ...]] = (
         "bytes begin at the IP header, addresses and checksums zero (silent; the link layer is never read)",
         "bidirectional sessions; bare acknowledgements count among their packets (silent; payload_only)",
-        "consecutive packets from the sample's start, no random start points inside long flows: those are the split's",
-        "Table I prints a length of 325 after the poolings; 375 is what its parameter counts need",
-        "the LSTMs' steps are the channels, as Table I's counts need and against the prose; recurrent_axis=length",
-        "the last step's backward state has seen one step alone (Table I); read_out=final",
+        "consecutive packets from the sample's start, no random start points inside long flows: the split chooses them",
+        "Table I prints a length of 325 after the poolings; its parameter counts need 375",
+        "the LSTMs' steps are the channels, as the counts of Table I need, although the text says otherwise; see "
+        "recurrent_axis=length",
+        "the backward state of the last step has seen one step only (Table I); see read_out=final",
         "30 epochs at the full rate, then 20 with cuts every 5: the paper says 30, then 'a total of 20'",
-        "epoch chosen by validation macro-F1 instead of the paper's early stopping, whose rule is silent",
+        "epoch chosen by validation macro-F1 instead of the paper's early stopping, whose rule the paper does not give",
     )
 
     def network(self) -> nn.Module:

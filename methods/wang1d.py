@@ -33,7 +33,7 @@ DEVIATIONS: Final[tuple[str, ...]] = (
     "the mean cross-entropy with a step of 5e-3 in place of the code's sum over a batch of 50 with 1e-4: the same "
     "steps, but for a last batch of another size",
     "the softmax is part of the loss: the code takes the logarithm of a softmax, which can be minus infinity",
-    "no removal of equal sessions and no cut to the 60,000 largest of a class: splits decide what is trained on",
+    "no removal of equal sessions and no cut to the 60,000 largest of a class: the split decides what is trained on",
     "20,000 steps as in the code's scripts, whatever the data, tested 40 times; the paper says some 40 epochs",
     "the best epoch by validation macro-F1 (the code keeps the last step)",
     "preset shared takes Adam: its steps are a tenth of those that the code's plain gradient descent needs",
@@ -49,21 +49,24 @@ class Parameters(TrainingParameters):
     )
     bytes: int = parameter(784, "bytes a session", "paper", (784, 1024, 1600), allowed=COUNT)
     packets: int | None = parameter(
-        None, "packets these bytes may come from, from the first; none: all", "paper", allowed=COUNT
+        None, "packets that these bytes may come from, from the first; none: all", "paper", allowed=COUNT
     )
     packet_bytes: int | None = parameter(
         None,
-        "bytes of each packet, zeros where it is shorter; bytes = packets * packet_bytes; none: packets unbroken",
+        "bytes of each packet, zeros where it is shorter; bytes = packets * packet_bytes; none: whole packets, one "
+        "after the other",
         "our choice",
         allowed=COUNT,
     )
     mask_ports: bool = parameter(False, "hide ports where headers are read", "paper")
-    kernel: int = parameter(25, "bytes under a filter", "paper", (9, 15, 25), allowed=COUNT)
+    kernel: int = parameter(25, "bytes that a filter covers", "paper", (9, 15, 25), allowed=COUNT)
     hidden: int = parameter(1024, "features of the hidden layer", "paper", (256, 1024), allowed=COUNT)
-    dropout: float = parameter(0.5, "on the hidden layer", "code", Range(0.3, 0.6), allowed=SHARE)
+    dropout: float = parameter(0.5, "dropout on the hidden layer", "code", Range(0.3, 0.6), allowed=SHARE)
     optimiser: str = parameter("sgd", "sgd, without momentum, or adam", "code", allowed=("sgd", "adam"))
     epochs: int = parameter(40, "parts of the steps, or passes over the training part", "paper", allowed=COUNT)
-    steps: int | None = parameter(20_000, "optimiser steps; none: as the epochs' passes take", "code", allowed=COUNT)
+    steps: int | None = parameter(
+        20_000, "optimiser steps; none: as many as the passes of `epochs` take", "code", allowed=COUNT
+    )
     batch_size: int = parameter(50, "samples an optimiser step", "code", allowed=COUNT)
     learning_rate: float = parameter(
         5e-3,
@@ -115,7 +118,8 @@ class Wang1D(TorchMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,
-        "fixed bytes of each packet (packet_bytes) are for Table XI of the ATVITSC paper, which is silent on its input",
+        "fixed bytes of each packet (packet_bytes) are for Table XI of the ATVITSC paper, which does not describe "
+        "its input",
     )
 
     def represent(self, view: View) -> Inputs:

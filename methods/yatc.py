@@ -115,12 +115,12 @@ class Yatc(PretrainedMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "addresses, ports and checksums are set to zero (the authors' code keeps all: preset code)",
-        "pre-trained on the split's training part alone: the authors' on whole public data sets",
-        "headers are told from payload by their declared length; after 120 bytes of headers payload is cut (the "
+        "pre-trained on the training part of the split alone; the authors pre-trained on whole public data sets",
+        "headers are separated from payload by their declared length; after 120 bytes of headers payload is cut (the "
         "authors' code takes the payload's bytes out of the packet's wherever they recur)",
         "sessions of any transport protocol and of IPv6 (the authors' code stops at a packet without IPv4)",
-        "step sizes stay constant after the warm-up: the authors' fall by half a cosine in fine-tuning, too",
-        "pre-training warms up over a tenth of its steps: the authors' over 25 passes of their data",
+        "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
+        "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
         "epoch chosen by validation macro-F1 (the authors' code: by test accuracy)",
         "positions are fixed while it pre-trains and learned afterwards, as in the authors' code",
     )

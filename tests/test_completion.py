@@ -34,7 +34,8 @@ def test_the_last_of_several_words_is_completed(completed):
 
 @pytest.mark.parametrize("words", ["run --dataset", "table --dataset", "prepare", "split", "audit", "datasets"])
 def test_data_sets_are_shipped_prepared_or_cards_of_this_folder(completed, place, tmp_path, monkeypatch, words):
-    (tmp_path / "mine.toml").touch()
+    (tmp_path / "mine.toml").write_text('like = "demo"\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')  # is no card
     monkeypatch.chdir(tmp_path)
     assert set(completed(words)) == {*card_names(), "tiny", "mine.toml"}
 

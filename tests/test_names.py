@@ -77,6 +77,34 @@ def test_own_data_sets_are_listed_beside_the_shipped_ones(bench, place):
         away.rename(place / "my captures")
 
 
+def test_cards_of_this_folder_are_listed_with_the_command_that_prepares_them(bench, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    task = '[tasks.label]\nlabel = "label"\n'
+    (tmp_path / "mine set.toml").touch()  # no tasks: it is no card
+    (tmp_path / "mine.toml").write_text(f'name = "mine"\ntitle = "Mine"\n{task}')
+    (tmp_path / "near.toml").write_text(f'name = "near"\ntitle = "Near"\nsource = "{place}/my captures"\n{task}')
+    (tmp_path / "slip.toml").write_text("name = \n")
+
+    def listed():
+        return {row["name"]: row for row in json.loads(bench("datasets --json")[1])["datasets"]}
+
+    rows = listed()
+    own = {name: row["next"] for name, row in rows.items() if name.endswith(".toml")}
+    assert own == {"mine.toml": "bench prepare mine.toml --source DIR", "near.toml": "bench prepare near.toml",
+                   "slip.toml": "bench check slip.toml"}  # fmt: skip
+    assert not any(rows[name]["prepared"] or rows[name]["shipped"] for name in own)
+    assert "cannot be used: slip.toml" in rows["slip.toml"]["title"] and rows["near.toml"]["tasks"] == ["label"]
+    (line,) = [line for line in bench("datasets")[1].splitlines() if line.startswith("near.toml")]
+    assert line.endswith("Near [yours, not prepared: `bench prepare near.toml`]")
+    for word, meant in (("near", "the card near.toml"), ("mime.toml", "mine.toml")):
+        status, _, err = bench(f"split {word}")
+        assert status == 2 and f"did you mean {meant}?" in err
+    assert bench(own["near.toml"].removeprefix("bench "))[0] == 0
+    rows = listed()
+    assert "near.toml" not in rows and rows["near"]["prepared"] and rows["near"]["next"] == ""
+    shutil.rmtree(place / "home" / "stores" / "near")
+
+
 @pytest.mark.parametrize("word", METHOD)
 def test_a_method_of_ones_own_is_one_however_it_is_written(bench, word):
     status, out, err = bench("run --method {} --dataset 'my captures' --split session --json", word)
@@ -129,7 +157,7 @@ def test_a_page_is_not_written_over_for_a_wrong_word_or_an_empty_store(bench, pl
 
 
 def test_an_empty_store_is_told_with_the_command_that_makes_runs(bench, place):
-    line = "there are no runs yet; `bench run --method forest --dataset demo` makes the first"
+    line = "there are no runs yet; `bench run --method forest --dataset demo --results empty` makes the first"
     assert Tracker(place / "empty", f"sqlite:///{place}/empty/mlflow.db")._client
     for words in ("table", "results show"):
         assert bench(f"{words} --results empty") == (0, f"{line}\n", "")

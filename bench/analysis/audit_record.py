@@ -170,7 +170,7 @@ class Audit:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a saved audit.  Raises :class:`InputError` where the file is none."""
-        return read_json(path, cls, "an audit; run `bench audit` again or remove the file")
+        return read_json(path, cls, "an audit; run `bench audit …` again or remove the file")
 
     def option_labels(self, of_split: bool = True) -> list[str]:
         """The options that are not as usual, a text each; those of splits, too, if ``of_split``."""

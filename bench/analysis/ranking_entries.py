@@ -74,7 +74,8 @@ def suite_entries(
         if not rows
     ]
     if not there:
-        raise InputError("no-runs", f"compare: no finished runs of suite {suite.name}; `bench run --suite` makes them")
+        what = f"no finished runs of suite {suite.name}"
+        raise InputError("no-runs", f"compare: {what}; `bench run --suite …` makes them")
     return _entries([rows for _, rows in there], [name for name, _ in there], notes), notes
 
 

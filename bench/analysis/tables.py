@@ -5,6 +5,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -87,7 +88,8 @@ class Row:
     def command(self, more: Sequence[str] = ()) -> str:
         """The command line that computes its runs, those that are not done too; ``more`` are words behind it."""
         if self.head.origin == ELSEWHERE:
-            return f"bench score PREDICTIONS.csv --split SPLIT.json --name {self.head.spec.method}"
+            words = ["PREDICTIONS.csv", "--split", "SPLIT.json", "--name", self.head.spec.method, *more]
+            return shlex.join(["bench", "score", *words])
         if self.head.spec.tuned:  # each fold has parameters of its own
             runs = sorted((*self.done, *self.other), key=lambda one: (one.spec.split.seed, one.spec.split.fold or 0))
             return "\n".join(line for one in runs for line in command_lines(one.spec, [], [*_fold(one.spec), *more]))

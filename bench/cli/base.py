@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from bench import __version__
-from bench.cli.help import Choice, Command, Commands, grouped, list_option, listed, pairs
+from bench.cli.help import Choice, Command, Commands, grouped, hinted, list_option, listed, pairs
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
-from bench.render.table import one_line
+from bench.render.table import Table, one_line, render
 from bench.spec import BALANCES, FILTERS, PROTOCOLS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 from bench.tracking.address import RESULTS
 
@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
 def emit(as_json: bool, data: Any, text: str) -> None:
     """Print the text, or with ``--json`` the data."""
-    click.echo(json.dumps(data, indent=1) if as_json else text)
+    click.echo(json.dumps(data, indent=1) if as_json else hinted(text))
+
+
+def print_table(table: Table, form: str) -> None:
+    """Print a table in a form of `bench.render.table`."""
+    click.echo(render(table.reworded(hinted), form))
 
 
 def tell(line: str, level: int = ALWAYS) -> None:
     """Print a line on standard error: one line, whatever names are in it; a `NOTE` not with -q, a `DETAIL` with -v."""
     if loudness() >= level:
-        click.echo(one_line(line), err=True)
+        click.echo(one_line(hinted(line)), err=True)
 
 
 def note(line: str) -> None:
@@ -117,12 +122,6 @@ def runs_beside(results: Path) -> "Tracker":
     return Tracker(results, reading=True) if alone else runs_in(results)
 
 
-def results_words(results: Path) -> list[str]:
-    """The words of `--results` for a further command: none where its default or a variable stands for it."""
-    source = click.get_current_context().get_parameter_source("results")
-    return ["--results", str(results)] if source is click.core.ParameterSource.COMMANDLINE else []
-
-
 def runs_into(results: Path) -> "Tracker":
     """The store of runs of a results folder, for commands that add to it; a line says if it is new."""
     from bench.tracking.tracker import Tracker
@@ -135,6 +134,7 @@ def runs_into(results: Path) -> "Tracker":
 
 def _there(results: Path, *, reading: bool) -> "Tracker":
     from bench.tracking.address import near_results
+    from bench.tracking.selection import NEW_RUN
     from bench.tracking.tracker import Tracker
 
     tracker = Tracker(results, reading=reading)
@@ -142,7 +142,7 @@ def _there(results: Path, *, reading: bool) -> "Tracker":
         tell(f"reads the store of runs {tracker.address.shown}", DETAIL)
         return tracker
     near = near_results(tracker.address.folder)
-    hint = f"did you mean {near}?" if near else "name a folder by --results or BENCH_RESULTS; `bench run` makes one"
+    hint = f"did you mean {near}?" if near else f"name a folder by --results or BENCH_RESULTS; {NEW_RUN} makes one"
     raise InputError("no-results", f"there are no results in {tracker.address.at}; {hint}")
 
 

@@ -4,7 +4,6 @@ A shell asks at every press of the key, so nothing heavy is imported; what goes 
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Final
 
 import click
@@ -56,11 +55,11 @@ def _methods(context: click.Context) -> Iterable[str]:
 
 def _datasets(context: click.Context) -> Iterable[str]:
     """Shipped ones, prepared ones, and cards of the working folder."""
-    from bench.data.cards import card_names
+    from bench.data.cards import card_names, cards_here
     from bench.data.manifest import bench_home
 
     prepared = [path.parent.name for path in (bench_home() / "stores").glob("*/manifest.json")]
-    return [*card_names(), *prepared, *(str(path) for path in Path().glob("*.toml"))]
+    return [*card_names(), *prepared, *map(str, cards_here())]
 
 
 def _splits(context: click.Context) -> Iterable[str]:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
               help="Print the card, and the store where it is prepared, as Croissant JSON-LD.")  # fmt: skip
 @json_option
 def datasets(name: str | None, as_croissant: bool, as_json: bool) -> None:
-    """List the data sets, shipped ones and your own that are prepared, or show one card in full."""
+    """List the data sets: shipped ones, your own that are prepared, cards in this folder; or show one card in full."""
     if as_croissant:
         if name is None:
             raise InputError("bad-options", "--croissant needs a data set; name one (`bench datasets` lists them)")
@@ -91,32 +91,40 @@ def _croissant(name: str) -> dict[str, Any]:
 
 
 def _known_datasets() -> list[dict[str, Any]]:
-    """The shipped data sets, and those whose stores were made of cards and folders of the user's."""
+    """The shipped data sets, those whose stores were made of cards and folders of the user's, and cards in this folder.
+
+    Each has the name that every command takes.
+    """
     from bench.data.cards import card_names, summary
     from bench.data.manifest import names_there
+    from bench.data.names import unprepared_cards
 
     there, shipped, rows = names_there(), card_names(), []
-    for name in [*shipped, *(own for own in there if own not in shipped)]:
+    own = [name for name in there if name not in shipped]
+    for name in [*shipped, *own, *map(str, unprepared_cards())]:
         row = {"name": name, "shipped": name in shipped, "prepared": name in there, "made_of": there.get(name, "")}
-        rows.append(row | (summary(name) if name in shipped else _own_summary(name)))
+        rows.append(row | {"next": ""} | (summary(name) if name in shipped else _own_summary(name, name in there)))
     return rows
 
 
-def _own_summary(name: str) -> dict[str, Any]:
-    """What a listing says of a card or folder of the user's."""
-    from bench.data.names import find_card
+def _own_summary(name: str, is_prepared: bool) -> dict[str, Any]:
+    """What a listing says of a card or folder of the user's, and the command that prepares it where it is not."""
+    from bench.data.names import find_card, first_command
 
     try:
         card = find_card(name)
     except InputError as error:
-        return {"title": f"cannot be used: {error}", "tasks": [], "licence": ""}
-    return {"title": card.title, "tasks": list(card.tasks), "licence": card.licence}
+        following = "" if is_prepared else shlex.join(["bench", "check", name])
+        return {"title": f"cannot be used: {error}", "tasks": [], "licence": "", "next": following}
+    following = "" if is_prepared else first_command(card, name)
+    return {"title": card.title, "tasks": list(card.tasks), "licence": card.licence, "next": following}
 
 
 def _mark(row: Mapping[str, Any]) -> str:
     """What of a data set its title does not tell."""
     own = "" if row["shipped"] else f"yours, of {from_here(Path(row['made_of']))}" if row["made_of"] else "yours"
-    marks = ", ".join(filter(None, [own, "prepared" if row["prepared"] else ""]))
+    state = "prepared" if row["prepared"] else f"not prepared: `{row['next']}`" if row["next"] else ""
+    marks = ", ".join(filter(None, [own, state]))
     return f" [{marks}]" if marks else ""
 
 

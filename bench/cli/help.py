@@ -13,6 +13,7 @@ import click
 from bench.cli.progress import ALWAYS, DETAIL, LOUDNESS, guard
 from bench.errors import InputError, instead
 from bench.render.table import FORMATS
+from bench.tracking.address import in_results, results_words
 
 if TYPE_CHECKING:
     _Words = click.Choice[str]
@@ -49,6 +50,13 @@ class Heard(click.Command):
                 [short, f"--{name}"], is_flag=True, is_eager=True, expose_value=False, callback=_set_loudness, help=text
             )
             self.params.append(option)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click.  Commands in an error's line go to the results folder of this one."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise InputError(error.code, hinted(str(error)), list(map(hinted, error.problems))) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See click.  Of an option without its value, too, the error knows the command, whose help it names."""
@@ -112,6 +120,18 @@ class Choice(_Words):
         if value not in self.choices:
             self.fail(f"{value!r}; {instead(str(value), self.choices)}", param, ctx)
         return value
+
+
+def words_of_results() -> list[str]:
+    """The words of `--results` for a further command; none where this one has the usual folder, or takes none."""
+    context = click.get_current_context(silent=True)
+    results = context and context.params.get("results")
+    return results_words(results) if results else []
+
+
+def hinted(text: str) -> str:
+    """A text whose commands, in backticks, can be pasted: they go to the results folder of the command that runs."""
+    return in_results(text, words_of_results())
 
 
 def examples(*commands: str) -> str:

@@ -90,7 +90,9 @@ def ui(port: int, is_opened: bool | None, results: Path) -> None:
     tracker = runs_to_change(results)  # the page takes notes
     address, experiments = tracker.address, tracker.experiments()
     if not experiments:
-        raise InputError("no-runs", f"{address.shown}: no runs to show; `bench run` makes some, or check --results")
+        from bench.tracking.selection import NO_RUNS
+
+        raise InputError("no-runs", f"{address.at}: {NO_RUNS}")
     opened = _has_desktop() if is_opened is None else is_opened
     if address.is_server:  # it has these pages itself
         _show(links(page_of(address), experiments), opened)

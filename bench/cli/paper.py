@@ -20,11 +20,12 @@ from bench.cli.base import (
     methods_named,
     note,
     opened,
+    print_table,
     results_option,
     runs_beside,
     runs_into,
 )
-from bench.cli.help import examples, form_options, grouped, list_option
+from bench.cli.help import examples, form_options, grouped, list_option, words_of_results
 from bench.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,13 +117,12 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     from bench.cli.progress import RunProgress
     from bench.paper.declaration import find_paper
     from bench.paper.plan import check_modes, check_scale, check_splits
-    from bench.render.table import render
 
     paper = find_paper(action.paper)
     if action.check:
         from bench.paper.recompute import findings_table
 
-        click.echo(render(findings_table(paper), form))
+        print_table(findings_table(paper), form)
         return 0
     experiments = [paper.experiment(name) for name in exhibits(ids)]
     card = check_task(asked.dataset, asked.task) if asked.dataset else None
@@ -132,7 +132,7 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
         from bench.paper.costs import overview
 
         name = card.name if card else None
-        click.echo(render(overview(paper, runs_beside(results), asked.scale, experiments, name), form))
+        print_table(overview(paper, runs_beside(results), asked.scale, experiments, name), form)
         return 0
     if not ids:
         raise InputError(
@@ -192,7 +192,6 @@ def _one(
 ) -> int:
     """Show and save one, and add it to the tables; status 1 where a run failed.  JSON is shown when all are done."""
     from bench.paper.reproduction import reproduce, save
-    from bench.render.table import render
     from bench.runs.execute import Outcome, RunOptions
 
     statuses = set()
@@ -207,8 +206,9 @@ def _one(
     progress.pause()  # a table is no place for a bar
     tables.append(shown.table)
     if form != "json":
-        click.echo(render(shown.table, form))
-    command = " ".join(["bench", *map(shlex.quote, sys.argv[1:])])
+        print_table(shown.table, form)
+    more = [] if "--results" in " ".join(sys.argv) else words_of_results()
+    command = shlex.join(["bench", *sys.argv[1:], *more])
     note(f"saved in {save(shown, request, command, tracker.results / 'reproduced')}")
     return int("failed" in statuses)
 
@@ -225,6 +225,5 @@ def _one(
 def published(dataset: str | None, methods: list[str], metrics: list[str], form: str) -> None:
     """Show the scores that papers print for a data set, side by side, and what does not add up."""
     from bench.paper.literature import published_numbers
-    from bench.render.table import render
 
-    click.echo(render(published_numbers(dataset, methods, metrics), form))
+    print_table(published_numbers(dataset, methods, metrics), form)

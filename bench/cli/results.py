@@ -21,6 +21,7 @@ from bench.cli.base import (
     methods_named,
     note,
     opened,
+    print_table,
     results_option,
     runs_in,
     runs_into,
@@ -80,7 +81,6 @@ def table(asked: TableOptions, form: str, results: Path) -> None:
     suite = suite_named(asked.suite)
     tracker = runs_in(results)
     from bench.analysis.tables import COLUMNS, results_table
-    from bench.render.table import render
     from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
@@ -99,7 +99,7 @@ def table(asked: TableOptions, form: str, results: Path) -> None:
             "unknown-metric", f"--metric {unknown[0]}: no run has it; {instead(unknown[0], sorted(known))}"
         )
     shown = results_table(records, metrics=metrics, columns=asked.spread, footnotes=asked.deviations)
-    click.echo(render(shown.noted(left_out, *notes), form))
+    print_table(shown.noted(left_out, *notes), form)
 
 
 @dataclass(frozen=True)
@@ -162,18 +162,17 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     sides = [[tracker.load(run)] for run in runs]
     from bench.analysis.comparison import compare, comparison_table
     from bench.analysis.tables import siblings
-    from bench.render.table import render
 
     if ranked:
         order = _ranked(tracker, asked, suite)
         if asked.figure is not None:
             ranking.draw(order, asked.figure)
-        click.echo(render(ranking.ranking_table(order), form))
+        print_table(ranking.ranking_table(order), form)
         return
     if pool:
         everything = tracker.search()
         sides = [[tracker.opened(r) for r in siblings(side[0], everything)] for side in sides]
-    click.echo(render(comparison_table(compare(*sides)), form))
+    print_table(comparison_table(compare(*sides)), form)
 
 
 def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") -> "Ranking":

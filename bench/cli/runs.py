@@ -23,8 +23,8 @@ from bench.cli.base import (
     methods_named,
     note,
     opened,
+    print_table,
     results_option,
-    results_words,
     runs_into,
     runs_to_change,
     settings_options,
@@ -35,7 +35,7 @@ from bench.cli.base import (
     suite_specs,
     tell,
 )
-from bench.cli.help import Choice, examples, grouped, json_option, list_option, pairs, seconds_of
+from bench.cli.help import Choice, examples, grouped, json_option, list_option, pairs, seconds_of, words_of_results
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
 from bench.errors import InputError, counted
 from bench.files import plain, typed_path
@@ -184,7 +184,7 @@ def run(
     tracker = Tracker(results, reading=True) if matrix.dry_run else runs_into(results)
     plan = planned(specs, tracker, rerun=matrix.rerun, jobs=1 if matrix.scheduler else matrix.jobs)
     if matrix.dry_run:
-        click.echo(render(plan_table(plan, matrix.budget), "json" if as_json else "text"))
+        print_table(plan_table(plan, matrix.budget), "json" if as_json else "text")
         return 0
     outcomes = _executed(plan, tracker, matrix)
     done = list(tracker.finished_of([spec.digest for spec in plan.specs]).values())
@@ -193,7 +193,7 @@ def run(
     if len(done) > len(rows.records):  # else it would say the same
         text = f"{text}\n\n{render(rows)}"
     emit(as_json, {"runs": [outcome.to_dict() for outcome in outcomes], "rows": list(rows.records)}, text)
-    _tell_how_to_go_on(done, tracker, results)
+    _tell_how_to_go_on(done, tracker)
     left = sum(outcome.status == "left" for outcome in outcomes)
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command continues with them")
@@ -220,12 +220,12 @@ def _check_both(names: Sequence[str], datasets: Sequence[str]) -> None:
             raise click.UsageError(f"Missing option '{option}', or '--suite' for both.", click.get_current_context())
 
 
-def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker", results: Path) -> None:
+def _tell_how_to_go_on(done: "Sequence[Record]", tracker: "Tracker") -> None:
     """Where runs that are done went, and commands for them."""
     if not done:
         return
     note(f"results are in {tracker.address.at}; next:")
-    for line in next_steps(done, results_words(results)):
+    for line in next_steps(done, words_of_results()):
         note(f"  {line}")
 
 
@@ -374,7 +374,7 @@ def tune(
     storage = storage_of(tracker, study.storage)
     summary = tune(search, tracker, TuneOptions(storage, results, study.trials, study.device, note, study.jobs))
     if summary["best"]:
-        more = ["--params", summary["file"], *results_words(results)]
+        more = ["--params", summary["file"], *words_of_results()]
         (summary["command"],) = command_lines(dataclasses.replace(spec, dataset=dataset, parameters={}), more=more)
     emit(as_json, summary, study_text(summary))
     return 0

@@ -13,6 +13,7 @@ from bench.cli.base import (
     cli,
     emit,
     note,
+    print_table,
     results_option,
     runs_in,
     runs_into,
@@ -181,8 +182,6 @@ def show(
     run: str | None, asked: Filter, figures: Path | None, predictions: Path | None, form: str, results: Path
 ) -> None:
     """List runs and their sizes, or show one RUN in full, with its files checked against their checksums."""
-    from bench.render.table import render
-
     if run is not None and any(vars(asked).values()):
         raise InputError("bad-options", "show takes a RUN, or options that choose among all; leave one out")
     if run is None and (option := "--figures" if figures else "--predictions" if predictions else ""):
@@ -191,7 +190,7 @@ def show(
     tracker = runs_in(results)
     runs = _chosen(tracker, asked)
     if run is None:
-        click.echo(render(_runs_table(tracker, runs), form))
+        print_table(_runs_table(tracker, runs), form)
         return
     (one,) = runs
     shown = _in_full(tracker, one)

@@ -251,6 +251,19 @@ def card_names() -> list[str]:
     return sorted(path.stem for path in card_folder().glob("*.toml"))
 
 
+def cards_here() -> list[Path]:
+    """Cards in the working folder, sorted: files with tasks of their own or like another card's, and broken ones."""
+    return [path for path in sorted(Path().glob("*.toml")) if _is_card(path)]
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        raw = _parsed(path)
+    except InputError:
+        return path.is_file()
+    return "tasks" in raw or "like" in raw
+
+
 def summary(name: str) -> dict[str, Any]:
     """A shipped card's name, title, names of tasks and licence, for listings: of the card no more is looked at."""
     raw = _parsed(card_folder() / f"{name}.toml")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.data.card_tables import Task
-from bench.data.cards import NAME, Card, card_file, card_folder, card_names, read_card, shipped_name
+from bench.data.cards import NAME, Card, card_file, card_folder, card_names, cards_here, read_card, shipped_name
 from bench.data.manifest import names_there
 from bench.errors import InputError, instead, near
 from bench.files import typed_path
@@ -35,12 +35,33 @@ def find_card(word: str | Path, *, name: str = "", home: Path | None = None) -> 
     return card
 
 
+def unprepared_cards(home: Path | None = None) -> list[Path]:
+    """Cards in the working folder that no store was made of; shipped ones are none of these."""
+    made_of = set(names_there(home).values())
+    places = {path: path.resolve() for path in cards_here()}
+    shipped = card_folder().resolve()
+    return [path for path, place in places.items() if str(place) not in made_of and place.parent != shipped]
+
+
+def first_command(card: Card, word: str | Path) -> str:
+    """The `bench prepare` line that makes the store of a card for the first time, for a shell; a word names the card.
+
+    ``DIR`` stands for the captures, where the card does not say where they are.
+    """
+    more = [] if card.source else ["--download"] if card.downloads else ["--source", "DIR"]
+    return shlex.join(["bench", "prepare", str(word), *more])
+
+
 def _card_of_store(name: str, home: Path | None) -> Card:
     """The card of the card's file or the folder that the store of that name was made of."""
     there = names_there(home)
     if name not in there:
         what = "give one of these, a .toml card, or a folder with one sub-folder per class"
-        known = dict.fromkeys([*card_names(), *there])
+        known = dict.fromkeys([*card_names(), *there, *map(str, unprepared_cards(home))])
+        if (file := typed_path(f"{name}.toml")).is_file():
+            raise InputError(
+                "unknown-dataset", f"no data set {name!r}; did you mean the card {shlex.quote(str(file))}?"
+            )
         if folder := _like_it(typed_path(name)):
             raise InputError("unknown-dataset", f"no data set {name!r}; did you mean the folder {folder}?")
         raise InputError("unknown-dataset", f"no data set {name!r}; {instead(name, known)} ({what})")

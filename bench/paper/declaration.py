@@ -61,7 +61,7 @@ def _bad_method(field_: str, name: str) -> Iterator[FieldError]:
     """A declaration is data: whoever reproduces a paper runs no file that only the paper's folder names."""
     if ".py:" in name:
         yield FieldError(
-            field_, "must be a shipped or installed method; `bench run --method` runs a file that you name"
+            field_, "must be a shipped or installed method; `bench run --method FILE.py:CLASS …` runs a file"
         )
 
 

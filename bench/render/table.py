@@ -31,6 +31,10 @@ class Table:
         """The same with more notes below; empty ones are none."""
         return replace(self, notes=[*self.notes, *filter(None, notes)])
 
+    def reworded(self, change: Callable[[str], str]) -> "Table":
+        """The same with its sentences changed: the notes, and what stands in place of rows."""
+        return replace(self, notes=list(map(change, self.notes)), empty=change(self.empty))
+
 
 @dataclass(frozen=True)
 class SavedTable:
@@ -55,7 +59,7 @@ class SavedTable:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a file.  Raises :class:`InputError` where it is none."""
-        return read_json(path, cls, "a table; run `bench reproduce` again or remove the file")
+        return read_json(path, cls, "a table; run `bench reproduce …` again or remove the file")
 
 
 #: what a terminal obeys: control characters, but those that lay out our own text, marks that turn the order of what

@@ -22,7 +22,7 @@ from bench.stress.stress_record import Stress
 from bench.stress.stress_tables import stress_tables
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite, suite_of
-from bench.tracking.address import RESULTS
+from bench.tracking.address import RESULTS, in_results
 from bench.tracking.record import ELSEWHERE, Record, asked_for
 from bench.tracking.results import RunResult
 from bench.tracking.selection import NO_RUNS, Wanted, narrowed
@@ -137,7 +137,8 @@ class _Page:
 
     def results(self, rows: Sequence[Row]) -> Iterator[Html]:
         """Table, chart, split and details of the rows of one split."""
-        yield table(results_table([record for row in rows for record in (*row.done, *row.other)]))
+        shown = results_table([record for row in rows for record in (*row.done, *row.other)])
+        yield table(shown.reworded(lambda text: in_results(text, self.where)))
         scored = [(row, *self.first(row)) for row in rows if row.value("macro_f1")]
         if not scored:
             return

@@ -159,7 +159,7 @@ class ParameterFile:
 
 def read_parameters(path: Path, method: str) -> dict[str, Any]:
     """The parameters in such a file.  Raises :class:`InputError` where it is none, or of another method."""
-    content = read_json(path, ParameterFile, "a parameter file; `bench tune` writes one")
+    content = read_json(path, ParameterFile, "a parameter file; `bench tune …` writes one")
     if content.method != method:
         what = f"holds parameters of {content.method}, not of {method}"
         raise InputError("wrong-file", f"--params {path}: {what}; give --method {content.method}")

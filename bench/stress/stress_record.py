@@ -151,4 +151,4 @@ class Stress:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a saved one.  Raises :class:`InputError` where the file is none."""
-        return read_json(path, cls, "a stress test; run `bench stress` again or remove the file")
+        return read_json(path, cls, "a stress test; run `bench stress …` again or remove the file")

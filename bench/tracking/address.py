@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,10 @@ REMEDIES: Final = {  # of a file, by words of SQLite and of the system
 QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database
 SHORT: Final = 3  # letters
 RESULTS: Final = Path("results")  # where runs are kept unless told otherwise
+OF_RESULTS: Final = (  # commands that take --results
+    "audit", "classify", "compare", "doctor", "report", "reproduce", "results", "run", "score", "stress", "sync",
+    "table", "tune", "ui",
+)  # fmt: skip
 DATABASE: Final = "mlflow.db"  # the store of runs of a results folder
 DRIVERS: Final = {"psycopg2": "postgresql"}  # an extra of ours and scheme of addresses, by the driver that it brings
 
@@ -134,6 +140,34 @@ def address_of(results: Path, uri: str | None = None) -> Address:
     """The store of runs of a results folder: ``uri``, else ``MLFLOW_TRACKING_URI``, else a file there."""
     found = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.absolute() / DATABASE}"
     return Address(found, results.absolute())
+
+
+def results_words(results: Path) -> list[str]:
+    """The words of a further command for a results folder; none for the usual one.
+
+    A folder that ``BENCH_RESULTS`` names has words, too: the variable may have been set for one command alone.
+    """
+    named = (results, Path(os.environ.get("BENCH_RESULTS") or RESULTS))
+    is_usual = all(from_here(path.absolute()) == RESULTS for path in named)
+    return [] if is_usual else ["--results", str(results)]
+
+
+def in_results(text: str, words: Sequence[str]) -> str:
+    """A text whose commands, in backticks, go to a results folder; ``words`` name it, as :func:`results_words` does.
+
+    One that takes no folder, or names one, stays, and so does one with an ellipsis: it cannot be pasted.
+
+    >>> in_results("no run x; `bench results show` lists ids, `bench methods` lists methods", ["--results", "my runs"])
+    "no run x; `bench results show --results 'my runs'` lists ids, `bench methods` lists methods"
+    """
+    if not words:
+        return text
+
+    def placed(found: re.Match[str]) -> str:
+        is_whole = "--results" in found[0] or "…" in found[0]
+        return found[0] if is_whole else f"`{found[1]} {shlex.join(words)}`"
+
+    return re.sub(rf"`(bench (?:{'|'.join(OF_RESULTS)})\b[^`\n]*)`", placed, text)
 
 
 def near_results(folder: Path) -> Path | None:

@@ -376,7 +376,7 @@ def _check_same(file: Path, one: Record, known: Stored) -> None:
     there = replace(known.record, files={}) if _is_half(known) else known.record
     if not is_same(there, one):
         what = f"run {one.run_id[:8]} is not the one that the store has by this name"
-        remedy = "take the one that you trust: `bench results rm --run` removes the store's"
+        remedy = f"take the one that you trust: `bench results rm --run {known.row.run_id[:8]}` removes the store's"
         raise InputError("run-mismatch", f"{file}: {what}; {remedy}")
 
 

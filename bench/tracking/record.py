@@ -215,8 +215,8 @@ def asked_for(records: Sequence[Record], *, audits: bool = False) -> tuple[list[
     """Records without those that only an audit asked for, unless they are wanted; and a note on how many that are."""
     kept = [record for record in records if audits or record.purpose != AUDIT]
     left = len(records) - len(kept)
-    what = "is one of `bench audit` and is" if left == 1 else "are of `bench audit` and are"
-    return kept, f"{left} more run{'s' * (left > 1)} {what} left out; `bench table --audits` shows all" if left else ""
+    what = "more run was made by an audit and is" if left == 1 else "more runs were made by an audit and are"
+    return kept, f"{left} {what} left out; `bench table --audits` shows all" if left else ""
 
 
 def matches(spec: RunSpec, wanted: Mapping[str, Any]) -> bool:

@@ -14,7 +14,8 @@ from bench.tracking.record import Record, record_of
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import uid_of
 
-NO_RUNS: Final = "there are no runs yet; `bench run --method forest --dataset demo` makes the first"
+NEW_RUN: Final = "`bench run --method forest --dataset demo`"
+NO_RUNS: Final = f"there are no runs yet; {NEW_RUN} makes the first"
 
 
 @dataclass(frozen=True)

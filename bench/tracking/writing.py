@@ -208,8 +208,8 @@ class Run:
                 return
             except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
                 if wait is None:
-                    kept = f"the result of {self.content.name!r} is kept in {self._place}: the next `bench run` logs it"
-                    raise self._target.address.failed(error).with_remedy(f"{kept}, and so does `bench sync`") from None
+                    kept = f"the result of {self.content.name!r} is kept in {self._place}; the next `bench run …`"
+                    raise self._target.address.failed(error).with_remedy(f"{kept} or `bench sync` logs it") from None
                 time.sleep(wait)
 
     def _add(self, step: int, values: Mapping[str, float]) -> None:

@@ -27,8 +27,8 @@ class TrainingParameters(NoParameters):
     epochs: int = parameter(30, "passes over the training part", "our choice", allowed=COUNT)
     steps: int | None = parameter(
         None,
-        "optimiser steps, divided evenly into the epochs, each of which ends with a validation; none: as many as the "
-        "epochs' passes over the training part take",
+        "optimiser steps, divided evenly into epochs, each of which ends with a validation; none: as many as passes "
+        "over the training part take",
         "our choice",
         allowed=COUNT,
     )
@@ -45,7 +45,7 @@ class TrainingParameters(NoParameters):
     gamma: float = parameter(1.0, "factor of each cut of the learning rate", "our choice", allowed=POSITIVE)
     patience: int | None = parameter(
         None,
-        "epochs in which neither score nor loss of the validation part gets better before the end; none: all",
+        "stop after so many epochs in which neither score nor loss of the validation part improves; none: never",
         "our choice",
         allowed=COUNT,
     )
