@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_store import tiny_home
@@ -173,6 +174,28 @@ def test_a_plan_is_saved_run_shown_and_stands_in_the_report(bench_in, tmp_path):
     plan = read_suite("mine.toml").datasets[0].splits["seed 0, fold 1"]
     assert plan in page and "bench run --suite mine.toml" in page
     assert bench("report", "--output", "all.html")[0] == 0 and plan in (tmp_path / "all.html").read_text()
+
+
+def test_tasks_of_different_scales_are_ranked_together_and_each_by_itself(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    portion = {"name": "demo", "task": "service", "folds": 2}
+    content = {"format": "bench-suite-1", "name": "two", "methods": [{"name": name} for name in ("majority", "knn")]}
+    content["datasets"] = [{**portion, "split": "session"}, {**portion, "split": "capture", "max_per_class": 20}]
+    (tmp_path / "two.toml").write_text(tomli_w.dumps(content))
+    assert bench("run", "--suite", "two.toml")[0] == 0
+    status, out, _ = bench("compare", "--suite", "two.toml")
+    assert status == 0 and "knn" in out and "left out" not in out and "scales differ" not in out
+    assert "demo/service (session, 2 folds) + demo/service (capture, 2 folds, max_per_class=20)" in out
+    status, out, _ = bench("compare", "--suite", "two.toml", "--each", "--json")
+    tables = json.loads(out)["tables"]
+    assert [[row["method"] for row in table["rows"]] for table in tables] == [["knn", "majority"]] * 2
+    assert [table["rows"][0]["split"] for table in tables] == ["session", "capture"]
+    for words, told in (
+        (("--suite", "two.toml", "--dataset", "iot-sentinel"), "iot-sentinel"),
+        (("--dataset", "demo", "--each"), "--each goes with --suite"),
+    ):
+        status, _, error = bench("compare", *words)
+        assert status == 2 and told in error
 
 
 @pytest.mark.parametrize(

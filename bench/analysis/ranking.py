@@ -126,6 +126,9 @@ def _title(metric: str, entry: Entry, tests: Mapping[str, Any]) -> str:
     )
     splits = dict.fromkeys(map(split_of, entry.rows))
     words = [metric, " + ".join(datasets), " + ".join(tasks), " + ".join(splits)]
+    if len(splits) > 1:
+        places = (f"{row.head.spec.dataset}/{row.head.spec.task} ({split_of(row)})" for row in entry.rows)
+        words = [metric, " + ".join(places)]
     blocks, each = tests["blocks"], ", one a data set" * (tests["unit"] == "data set")
     return " · ".join([*words, f"{blocks} block" + "s" * (blocks > 1) + each])
 
@@ -285,8 +288,15 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
     """Marks, runs that are missing, blocks that not all have, scales that differ."""
     rows = [row for entry in entries for row in entry.rows]
     notes = notes_of(rows, False)
-    if len(scales := sorted({row.head.scale for row in rows})) > 1:
-        notes.append(f"scales differ ({'; '.join(scales)}): a difference may come from the scale")
+    scales: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        spec = row.head.spec
+        scales.setdefault((spec.dataset, spec.task, split_of(row)), set()).add(row.head.scale)
+    notes += [
+        f"scales differ ({'; '.join(sorted(several))}): a difference may come from the scale"
+        for several in scales.values()
+        if len(several) > 1
+    ]
     if unused := sum(len(entry.runs) > blocks for entry in entries):
         notes.append(f"{unused} methods have more runs than the {blocks} that all have; those are not counted")
     return notes

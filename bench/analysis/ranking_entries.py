@@ -1,6 +1,6 @@
 """Who can be ranked: the methods with finished runs on the same data sets, task and split, and the blocks they have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.tables import Row, group, numbered
@@ -18,13 +18,9 @@ Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 class Entry:
     """A method with its finished runs."""
 
+    label: str  # the method and its settings
     rows: Sequence[Row]  # one a data set
     runs: Mapping[Block, Record]
-
-    @property
-    def label(self) -> str:
-        """The method and its settings."""
-        return self.rows[0].method
 
     @property
     def marked(self) -> str:
@@ -53,19 +49,16 @@ def ranking_entries(
             raise InputError(
                 "ambiguous-task", f"compare: {dataset}, {place}: several tasks; choose with --task: {there}"
             )
-    return _entries(by_dataset, datasets, notes), notes
+    return _entries(by_dataset, datasets, notes, lambda row: row.method), notes
 
 
-def suite_entries(
-    records: Sequence[Record], suite: Suite, *, methods: Sequence[str] = ()
-) -> tuple[list[Entry], list[str]]:
+def suite_entries(records: Sequence[Record], suite: Suite) -> tuple[list[Entry], list[str]]:
     """The methods that can be ranked against each other on all that is in a suite and has runs, and notes likewise.
 
     Raises :class:`InputError` where runs are missing.
     """
     of_all, notes = of_suite(suite, records)
-    chosen = [one for one in of_all if not methods or one.spec.method in methods]
-    by_portion = [group([record for record in chosen if one.is_of(record.spec)]) for one in suite.datasets]
+    by_portion = [group([record for record in of_all if one.is_of(record.spec)]) for one in suite.datasets]
     done = [[row for row in rows if row.done] for rows in by_portion]
     there = [(f"{one.name}/{one.task}", rows) for one, rows in zip(suite.datasets, done, strict=True) if rows]
     notes += [
@@ -76,13 +69,17 @@ def suite_entries(
     if not there:
         what = f"no finished runs of suite {suite.name}"
         raise InputError("no-runs", f"compare: {what}; `bench run --suite …` makes them")
-    return _entries([rows for _, rows in there], [name for name, _ in there], notes), notes
+    return _entries([rows for _, rows in there], [name for name, _ in there], notes, lambda row: row.contender), notes
 
 
-def _entries(by_dataset: Sequence[Sequence[Row]], names: Sequence[str], notes: list[str]) -> list[Entry]:
+def _entries(
+    by_dataset: Sequence[Sequence[Row]], names: Sequence[str], notes: list[str], label_of: Callable[[Row], str]
+) -> list[Entry]:
     """The complete ones of rows by data set; what is left out is noted."""
-    labels = dict.fromkeys(row.method for rows in by_dataset for row in rows)
-    entries = [_entry([[row for row in rows if row.method == label] for rows in by_dataset]) for label in labels]
+    labels = dict.fromkeys(label_of(row) for rows in by_dataset for row in rows)
+    entries = [
+        _entry(label, [[row for row in rows if label_of(row) == label] for rows in by_dataset]) for label in labels
+    ]
     return _complete(entries, names, notes)
 
 
@@ -117,14 +114,14 @@ def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
     raise InputError("ambiguous-split", f"compare: {datasets}: {what}; choose with --split: {there}")
 
 
-def _entry(rows: Sequence[Sequence[Row]]) -> Entry:
+def _entry(label: str, rows: Sequence[Sequence[Row]]) -> Entry:
     runs = {
         (number, *key): record
         for number, of_dataset in enumerate(rows)
         for row in of_dataset
         for key, record in numbered(row.done).items()
     }
-    return Entry([row for of_dataset in rows for row in of_dataset], runs)
+    return Entry(label, [row for of_dataset in rows for row in of_dataset], runs)
 
 
 def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str]) -> list[Entry]:

@@ -74,6 +74,13 @@ class Row:
         return method_label(self.head.spec, origin_of(self.head), self.apart)
 
     @property
+    def contender(self) -> str:
+        """The same without the most samples a class, which in a suite are the task's."""
+        spec = self.head.spec
+        bare = dataclasses.replace(spec, split=dataclasses.replace(spec.split, max_per_class=None))
+        return method_label(bare, origin_of(self.head), self.apart)
+
+    @property
     def marks(self) -> list[str]:
         """Keys of `bench.runs.run_labels.MARKS` that hold for any of its runs, in their order."""
         holding = {mark for record in self.done or self.other for mark in marks(record)}

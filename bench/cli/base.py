@@ -17,7 +17,7 @@ from bench.cli.help import Choice, Command, Commands, grouped, hinted, list_opti
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
-from bench.render.table import Table, one_line, render
+from bench.render.table import Table, one_line, render, to_dict
 from bench.spec import BALANCES, FILTERS, PROTOCOLS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 from bench.tracking.address import RESULTS
 
@@ -36,6 +36,14 @@ def emit(as_json: bool, data: Any, text: str) -> None:
 def print_table(table: Table, form: str) -> None:
     """Print a table in a form of `bench.render.table`."""
     click.echo(render(table.reworded(hinted), form))
+
+
+def print_tables(tables: Sequence[Table], form: str) -> None:
+    """Print several tables, in JSON as one object, however many they are."""
+    if form == "json":
+        emit(True, {"tables": [to_dict(table.reworded(hinted)) for table in tables]}, "")
+    else:
+        click.echo("\n".join(render(table.reworded(hinted), form) for table in tables))
 
 
 def tell(line: str, level: int = ALWAYS) -> None:

@@ -1,7 +1,7 @@
 """Commands on what runs found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from bench.cli.base import (
     note,
     opened,
     print_table,
+    print_tables,
     results_option,
     runs_in,
     runs_into,
@@ -113,6 +114,7 @@ class RankingOptions:
     metric: str | None
     figure: Path | None
     suite: str | None
+    each: bool
 
 
 @cli.command(
@@ -120,6 +122,7 @@ class RankingOptions:
         "bench compare 1f0c22 9ab31e",
         "bench compare --dataset demo --metric accuracy --figure ranking.svg",
         "bench compare --suite etc-2026",
+        "bench compare --suite etc-2026 --each --dataset iot-sentinel",
     )
 )
 @click.argument("runs", nargs=-1, metavar="[RUN RUN]")
@@ -131,7 +134,8 @@ class RankingOptions:
          click.option("--split", metavar="S",
                       help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
-         suite_option("Rank on all data sets of this suite that have runs."),
+         suite_option("Rank on all that is in this suite and has runs, or on its --dataset alone."),
+         click.option("--each", is_flag=True, help="With --suite: rank on each of its tasks by itself."),
          click.option("--metric",
                       help="Metric to rank by: macro_f1 by default, accuracy, macro_precision or macro_recall."),
          click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg",
@@ -146,6 +150,8 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
         raise InputError("bad-options", what)
     if asked.suite and (asked.task or asked.split):
         raise InputError("bad-options", "a suite has its own tasks and splits; leave --task and --split out")
+    if asked.each and (asked.figure or not asked.suite):
+        raise InputError("bad-options", "--each goes with --suite and without --figure: it makes several tables")
     if ranked and pool:
         raise InputError(
             "bad-options", "--pool is for two runs: a ranking always uses all seeds and folds; leave it out"
@@ -164,10 +170,7 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     from bench.analysis.tables import siblings
 
     if ranked:
-        order = _ranked(tracker, asked, suite)
-        if asked.figure is not None:
-            ranking.draw(order, asked.figure)
-        print_table(ranking.ranking_table(order), form)
+        _print_ranked(tracker, asked, suite, form)
         return
     if pool:
         everything = tracker.search()
@@ -175,21 +178,55 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     print_table(comparison_table(compare(*sides)), form)
 
 
+def _print_ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None", form: str) -> None:
+    """One ranking, with its figure, or one on each of a suite's portions."""
+    from bench.analysis.ranking import draw, ranking_table
+
+    if asked.each and suite is not None:
+        print_tables([ranking_table(one) for one in _ranked_on_each(tracker, asked, suite)], form)
+        return
+    order = _ranked(tracker, asked, suite)
+    if asked.figure is not None:
+        draw(order, asked.figure)
+    print_table(ranking_table(order), form)
+
+
 def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") -> "Ranking":
     """The ranking that is asked for."""
     from bench.analysis.ranking import rank
     from bench.analysis.ranking_entries import ranking_entries, suite_entries
+    from bench.suites.contents import part_of
     from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
-    everything = tracker.search()
-    found, wanted = narrowed(everything, Wanted(asked.methods, asked.datasets, asked.task))
-    records, left_out = asked_for(found if suite is None else everything)
+    found, wanted = narrowed(tracker.search(), Wanted(asked.methods, asked.datasets, asked.task))
+    records, left_out = asked_for(found)
     if suite is None:
         entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
     else:
-        entries, notes = suite_entries(records, suite, methods=wanted.methods)
+        entries, notes = suite_entries(records, part_of(suite, wanted.methods, wanted.datasets))
     return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
+
+
+def _ranked_on_each(tracker: "Tracker", asked: RankingOptions, suite: "Suite") -> "list[Ranking]":
+    """A ranking on each portion of a suite; a line says on which there are not two methods to rank.
+
+    Raises :class:`InputError` where that is all.
+    """
+    from bench.suites.contents import chosen_portions
+
+    rankings = []
+    for one in chosen_portions(suite, asked.datasets):
+        alone = replace(asked, datasets=[])
+        try:
+            rankings.append(_ranked(tracker, alone, replace(suite, datasets=(one,))))
+        except InputError as error:
+            tell(f"{one.name}/{one.task}: {error}")
+    if not rankings:
+        raise InputError(
+            "no-runs", f"compare: nothing of suite {suite.name} can be ranked; `bench run --suite` makes runs"
+        )
+    return rankings
 
 
 @cli.command(epilog=examples("bench score answers.csv --split fold0.json --name my-tool"))
