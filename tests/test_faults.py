@@ -246,6 +246,7 @@ def test_a_run_that_is_interrupted_while_it_is_begun_does_not_stay_running(track
     with pytest.raises(KeyboardInterrupt):
         execute(spec, tracker)
     assert [run.status for run in tracker.search(latest=False) if run.digest == spec.digest] == ["killed"]
+    assert not list((tracker.results / "pending").glob(".*"))
 
 
 def test_sync_tells_of_runs_that_wait_for_another_store(tracker, bench_in, tmp_path, monkeypatch):

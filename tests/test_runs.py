@@ -243,7 +243,7 @@ def test_fewer_steps_than_the_method_s_own_are_a_reduced_scale(store, tracker):
     [
         ({"values": {"trees": 3}}, "unknown-parameter", "'trees'"),
         ({"preset": "fast"}, "unknown-preset", "'fast'"),
-        ({"split": "random"}, "unknown-split", "'random'"),
+        ({"split": "randomly"}, "unknown-split", "'randomly'"),
         ({"task": "kinds"}, "unknown-task", "'kinds'"),
         ({"split": "file", "split_file": Path("nowhere.json")}, "missing-file", "nowhere.json"),
     ],

@@ -110,7 +110,7 @@ def test_what_is_as_usual_is_left_out_of_digests():
 @pytest.mark.parametrize(
     ("code", "fields"),
     [
-        ("unknown-split", {"scheme": "random"}),
+        ("unknown-split", {"scheme": "randomly"}),
         ("unknown-split", {"scheme": "attribute:"}),
         ("unknown-split", {"scheme": "session:x"}),
         ("unknown-filter", {"filter": "none,x"}),

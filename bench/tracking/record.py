@@ -92,7 +92,7 @@ class Record:
         """The folder of its fitted method.  Raises :class:`InputError` as :meth:`predictions` does."""
         if self.origin == ELSEWHERE:
             what = f"run {self.run_id[:8]} has no model: its answers come from elsewhere"
-            raise InputError("missing-artefact", f"{what}; take a run that `bench run` made")
+            raise InputError("missing-artefact", f"{what}; take a run that `bench run …` made")
         if self.folder is not None and not (self.folder / "model").exists() and (self.model or self.imported):
             gone = self.model or f"it stayed behind when {self.imported} was written"
             remedy = "run it again with --rerun" if self.model else "export it with --models, or --rerun the run"

@@ -129,6 +129,7 @@ class Run:
         try:
             self.run_id: str = content.run_id or _begin(target, content)
         except BaseException:  # interrupted, it may have been begun, and nobody would end it
+            shutil.rmtree(self._folder, ignore_errors=True)
             _end_begun(target, content)
             raise
         content.run_id = self.run_id
