@@ -16,11 +16,11 @@ from bench.cli.base import (
     cli,
     device_option,
     download_option,
-    emit,
     methods_named,
     note,
     opened,
     print_table,
+    print_tables,
     results_option,
     runs_beside,
     runs_into,
@@ -144,13 +144,11 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
     requests = [_request(paper, experiment, asked) for experiment in experiments]
     specs = {spec.digest for request in requests for one in request.plan() for spec in one.specs}
     tracker = runs_into(results)
-    from bench.render.table import to_dict
-
     tables: list[Table] = []
     with RunProgress(len(specs)) as progress:  # planned before the first run, so that bad words cost nothing
         status = max(_one(request, tracker, action, progress, tables, form) for request in requests)
     if form == "json":  # one object, however many were asked for
-        emit(True, {"tables": list(map(to_dict, tables))}, "")
+        print_tables(tables, form)
     return status
 
 

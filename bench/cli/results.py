@@ -185,21 +185,23 @@ def _print_ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | Non
     if asked.each and suite is not None:
         print_tables([ranking_table(one) for one in _ranked_on_each(tracker, asked, suite)], form)
         return
-    order = _ranked(tracker, asked, suite)
+    order = _ranked(tracker, asked, suite, tracker.search())
     if asked.figure is not None:
         draw(order, asked.figure)
     print_table(ranking_table(order), form)
 
 
-def _ranked(tracker: "Tracker", asked: RankingOptions, suite: "Suite | None") -> "Ranking":
-    """The ranking that is asked for."""
+def _ranked(
+    tracker: "Tracker", asked: RankingOptions, suite: "Suite | None", everything: "Sequence[Record]"
+) -> "Ranking":
+    """The ranking that is asked for, of ``everything`` that is stored."""
     from bench.analysis.ranking import rank
     from bench.analysis.ranking_entries import ranking_entries, suite_entries
     from bench.suites.contents import part_of
     from bench.tracking.record import asked_for
     from bench.tracking.selection import Wanted, narrowed
 
-    found, wanted = narrowed(tracker.search(), Wanted(asked.methods, asked.datasets, asked.task))
+    found, wanted = narrowed(everything, Wanted(asked.methods, asked.datasets, asked.task))
     records, left_out = asked_for(found)
     if suite is None:
         entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
@@ -215,16 +217,16 @@ def _ranked_on_each(tracker: "Tracker", asked: RankingOptions, suite: "Suite") -
     """
     from bench.suites.contents import chosen_portions
 
-    rankings = []
+    rankings, everything = [], tracker.search()
     for one in chosen_portions(suite, asked.datasets):
         alone = replace(asked, datasets=[])
         try:
-            rankings.append(_ranked(tracker, alone, replace(suite, datasets=(one,))))
+            rankings.append(_ranked(tracker, alone, replace(suite, datasets=(one,)), everything))
         except InputError as error:
             tell(f"{one.name}/{one.task}: {error}")
     if not rankings:
         raise InputError(
-            "no-runs", f"compare: nothing of suite {suite.name} can be ranked; `bench run --suite` makes runs"
+            "no-runs", f"compare: nothing of suite {suite.name} can be ranked; `bench run --suite …` makes runs"
         )
     return rankings
 

@@ -15,6 +15,7 @@ from bench.paper.plan import Scale, check_preset, chosen_arms, plan
 from bench.render.table import Table
 from bench.runs.plan import duration, rates_of, samples_seen
 from bench.runs.registry import describe
+from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
 
 
@@ -124,9 +125,14 @@ class _Reckoner:
             classes = _expected(dataset)
             return None if classes is None else classes * (limit or experiment.per_class)
         task = store.manifest.tasks[store.default_task]
-        if mode == "paper" and experiment.protocol != "et-bert-flow":  # re-sampled, or of more packets than sessions
+        if mode == "paper" and not _of_whole_sessions(experiment.protocol):
             return len(task.classes) * (limit or experiment.per_class)
         return sum(min(count, limit or count) for count in task.class_sessions)
+
+
+def _of_whole_sessions(protocol: str) -> bool:
+    """Whether it draws sessions, of which classes have so many; others re-sample, or draw from many more packets."""
+    return bool(protocol) and SplitSpec.typed(protocol).windows.window is None
 
 
 @cache
