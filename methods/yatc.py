@@ -153,9 +153,12 @@ class Yatc(PretrainedMethod):
         p = self.parameters
 
         def depth(name: str) -> int:
-            """Layers above: none for the head, all for what embeds patches."""
+            """Layers above: none for the head and the last norm, all for what embeds patches."""
             parts = name.split(".")
-            return 0 if parts[0] != "encoder" else p.layers - int(parts[2]) if parts[1] == "blocks" else p.layers + 1
+            if parts[0] != "encoder" or parts[1] == "norm":
+                return 0
+            below = int(parts[2]) if parts[1] == "blocks" else -1
+            return int(p.layers) - below
 
         named = [(name, weights) for name, weights in network.named_parameters() if weights.requires_grad]
         return torch.optim.AdamW([
@@ -304,7 +307,7 @@ class MaskedAutoencoder(nn.Module):
         wide, narrow = settings.width, settings.decoder_width
         self.encoder = Encoder(settings)
         self.encoder.position.requires_grad_(False)
-        self.seen = max(1, int(PATCHES**2 * (1 - settings.mask_ratio) + 1e-9))  # patches
+        self.seen = max(1, int(PATCHES**2 * (1 - settings.mask_ratio)))  # at 0.9: 39 in floats, as in the authors' code
         self.norm = nn.LayerNorm(wide, eps=1e-6)
         self.narrow = nn.Linear(wide, narrow)
         self.hidden = nn.Parameter(torch.randn(narrow) * 0.02)
