@@ -92,9 +92,10 @@ class Han(HeaderBytesMethod):
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 2,
         "bytes": 40,
-        "hidden": 16,
+        "hidden": 32,
+        "dropout": 0.0,
         "learning_rate": 3e-3,
-        "batch_size": 16,
+        "batch_size": 32,
         "epochs": 30,
     }
     deviations: ClassVar[tuple[str, ...]] = (
