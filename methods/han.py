@@ -96,7 +96,7 @@ class Han(HeaderBytesMethod):
         "dropout": 0.0,
         "learning_rate": 3e-3,
         "batch_size": 32,
-        "epochs": 30,
+        "epochs": 60,
     }
     deviations: ClassVar[tuple[str, ...]] = (
         *DEVIATIONS,

@@ -107,6 +107,7 @@ class NetMamba(Yatc):
         "sessions of any transport protocol and of IPv6 (the authors' code makes zeros of a packet without IPv4)",
         "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
         "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
+        "in pre-training neither class token, mask token nor positions decay (the authors' do)",
         "no layer is skipped at random in pre-training, where the authors' code keeps their share of 0.1",
         "epoch chosen by validation macro-F1 (the authors' code: by validation accuracy)",
     )
@@ -258,15 +259,15 @@ class Encoder(nn.Module):
         result: Tensor = self.norm(self.blocks(torch.cat([tokens, last.to(tokens)], dim=1)))
         return result
 
-    def forward(self, matrix: Tensor) -> Tensor:
-        """Features ``[N, width]`` of bytes, uint8 ``[N, 40, 40]``: the class token's, which has read all others."""
-        features: Tensor = self.through(self.embedded(strides_of(matrix)))[:, -1]
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Features ``[N, width]`` of bytes as shares of 255, ``[N, 40, 40]``: the class token's, which has read all."""
+        features: Tensor = self.through(self.embedded(strides_of(pixels)))[:, -1]
         return features
 
 
-def strides_of(matrix: Tensor) -> Tensor:
-    """``[N, 400, 4]``, between -1 and 1, of bytes, uint8 ``[N, 40, 40]``, four by four in their order."""
-    strides: Tensor = 2 * matrix.flatten(1).unflatten(1, (TOKENS, STRIDE)).float() / 255 - 1
+def strides_of(pixels: Tensor) -> Tensor:
+    """``[N, 400, 4]``, between -1 and 1, of bytes as shares of 255, ``[N, 40, 40]``, four by four in their order."""
+    strides: Tensor = 2 * pixels.flatten(1).unflatten(1, (TOKENS, STRIDE)) - 1
     return strides
 
 
@@ -282,7 +283,7 @@ class TrafficMamba(nn.Module):
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Logits ``[N, classes]`` of bytes, uint8 ``[N, 40, 40]``."""
-        result: Tensor = self.head(self.encoder(matrix))
+        result: Tensor = self.head(self.encoder(matrix.float() / 255))
         return result
 
 
@@ -307,7 +308,7 @@ class MaskedMamba(nn.Module):
 
     def forward(self, matrix: Tensor) -> Tensor:
         """Mean squared error over the hidden tokens of bytes, uint8 ``[N, 40, 40]``: a scalar."""
-        strides = strides_of(matrix)
+        strides = strides_of(matrix.float() / 255)
         tokens = self.encoder.embedded(strides)
         place = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1)[:, : self.seen]
         seen = self.narrow(self.encoder.through(tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2]))))

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def test_all_deep_methods_are_asked():
-    assert len(TORCH) == 18
+    assert len(TORCH) == 19
 
 
 @pytest.mark.parametrize("name", TORCH)
