@@ -25,7 +25,7 @@ def bytes_like(count, seed=2):
 
 
 def test_parameter_counts_are_those_of_the_authors_code():
-    """Counted in their models; the paper says 1.9 M and 2.2 M."""
+    """Counted in their models, which were made for that: see docs/pretraining.md."""
     with torch.device("meta"):
         network, before = TrafficMamba(Parameters(), 7, 0.02), MaskedMamba(Parameters())
     assert sizes(network) == 1_856_512 + 7 * 257 == 1_858_311
