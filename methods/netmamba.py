@@ -14,18 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.method import COUNT, NOT_NEGATIVE, PART, POSITIVE, SHARE, Range, parameter
-from bench.training.budget import SHARED, PretrainingParameters
-from methods.yatc import SIDE, SkipPath, Yatc
+from bench.method import COUNT, SHARE, parameter
+from methods.yatc import CODE, DEVIATIONS, SIDE, MaskedNetwork, MaskedParameters, SkipPath, Yatc
 
 STRIDE: Final = 4  # bytes of a token
 TOKENS: Final = SIDE**2 // STRIDE
 CHUNK: Final = 16  # steps of the scan whose states are in memory at once
-CODE: Final = "authors' code"
 
 
 @dataclass(frozen=True)
-class Parameters(PretrainingParameters):
+class Parameters(MaskedParameters):
     """Those of the authors' code."""
 
     mask: str = parameter(
@@ -34,34 +32,11 @@ class Parameters(PretrainingParameters):
         "our choice",
         allowed=("all", "addresses"),
     )
-    width: int = parameter(256, "features of a token", CODE, allowed=COUNT)
-    layers: int = parameter(4, "encoder layers", CODE, allowed=COUNT)
+    width: int = parameter(256, "features of a token, four bytes in a row", CODE, allowed=COUNT)
     states: int = parameter(16, "states of each channel", CODE, allowed=COUNT)
-    decoder_width: int = parameter(128, "features of a token in the decoder", CODE, allowed=COUNT)
-    decoder_layers: int = parameter(2, "decoder layers", CODE, allowed=COUNT)
-    mask_ratio: float = parameter(
-        0.9, "part of the tokens that is hidden from the encoder", CODE, Range(0.5, 0.95), allowed=PART
-    )
-    drop_path: float = parameter(
-        0.1, "part of the samples that skip the last encoder layer; less in those before", CODE, (0.0, 0.1, 0.2),
-        allowed=SHARE,
-    )  # fmt: skip
-    smoothing: float = parameter(0.1, "part of a label that is shared among all classes", CODE, allowed=SHARE)
-    weight_decay: float = parameter(0.05, "AdamW's, of weights that are no biases or norms", CODE, allowed=NOT_NEGATIVE)
-    layer_decay: float = parameter(
-        0.75, "factor of the step size from each encoder layer to the one below", CODE, Range(0.5, 1.0), allowed=PART
-    )
     epochs: int = parameter(120, "passes over the training part", CODE, allowed=COUNT)
-    batch_size: int = parameter(64, "samples an optimiser step", CODE, allowed=COUNT)
-    learning_rate: float = parameter(
-        5e-4, "step size of the head after the warm-up", CODE, Range(1e-4, 3e-3, log=True), allowed=POSITIVE
-    )
     warmup: float = parameter(
         1 / 6, "part of all steps over which the learning rate rises linearly", CODE, (0.0, 1 / 6), allowed=SHARE
-    )
-    pretraining_steps: int = parameter(150_000, "optimiser steps without labels", CODE, allowed=COUNT)
-    pretraining_rate: float = parameter(
-        5e-4, "highest learning rate without labels: linear up to it, then a half cosine to 0", CODE, allowed=POSITIVE
     )
 
 
@@ -75,13 +50,7 @@ class NetMamba(Yatc):
     reference: ClassVar[str] = "Wang, Xie, Wang, Wang, Zhao, Cui: NetMamba, ICNP 2024"
     reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "lengths", "payload_lengths", "ports"})
     Parameters: ClassVar[type] = Parameters
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "code": {"mask": "addresses"},
-        "scratch": {"pretraining": "scratch"},
-        "frozen": {"pretraining": "frozen"},
-        "shared": {"pretraining_steps": 2000, **SHARED},
-        "small": {"pretraining_steps": 500, "pretraining_batch": 64, "epochs": 20},  # our choice: without a GPU
-    }
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {**Yatc.presets, "code": {"mask": "addresses"}}
     tiny: ClassVar[Mapping[str, Any]] = {
         "width": 16,
         "layers": 1,
@@ -101,12 +70,8 @@ class NetMamba(Yatc):
     deviations: ClassVar[tuple[str, ...]] = (
         "addresses, ports and checksums are set to zero (the authors' code: addresses alone; preset code: addresses, "
         "and checksums, which tell them)",
-        "pre-trained on the training part of the split alone; the authors pre-trained on whole public data sets",
-        "headers are separated from payload by their declared length; after 120 bytes of headers payload is cut (the "
-        "authors' code takes the payload's bytes out of the packet's wherever they recur)",
+        *DEVIATIONS,
         "sessions of any transport protocol and of IPv6 (the authors' code makes zeros of a packet without IPv4)",
-        "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
-        "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
         "in pre-training neither class token, mask token nor positions decay (the authors' do)",
         "no layer is skipped at random in pre-training, where the authors' code keeps their share of 0.1",
         "epoch chosen by validation macro-F1 (the authors' code: by validation accuracy)",
@@ -114,7 +79,7 @@ class NetMamba(Yatc):
 
     def network(self) -> nn.Module:
         """A fresh :class:`TrafficMamba`; beside pre-trained layers its head begins near zero, as the authors' does."""
-        return TrafficMamba(self.parameters, self.classes, 0.02 if not self.encoded else 2e-5)
+        return TrafficMamba(self.parameters, self.classes, 2e-5 if self.encoded else 0.02)
 
     def pretraining_network(self) -> nn.Module:
         """A fresh :class:`MaskedMamba`."""
@@ -287,14 +252,13 @@ class TrafficMamba(nn.Module):
         return result
 
 
-class MaskedMamba(nn.Module):
+class MaskedMamba(MaskedNetwork):
     """Gives hidden bytes back from those that are seen."""
 
     def __init__(self, settings: Parameters) -> None:
-        super().__init__()
         wide, narrow = settings.width, settings.decoder_width
+        super().__init__(settings.mask_ratio, TOKENS)
         self.encoder = Encoder(settings)
-        self.seen = max(1, int(TOKENS * (1 - settings.mask_ratio)))  # at 0.9: 39 in floats, as in the authors' code
         self.narrow = nn.Linear(wide, narrow)
         self.hidden = nn.Parameter(torch.randn(narrow) * 0.02)
         self.position = nn.Parameter(torch.randn(TOKENS + 1, narrow) * 0.02)
@@ -309,13 +273,8 @@ class MaskedMamba(nn.Module):
     def forward(self, matrix: Tensor) -> Tensor:
         """Mean squared error over the hidden tokens of bytes, uint8 ``[N, 40, 40]``: a scalar."""
         strides = strides_of(matrix.float() / 255)
-        tokens = self.encoder.embedded(strides)
-        place = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1)[:, : self.seen]
-        seen = self.narrow(self.encoder.through(tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2]))))
-        row = torch.arange(len(seen), device=seen.device)[:, None]
-        filled = self.hidden.to(seen).repeat(len(seen), TOKENS, 1).index_put((row, place), seen[:, :-1])
-        decoded = self.last(self.blocks(torch.cat([filled, seen[:, -1:]], dim=1) + self.position))
-        error = (self.bytes(decoded[:, :-1]).float() - strides).square().mean(2)
-        masked = torch.ones_like(error).index_put((row, place), error.new_zeros(()))
-        loss: Tensor = (error * masked).sum() / masked.sum().clamp(min=1)
-        return loss
+        seen, place = self.visible(self.encoder.embedded(strides))
+        tokens = self.narrow(self.encoder.through(seen))
+        filled = self.filled(tokens[:, :-1], place, TOKENS)
+        decoded = self.last(self.blocks(torch.cat([filled, tokens[:, -1:]], dim=1) + self.position))
+        return self.error(self.bytes(decoded[:, :-1]), strides, place)

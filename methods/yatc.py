@@ -29,25 +29,25 @@ LONGEST: Final = 120  # bytes of headers after which payload is looked for: IPv4
 SIDE: Final = 40  # of the matrix; a packet has 8 of its rows
 PATCHES: Final = SIDE // 2  # a side; a packet has 4 rows of them
 CODE: Final = "authors' code"
+#: of all methods that read :func:`flow_matrix` and pre-train as a masked auto-encoder does
+DEVIATIONS: Final[tuple[str, ...]] = (
+    "pre-trained on the training part of the split alone; the authors pre-trained on whole public data sets",
+    "headers are separated from payload by their declared length; after 120 bytes of headers payload is cut (the "
+    "authors' code takes the payload's bytes out of the packet's wherever they recur)",
+    "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
+    "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
+)
 
 
 @dataclass(frozen=True)
-class Parameters(PretrainingParameters):
-    """Those of the authors' code."""
+class MaskedParameters(PretrainingParameters):
+    """What masked auto-encoders over :func:`flow_matrix` have in common, as their authors' codes have it."""
 
-    mask: str = parameter(
-        "all",
-        "what of the headers is set to zero: all (addresses, ports, checksums), addresses (and checksums), or nothing",
-        "our choice",
-        allowed=("all", "addresses", "nothing"),
-    )
-    width: int = parameter(192, "features of a patch", CODE, allowed=COUNT)
-    layers: int = parameter(4, "encoder layers, the same ones within packets and over them", CODE, allowed=COUNT)
-    heads: int = parameter(16, "attention heads, of encoder and decoder", CODE, allowed=COUNT)
-    decoder_width: int = parameter(128, "features of a patch in the decoder", CODE, allowed=COUNT)
+    layers: int = parameter(4, "encoder layers", CODE, allowed=COUNT)
+    decoder_width: int = parameter(128, "features of a token in the decoder", CODE, allowed=COUNT)
     decoder_layers: int = parameter(2, "decoder layers", CODE, allowed=COUNT)
     mask_ratio: float = parameter(
-        0.9, "part of the patches that is hidden from the encoder", CODE, Range(0.5, 0.95), allowed=PART
+        0.9, "part of the tokens that is hidden from the encoder", CODE, Range(0.5, 0.95), allowed=PART
     )
     drop_path: float = parameter(
         0.1, "part of the samples that skip the last encoder layer; less in those before", CODE, (0.0, 0.1, 0.2),
@@ -58,17 +58,32 @@ class Parameters(PretrainingParameters):
     layer_decay: float = parameter(
         0.75, "factor of the step size from each encoder layer to the one below", CODE, Range(0.5, 1.0), allowed=PART
     )
-    epochs: int = parameter(200, "passes over the training part", CODE, allowed=COUNT)
     batch_size: int = parameter(64, "samples an optimiser step", CODE, allowed=COUNT)
     learning_rate: float = parameter(
         5e-4, "step size of the head after the warm-up", CODE, Range(1e-4, 3e-3, log=True), allowed=POSITIVE
     )
-    warmup: float = parameter(
-        0.1, "part of all steps over which the learning rate rises linearly", CODE, (0.0, 0.1), allowed=SHARE
-    )
     pretraining_steps: int = parameter(150_000, "optimiser steps without labels", CODE, allowed=COUNT)
     pretraining_rate: float = parameter(
         5e-4, "highest learning rate without labels: linear up to it, then a half cosine to 0", CODE, allowed=POSITIVE
+    )
+
+
+@dataclass(frozen=True)
+class Parameters(MaskedParameters):
+    """Those of the authors' code."""
+
+    mask: str = parameter(
+        "all",
+        "what of the headers is set to zero: all (addresses, ports, checksums), addresses (and checksums), or nothing",
+        "our choice",
+        allowed=("all", "addresses", "nothing"),
+    )
+    width: int = parameter(192, "features of a token, a patch of 2x2 bytes", CODE, allowed=COUNT)
+    layers: int = parameter(4, "encoder layers, the same ones within packets and over them", CODE, allowed=COUNT)
+    heads: int = parameter(16, "attention heads, of encoder and decoder", CODE, allowed=COUNT)
+    epochs: int = parameter(200, "passes over the training part", CODE, allowed=COUNT)
+    warmup: float = parameter(
+        0.1, "part of all steps over which the learning rate rises linearly", CODE, (0.0, 0.1), allowed=SHARE
     )
 
     def __post_init__(self) -> None:
@@ -115,12 +130,8 @@ class Yatc(PretrainedMethod):
     }
     deviations: ClassVar[tuple[str, ...]] = (
         "addresses, ports and checksums are set to zero (the authors' code keeps all: preset code)",
-        "pre-trained on the training part of the split alone; the authors pre-trained on whole public data sets",
-        "headers are separated from payload by their declared length; after 120 bytes of headers payload is cut (the "
-        "authors' code takes the payload's bytes out of the packet's wherever they recur)",
+        *DEVIATIONS,
         "sessions of any transport protocol and of IPv6 (the authors' code stops at a packet without IPv4)",
-        "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
-        "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
         "epoch chosen by validation macro-F1 (the authors' code: by test accuracy)",
         "positions are fixed while it pre-trains and learned afterwards, as in the authors' code",
     )
@@ -299,15 +310,44 @@ class TrafficTransformer(nn.Module):
         return result
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedNetwork(nn.Module):
+    """What masked auto-encoders share: which of ``count`` tokens are seen, and the error over the hidden ones."""
+
+    hidden: nn.Parameter  # the mask token
+
+    def __init__(self, mask_ratio: float, count: int) -> None:
+        super().__init__()
+        self.seen = max(1, int(count * (1 - mask_ratio)))  # 39 of 400 at 0.9: floats, as in the authors' codes
+
+    def visible(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens that are seen of ``[N, 400, width]``, drawn anew for each sample: ``[N, seen, width]``, places."""
+        place = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1)[:, : self.seen]
+        return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2])), place
+
+    def filled(self, seen: Tensor, place: Tensor, count: int) -> Tensor:
+        """``[N, count, width]``: those seen ``[N, seen, width]`` at their places, the mask token at all others."""
+        return self.hidden.to(seen).repeat(len(seen), count, 1).index_put((_row(place), place), seen)
+
+    def error(self, found: Tensor, expected: Tensor, place: Tensor) -> Tensor:
+        """Mean squared error over the tokens ``[N, count, bytes]`` at no place ``[N, seen]``: a scalar."""
+        error = (found.float() - expected).square().mean(2)
+        masked = torch.ones_like(error).index_put((_row(place), place), error.new_zeros(()))
+        result: Tensor = (error * masked).sum() / masked.sum().clamp(min=1)
+        return result
+
+
+def _row(place: Tensor) -> Tensor:
+    return torch.arange(len(place), device=place.device)[:, None]
+
+
+class MaskedAutoencoder(MaskedNetwork):
     """Gives hidden patches back from those that are seen."""
 
     def __init__(self, settings: Parameters) -> None:
-        super().__init__()
         wide, narrow = settings.width, settings.decoder_width
+        super().__init__(settings.mask_ratio, PATCHES**2)
         self.encoder = Encoder(settings)
         self.encoder.position.requires_grad_(False)
-        self.seen = max(1, int(PATCHES**2 * (1 - settings.mask_ratio)))  # at 0.9: 39 in floats, as in the authors' code
         self.norm = nn.LayerNorm(wide, eps=1e-6)
         self.narrow = nn.Linear(wide, narrow)
         self.hidden = nn.Parameter(torch.randn(narrow) * 0.02)
@@ -322,18 +362,9 @@ class MaskedAutoencoder(nn.Module):
         pixels = matrix.float() / 255
         seen, place = self.visible(self.encoder.embedded(pixels))
         tokens = self.narrow(self.norm(self.encoder.with_token(seen)))
-        row = torch.arange(len(tokens), device=tokens.device)[:, None]
-        filled = self.hidden.to(tokens).repeat(len(tokens), PATCHES**2, 1).index_put((row, place), tokens[:, 1:])
+        filled = self.filled(tokens[:, 1:], place, PATCHES**2)
         decoded = self.last(self.blocks(torch.cat([tokens[:, :1], filled], dim=1) + self.position))
-        error = (self.bytes(decoded[:, 1:]).float() - (2 * patches(pixels) - 1)).square().mean(2)
-        masked = torch.ones_like(error).index_put((row, place), error.new_zeros(()))
-        loss: Tensor = (error * masked).sum() / masked.sum().clamp(min=1)
-        return loss
-
-    def visible(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens that are seen of ``[N, 400, width]``, drawn anew for each sample: ``[N, seen, width]``, places."""
-        place = torch.rand(tokens.shape[:2], device=tokens.device).argsort(1)[:, : self.seen]
-        return tokens.gather(1, place[..., None].expand(-1, -1, tokens.shape[2])), place
+        return self.error(self.bytes(decoded[:, 1:]), 2 * patches(pixels) - 1, place)
 
 
 def grid_positions(width: int) -> Tensor:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from capture_bytes import ipv4
 from refusals import refused
+from trained import sizes
 
 from bench.method import Monitor, Part, learn, make_parameters
 from bench.readers import View
@@ -30,10 +31,6 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 def make(classes=3, **values):
     return EtBert(make_parameters(EtBert, dict(EtBert.tiny) | values), classes=classes, seed=3)
-
-
-def sizes(module):
-    return sum(one.numel() for one in module.parameters())
 
 
 def test_parameter_counts_of_the_papers_size_are_those_of_the_authors_code():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from trained import sizes
 
 from bench.method import Monitor, Part, learn, make_parameters
 from methods.netmamba import CHUNK, MaskedMamba, NetMamba, Parameters, TrafficMamba, selective_scan, strides_of
@@ -13,10 +14,6 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 def make(classes=3, **values):
     return NetMamba(make_parameters(NetMamba, dict(NetMamba.tiny) | values), classes=classes, seed=3)
-
-
-def sizes(module):
-    return sum(one.numel() for one in module.parameters())
 
 
 def bytes_like(count, seed=2):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from capture_bytes import CLIENT, SERVER, ipv4
 from refusals import refused
+from trained import sizes
 
 from bench.method import Monitor, Part, learn, make_parameters
 from methods.yatc import (
@@ -26,10 +27,6 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 def make(classes=3, **values):
     return Yatc(make_parameters(Yatc, dict(Yatc.tiny) | values), classes=classes, seed=3)
-
-
-def sizes(module, *without):
-    return sum(one.numel() for name, one in module.named_parameters() if not name.startswith(without))
 
 
 def test_parameter_counts_are_those_of_the_authors_code():

@@ -81,3 +81,8 @@ def lstm_in_bfloat16():
             nn.LSTM(2, 3)(torch.randn(4, 1, 2))
     except RuntimeError as error:
         pytest.skip(f"torch's own LSTM has no bfloat16 on this processor: {str(error).partition('.')[0]}")
+
+
+def sizes(module, *without):
+    """Numbers in a module's parameters, but for those whose names begin so."""
+    return sum(one.numel() for name, one in module.named_parameters() if not name.startswith(without))

@@ -1,7 +1,6 @@
 """Commands that run methods or look at them."""
 
 import dataclasses
-import gc
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +63,6 @@ def methods(name: str | None, as_json: bool) -> None:
             emit(as_json, data, "")
             return
         rows, faults = registry.seen(registry.summary)
-        gc.freeze()  # at its end the process need not walk through the syntax trees of all methods once more
         broken = [(one.name, "broken", f"{one.reason} [{one.package}]") for one in faults]
         click.echo(columns([*rows.values(), registry.FOREST_ON_ANY, *broken]))
     else:
