@@ -1,11 +1,13 @@
 """One matrix in many ways: several processes that are killed, a Dask cluster, a database that is stopped.
 
-    python benchmarks/scaling.py killed|throughput|studies
+    python benchmarks/scaling.py killed|throughput|workers|studies
 
 Starts Debian's PostgreSQL, an MLflow server and Dask workers on the loopback address (`tests/servers.py`) and computes
 the same sixty small runs of the demo.  ``killed``: three processes with folders of their own share PostgreSQL, and ten
 times one of them is killed; the table is held against one of a process alone, and no cell may have two finished runs.
-``throughput``: `--jobs 2` and two Dask workers, in turns on the same MLflow server; numbers must be equal to the digit.
+``throughput``: `--jobs 2` and two Dask workers at the same time, a core each, four times; numbers must be equal.
+``workers``: one forest's fit on a Dask worker as Dask starts it, on one with the settings of docs/scaling.md, and in a
+process of `--jobs`, twenty times in turns.
 ``studies``: a grid of `bench tune` by one process with a file, and by three with PostgreSQL; scores must be equal.
 """
 
@@ -18,18 +20,30 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from statistics import geometric_mean, median
+
+from joblib.externals.loky import ProcessPoolExecutor
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from servers import Postgres, dask_cluster, mlflow_server, postgres  # noqa: E402
 
+from bench.matrix.cluster import connected  # noqa: E402
 from bench.tracking.tracker import Tracker  # noqa: E402
 
 METHODS = "forest,appscanner,bind,first-bytes,knn"
 SEEDS = 12
 KILLS = 10
+ALL_CORES = os.sched_getaffinity(0)
+WORKERS = {  # as docs/scaling.md starts them
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
+}
 TIMES = ("seconds", "peak_memory")  # in names of metrics that no two runs share
 
 
@@ -101,26 +115,80 @@ def killed(folder: Path, database: Postgres, seed: int) -> None:
 
 
 def throughput(folder: Path, database: Postgres, seed: int) -> None:
+    """Both at the same time, each on a core of its own, which they swap: what slows the machine slows both."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
     found: list[dict[str, object]] = []
-    spent: dict[str, list[float]] = {"--jobs 2": [], "two Dask workers": []}
-    for turn in range(3):
-        for name in spent:
-            one = f"{name.replace(' ', '').replace('-', '').lower()}{turn}"
-            database.sql(f"CREATE DATABASE {one}", database="postgres")
-            place = folder / one
-            place.mkdir()
-            with mlflow_server(database.url(one).replace("postgresql", "postgresql+psycopg2"), place) as server:
-                with dask_cluster(place) as scheduler:
-                    more = ["--jobs", "2"] if "jobs" in name else ["--scheduler", scheduler]
-                    started = time.monotonic()
-                    wait(begin(place, server, *more), place)
-                    spent[name].append(time.monotonic() - started)
-                found.append(numbers(Tracker(place / "results", server)))
-            print(f"turn {turn}, {name}: {spent[name][-1]:.1f} s, {len(found[-1])} cells", flush=True)
-    best = {name: min(seconds) for name, seconds in spent.items()}
-    print(f"same numbers and predictions in all: {all(one == found[0] for one in found)}")
-    share = best["--jobs 2"] / best["two Dask workers"]
-    print(f"throughput of the cluster, of that of --jobs 2 (least times): {share:.3f}")
+    shares = []
+    for turn in range(4):
+        with ExitStack() as stack:
+            arms = [
+                (name, *_arm(name, folder / f"{name}{turn}", database, core, stack))
+                for name, core in zip(("jobs", "dask"), cores, strict=True)
+            ]
+            began, spent = time.monotonic(), {}
+            runs = {name: begun() for name, begun, _ in arms}
+            while len(spent) < len(runs):
+                time.sleep(0.05)
+                ended = [name for name, run in runs.items() if name not in spent and run.poll() is not None]
+                spent |= dict.fromkeys(ended, time.monotonic() - began)
+            for name, _, tracker in arms:
+                wait(runs[name], folder / f"{name}{turn}")
+                found.append(numbers(tracker))
+        cores.reverse()
+        shares.append(spent["jobs"] / spent["dask"])
+        print(f"turn {turn}: --jobs 2 {spent['jobs']:.1f} s, two Dask workers {spent['dask']:.1f} s", flush=True)
+    print(f"cells of each: {sorted({len(one) for one in found})}, same in all: {all(one == found[0] for one in found)}")
+    print(f"throughput of the cluster, of that of --jobs 2 (geometric mean): {geometric_mean(shares):.3f}")
+
+
+def _arm(
+    name: str, place: Path, database: Postgres, core: int, stack: ExitStack
+) -> tuple[Callable[[], subprocess.Popen[bytes]], Tracker]:
+    """How to begin the matrix on a core, with servers of its own, and its store of runs."""
+    place.mkdir()
+    database.sql(f"CREATE DATABASE {place.name}", database="postgres")
+    url = database.url(place.name).replace("postgresql", "postgresql+psycopg2")
+    server = stack.enter_context(mlflow_server(url, place))
+    os.sched_setaffinity(0, [core])  # what is begun from here on has it, too
+    scheduler = stack.enter_context(dask_cluster(place, **WORKERS))
+    os.sched_setaffinity(0, sorted(ALL_CORES))
+    stack.enter_context(connected(scheduler)).wait_for_workers(2)  # that they start belongs to neither
+    more = ["--jobs", "2"] if name == "jobs" else ["--scheduler", scheduler]
+
+    def begun() -> subprocess.Popen[bytes]:
+        os.sched_setaffinity(0, [core])
+        process = begin(place, server, *more)
+        os.sched_setaffinity(0, sorted(ALL_CORES))
+        return process
+
+    return begun, Tracker(place / "results", server)
+
+
+def unit() -> float:
+    """Seconds of a small fit on one core, as a cell's, without anything that is written."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestClassifier
+
+    random = np.random.default_rng(0)
+    inputs, labels = random.normal(size=(600, 60)), random.integers(0, 5, 600)
+    began = time.perf_counter()
+    RandomForestClassifier(100, random_state=0).fit(inputs, labels).predict_proba(inputs)
+    sum(number * number % 7 for number in range(600_000))  # what is not inside numpy holds the interpreter
+    return time.perf_counter() - began
+
+
+def workers(folder: Path, database: Postgres, seed: int) -> None:
+    with ExitStack() as stack:
+        arms = {"a process of --jobs": ProcessPoolExecutor(1).submit}
+        for name, settings in (("Dask's own settings", {}), ("those of docs/scaling.md", WORKERS)):
+            (place := folder / name[:5]).mkdir()
+            client = stack.enter_context(connected(stack.enter_context(dask_cluster(place, workers=1, **settings))))
+            client.wait_for_workers(1)
+            arms[name] = partial(client.submit, pure=False)
+        spent = [{name: submit(unit).result() for name, submit in arms.items()} for _ in range(21)][1:]
+    for name in arms:
+        seconds = [turn[name] for turn in spent]
+        print(f"{name}: least {min(seconds):.3f} s, median {median(seconds):.3f} s")
 
 
 def studies(folder: Path, database: Postgres, seed: int) -> None:
@@ -146,11 +214,12 @@ def studies(folder: Path, database: Postgres, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["killed", "throughput", "studies"])
+    parser.add_argument("what", choices=["killed", "throughput", "workers", "studies"])
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-scaling-") as name, postgres() as database:
-        {"killed": killed, "throughput": throughput, "studies": studies}[asked.what](Path(name), database, asked.seed)
+        what = {"killed": killed, "throughput": throughput, "workers": workers, "studies": studies}[asked.what]
+        what(Path(name), database, asked.seed)
 
 
 if __name__ == "__main__":
