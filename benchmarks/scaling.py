@@ -125,7 +125,8 @@ def throughput(folder: Path, database: Postgres, seed: int) -> None:
                 (name, *_arm(name, folder / f"{name}{turn}", database, core, stack))
                 for name, core in zip(("jobs", "dask"), cores, strict=True)
             ]
-            began, spent = time.monotonic(), {}
+            began = time.monotonic()
+            spent: dict[str, float] = {}
             runs = {name: begun() for name, begun, _ in arms}
             while len(spent) < len(runs):
                 time.sleep(0.05)
