@@ -7,15 +7,18 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from bench.cli import cli
-from bench.cli.completion import SHELLS, VARIABLE
+from bench.cli.completion import SHELLS, teach
+from bench.cli.help import COMPLETION
 from bench.data.cards import card_names
 from bench.runs import registry
+
+teach(cli.whole())
 
 
 @pytest.fixture
 def completed(monkeypatch):
     def ask(words, begun=""):
-        items = ShellComplete(cli, {}, "bench", VARIABLE).get_completions(words.split(), begun)
+        items = ShellComplete(cli, {}, "bench", COMPLETION).get_completions(words.split(), begun)
         return [item.value for item in items if item.type == "plain"]
 
     return ask
@@ -62,20 +65,21 @@ def test_runs(completed, place):
 
 
 def test_files_stand_in_where_nothing_is_known():
-    (item,) = ShellComplete(cli, {}, "bench", VARIABLE).get_completions(["run", "--method"], "./mine")
+    (item,) = ShellComplete(cli, {}, "bench", COMPLETION).get_completions(["run", "--method"], "./mine")
     assert (item.type, item.value) == ("file", "./mine")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_asks_bench(shell, command_line):
     status, out, _ = command_line("completion", shell)
-    assert status == 0 and VARIABLE in out and f"{shell}_complete" in out
+    assert status == 0 and COMPLETION in out and f"{shell}_complete" in out
 
 
 def test_a_shell_gets_words_without_heavy_packages():
     code = (
         "import os, sys\n"
-        f"os.environ |= {{'{VARIABLE}': 'bash_complete', 'COMP_WORDS': 'bench run --method atv', 'COMP_CWORD': '3'}}\n"
+        f"os.environ |= {{'{COMPLETION}': 'bash_complete', 'COMP_CWORD': '3'}}\n"
+        "os.environ['COMP_WORDS'] = 'bench run --method atv'\n"
         "sys.argv = ['bench']\nfrom bench.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'mlflow', 'sklearn', 'optuna', 'numba', 'pandas', 'pyarrow', 'scipy', 'sqlalchemy'}\n"

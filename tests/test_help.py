@@ -2,15 +2,19 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
 
-from bench.cli import cli
+from bench.cli import cli, help
 from bench.cli.help import SECTIONS
 
 
-def commands(group=cli, above=()):
+def commands(group, above=()):
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*above, name))
@@ -18,7 +22,7 @@ def commands(group=cli, above=()):
             yield " ".join((*above, name)), command
 
 
-COMMANDS = dict(commands())
+COMMANDS = dict(commands(cli.whole()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -45,7 +49,23 @@ def test_an_example_is_not_wrapped(name, command_line):
 
 def test_every_command_stands_by_the_way_of_work():
     placed = [name for _, names in SECTIONS.values() for name in names]
+    modules = {path.stem for path in Path(help.__file__).parent.glob("*.py")} - {"__init__"}
+    for module in modules:
+        import_module(f"bench.cli.{module}")
     assert sorted(placed) == sorted(cli.commands)
+
+
+@pytest.mark.parametrize("words", [["datasets"], ["run", "--method", "nope", "--dataset", "demo"], ["nonsense"]])
+def test_the_module_of_no_other_command_is_imported(words):
+    code = (
+        f"import sys; sys.argv = ['bench', *{words!r}]\n"
+        "from bench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "names = {name.removeprefix('bench.cli.') for name in sys.modules}\n"
+        "print(sorted(names & {'data', 'results', 'paper', 'pages'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == str(["data"] if words == ["datasets"] else [])
 
 
 def test_names_of_options_agree():

@@ -119,7 +119,7 @@ def of_results(group):
 
 
 def test_the_commands_that_take_a_results_folder_are_known():
-    assert of_results(cli) == set(OF_RESULTS)
+    assert of_results(cli.whole()) == set(OF_RESULTS)
 
 
 def test_a_results_folder_is_named_where_it_is_not_the_usual_one(tmp_path, monkeypatch):

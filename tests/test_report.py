@@ -320,7 +320,7 @@ def test_a_command_asks_for_the_runs_that_it_was_made_of(asked, table_store, sim
     for line in command_lines(specs[0], [spec.split.seed for spec in specs]):
         bench, run, *words = shlex.split(line)
         assert (bench, run) == ("bench", "run")
-        options = cli.commands["run"].make_context("run", words).params
+        options = cli.get_command(None, "run").make_context("run", words).params
         split, settings = (
             kind(**{one.name: options[one.name] for one in dataclasses.fields(kind)})
             for kind in (base.SplitOptions, Settings)

@@ -8,7 +8,8 @@ commands stand in `data` (inspect, prepare, split), `runs` (run, tune, check, cl
 stress, audit), `stored` (results export, import, show, rm, prune), `paper` (reproduce), `pages` (report, ui), `doctor`
 and `completion`.  `progress` shows bars on a terminal and plain lines elsewhere, `text` lays out records.
 
-Heavy packages are imported inside the commands, so that `bench --help` and the listing commands stay quick.
+The module of a command is imported when the command is called, and heavy packages inside it, so that `bench --help`,
+the listing commands and wrong words stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
 runs are left since the time of --budget was used up, 130 interrupted, 143 terminated.
 """
@@ -19,21 +20,19 @@ import sys
 
 import click
 
-from bench.cli import completion, data, doctor, pages, paper, results, runs, stored
 from bench.cli.base import cli
+from bench.cli.help import COMPLETION, Program
 from bench.environment import PACKAGES_OF_OURS
 from bench.errors import InputError, Terminated
 
-__all__ = ["cli", "completion", "data", "doctor", "main", "pages", "paper", "results", "runs", "stored"]
-
-completion.teach(cli)
+__all__ = ["cli", "main"]
 
 
 def main() -> None:
     """Entry point of `bench`: turns bad input into one line and an exit status."""
     try:
         Terminated.listen()
-        status = cli.main(standalone_mode=False)
+        status = _program().main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except InputError as error:
         _fail(f"{error} [{error.code}]", 2)
@@ -58,6 +57,15 @@ def main() -> None:
     except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
         place = f"{error.filename}: " if error.filename else ""
         _fail(f"{place}{error.strerror or error}; nothing is half written; fix this and run the command again", 2)
+
+
+def _program() -> Program:
+    """All commands; where a shell asks, they know what completes a word."""
+    if COMPLETION in os.environ:
+        from bench.cli.completion import teach
+
+        teach(cli.whole())
+    return cli
 
 
 def _fail(message: str, status: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from bench import __version__
-from bench.cli.help import Choice, Command, Commands, grouped, hinted, list_option, listed, pairs
+from bench.cli.help import Choice, Command, Program, grouped, hinted, list_option, listed, pairs
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
@@ -246,7 +246,7 @@ device_option = click.option(
 _SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "color": True}
 
 
-@click.group(cls=Commands, context_settings=_SETTINGS)
+@click.group(cls=Program, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="bench")
 def cli() -> None:
     """How well does each published encrypted-traffic classifier do, on the same traffic, under the same split?"""

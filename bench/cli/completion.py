@@ -10,13 +10,12 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from bench.cli.base import cli
-from bench.cli.help import Choice, examples
+from bench.cli.help import COMPLETION, Choice, examples
 from bench.errors import InputError
 from bench.spec import PROTOCOLS, SCHEMES
 from bench.tracking.address import RESULTS
 
 Values = Callable[[click.Context], Iterable[str]]
-VARIABLE: Final = "_BENCH_COMPLETE"  # by which click knows that a shell asks
 SHELLS: Final = ("bash", "zsh", "fish")
 SHOWN: Final = 8  # letters of a run's id
 
@@ -27,7 +26,7 @@ def completion(shell: str) -> None:
     """Print the completion script for a shell; eval "$(bench completion bash)" switches it on."""
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(cli, {}, "bench", VARIABLE).source())
+    click.echo(kind(cli, {}, "bench", COMPLETION).source())
 
 
 class Word(click.types.StringParamType):

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,18 +21,35 @@ if TYPE_CHECKING:
 else:  # before click 8.2 it takes no type
     _Words = click.Choice
 
-#: the way of work: heading -> an example, and the commands
-SECTIONS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "Look": ("bench inspect captures/", ("methods", "datasets", "inspect", "published")),
-    "Prepare": ("bench prepare captures/", ("new", "prepare", "split", "audit")),
+COMPLETION: Final = "_BENCH_COMPLETE"  # variable by which click knows that a shell asks for words
+
+#: the way of work: heading -> an example, and the commands, each with the module of `bench.cli` that it stands in
+SECTIONS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "Look": (
+        "bench inspect captures/",
+        {"methods": "runs", "datasets": "data", "inspect": "data", "published": "paper"},
+    ),
+    "Prepare": (
+        "bench prepare captures/",
+        {"new": "data", "prepare": "data", "split": "data", "audit": "results"},
+    ),
     "Run": (
         "bench run --method forest --dataset demo",
-        ("check", "run", "tune", "reproduce", "score", "classify", "sync"),
+        {
+            "check": "runs",
+            "run": "runs",
+            "tune": "runs",
+            "reproduce": "paper",
+            "score": "results",
+            "classify": "results",
+            "sync": "runs",
+        },
     ),
-    "Compare": ("bench table --dataset demo", ("table", "compare", "stress")),
-    "Publish": ("bench report", ("report", "ui", "results", "leaderboard")),
-    "Set up": ("bench doctor", ("doctor", "completion")),
+    "Compare": ("bench table --dataset demo", {"table": "results", "compare": "results", "stress": "results"}),
+    "Publish": ("bench report", {"report": "pages", "ui": "pages", "results": "stored", "leaderboard": "pages"}),
+    "Set up": ("bench doctor", {"doctor": "doctor", "completion": "completion"}),
 }
+MODULES: Final[Mapping[str, str]] = {name: where for _, of in SECTIONS.values() for name, where in of.items()}
 
 
 def _set_loudness(context: click.Context, option: click.Parameter, value: bool) -> None:
@@ -71,7 +89,7 @@ class Commands(click.Group):
     """A group of commands; what they print, and what is said of their errors later, is guarded."""
 
     command_class = Heard
-    group_class = type  # a group in it is one of these, too
+    group_class: type[click.Group] | type[type] | None = type  # a group in it is one of these, too
 
     def main(self, *given: Any, **more: Any) -> Any:
         """See click."""
@@ -94,22 +112,34 @@ class Commands(click.Group):
             raise click.UsageError(f"there is no command {word!r}; {instead(word, self.list_commands(ctx))}", ctx)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click.  The commands of `bench` itself stand by the way of work."""
-        if ctx.parent is not None:
-            super().format_commands(ctx, formatter)
-            return
-        left = self.list_commands(ctx)
-        for heading, (example, names) in SECTIONS.items():
-            self._write(ctx, formatter, f"{heading}, as in `{example}`", [name for name in names if name in left])
-            left = [name for name in left if name not in names]
-        if left:
-            self._write(ctx, formatter, "More", left)
 
-    def _write(self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]) -> None:
-        commands = [(name, self.get_command(ctx, name)) for name in names]
-        with formatter.section(heading):
-            formatter.write_dl([(name, command.get_short_help_str(limit=300)) for name, command in commands if command])
+class Program(Commands):
+    """`bench` itself: the module of a command is imported when the command is asked for."""
+
+    group_class = Commands
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click."""
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        if cmd_name in MODULES:
+            import_module(f"bench.cli.{MODULES[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+    def whole(self) -> "Program":
+        """The same with all commands in it."""
+        for module in sorted(set(MODULES.values())):
+            import_module(f"bench.cli.{module}")
+        return self
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.  They stand by the way of work."""
+        for heading, (example, names) in SECTIONS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(f"{heading}, as in `{example}`"):
+                formatter.write_dl([(name, one.get_short_help_str(limit=300)) for name, one in commands if one])
 
 
 class Choice(_Words):
