@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -121,7 +122,7 @@ def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path):
     path = card_file(tmp_path, FAULTY)
     with refused("bad-card", path) as caught:
         find_card(path)
-    wrong = {problem.partition(" = ")[0] for problem in caught.value.problems}
+    wrong = {re.split(" = |: ", problem)[0] for problem in caught.value.problems}
     of_fields = {"name", "title", "tasks.app.lable", "tasks.side.minimum_captures", "captures.group"}
     of_rules = {"generator", "tasks.app.label", "tasks.two.label", "attributes.day"}  # a task that cannot be read: none
     assert wrong == of_fields | of_rules
@@ -163,7 +164,7 @@ def test_a_list_that_cannot_be_read_is_told_beside_the_rest(tmp_path):
 
 def test_label_file_rules(tmp_path):
     text = 'name = "mine"\ntitle = "Mine"\ntasks.a.label = "l"\n[labels]\nkind = "sessions"\n'
-    with refused("bad-card", "labels.file = None"):
+    with refused("bad-card", "labels.file: is missing"):
         find_card(card_file(tmp_path, text))
     with refused("bad-card", "labels.endpoints = ['a', 'b']"):
         find_card(card_file(tmp_path, text + 'file = "l.csv"\nendpoints = ["a", "b"]\n'))
