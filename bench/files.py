@@ -40,7 +40,7 @@ def written(path: Path) -> Iterator[Path]:
 def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
     """What the file system refuses in the block is bad input that names ``path``; ``only`` for these errno, if any.
 
-    Raises :class:`InputError` in place of OSError.
+    Raises :class:`InputError` in place of OSError, and of UnicodeEncodeError for a name that is no UTF-8.
     """
     try:
         yield
@@ -51,6 +51,9 @@ def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
         raise InputError(
             "unwritable-file", f"{path}: cannot be written ({reason}); make room or name another place"
         ) from error
+    except UnicodeEncodeError as error:  # Python reads bytes of a file's name that are no UTF-8 as such signs
+        what = f"{error.object[max(0, error.start - 20) : error.end]!r} is not UTF-8"
+        raise InputError("unwritable-file", f"{path}: cannot be written ({what}); rename what is so called") from error
 
 
 @contextlib.contextmanager
@@ -120,13 +123,8 @@ def _old(path: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text whole.  Raises :class:`InputError` where it cannot be."""
-    try:
-        content = text.encode()
-    except UnicodeEncodeError as error:  # Python reads bytes of a file's name that are no UTF-8 as such signs
-        what = f"{text[max(0, error.start - 20) : error.end]!r} is not UTF-8; rename the file that is so called"
-        raise InputError("unwritable-file", f"{path}: cannot be written ({what})") from None
     with written(path) as aside:
-        aside.write_bytes(content)
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: bool = False) -> None:

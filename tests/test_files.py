@@ -1,5 +1,6 @@
 """Files: whole or not at all, whatever happens; locks that end with their process; records that are what they say."""
 
+import csv
 import dataclasses
 import json
 import multiprocessing
@@ -246,6 +247,9 @@ def test_a_name_that_is_no_utf8_is_written_to_and_refused_in_a_text(tmp_path):
     assert strange.read_text() == "whole"
     with refused("unwritable-file", "a.txt", r"'file \udcff' is not UTF-8", "rename"):
         write_text(tmp_path / "a.txt", f"file {strange.name}")
+    with refused("unwritable-file", "a.csv", "is not UTF-8"), written(tmp_path / "a.csv") as aside:
+        with aside.open("w", encoding="utf-8") as file:
+            csv.writer(file).writerow([strange.name])
     assert list(tmp_path.iterdir()) == [strange]
 
 
