@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -182,6 +183,14 @@ def test_a_folder_needs_no_card(tmp_path):
     (tmp_path / "flat").mkdir()
     with refused("bad-folder", "flat"):
         find_card(tmp_path / "flat")
+    for names, told in (
+        (["caf\u00e9", "cafe\u0301"], r"'cafe\u0301' and 'caf\xe9' are one"),
+        ([b"x\xff"], r"'x\udcff'"),
+    ):
+        for name in names:
+            (tmp_path / told / os.fsdecode(name)).mkdir(parents=True)
+        with refused("bad-folder", told):
+            find_card(tmp_path / told)
     (tmp_path / "demo" / "a").mkdir(parents=True)
     with refused("same-name", "demo"):
         find_card(tmp_path / "demo")
