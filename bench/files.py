@@ -15,6 +15,7 @@ import platform
 import secrets
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +40,7 @@ def written(path: Path) -> Iterator[Path]:
 def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
     """What the file system refuses in the block is bad input that names ``path``; ``only`` for these errno, if any.
 
-    Raises :class:`InputError` in place of OSError.
+    Raises :class:`InputError` in place of OSError, and of UnicodeEncodeError for a name that is no UTF-8.
     """
     try:
         yield
@@ -50,11 +51,21 @@ def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
         raise InputError(
             "unwritable-file", f"{path}: cannot be written ({reason}); make room or name another place"
         ) from error
+    except UnicodeEncodeError as error:  # Python reads bytes of a file's name that are no UTF-8 as such signs
+        what = f"{error.object[max(0, error.start - 20) : error.end]!r} is not UTF-8"
+        raise InputError("unwritable-file", f"{path}: cannot be written ({what}); rename what is so called") from error
 
 
 @contextlib.contextmanager
 def aside_of(path: Path) -> Iterator[Path]:
-    """As :func:`written`, for those who tell themselves of what the file system refuses: OSError passes."""
+    """As :func:`written`, for those who tell themselves of what the file system refuses: OSError passes.
+
+    A link stays, and the file that it leads to is written; a device or a pipe is written to as it is.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    path = path.resolve() if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     try:
@@ -123,7 +134,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: b
 
 def _aside(path: Path) -> Path:
     """A hidden path beside ``path`` of this process alone; all that killed processes of this machine left goes."""
-    name, host = (hashlib.sha256(text.encode()).hexdigest()[:12] for text in (path.name, _machine()))
+    name, host = (hashlib.sha256(os.fsencode(text)).hexdigest()[:12] for text in (path.name, _machine()))
     for left in left_behind(path.parent):
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
     return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
@@ -249,6 +260,16 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
         if "\0" in line:
             raise ValueError(f"row {number}: holds a NUL byte, which no text does; write the file again as UTF-8")
         yield line
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file in UTF-8.  Raises OSError, and ValueError for what is none, on one line."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("brackets stand in brackets too deep") from None
 
 
 def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False, code: str = "wrong-file") -> Record:

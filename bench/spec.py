@@ -49,6 +49,7 @@ SHARES: Final[Shares] = (0.7, 0.1, 0.2)  # of training, validation and test part
 RANDOM_SHARES: Final[Shares] = (0.8, 0.1, 0.1)  # likewise, of scheme ``random``
 FILTERS: Final = ("none", "paper", "sugar", "dns", "tcp", "broadcast")  # see `bench.splits.filters`
 BALANCES: Final = ("keep", "undersample", "resample")  # as it is, to the smallest class, up to the largest one
+MOST_FOLDS: Final = 10_000
 PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers imply: fewer are a reduced scale
 
 #: Splits that other papers' numbers come from; a word for ``--split``, and any other option goes over it.  ET-BERT
@@ -238,10 +239,9 @@ class SplitSpec:
             raise InputError(
                 "bad-fold", f"split {self.scheme} has no folds; leave --folds out or take session or capture"
             )
-        if self.folds < 2 or not 0 <= (self.fold or 0) < self.folds:
-            raise InputError(
-                "bad-fold", f"fold {self.fold} of {self.folds} does not exist; folds are 2 or more, counted from 0"
-            )
+        if not 2 <= self.folds <= MOST_FOLDS or not 0 <= (self.fold or 0) < self.folds:
+            what = f"{self.folds} folds" if self.fold is None else f"fold {self.fold} of {self.folds} does not exist"
+            raise InputError("bad-fold", f"{what}; folds are 2 to {MOST_FOLDS:,}, counted from 0")
 
     @classmethod
     def typed(cls, word: str, **fields: Any) -> Self:

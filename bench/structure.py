@@ -32,7 +32,7 @@ def structured(raw: Any, kind: type[Record], where: str, *, strict: bool = True,
     except (BaseValidationError, TypeError, ValueError) as error:
         found = dict.fromkeys(_problems(error, ()))
     # raised out here, without cattrs' error behind it: that cannot be sent home from a Dask worker
-    problems = [f"{_at(place)} = {_value_at(raw, place)!r:.80}: {reason}" for place, reason in found if reason]
+    problems = [f"{_at(place)}{_value_at(raw, place)}: {reason}" for place, reason in found if reason]
     raise InputError(code, str(all_wrong(code, where, problems, LISTED if strict else LISTED_PROBLEMS)), problems)
 
 
@@ -287,10 +287,11 @@ def _at(place: Place) -> str:
     return text.removeprefix(".") or "all of it"
 
 
-def _value_at(raw: Any, place: Place) -> Any:
+def _value_at(raw: Any, place: Place) -> str:
+    """` = 1`; empty where there is no value."""
     for step in place:
         try:
             raw = raw[step]
         except (KeyError, IndexError, TypeError):
-            return None
-    return raw
+            return ""
+    return f" = {raw!r:.80}"

@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -121,7 +123,7 @@ def test_all_that_is_wrong_with_a_card_is_told_at_once(tmp_path):
     path = card_file(tmp_path, FAULTY)
     with refused("bad-card", path) as caught:
         find_card(path)
-    wrong = {problem.partition(" = ")[0] for problem in caught.value.problems}
+    wrong = {re.split(" = |: ", problem)[0] for problem in caught.value.problems}
     of_fields = {"name", "title", "tasks.app.lable", "tasks.side.minimum_captures", "captures.group"}
     of_rules = {"generator", "tasks.app.label", "tasks.two.label", "attributes.day"}  # a task that cannot be read: none
     assert wrong == of_fields | of_rules
@@ -163,7 +165,7 @@ def test_a_list_that_cannot_be_read_is_told_beside_the_rest(tmp_path):
 
 def test_label_file_rules(tmp_path):
     text = 'name = "mine"\ntitle = "Mine"\ntasks.a.label = "l"\n[labels]\nkind = "sessions"\n'
-    with refused("bad-card", "labels.file = None"):
+    with refused("bad-card", "labels.file: is missing"):
         find_card(card_file(tmp_path, text))
     with refused("bad-card", "labels.endpoints = ['a', 'b']"):
         find_card(card_file(tmp_path, text + 'file = "l.csv"\nendpoints = ["a", "b"]\n'))
@@ -181,6 +183,14 @@ def test_a_folder_needs_no_card(tmp_path):
     (tmp_path / "flat").mkdir()
     with refused("bad-folder", "flat"):
         find_card(tmp_path / "flat")
+    for names, told in (
+        (["caf\u00e9", "cafe\u0301"], r"'cafe\u0301' and 'caf\xe9' are one"),
+        ([b"x\xff"], r"'x\udcff'"),
+    ):
+        for name in names:
+            (tmp_path / told / os.fsdecode(name)).mkdir(parents=True)
+        with refused("bad-folder", told):
+            find_card(tmp_path / told)
     (tmp_path / "demo" / "a").mkdir(parents=True)
     with refused("same-name", "demo"):
         find_card(tmp_path / "demo")

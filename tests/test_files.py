@@ -1,5 +1,6 @@
 """Files: whole or not at all, whatever happens; locks that end with their process; records that are what they say."""
 
+import csv
 import dataclasses
 import json
 import multiprocessing
@@ -202,7 +203,7 @@ def test_a_name_that_python_keeps_has_no_underscore_outside():
         ({"on": 1}, "on = 1"),
         ({"rows": [{"class": "a", "count": "1"}]}, "rows[0].count = '1'"),
         ({"rows": [{"class": "a", "count": True}]}, "rows[0].count = True"),
-        ({"rows": [{"class": "a"}, {"count": 1}]}, "rows[1].class = None"),
+        ({"rows": [{"class": "a"}, {"count": 1}]}, "rows[1].class: is missing"),
         ({"rows": {"class": "a"}}, "rows = {"),
         ({"by_name": {"x": {"class": "a", "count": -1}}}, "by_name.x.count = -1"),
         ({"by_name": []}, "by_name = []"),
@@ -238,6 +239,30 @@ def test_a_file_that_is_none_is_named(tmp_path, text):
         read_json(path, Outer, "a record")
     with refused("wrong-file", tmp_path / "none.json"):
         read_json(tmp_path / "none.json", Outer, "a record")
+
+
+def test_a_name_that_is_no_utf8_is_written_to_and_refused_in_a_text(tmp_path):
+    strange = tmp_path / os.fsdecode(b"\xff.txt")
+    write_text(strange, "whole")
+    assert strange.read_text() == "whole"
+    with refused("unwritable-file", "a.txt", r"'file \udcff' is not UTF-8", "rename"):
+        write_text(tmp_path / "a.txt", f"file {strange.name}")
+    with refused("unwritable-file", "a.csv", "is not UTF-8"), written(tmp_path / "a.csv") as aside:
+        with aside.open("w", encoding="utf-8") as file:
+            csv.writer(file).writerow([strange.name])
+    assert list(tmp_path.iterdir()) == [strange]
+
+
+def test_a_link_stays_and_a_device_is_no_file(tmp_path):
+    (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
+    for text in ("first", "second"):
+        write_text(tmp_path / "link.txt", text)
+        assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == text
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "through")
+    assert os.read(reader, 99) == b"through" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
 
 
 def test_rows_of_a_table_have_their_lines(tmp_path):

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import html
+import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,12 +15,17 @@ import pytest
 from refusals import refused
 from stored_runs import forged, indexed, members_of, write_members
 
+from bench.data.store import Store
+from bench.matrix.cells import run_matrix
 from bench.report.leaderboard import write
 from bench.report.submissions import Submissions, held_against_data
+from bench.runs.plan import expand
 from bench.scores.jackknife import intervals
 from bench.scores.metrics import decide, evaluate
+from bench.spec import SplitSpec
 from bench.suites.contents import suite_with_digests
-from bench.tracking.bundle import write_bundle
+from bench.tracking.bundle import import_bundle, write_bundle
+from bench.tracking.results import Predictions
 from bench.tracking.selection import Wanted, chosen, stored_runs
 
 COMMITTED = Path(__file__).parents[1] / "results" / "leaderboard"
@@ -116,6 +123,61 @@ def test_scores_that_do_not_follow_from_answers_are_refused(folder):
     write_members(folder / "ann.zip", forged(members, run, result_json=json.dumps(result).encode()))
     (fault,) = Submissions(folder).faults
     assert fault.startswith("ann.zip: ") and "macro_f1" in fault
+
+
+def changed(file, change, **tags):
+    """A bundle whose first run has other answers or tags, and scores and records that follow from these."""
+    members = members_of(file)
+    home = next(name.rpartition("/")[0] for name in members)
+    kept = Predictions.load(io.BytesIO(members[f"{home}/predictions.npz"]))
+    told = dataclasses.replace(kept, probabilities=change(kept))
+    scores = evaluate(told.truth, told.probabilities, told.classes)
+    ends = intervals(told.truth, decide(told.probabilities), told.groups, classes=len(told.classes))
+    numbers = scores.metrics() | {f"f1/{name}": one["f1"] for name, one in scores.per_class.items()}
+    numbers |= {f"{name}_{end}": pair[n] for name, pair in ends.items() for n, end in enumerate(("low", "high"))}
+    told.save(answers := io.BytesIO())
+    result, record = (json.loads(members[f"{home}/{name}.json"]) for name in ("result", "run"))
+    result["metrics"] = {name: numbers.get(name, value) for name, value in result["metrics"].items()}
+    record["points"] = [[name, numbers.get(name, value), *when] for name, value, *when in record["points"]]
+    record["tags"] = {k: v for k, v in record["tags"].items() if not k.startswith("file.")} | tags
+    contents = {"predictions.npz": answers.getvalue(), "run.json": json.dumps(record).encode()}
+    contents["result.json"] = json.dumps(result | {"scores": scores.to_dict()}).encode()
+    write_members(file, indexed(members | {f"{home}/{name}": content for name, content in contents.items()}))
+
+
+def test_a_run_that_names_no_digests_does_not_stand_for_another_of_its_name(folder, place, tmp_path):
+    shutil.copy(folder / "ann.zip", folder / "aaa.zip")
+    changed(folder / "aaa.zip", lambda kept: np.eye(len(kept.classes), dtype=np.float32)[kept.truth])
+    (fault,) = Submissions(folder).faults
+    assert fault.startswith("ann.zip: ") and "is not the one that aaa.zip has by this name" in fault
+    (bundle := folder / "ann.zip").rename(tmp_path / "ann.zip")
+    assert not Submissions(folder).faults
+    tracker = place.tracker()
+    assert len(import_bundle(tracker, folder / "aaa.zip").imported) == 3
+    with refused("run-mismatch", bundle.name, "is not the one that the store has by this name"):
+        import_bundle(tracker, tmp_path / "ann.zip")
+    assert import_bundle(tracker, folder / "aaa.zip").there == 3
+
+
+def test_a_bundle_cannot_take_a_mark_off_its_runs(place, tmp_path):
+    tracker = place.tracker()
+    list(run_matrix(expand(["majority"], [Store.find("tiny")], SplitSpec("random")), tracker))
+    shutil.copy(place.bundle_of(tracker), tmp_path / "ann.zip")
+    assert not Submissions(tmp_path).faults
+    changed(tmp_path / "ann.zip", lambda kept: kept.probabilities, leaky="false")
+    (fault,) = Submissions(tmp_path).faults
+    assert "its tag leaky or scale hides what its specification says" in fault
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [(b"bob.zip", "bob.zip: no such file"), (b"\xff\n.zip", r"'\udcff\n.zip': has signs that no page")],
+)
+def test_what_is_named_as_a_bundle_and_is_none_is_told(folder, name, told, command_line):
+    (folder / "bob.zip").unlink()
+    (folder / os.fsdecode(name)).symlink_to("nowhere")
+    status, _, err = command_line("leaderboard", folder)
+    assert status == 2 and told in err and not (folder / "index.html").exists()
 
 
 def test_a_finished_run_without_answers_is_refused(folder):

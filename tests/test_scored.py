@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from bench.matrix.cells import run_matrix
 from bench.runs.plan import expand
 from bench.runs.scored import read_predictions, sample_names, score, write_predictions, write_samples
 from bench.spec import SplitSpec
-from bench.splits.split import make_split
+from bench.splits.split import Split, make_split
 from bench.tracking.tracker import Tracker
 
 PAGE = Path(__file__).parents[1] / "docs" / "scoring.md"
@@ -114,6 +115,8 @@ def rows(split, line):
         (lambda s: "sample,prediction,chat,mail,web\n", "a column of predictions and of probabilities"),
         (lambda s: rows(s, "a,b,c"), "row 2: .* are not probabilities"),
         (lambda s: rows(s, "nan,1,0"), "row 2: its numbers sum to nan"),
+        (lambda s: rows(s, "0,5,0,5,0,0"), "row 2: has 7 columns, the head has 4"),
+        (lambda s: answers(s)[: -len(",mail\n")], "row 41: has 1 column, the head has 2"),
         (lambda s: "name,prediction\n", "needs the columns sample and prediction"),
         (lambda s: "", "needs the columns"),
         (lambda s: "sample,prediction,prediction\n", "a column is there twice"),
@@ -139,6 +142,41 @@ def test_a_file_of_another_store_is_refused(store, split, tmp_path):
     with refused("wrong-split-file", "another store"):
         score(tmp_path / "a.csv", tmp_path / "split.json", store, "tool", Tracker(tmp_path / "results"))
     assert not (tmp_path / "results").exists()
+
+
+def test_a_split_of_picked_samples_does_not_stand_in_the_row_of_its_scheme(store, split, tmp_path):
+    split.save(tmp_path / "split.json")
+    content = json.loads((tmp_path / "split.json").read_text())
+    content |= {"digest": None, "test": {name: values[:30] for name, values in content["test"].items()}}
+    for scheme in (split.spec.scheme, "file"):
+        (tmp_path / "easy.json").write_text(json.dumps(content | {"scheme": scheme}))
+        easy = Split.load(tmp_path / "easy.json", store)
+        (tmp_path / "a.csv").write_text(answers(easy))
+        if scheme == "file":
+            asked = score(tmp_path / "a.csv", tmp_path / "easy.json", store, "tool", Tracker(tmp_path / "results"))
+            assert asked.spec.split.scheme == "file" and asked.spec.split.file_digest
+            continue
+        with refused("wrong-split-file", "easy.json", f"is not what split {split.spec.label} makes"):
+            score(tmp_path / "a.csv", tmp_path / "easy.json", store, "tool", Tracker(tmp_path / "results"))
+        assert not (tmp_path / "results").exists()
+
+
+def test_samples_and_split_are_not_written_over_each_other(bench_in, tmp_path):
+    status, _, error = bench_in(tmp_path)("split", "demo", "--save", "s.json", "--samples", "./s.json")
+    assert status == 2 and "--save and --samples both name s.json" in error
+
+
+@pytest.mark.parametrize("write", [write_samples, write_predictions])
+def test_a_process_that_is_killed_while_it_writes_leaves_the_earlier_file(write, store, split, tmp_path, monkeypatch):
+    def ended(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.runs.scored.sample_names", ended)
+    record = SimpleNamespace(predictions=lambda: SimpleNamespace(classes=CLASSES, probabilities=np.zeros((40, 3))))
+    (tmp_path / "a.csv").write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a.csv", *([record] if write is write_predictions else []), store, split)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
 
 
 @pytest.mark.parametrize(

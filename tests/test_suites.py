@@ -8,11 +8,13 @@ import pytest
 import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 from tiny_store import tiny_home
 
 from bench.data.store import Store
 from bench.errors import InputError
 from bench.matrix.cells import run_matrix
+from bench.runs.plan import expand
 from bench.spec import SplitSpec
 from bench.splits.split import make_split
 from bench.suites.contents import cells, of_suite, suite_with_digests
@@ -51,8 +53,8 @@ def suite():
 
 @given(name=WORDS, about=WORDS, values=st.dictionaries(WORDS, st.one_of(WORDS, st.integers(-9, 9), st.booleans())))
 def test_a_suite_is_read_as_it_was_written(tmp_path_factory, name, about, values):
-    portion = Portion("demo", "service", "capture+session", "ab12", (0, 3), 5, None, 40, splits={})
-    whole = dataclasses.replace(portion, splits={f"seed {s}, fold {f}": "c0" for s in (0, 3) for f in range(5)})
+    portion = Portion("demo", "service", "capture+session", "ab12cd34", (0, 3), 5, None, 40, splits={})
+    whole = dataclasses.replace(portion, splits={f"seed {s}, fold {f}": "c0c0c0c0" for s in (0, 3) for f in range(5)})
     methods = Contender("knn", set=values), Contender("fsnet", "shared", epochs=2, datasets=("demo",))
     suite = Suite(FORMAT, name, (whole, dataclasses.replace(portion, task="app")), methods, about=about, trials=7)
     file = tmp_path_factory.mktemp("suite") / "suite.toml"
@@ -74,6 +76,38 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path):
     assert error.value.code == "wrong-suite" and text.startswith(str(file))
     for what in ("bench-suite-1", "did you mean capture", "nam", "fold 7"):
         assert what in text, text
+
+
+TASK = '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (TASK + 'store = "b"', "datasets[0].store = 'b': must be the first 8 to 64 hexadecimal digits"),
+        (TASK + '[datasets.splits]\n"seed 0" = ""', "datasets[0].splits.seed 0 = '': must be the first 8 to 64"),
+        (TASK + "folds = 2\nseeds = [0, 1]\n" + TASK + "folds = 2\nfold = 1\nseeds = [1]",
+         "datasets.1: has splits of datasets[0]; name each split once"),
+        (TASK + "folds = 100_000_000", "100000000 folds; folds are 2 to 10,000"),
+        ("trials = -3\n" + TASK, "trials = -3: must be 1 or more"),
+        (f"about = {'[' * 5000}", "cannot be read as TOML (brackets stand in brackets too deep)"),
+        ("", "datasets: is missing"),
+    ],
+)  # fmt: skip
+def test_a_suite_that_holds_nothing_or_cannot_be_is_refused(text, told, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'format = "bench-suite-1"\nname = "mine"\nmethods = []\n{text}')
+    with refused("wrong-suite", "mine.toml", told):
+        read_suite(str(tmp_path / "mine.toml"))
+
+
+def test_a_suite_that_an_editor_began_with_a_mark_is_read(suite, tmp_path):
+    (tmp_path / "mine.toml").write_bytes(b"\xef\xbb\xbf" + suite.text().replace("\n", "\r\n").encode())
+    assert read_suite(str(tmp_path / "mine.toml")) == suite
+
+
+def test_a_matrix_that_no_memory_holds_is_refused(place):
+    with refused("bad-options", "1,000,000,000,000 runs are more than the 1,000,000 that one command takes"):
+        expand(["majority"], [Store.find("tiny")], seeds=range(10**12))
 
 
 @pytest.mark.parametrize("word, told", [("etc-2062", "did you mean etc-2026"), ("none.toml", "no such file")])

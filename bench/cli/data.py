@@ -329,6 +329,8 @@ def split(
         if file is not None and not file.parent.is_dir():
             what = f"there is no folder {file.parent}; make it or name another place"
             raise InputError("unwritable-file", f"{file}: {what}")
+    if samples is not None and save is not None and samples.resolve() == save.resolve():
+        raise InputError("bad-options", f"--save and --samples both name {save}; give each a file of its own")
     if no_test_labels and samples is None:
         raise InputError("bad-options", "--no-test-labels is for --samples FILE.csv; give that, too")
     spec = split.of_one_fold.spec(seed=seed)

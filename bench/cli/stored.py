@@ -124,7 +124,7 @@ def export_runs(
     from bench.tracking.bundle import check_new, write_bundle
     from bench.tracking.selection import NO_RUNS
 
-    check_new(file)
+    check_new(file, licence)
     plan = suite_named(suite)
     tracker = runs_in(results)
     found = _chosen(tracker, asked) if plan is None else _of_suite(tracker, asked, plan)

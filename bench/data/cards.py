@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +28,7 @@ from bench.data.card_tables import (
 )
 from bench.data.file_list import Download, DownloadList, Listed, read_file_list
 from bench.errors import InputError, instead
-from bench.files import plain, shipped_folder, typed_path
+from bench.files import plain, read_toml, shipped_folder, typed_path
 from bench.records.layout import Layout
 from bench.structure import FieldError, FieldErrors, Ruled, Wrong, rule, structured
 
@@ -340,8 +339,8 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return read_toml(path)
+    except (OSError, ValueError) as error:
         raise InputError("bad-card", f"{path}: cannot be read as a card: {error}") from error
 
 

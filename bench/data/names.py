@@ -5,7 +5,8 @@ One resolver for whatever takes such a word.  Imports nothing heavy, so that lis
 
 import re
 import shlex
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.data.card_tables import Task
@@ -98,6 +99,7 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
         raise InputError(
             "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
         )
+    _check_classes(folder, [entry.name for entry in entries])
     place = str(folder.resolve())
     name = name or _name_of_folder(folder, place, names_there(home))
     other = names_there(home).get(name, "")
@@ -108,6 +110,17 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
         raise InputError("same-name", f"{folder}: its name {name!r} {why}; {remedy}")
     title = f"Folder {folder.name}: one class a sub-folder"
     return Card(name=name, title=title, source=place, place=place, tasks={"label": Task(default=True)})
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a class that no result could tell, and two that nobody could tell apart: Unicode writes é in two ways."""
+    alike: dict[str, str] = {}
+    for name in sorted(names):
+        if any("\ud800" <= sign <= "\udfff" for sign in name):  # as Python reads bytes that are no UTF-8
+            raise InputError("bad-folder", f"{folder}: the name of {name!r} is not UTF-8; rename this sub-folder")
+        if (other := alike.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            what = f"{other!a} and {name!a} are one name in two forms of Unicode"
+            raise InputError("bad-folder", f"{folder}: {what}; make one sub-folder of the two")
 
 
 def _name_of_folder(folder: Path, place: str, there: Mapping[str, str]) -> str:

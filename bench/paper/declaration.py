@@ -8,14 +8,13 @@ import csv
 import functools
 import itertools
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError, all_wrong, instead
-from bench.files import shipped_folder, typed_path
+from bench.files import read_toml, shipped_folder, typed_path
 from bench.spec import PAPER_PER_CLASS, PROTOCOLS
 from bench.structure import FieldError, Ruled, rule, structured
 
@@ -303,7 +302,7 @@ class Paper(Ruled):
 def paper_folders() -> dict[str, Path]:
     """The folders of the shipped papers, by the name that each declares."""
     paths = sorted(shipped_folder("results").glob(f"*/{FILE}"))
-    return {str(tomllib.loads(path.read_text(encoding="utf-8"))["name"]): path.parent for path in paths}
+    return {str(read_toml(path)["name"]): path.parent for path in paths}
 
 
 def find_paper(name_or_folder: str | Path | None = None) -> Paper:
@@ -334,8 +333,8 @@ def read_paper(folder: Path) -> Paper:
     """The paper of a folder.  Raises :class:`InputError` naming all that is wrong with the declaration."""
     path = folder / FILE
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = read_toml(path)
+    except (OSError, ValueError) as error:
         raise InputError("bad-paper", f"{path}: cannot be read as a paper: {error}") from error
     paper = structured(raw, Paper, str(path), code="bad-paper")
     problems = [fault for one in paper.published for fault in _faults_of_numbers(folder, one)]

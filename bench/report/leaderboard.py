@@ -13,6 +13,7 @@ from bench.render.html import Html, el, table
 from bench.render.table import Table, render
 from bench.report.frame import Names, by_place, chart, framed, how_to_read
 from bench.report.submissions import Submissions
+from bench.runs.registry import is_shipped
 from bench.runs.run_labels import marked, meanings, method_label, origin_of, store_notes
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite
@@ -41,8 +42,8 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
     notes += _left_out(sum(record.status != "done" for record in records), "not finished")
     board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))))
     lines = [board.line(row) for row in rows]
-    write_text(output / CSV, render(Table("", [], [], records=lines), "csv") + "\n")
     write_text(output / PAGE, board.page(rows, [*notes, *store_notes(_stores(rows))], suite))
+    write_text(output / CSV, render(Table("", [], [], records=lines), "csv") + "\n")
     return len(rows)
 
 
@@ -146,7 +147,7 @@ def _label(row: Row) -> str:
 
 
 def _origin(row: Row) -> str:
-    return origin_of(row.head) or "shipped"
+    return origin_of(row.head) or ("shipped" if is_shipped(row.head.spec.method) else "unknown")
 
 
 def _how_to_join() -> tuple[Html, Html]:

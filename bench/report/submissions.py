@@ -31,7 +31,7 @@ class Submissions:
 
     def __init__(self, folder: Path) -> None:
         """Read it.  Raises :class:`InputError` where there is no bundle."""
-        files = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file())
+        files = sorted(folder.glob(f"*{SUFFIX}"))
         if not files:
             what = f"there is no bundle (*{SUFFIX}) in it" if folder.is_dir() else "there is no such folder"
             raise InputError("missing-file", f"{folder}: {what}; `bench results export FILE{SUFFIX}` writes a bundle")
@@ -60,6 +60,8 @@ class Submissions:
 
     def _take(self, file: Path) -> None:
         """Add a bundle whole, or raise :class:`InputError` and add nothing."""
+        if not file.name.isprintable():  # such as bytes that are no UTF-8: the page could not tell it
+            raise InputError("bad-bundle", f"{file.name!r}: has signs that no page shows; rename the file")
         asked, new = dict(self._asked), {}
         runs = checked_runs(file)
         for one in runs:

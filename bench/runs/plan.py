@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.data.store import Store
 from bench.environment import cores, memory
-from bench.errors import InputError, instead
+from bench.errors import InputError, counted, instead
 from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
 from bench.method import files_of, make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # words are checked here, too, without the store of runs
 
 WORTH_PROCESSES: Final = 120.0  # seconds of a matrix on one core
 MEMORY_EACH: Final = 4 << 30  # bytes of a process; a network's training takes up to 1.6 GB, a large forest more
+MOST_RUNS: Final = 1_000_000  # of one matrix, which is in memory
 WHOLE: Final = SplitSpec()  # whole sessions, split as the data set can be
 DEFAULTS: Final = Settings()
 
@@ -56,6 +57,10 @@ def expand(
     splits = {store.name: settled(store, task or store.default_task, split)[0] for store in stores}
     for store in stores:  # what cannot be for any run is told before the first
         _check(store, task or store.default_task, splits[store.name])
+    number = len(methods) * len(seeds) * sum(len(one.each_fold()) for one in splits.values())
+    if number > MOST_RUNS:
+        what = f"{counted(number, 'run')} are more than the {MOST_RUNS:,} that one command takes"
+        raise InputError("bad-options", f"{what}; ask for fewer seeds or folds")
     return [
         RunSpec(
             method=method,

@@ -9,7 +9,6 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 from bench.data.store import Store
 from bench.environment import environment
 from bench.errors import InputError, counted, instead
-from bench.files import csv_rows, file_sha256, writing
+from bench.files import csv_rows, file_sha256, written
 from bench.runs import registry
 from bench.runs.attempt import scored_classes, scores_of
 from bench.runs.execute import Outcome
 from bench.runs.plan import split_digest
 from bench.spec import RunSpec, SplitSpec
 from bench.splits.assignment import PARTS
-from bench.splits.split import Split
+from bench.splits.split import Split, make_split
 from bench.tracking.record import ELSEWHERE, SPLIT, STATE, Record
 from bench.tracking.results import Predictions, RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
@@ -49,7 +48,7 @@ def write_samples(path: Path, store: Store, split: Split, *, labels: bool = True
     ``first_packet`` counts the session's packets from 0 to where the sample begins, ``packets`` are the packets of the
     sample.  Without ``labels`` the test part's are empty.  Raises :class:`InputError` where the file cannot be written.
     """
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+    with written(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(KEYS)
         for part in PARTS:
@@ -94,7 +93,7 @@ def write_predictions(path: Path, record: Record, store: Store, split: Split) ->
     """
     known = record.predictions()
     order = split.order("test")
-    with writing(path), path.open("w", newline="", encoding="utf-8") as file:
+    with written(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["sample", *known.classes])
         for name, row in zip(sample_names(split, "test"), known.probabilities[order], strict=True):
@@ -136,7 +135,10 @@ def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, s
         _, columns = next(rows, (1, list[str]()))
         _check_head(path, [name for name in columns if name], classes)
         for line, row in rows:
-            yield line, dict(zip_longest(columns, row[: len(columns)], fillvalue=""))
+            if len(row) != len(columns):
+                what = f"has {counted(len(row), 'column')}, the head has {len(columns)}; write the file again, whole"
+                raise _refused(path, line, what)
+            yield line, dict(zip(columns, row, strict=True))
     except FileNotFoundError:
         raise InputError("missing-file", f"{path}: there is no such file; give a CSV of predictions") from None
     except (OSError, ValueError) as error:
@@ -209,6 +211,9 @@ def score(predictions: Path, split_file: Path, store: Store, name: str, tracker:
     """
     check_name(name)
     split = Split.load(split_file, store)
+    if split.spec.scheme != "file" and split.digest != make_split(store, split.task, split.spec).digest:
+        what = f"{split_file}: is not what split {split.spec.label} makes of this data set, in whose row it would stand"
+        raise InputError("wrong-split-file", f"{what}; make it again, or set its scheme to file and drop digest")
     classes = scored_classes(split, store)
     answers = read_predictions(predictions, split, classes)
     spec, digest = _spec(name, split, split_file, store), file_sha256(predictions)

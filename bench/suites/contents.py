@@ -162,6 +162,9 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
     if other:
         notes.append(f"{counted(other, 'run')} on splits of other digests than the suite names left out")
     notes += [f"{name}: {counted(number, 'run')} on another state of the data set left out" for name, number in older]
+    known = {name for record in kept for name in record.metrics}
+    if strange := [name for name in suite.metrics if known and name not in known]:
+        notes.append(f"no run has {', '.join(strange)}, which the suite names as metrics")
     return kept, notes + _missing(suite, kept)
 
 

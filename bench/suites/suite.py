@@ -5,7 +5,7 @@ Shipped ones are files of the folder ``suites/``; ``bench run --save-plan FILE``
 
 import dataclasses
 import os
-import tomllib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError, instead
-from bench.files import shipped_folder, typed_path, write_text
+from bench.files import read_toml, shipped_folder, typed_path, write_text
 from bench.runs.plan import split_digest
 from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
 FORMAT: Final = "bench-suite-1"
 DIGITS: Final = 16  # hex digits of a digest that a suite names
+HELD: Final = re.compile(r"[0-9a-f]{8,64}")  # the start of a digest that holds something to it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class Portion(Ruled):
             yield FieldError("file", 'is missing: name the split\'s file, or take another split than "file"')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             yield FieldError("seeds", "must be one or more, each once")
+
+    @rule("store", "splits")
+    def _digests_hold(self) -> Iterator[FieldError]:
+        named = {f"splits.{place}": digest for place, digest in self.splits.items()}
+        for name, digest in (named | ({"store": self.store} if self.store else {})).items():
+            if not HELD.fullmatch(digest):
+                yield FieldError(name, "must be the first 8 to 64 hexadecimal digits of a digest, or left out")
 
     @rule("splits", "seeds", "folds", "fold", "split", "filter", "sampling", "balance", "file", "max_per_class")
     def _digests_are_of_its_splits(self) -> Iterator[FieldError]:
@@ -145,14 +153,20 @@ class Suite(Ruled):
         if self.format != FORMAT:
             yield FieldError("format", f"must be {FORMAT}")
 
+    @rule("trials")
+    def _trials_can_be(self) -> Iterator[FieldError]:
+        if self.trials < 0:
+            yield FieldError("trials", "must be 1 or more, or left out")
+
     @rule("datasets", "methods")
     def _contents_are_apart(self) -> Iterator[FieldError]:
         if not self.datasets:
             yield FieldError("datasets", "must name one or more")
+        first: dict[tuple[str, str, SplitSpec], int] = {}
         for number, one in enumerate(self.datasets):
-            if any(dataclasses.replace(one, splits={}) == dataclasses.replace(other, splits={})
-                   for other in self.datasets[:number]):  # fmt: skip
-                yield FieldError(f"datasets.{number}", "is there twice")
+            owners = {first.setdefault((one.name, one.task, split), number) for split in one.each}
+            if owners := owners - {number}:
+                yield FieldError(f"datasets.{number}", f"has splits of datasets[{min(owners)}]; name each split once")
         for number, method in enumerate(self.methods):
             if method in self.methods[:number]:
                 yield FieldError(f"methods.{number}", "is there twice")
@@ -233,9 +247,9 @@ def read_suite(word: str) -> Suite:
         what = "there is no such file" if path.suffix == ".toml" else f"there is no such suite; {instead(word, names)}"
         raise InputError("unknown-suite", f"{word}: {what}; `bench run … --save-plan FILE` writes one")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path)
     except (OSError, ValueError) as error:
-        raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({' '.join(str(error).split())})") from None
+        raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({error})") from None
     suite = structured(raw, Suite, str(path), code="wrong-suite")
     placed = dataclasses.replace(suite, datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
     object.__setattr__(placed, "path", str(path))

@@ -27,6 +27,7 @@ from bench.files import begun_folder, file_sha256, plain, put_in_place, read_jso
 from bench.render.crate import CrateRun, crate
 from bench.tracking.proof import check_files, proved
 from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
+from bench.tracking.results import digests_of
 from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 from bench.tracking.writing import NOTE, UID, Content, experiment_of
@@ -89,9 +90,7 @@ def write_bundle(
 
     Raises :class:`InputError` where the file is there, a run still lasts, or a run's files are not those that it wrote.
     """
-    check_new(file)
-    if licence and not LICENCE.fullmatch(licence):
-        raise InputError("bad-options", f"--licence {licence}: give an SPDX identifier, as CC-BY-4.0 or MIT")
+    check_new(file, licence)
     if lasting := [one for one in runs if one.record.status == "running"]:
         what = f"run {lasting[0].row.run_id[:8]} has not ended"
         raise InputError("bad-options", f"{what}; wait for it, or leave it out (--status done,failed,skipped,killed)")
@@ -127,8 +126,10 @@ def _told(one: Stored) -> CrateRun:
     )
 
 
-def check_new(file: Path) -> None:
-    """Raises :class:`InputError` where a bundle's file is there: it may be all that is left of some runs."""
+def check_new(file: Path, licence: str = "") -> None:
+    """Raises :class:`InputError` for what is no licence, and where the file is there: it may be all that is left."""
+    if licence and not LICENCE.fullmatch(licence):
+        raise InputError("bad-options", f"--licence {licence}: give an SPDX identifier, as CC-BY-4.0 or MIT")
     if file.exists():
         raise InputError("unwritable-file", f"{file}: already exists; name another file, or remove it")
 
@@ -186,7 +187,9 @@ def _add(target: zipfile.ZipFile, name: str, path: Path) -> Member:
 class Checked:
     """A run of a bundle that is what it says."""
 
-    record: Record  # its id is what it is called in every store; of its files no more than the digests
+    record: (
+        Record  # its id is what it is called in every store; of its files no more than the digests, and always these
+    )
     questions: str  # `Predictions.questions`; empty: it kept no answers, from which its scores would follow
 
 
@@ -253,10 +256,16 @@ class Bundle:
                 if (record.digest, record.spec.store) != (run.digest, run.store):
                     raise _damaged("the index has another specification or store")
                 scored = all((folder / name).is_file() for name in SCORED)
+                record = replace(record, files=record.files or self._digests_of(run))
                 return Checked(replace(record, folder=None), record.predictions().questions if scored else "")
             except InputError as error:
                 text = str(error).replace(f"{folder}/", "").removeprefix(f"run {run.name[:8]}: ")
                 raise _damaged(f"run {run.name[:8]}: {text.removesuffix(f'; {AGAIN}')}") from error
+
+    def _digests_of(self, run: Listed) -> dict[str, str]:
+        """SHA-256 of a run's files by path, of which it recorded none: else any of its name would be the same."""
+        members = {name.split("/", 2)[2]: self.index.members[name].sha256 for name in self._of_run[run.name]}
+        return {name: digest for name, digest in members.items() if name != "run.json"}
 
     def _copy(self, name: str, path: Path) -> Member:
         """Write a member into a file."""
@@ -348,7 +357,7 @@ def import_bundle(tracker: Tracker, file: Path, tell: Callable[[str], None] = la
         known = {one.uid: one for one in stored_runs(tracker)}
         for one in checked:
             if (there := known.get(one.record.run_id)) is not None:
-                _check_same(file, one.record, there)
+                _check_same(tracker, file, one.record, there)
         told = f"{file.name}, SHA-256 {file_sha256(file)[:16]}"
         arrived = Arrivals(unproved=sum(not one.questions for one in checked))
         for run in bundle.index.runs:
@@ -363,7 +372,7 @@ def import_bundle(tracker: Tracker, file: Path, tell: Callable[[str], None] = la
 
 
 def is_same(one: Record, other: Record) -> bool:
-    """Whether two runs of one name are the same; either may have no model any more, or no digests."""
+    """Whether two runs of one name are the same; either may have no model any more, ``one`` no files yet."""
     ours, theirs = (
         {name: digest for name, digest in record.files.items() if not name.startswith("model/")}
         for record in (one, other)
@@ -371,9 +380,12 @@ def is_same(one: Record, other: Record) -> bool:
     return one.digest == other.digest and (not ours or ours == theirs)
 
 
-def _check_same(file: Path, one: Record, known: Stored) -> None:
+def _check_same(tracker: Tracker, file: Path, one: Record, known: Stored) -> None:
     """That a run which is here is that of the bundle."""
     there = replace(known.record, files={}) if _is_half(known) else known.record
+    if not there.files and not _is_half(known):
+        with tracker.files.read(known.row) as folder:
+            there = replace(there, files=digests_of(folder))
     if not is_same(there, one):
         what = f"run {one.run_id[:8]} is not the one that the store has by this name"
         remedy = f"take the one that you trust: `bench results rm --run {known.row.run_id[:8]}` removes the store's"

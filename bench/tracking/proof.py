@@ -38,6 +38,8 @@ def proved(content: Content, folder: Path) -> Record:
     for name in ("method", "dataset", "task", "split", "seed"):
         if content.tags.get(name, str(fields[name])) != str(fields[name]):
             raise _wrong(f"its tag {name} is not what its specification says")
+    if (spec.split.leaky and not record.leaky) or (spec.split.reduced and record.scale == "full"):
+        raise _wrong("its tag leaky or scale hides what its specification says")
     check_files(record, folder)
     if (folder / "result.json").is_file():
         check_scores(record)
