@@ -247,6 +247,7 @@ def test_repeated_training_samples_do_not_make_a_test_surer(runs):
     [
         ("session", "5-tuples", True),
         ("capture", "capture groups", False),
+        ("capture+session", "groups of captures that share 5-tuples", False),
         ("attribute:os=(w|l)", "values of os", False),
     ],
 )

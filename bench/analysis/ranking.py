@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.paired import (
+    AND,
     count_tested,
     group_label_of,
     interval_note,
@@ -170,7 +171,7 @@ def _tested(
         "unit": "data set" if len(pools) >= SETS else "data set, seed and fold",
         "blocks": len(scores),
         "one_test_part": repeated,
-        "resampled": " and ".join(dict.fromkeys(pool.unit for pool in pools)),
+        "resampled": AND.join(dict.fromkeys(pool.unit for pool in pools)),
         "groups": sum(pool.jackknife.counts.total for pool in pools),
         "interval_groups": min(pool.jackknife.counts.smallest for pool in pools),
         "few_groups": any(pool.jackknife.counts.few for pool in pools),
