@@ -66,6 +66,12 @@ def count_tested(pooled: Predictions) -> tuple[int, int]:
     return len(times), int(times.max())
 
 
+def different_samples(pooled: Predictions) -> Ints:
+    """How many distinct samples of each class were tested: int64 ``[classes]``."""
+    first = np.unique(np.stack((pooled.session, pooled.first)), axis=1, return_index=True)[1]
+    return np.bincount(pooled.truth[first], minlength=len(pooled.classes)).astype(np.int64)
+
+
 def test_train_ratio(record: Record) -> float:
     """Test samples over distinct training samples of a run, as `Tracker.load` gives it.
 

@@ -147,14 +147,24 @@ def difference(
 class GroupJackknife:
     """Several methods' answers to the same samples, with each group left out in turn.
 
-    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method.  Methods are
+    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method;
+    ``different``, int64 ``[classes]``, how many samples there are, where some are tested several times.  Methods are
     named by their place, metrics as in `MACRO`; another one raises ValueError.
     """
 
-    def __init__(self, truth: Ints, predictions: Sequence[Ints], groups: Ints, *, classes: int) -> None:
+    def __init__(
+        self,
+        truth: Ints,
+        predictions: Sequence[Ints],
+        groups: Ints,
+        *,
+        classes: int,
+        different: Ints | None = None,
+    ) -> None:
         self.truth, self.predictions = truth, predictions
         self.counts = count_groups(truth, groups, classes)
         self._design = _Design(truth, groups, classes)
+        self._different = self._design.samples if different is None else different
         self._tables = [confusion(truth, predicted, classes) for predicted in predictions]
         self._known: dict[tuple[int, str], Floats] = {}
 
@@ -192,7 +202,7 @@ class GroupJackknife:
         return np.asarray((predicted == self.truth) * hit[self.truth] - answered[predicted], np.float64)
 
     def _estimate(self, value: float, metric: str, changes: Floats, influence: Floats) -> Estimate:
-        sessions, groups = (_independent(metric, counts) for counts in (self._design.samples, self._design.groups))
+        sessions, groups = (_independent(metric, counts) for counts in (self._different, self._design.groups))
         variance = float((changes**2).sum())
         variance = variance if variance > ROUNDING else 0.0
         return Estimate(value, variance, self._design.freedom(influence), sessions, groups)
