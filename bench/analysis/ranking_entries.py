@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.tables import Row, group, numbered
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.runs.run_labels import marked
 from bench.scores.significance import FEWEST
 from bench.suites.contents import of_suite
@@ -152,7 +152,8 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
             kept.append(entry)
     if len(kept) < 2:
         raise InputError(
-            "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; a ranking needs two"
+            "no-runs",
+            f"compare: {counted(len(kept), 'method')} with finished runs on {', '.join(datasets)}; a ranking needs two",
         )
     return kept
 
