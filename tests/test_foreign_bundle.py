@@ -12,8 +12,9 @@ from refusals import refused
 from stored_runs import forged, indexed, members_of, write_members
 
 from bench.errors import InputError
+from bench.scores.jackknife import GroupJackknife
 from bench.tracking.bundle import INDEX, import_bundle, opened, write_bundle
-from bench.tracking.proof import latest_of
+from bench.tracking.proof import _ends, latest_of
 from bench.tracking.results import Predictions
 from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
@@ -224,6 +225,18 @@ def test_a_better_score_in_record_and_result_is_refused_by_the_answers(place, bu
     members[f"runs/{run}/run.json"] = json.dumps(record).encode()
     file = write_members(place.file(), forged(members, run, result_json=json.dumps(result).encode()))
     not_imported(place, file, name, "by what the run answered")
+
+
+def test_ends_of_earlier_versions_are_taken_where_answers_do_not_vary():
+    """Their degrees of freedom came from rounding; where answers vary, and beyond those of 1, an end is wrong."""
+    truth, groups = np.repeat([0, 1], 20), np.arange(40) // 4
+    jackknife = GroupJackknife(truth, [0 * truth], groups, classes=2)
+    low, high = jackknife.score(0, "macro_f1").score_interval()
+    for said, taken in [((low * 0.9, high), True), ((low, high * 1.1), True), ((low, 0.999), False)]:
+        record = {"macro_f1_low": said[0], "macro_f1_high": said[1]}
+        assert (_ends(jackknife, "macro_f1", record) == said) == taken
+    varied = GroupJackknife(truth, [np.arange(40) % 3 % 2], groups, classes=2)
+    assert _ends(varied, "macro_f1", record) == varied.score(0, "macro_f1").score_interval() != said
 
 
 @pytest.mark.parametrize("name", ["accuracy", "support of chat"])

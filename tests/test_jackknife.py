@@ -112,6 +112,18 @@ def test_degrees_of_freedom_count_groups_and_not_classes():
 
 
 @pytest.mark.parametrize("metric", MACRO)
+@pytest.mark.parametrize("name", ["one answer to all", "varied in a class of one group alone"])
+def test_degrees_of_freedom_do_not_come_from_rounding(metric, name):
+    """No class of several groups varies: all weigh alike, whatever the influence of its samples is."""
+    truth, number = np.repeat([0, 1, 2], [13, 31, 60]), np.arange(104)
+    groups = np.where(truth == 2, 7, number % 7)
+    answers = 0 * truth if name == "one answer to all" else np.where(truth == 2, number % 3, truth)
+    found = GroupJackknife(truth, [answers, number % 3], groups, classes=3)
+    assert found.score(0, metric).freedom == _Design(truth, groups, 3).freedom(np.zeros(104))
+    assert found.varies(1, metric) and not found.varies(0, metric)
+
+
+@pytest.mark.parametrize("metric", MACRO)
 def test_all_intervals_at_once_are_those_one_by_one(metric):
     """Also where a class is in nobody's truth: it scores 0 and is averaged over all the same."""
     truth, answers, groups = case(4, sessions=300, present=3)
@@ -168,6 +180,10 @@ def test_a_difference_is_paired():
     alone = interval(truth, a, groups, classes=5, metric="accuracy")
     assert high - low < (alone[1] - alone[0]) / 1.5  # what pairing is for
     assert difference(truth, (b, a), groups, classes=5, metric="accuracy") == pytest.approx((-apart, -high, -low))
+
+
+def test_no_difference_of_scores_is_beyond_one():
+    assert Estimate(0.3, 0.4**2, 2.0, 100, 3).interval(methods=9) == (-1, 1)
 
 
 def test_intervals_for_all_pairs_are_tukeys_and_wider():

@@ -237,6 +237,17 @@ def test_seeds_on_one_test_part_are_not_tested(runs):
         draw(found, runs.folder / "a.svg")
 
 
+def test_a_sample_that_several_seeds_test_makes_a_score_no_surer(runs, tmp_path):
+    """Every other group is right and the rest wrong in one class; three seeds with the same answers say it thrice."""
+    once = Runs(tmp_path)
+    for method, wrong in (("forest", range(0, SIZE, 2)), ("knn", range(0, SIZE, 1))):
+        once.add(method, wrong, same_test=True)
+        for seed in range(3):
+            runs.add(method, wrong, seed=seed, same_test=True)
+    for one, thrice in zip(once.rank().standings, runs.rank().standings, strict=True):
+        assert one.pooled == thrice.pooled and one.interval == pytest.approx(thrice.interval)
+
+
 def test_repeated_training_samples_do_not_make_a_test_surer(runs):
     three_methods(runs, repeated=SIZE)
     assert runs.rank().tests["test_train_ratios"] == [1.0]  # 40 tested, 80 trained on, 40 of them once more
@@ -247,6 +258,7 @@ def test_repeated_training_samples_do_not_make_a_test_surer(runs):
     [
         ("session", "5-tuples", True),
         ("capture", "capture groups", False),
+        ("capture+session", "groups of captures that share 5-tuples", False),
         ("attribute:os=(w|l)", "values of os", False),
     ],
 )

@@ -1,10 +1,13 @@
 """Who can be ranked."""
 
+import dataclasses
+
 import pytest
 from records import of_spec, record
 from refusals import refused
 
-from bench.analysis.ranking_entries import ranking_entries
+from bench.analysis.ranking_entries import ranking_entries, suite_entries
+from bench.suites.suite import FORMAT, Contender, Portion, Suite
 
 
 def rows(method, scores, **more):
@@ -38,6 +41,20 @@ def test_methods_that_lack_a_data_set_are_left_out():
     entries, notes = ranking_entries(records, ["demo", "iot"])
     assert [entry.label for entry in entries] == ["forest", "tree"] and len(entries[0].runs) == 10
     assert notes == ["knn: left out, no runs on iot"]
+
+
+def test_tasks_of_one_data_set_are_said_to_be_no_independent_ones():
+    portions = [Portion("demo", task, "session", folds=5) for task in ("service", "apps")]
+    suite = Suite(FORMAT, "s", (*portions, Portion("iot", "device", "session", folds=5)), (Contender("forest"),))
+    places = [{"task": "service"}, {"task": "apps"}, {"dataset": "iot", "task": "device"}]
+    records = [one for name in ("forest", "knn") for place in places for one in rows(name, [0.5] * 5, **place)]
+    notes = suite_entries(records, suite)[1]
+    assert [note.split(";")[0] for note in notes if "independent" in note] == [
+        "demo: 2 tasks or splits are of this data set"
+    ]
+    assert "independent" not in "".join(
+        suite_entries(records, dataclasses.replace(suite, datasets=suite.datasets[1:]))[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_capture_and_session_keeps_both_apart_and_drops_what_would_join_all(tabl
     assert any("conversations is in one part" in line for line in split.verified)
     by_capture = attempt(store, "task", "capture")
     assert by_capture.shared["shared_conversations"] == 1  # what the new scheme is for
-    with refused("split-impossible", "1 groups are too few"):
+    with refused("split-impossible", "more than 1 group;"):
         make_split(broadcasting(table_store, port=9999), "task", SplitSpec("capture+session"))
 
 

@@ -140,7 +140,7 @@ def test_what_no_other_data_set_can_be_is_refused(place, elsewhere, tmp_path, co
         path.rename(tmp_path / "one" / f"class-{number}")
     card = find_card(str(tmp_path / "one"))
     store = Store.open(prepare_dataset(card, tmp_path / "one", home=place.folder / "home").store_path)
-    with refused("one-class", "0 classes of the same name", "class-0"):
+    with refused("one-class", "no class of the same name", "class-0"):
         place.stress("knn", other=((store, ""),))
     words = ("stress", place.runs["knn"].run_id, "--results", place.folder / "results", "--other")
     status, _, err = command_line(*words, "elsewere")

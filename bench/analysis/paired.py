@@ -5,6 +5,7 @@ The one place where runs are put beside each other; `comparison`, `ranking` and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from bench.scores.significance import FEWEST, LEVEL, cohens_dz, corrected_t, dom
 from bench.spec import FIVE_TUPLES, SplitSpec
 from bench.tracking.record import Record
 from bench.tracking.results import Predictions
+
+AND: Final = " and "  # between group labels
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,6 +66,12 @@ def count_tested(pooled: Predictions) -> tuple[int, int]:
     return len(times), int(times.max())
 
 
+def different_samples(pooled: Predictions) -> Ints:
+    """How many distinct samples of each class were tested: int64 ``[classes]``."""
+    first = np.unique(np.stack((pooled.session, pooled.first)), axis=1, return_index=True)[1]
+    return np.bincount(pooled.truth[first], minlength=len(pooled.classes)).astype(np.int64)
+
+
 def test_train_ratio(record: Record) -> float:
     """Test samples over distinct training samples of a run, as `Tracker.load` gives it.
 
@@ -81,11 +90,15 @@ def group_label_of(record: Record) -> str:
 
 
 def interval_note(group_label: str, smallest: int) -> str:
-    """What intervals over such groups stand for, and how many the smallest tested class has."""
+    """What intervals over such groups stand for, and how many the smallest tested class has.
+
+    ``group_label`` is of a split, or of several joined by `AND`.
+    """
     words = f"jackknife over {group_label}, those of the split, at least {smallest} of each tested class"
-    if FIVE_TUPLES not in group_label:
+    if FIVE_TUPLES not in group_label.split(AND):  # captures that share 5-tuples are captures
         return words
-    return f"{words}; it does not cover the choice of captures and is narrower than one that does"
+    which = "it" if group_label == FIVE_TUPLES else f"over {FIVE_TUPLES} it"
+    return f"{words}; {which} does not cover the choice of captures and is narrower than one that does"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.paired import (
+    AND,
     count_tested,
+    different_samples,
     group_label_of,
     interval_note,
     paired_tests,
@@ -153,7 +155,9 @@ def _pool(entries: Sequence[Entry], blocks: Sequence[Block], load: Load) -> _Poo
         answers.append(decide(pooled_parts(parts).probabilities))
     ratio = float(np.mean([test_train_ratio(record) for record in first]))
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
-    jackknife = GroupJackknife(whole.truth, answers, whole.groups, classes=len(whole.classes))
+    jackknife = GroupJackknife(
+        whole.truth, answers, whole.groups, classes=len(whole.classes), different=different_samples(whole)
+    )
     return _Pool(jackknife, group_label_of(first[0]), count_tested(whole), ratio, repeated)
 
 
@@ -170,7 +174,7 @@ def _tested(
         "unit": "data set" if len(pools) >= SETS else "data set, seed and fold",
         "blocks": len(scores),
         "one_test_part": repeated,
-        "resampled": " and ".join(dict.fromkeys(pool.unit for pool in pools)),
+        "resampled": AND.join(dict.fromkeys(pool.unit for pool in pools)),
         "groups": sum(pool.jackknife.counts.total for pool in pools),
         "interval_groups": min(pool.jackknife.counts.smallest for pool in pools),
         "few_groups": any(pool.jackknife.counts.few for pool in pools),

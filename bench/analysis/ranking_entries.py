@@ -1,10 +1,11 @@
 """Who can be ranked: the methods with finished runs on the same data sets, task and split, and the blocks they have."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.tables import Row, group, numbered
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.runs.run_labels import marked
 from bench.scores.significance import FEWEST
 from bench.suites.contents import of_suite
@@ -60,6 +61,7 @@ def suite_entries(records: Sequence[Record], suite: Suite) -> tuple[list[Entry],
     of_all, notes = of_suite(suite, records)
     by_portion = [group([record for record in of_all if one.is_of(record.spec)]) for one in suite.datasets]
     done = [[row for row in rows if row.done] for rows in by_portion]
+    notes += _of_one_data_set([one.name for one, rows in zip(suite.datasets, done, strict=True) if rows])
     there = [(f"{one.name}/{one.task}", rows) for one, rows in zip(suite.datasets, done, strict=True) if rows]
     notes += [
         f"{one.name}/{one.task}: not ranked on, it has no finished runs"
@@ -70,6 +72,16 @@ def suite_entries(records: Sequence[Record], suite: Suite) -> tuple[list[Entry],
         what = f"no finished runs of suite {suite.name}"
         raise InputError("no-runs", f"compare: {what}; `bench run --suite …` makes them")
     return _entries([rows for _, rows in there], [name for name, _ in there], notes, lambda row: row.contender), notes
+
+
+def _of_one_data_set(names: Sequence[str]) -> list[str]:
+    """What to know of data sets that are there several times: their tasks and splits share captures, even sessions."""
+    return [
+        f"{name}: {number} tasks or splits are of this data set; tests and intervals take them as independent, which "
+        "they are not"
+        for name, number in Counter(names).items()
+        if number > 1
+    ]
 
 
 def _entries(
@@ -140,7 +152,8 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
             kept.append(entry)
     if len(kept) < 2:
         raise InputError(
-            "no-runs", f"compare: {len(kept)} methods with finished runs on {', '.join(datasets)}; a ranking needs two"
+            "no-runs",
+            f"compare: {counted(len(kept), 'method')} with finished runs on {', '.join(datasets)}; a ranking needs two",
         )
     return kept
 

@@ -162,7 +162,7 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
 
     arrived = import_bundle(runs_into(results), file, note)
     if arrived.unproved:
-        tell(f"{arrived.unproved} runs keep no answers or no scores: so neither could be checked")
+        tell(f"not checked, without answers or scores: {counted(arrived.unproved, 'run')}")
     text = f"{counted(len(arrived.imported), 'run')} imported, {arrived.there} were there"
     emit(as_json, dataclasses.asdict(arrived), text)
 

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.05  # 95 % intervals
 FEWEST_GROUPS: Final = 3  # of every tested class, for an interval to be trusted (our choice, by the simulation)
+ROUNDING: Final = 1e-18  # a variance below it is not told from 0
 CELLS: Final = 2**20  # numbers that a step of the jackknife holds at once
 
 
@@ -63,7 +64,7 @@ class Estimate:
         return _wilson(self.value, self.groups if binomial < 1e-12 else number, _student(self.freedom))
 
     def interval(self, methods: int = 2) -> tuple[float, float]:
-        """95 % interval of a difference, simultaneous for all pairs of so many ``methods``.
+        """95 % interval of a difference, within [-1, 1], simultaneous for all pairs of so many ``methods``.
 
         Student's t for two; for more, with the quantile of the studentised range in its place, so that all pairs hold
         at once whichever method came out best (Games and Howell, Journal of Educational Statistics 1, 1976).
@@ -73,11 +74,11 @@ class Estimate:
         if np.isnan(self.freedom):
             return -1.0, 1.0
         quantile = _studentised_range(methods, self.freedom)
-        if self.variance < 1e-18 and self.value:
+        if not self.variance and self.value:
             low, high = _wilson(min(abs(self.value), 1.0), self.groups, quantile)
             return (low, high) if self.value > 0 else (-high, -low)
         half = quantile * np.sqrt(self.variance)
-        return float(self.value - half), float(self.value + half)
+        return max(float(self.value - half), -1.0), min(float(self.value + half), 1.0)
 
 
 def _wilson(value: float, number: float, quantile: float) -> tuple[float, float]:
@@ -146,14 +147,24 @@ def difference(
 class GroupJackknife:
     """Several methods' answers to the same samples, with each group left out in turn.
 
-    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method.  Methods are
+    ``truth`` and ``groups``, int64 ``[samples]``; ``predictions``, one int64 ``[samples]`` of each method;
+    ``different``, int64 ``[classes]``, how many samples there are, where some are tested several times.  Methods are
     named by their place, metrics as in `MACRO`; another one raises ValueError.
     """
 
-    def __init__(self, truth: Ints, predictions: Sequence[Ints], groups: Ints, *, classes: int) -> None:
+    def __init__(
+        self,
+        truth: Ints,
+        predictions: Sequence[Ints],
+        groups: Ints,
+        *,
+        classes: int,
+        different: Ints | None = None,
+    ) -> None:
         self.truth, self.predictions = truth, predictions
         self.counts = count_groups(truth, groups, classes)
         self._design = _Design(truth, groups, classes)
+        self._different = self._design.samples if different is None else different
         self._tables = [confusion(truth, predicted, classes) for predicted in predictions]
         self._known: dict[tuple[int, str], Floats] = {}
 
@@ -172,6 +183,13 @@ class GroupJackknife:
         influence = self._influence(one, metric) - self._influence(other, metric)
         return self._estimate(self.value(one, metric) - self.value(other, metric), metric, changes, influence)
 
+    def varies(self, method: int, metric: str) -> bool:
+        """Whether answers to a class of several groups differ in what they do to a score.
+
+        Where none do, its degrees of freedom are those of classes that vary alike.
+        """
+        return self._design.varies(self._influence(method, metric))
+
     def _changes(self, method: int, metric: str) -> Floats:
         if (key := (method, metric)) not in self._known:
             self._known[key] = _changes(metric, self._design, self.predictions[method], self._tables[method])
@@ -184,8 +202,10 @@ class GroupJackknife:
         return np.asarray((predicted == self.truth) * hit[self.truth] - answered[predicted], np.float64)
 
     def _estimate(self, value: float, metric: str, changes: Floats, influence: Floats) -> Estimate:
-        sessions, groups = (_independent(metric, counts) for counts in (self._design.samples, self._design.groups))
-        return Estimate(value, float((changes**2).sum()), self._design.freedom(influence), sessions, groups)
+        sessions, groups = (_independent(metric, counts) for counts in (self._different, self._design.groups))
+        variance = float((changes**2).sum())
+        variance = variance if variance > ROUNDING else 0.0
+        return Estimate(value, variance, self._design.freedom(influence), sessions, groups)
 
 
 class _Design:
@@ -235,7 +255,7 @@ class _Design:
         if not variance.any():
             return float("nan")
         scale = np.divide(self._within(influence), variance, where=variance > 0, out=np.zeros_like(variance))
-        scale = scale if scale.any() else (variance > 0).astype(np.float64)
+        scale = scale if scale.any() else (variance > 0).astype(np.float64)  # no class to weigh by: all alike
         scale, square = scale / scale.max(), self.by_class(self.share**2)
         spread = np.bincount(self.group, scale[self.kind] * weight**2, minlength=self.number)
         minus = scale[self.kind] * weight**2 * (2 * self.share - square[self.kind])
@@ -245,11 +265,17 @@ class _Design:
         trace = (spread**2).sum() - 2 * (spread * low).sum() + (product * product.T).sum()
         return max(float((spread - low).sum() ** 2 / trace), 1.0)
 
+    def varies(self, influence: Floats) -> bool:
+        """Whether samples of a class with several groups differ in ``influence [samples]``: `freedom` weighs by it."""
+        return bool((self._within(influence) * (self.groups > 1)).any())
+
     def _within(self, influence: Floats) -> Floats:
-        """Sum of squares around the class's mean, float64 ``[classes]``."""
-        size = np.maximum(self.samples, 1)
-        mean = np.bincount(self.truth, influence, minlength=len(size)) / size
-        return np.asarray(np.bincount(self.truth, (influence - mean[self.truth]) ** 2, minlength=len(size)), np.float64)
+        """Sum of squares around the class's mean, float64 ``[classes]``; exactly 0 where all are equal."""
+        size, any_of = np.maximum(self.samples, 1), np.zeros(len(self.samples))
+        any_of[self.truth] = influence  # less one of them, equal ones have no rounding to be weighed by
+        apart = influence - any_of[self.truth]
+        mean = np.bincount(self.truth, apart, minlength=len(size)) / size
+        return np.asarray(np.bincount(self.truth, (apart - mean[self.truth]) ** 2, minlength=len(size)), np.float64)
 
 
 def _changes(metric: str, design: _Design, predicted: Ints, table: Ints) -> Floats:

@@ -39,7 +39,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError, instead
+from bench.errors import InputError, counted, instead
 from bench.schema import NO_CLASS, Samples, drawn_order
 from bench.spec import Shares, SplitSpec, named_seed
 from bench.splits.assignment import (
@@ -247,7 +247,7 @@ def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
     if spec.folds is not None:
         number = int((np.asarray(store.labels(task)) != NO_CLASS).sum())
         if spec.folds > number:
-            what = f"{number} sessions of task {task} are too few for {spec.folds} folds"
+            what = f"{spec.folds} folds need more than {counted(number, 'session')} of task {task}"
             raise InputError("bad-fold", f"{store.name}: {what}; use fewer")
     limit, number = spec.max_per_class or 0, len(store.classes(task))
     if spec.leaky and spec.balancing == "resample" and limit * number > LARGEST:
@@ -360,7 +360,7 @@ def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any]) -> None:
         what = f"{spec.folds} folds" if spec.folds else "three parts"
         raise InputError(
             "split-impossible",
-            f"{name}: {number} groups are too few for {what} of split {spec.scheme}; use fewer, or session",
+            f"{name}: {what} of split {spec.scheme} need more than {counted(number, 'group')}; use fewer, or session",
         )
 
 

@@ -57,7 +57,7 @@ class OtherTask:
         both = [name for name in classes if name in theirs]
         if len(both) < 2:
             there = f"the run knows {some(classes, NAMED)}, {store.name}/{task} has {some(theirs, NAMED)}"
-            what = f"{len(both)} classes of the same name: {there}"
+            what = f"{'one class' if both else 'no class'} of the same name: {there}"
             raise InputError("one-class", f"--other {store.name}: {what}; name a task with classes of the run")
         rules = [one.manifest.options.ingest.unusual for one in (own, store)]
         told = "" if rules[0] == rules[1] else f"read with {rules[1] or 'the usual rules'}, the run's with {rules[0]}"

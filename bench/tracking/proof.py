@@ -4,12 +4,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError
-from bench.scores.jackknife import count_groups, intervals
-from bench.scores.metrics import Scores, decide, evaluate
+from bench.scores.jackknife import GroupJackknife
+from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.tracking.database import DIGEST, Row
 from bench.tracking.record import ENDS, Record, record_of
 from bench.tracking.results import Predictions, digests_of
@@ -144,13 +145,29 @@ def _intervals(answers: Predictions, metrics: Mapping[str, float]) -> dict[str, 
     """Ends of the intervals, where the run has those of today: runs of before have others."""
     if "interval_groups" not in metrics:
         return {}
-    classes = len(answers.classes)
-    counts = count_groups(answers.truth, answers.groups, classes)
-    ends = intervals(answers.truth, decide(answers.probabilities), answers.groups, classes=classes)
+    decided = decide(answers.probabilities)
+    jackknife = GroupJackknife(answers.truth, [decided], answers.groups, classes=len(answers.classes))
+    ends = {name: _ends(jackknife, name, metrics) for name in MACRO}
     found = {
         f"{name}_{end}": value for name, pair in ends.items() for end, value in zip(("low", "high"), pair, strict=True)
     }
+    counts = jackknife.counts
     return found | {"interval_groups": float(counts.smallest), "interval_groups_total": float(counts.total)}
+
+
+def _ends(jackknife: GroupJackknife, name: str, metrics: Mapping[str, float]) -> tuple[float, float]:
+    """The interval of a metric, as the run says it where it may be so.
+
+    Where answers do not vary, earlier versions had degrees of freedom of rounding, which were 1 or more.
+    """
+    estimate = jackknife.score(0, name)
+    today = estimate.score_interval()
+    if jackknife.varies(0, name) or math.isnan(estimate.freedom):
+        return today
+    widest, narrowest = (dataclasses.replace(estimate, freedom=number).score_interval() for number in (1.0, math.inf))
+    said = metrics.get(f"{name}_low", today[0]), metrics.get(f"{name}_high", today[1])
+    ordered = (widest[0], said[0], narrowest[0], narrowest[1], said[1], widest[1])
+    return said if all(one <= other + 1e-9 for one, other in pairwise(ordered)) else today
 
 
 def _same(said: Mapping[str, float], found: Mapping[str, float], where: str, *, known: bool = False) -> None:
