@@ -162,9 +162,9 @@ class Suite(Ruled):
     def _contents_are_apart(self) -> Iterator[FieldError]:
         if not self.datasets:
             yield FieldError("datasets", "must name one or more")
-        first: dict[tuple[str, str, SplitSpec], int] = {}
+        first: dict[tuple[str, str, str, SplitSpec], int] = {}
         for number, one in enumerate(self.datasets):
-            owners = {first.setdefault((one.name, one.task, split), number) for split in one.each}
+            owners = {first.setdefault((one.name, one.store, one.task, split), number) for split in one.each}
             if owners := owners - {number}:
                 yield FieldError(f"datasets.{number}", f"has splits of datasets[{min(owners)}]; name each split once")
         for number, method in enumerate(self.methods):
