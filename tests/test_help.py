@@ -68,6 +68,12 @@ def test_the_module_of_no_other_command_is_imported(words):
     assert done.stdout.splitlines()[-1] == str(["data"] if words == ["datasets"] else [])
 
 
+def test_all_but_writers_of_pages_take_json():
+    """As docs/commands.md says."""
+    without = {name.split()[0] for name, one in COMMANDS.items() if all("--json" not in o.opts for o in one.params)}
+    assert without == {"new", "report", "leaderboard", "ui", "completion"}
+
+
 def test_names_of_options_agree():
     """One name for one thing; what shows a table knows --format and --json, what makes runs --jobs."""
     options = {name: {word for one in command.params for word in one.opts} for name, command in COMMANDS.items()}
