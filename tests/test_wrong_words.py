@@ -39,6 +39,11 @@ TUNE = "tune --method knn --dataset 'my captures'"
 WRONG = [
     ("nonsense", "nonsense", "run"),
     ("tabel", "tabel", "did you mean table?"),
+    ("table --method ''", "--method is empty", "leave it out"),
+    ("table --method=", "--method is empty", "leave it out"),
+    ("table --method ,", "--method ',' names nothing", "leave it out"),
+    ("inspect ''", "an argument is empty", "leave it out"),
+    ("results show ''", "an argument is empty", "leave it out"),
     ("results remove", "remove", "there are: export"),
     ("datasets iot_sentinel", "iot_sentinel", "did you mean iot-sentinel?"),
     ("datasets iscx", "iscx", "did you mean iscx-"),

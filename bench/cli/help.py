@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -52,6 +53,9 @@ SECTIONS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
 MODULES: Final[Mapping[str, str]] = {name: where for _, of in SECTIONS.values() for name, where in of.items()}
 
 
+_EMPTY: Final = re.compile(r"--[a-z-]+=")  # an option without its value
+
+
 def _set_loudness(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         context.meta[LOUDNESS] = DETAIL if option.name == "verbose" else ALWAYS
@@ -77,7 +81,14 @@ class Heard(click.Command):
             raise InputError(error.code, hinted(str(error)), list(map(hinted, error.problems))) from error
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """See click.  Of an option without its value, too, the error knows the command, whose help it names."""
+        """See click.  Of an option without its value, too, the error knows the command, whose help it names.
+
+        An empty value, as a shell makes it of a variable that is not set, is not taken for one that is left out.
+        """
+        for before, word in pairwise(("", *args)):
+            if not ctx.resilient_parsing and (not word or _EMPTY.fullmatch(word)):
+                named = word.rstrip("=") or (before if before.startswith("-") else "an argument")
+                raise click.UsageError(f"{named} is empty; give a value, or leave it out", ctx)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -190,7 +201,10 @@ def form_options(command: Command) -> Command:
 
 def listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
     """`-x a,b -x c` as [a, b, c], each once."""
-    return list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+    found = list(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+    if values and not found:
+        raise InputError("bad-options", f"{option.opts[0]} {values[0]!r} names nothing; give a value, or leave it out")
+    return found
 
 
 def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
