@@ -116,9 +116,18 @@ def test_the_commands_of_the_page_run_from_top_to_bottom(tmp_path):
 
 
 def waiting(line, ports):
-    """A line that starts a server, and then waits for it as a reader would."""
-    port = next((port for name, port in ports.items() if f"--port {port}" in line and line.endswith("&")), None)
-    return f"{line}\nuntil (echo > /dev/tcp/127.0.0.1/{port}) 2> /dev/null; do sleep 0.1; done" if port else line
+    """A line that starts a server or workers, and then waits for them as a reader would."""
+    if not line.endswith("&"):
+        return line
+    if line.startswith("dask worker"):
+        ready = "[ $(grep -c 'Registered to' log) -ge 2 ]"
+    else:
+        port = next(port for port in ports.values() if f"--port {port}" in line)
+        ready = f"(echo > /dev/tcp/127.0.0.1/{port})"
+        if line.startswith("mlflow"):
+            code = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/health')"
+            ready = f'{sys.executable} -c "{code}"'
+    return f"{line}\nuntil {ready} 2> /dev/null; do sleep 0.1; done"
 
 
 def ran(script, folder):

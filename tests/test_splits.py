@@ -308,7 +308,9 @@ def test_resampling_to_a_number_has_a_bound_and_so_have_folds(table_store, simpl
             split_of(store, "task", "paper", max_per_class=most)
         for scheme, balance in (("paper", "undersample"), ("session", "resample")):  # which make no more of it
             split_of(store, "task", scheme, balance=balance, max_per_class=most)
-    with refused("bad-fold", "40 sessions", "1000000000"):
+    with refused("bad-fold", "40 sessions", "5000"):
+        split_of(store, "task", "paper", fold=0, folds=5_000)
+    with refused("bad-fold", "1000000000", "2 to 10,000"):
         split_of(store, "task", "paper", fold=0, folds=10**9)
 
 
