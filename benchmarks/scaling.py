@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -116,7 +116,7 @@ def killed(folder: Path, database: Postgres, seed: int) -> None:
 
 def throughput(folder: Path, database: Postgres, seed: int) -> None:
     """Both at the same time, each on a core of its own, which they swap: what slows the machine slows both."""
-    cores = sorted(os.sched_getaffinity(0))[:2]
+    cores = sorted(ALL_CORES)[:2]
     found: list[dict[str, object]] = []
     shares = []
     for turn in range(4):
@@ -142,6 +142,16 @@ def throughput(folder: Path, database: Postgres, seed: int) -> None:
     print(f"throughput of the cluster, of that of --jobs 2 (geometric mean): {geometric_mean(shares):.3f}")
 
 
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What begins in the block stays on a core."""
+    os.sched_setaffinity(0, [core])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ALL_CORES)
+
+
 def _arm(
     name: str, place: Path, database: Postgres, core: int, stack: ExitStack
 ) -> tuple[Callable[[], subprocess.Popen[bytes]], Tracker]:
@@ -150,17 +160,14 @@ def _arm(
     database.sql(f"CREATE DATABASE {place.name}", database="postgres")
     url = database.url(place.name).replace("postgresql", "postgresql+psycopg2")
     server = stack.enter_context(mlflow_server(url, place))
-    os.sched_setaffinity(0, [core])  # what is begun from here on has it, too
-    scheduler = stack.enter_context(dask_cluster(place, **WORKERS))
-    os.sched_setaffinity(0, sorted(ALL_CORES))
+    with on_core(core):
+        scheduler = stack.enter_context(dask_cluster(place, **WORKERS))
     stack.enter_context(connected(scheduler)).wait_for_workers(2)  # that they start belongs to neither
     more = ["--jobs", "2"] if name == "jobs" else ["--scheduler", scheduler]
 
     def begun() -> subprocess.Popen[bytes]:
-        os.sched_setaffinity(0, [core])
-        process = begin(place, server, *more)
-        os.sched_setaffinity(0, sorted(ALL_CORES))
-        return process
+        with on_core(core):
+            return begin(place, server, *more)
 
     return begun, Tracker(place / "results", server)
 

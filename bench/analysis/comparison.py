@@ -89,7 +89,7 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> Comparison:
     first, second = (pooled_parts(parts) for parts in zip(*_predictions(a, b), strict=True))
     truth, classes = first.truth, len(first.classes)
     answers = decide(first.probabilities), decide(second.probabilities)
-    samples, times = count_tested(first)
+    tested, times = count_tested(first)
     counts = count_groups(truth, first.groups, classes)
     differences = {}
     for metric in METRICS:
@@ -99,7 +99,7 @@ def compare(a: Sequence[Record], b: Sequence[Record]) -> Comparison:
     return Comparison(
         a=_side(a),
         b=_side(b),
-        samples=samples,
+        samples=int(tested.sum()),
         times=times,
         groups=counts.total,
         interval_groups=counts.smallest,

@@ -60,16 +60,11 @@ def pooled_parts(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(parts[0].classes, *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays))
 
 
-def count_tested(pooled: Predictions) -> tuple[int, int]:
-    """How many distinct samples were tested, and how often the most frequent one."""
-    times = np.unique(np.stack((pooled.session, pooled.first)), axis=1, return_counts=True)[1]
-    return len(times), int(times.max())
-
-
-def different_samples(pooled: Predictions) -> Ints:
-    """How many distinct samples of each class were tested: int64 ``[classes]``."""
-    first = np.unique(np.stack((pooled.session, pooled.first)), axis=1, return_index=True)[1]
-    return np.bincount(pooled.truth[first], minlength=len(pooled.classes)).astype(np.int64)
+def count_tested(pooled: Predictions) -> tuple[Ints, int]:
+    """How many distinct samples of each class were tested, int64 ``[classes]``, and how often the most frequent one."""
+    keys = np.stack((pooled.session, pooled.first))
+    _, first, times = np.unique(keys, axis=1, return_index=True, return_counts=True)
+    return np.bincount(pooled.truth[first], minlength=len(pooled.classes)).astype(np.int64), int(times.max())
 
 
 def test_train_ratio(record: Record) -> float:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from bench.analysis.paired import (
     AND,
     count_tested,
-    different_samples,
     group_label_of,
     interval_note,
     paired_tests,
@@ -155,10 +154,9 @@ def _pool(entries: Sequence[Entry], blocks: Sequence[Block], load: Load) -> _Poo
         answers.append(decide(pooled_parts(parts).probabilities))
     ratio = float(np.mean([test_train_ratio(record) for record in first]))
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
-    jackknife = GroupJackknife(
-        whole.truth, answers, whole.groups, classes=len(whole.classes), different=different_samples(whole)
-    )
-    return _Pool(jackknife, group_label_of(first[0]), count_tested(whole), ratio, repeated)
+    tested, times = count_tested(whole)
+    jackknife = GroupJackknife(whole.truth, answers, whole.groups, classes=len(whole.classes), different=tested)
+    return _Pool(jackknife, group_label_of(first[0]), (int(tested.sum()), times), ratio, repeated)
 
 
 def _tested(

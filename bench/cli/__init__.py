@@ -3,10 +3,9 @@
 Enters: words.  Leaves: text or JSON on standard output, progress and warnings on standard error, an exit status.
 May import everything below it, and is imported by nothing.
 
-`base` has the options that commands share, `help` how commands show themselves and what options are made of; the
-commands stand in `data` (inspect, prepare, split), `runs` (run, tune, check, classify), `results` (table, compare,
-stress, audit), `stored` (results export, import, show, rm, prune), `paper` (reproduce), `pages` (report, ui), `doctor`
-and `completion`.  `progress` shows bars on a terminal and plain lines elsewhere, `text` lays out records.
+`base` has the options that commands share, `help` how commands show themselves and what options are made of.  The
+commands stand in `data`, `runs`, `results`, `stored`, `paper`, `pages`, `doctor` and `completion`; `help.SECTIONS` says
+which in which.  `progress` shows bars on a terminal and plain lines elsewhere, `text` lays out records.
 
 The module of a command is imported when the command is called, and heavy packages inside it, so that `bench --help`,
 the listing commands and wrong words stay quick.

@@ -51,8 +51,6 @@ SECTIONS: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "Set up": ("bench doctor", {"doctor": "doctor", "completion": "completion"}),
 }
 MODULES: Final[Mapping[str, str]] = {name: where for _, of in SECTIONS.values() for name, where in of.items()}
-
-
 _EMPTY: Final = re.compile(r"--[a-z-]+=")  # an option without its value
 
 
@@ -100,7 +98,6 @@ class Commands(click.Group):
     """A group of commands; what they print, and what is said of their errors later, is guarded."""
 
     command_class = Heard
-    group_class: type[click.Group] | type[type] | None = type  # a group in it is one of these, too
 
     def main(self, *given: Any, **more: Any) -> Any:
         """See click."""

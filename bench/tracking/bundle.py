@@ -187,9 +187,8 @@ def _add(target: zipfile.ZipFile, name: str, path: Path) -> Member:
 class Checked:
     """A run of a bundle that is what it says."""
 
-    record: (
-        Record  # its id is what it is called in every store; of its files no more than the digests, and always these
-    )
+    #: its id is what it is called in every store; of its files no more than the digests, and always these
+    record: Record
     questions: str  # `Predictions.questions`; empty: it kept no answers, from which its scores would follow
 
 
