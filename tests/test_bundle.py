@@ -225,8 +225,12 @@ def test_export_and_import_by_command(place, filled, command_line):
     assert (status, out) == (0, "3 runs imported, 0 were there\n")
     shutil.copy(file, cut := place.file())
     cut.write_bytes(cut.read_bytes()[:-9])
-    status, out, err = command_line("results", "import", cut, "--results", results)
-    assert (status, out, len(err.splitlines())) == (2, "", 1) and "[bad-bundle]" in err
+    for at in (results, unmade := results / "unmade"):
+        status, out, err = command_line("results", "import", cut, "--results", at)
+        assert (status, out, len(err.splitlines())) == (2, "", 1) and "[bad-bundle]" in err
+    assert not unmade.exists()
+    status, out, err = command_line("results", "import", file, "--results", unmade)
+    assert (status, out) == (0, "3 runs imported, 0 were there\n") and "unmade: a new results folder" in err
 
 
 @pytest.mark.parametrize(

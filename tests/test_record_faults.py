@@ -141,6 +141,19 @@ def test_more_classes_than_numbers_for_them():
     assert labels.min() == 0 and labels.max() == 32_766
 
 
+@pytest.mark.parametrize("names", [["caf\u00e9", "cafe\u0301"], ["web", "web "], ["web mail", "web  mail"]])
+def test_classes_that_nobody_could_tell_apart(names):
+    """However they are labelled; naming one of the two in ``merge`` mends it."""
+    table = LabelTable(np.arange(2), {"label": names}, {})
+    sessions = {"payload_packets": np.ones(2, int), "capture": np.zeros(2, int)}
+    with pytest.raises(
+        InputError, match=r"^label 'label': classes '.*' and '.*' are one name in two forms.*merge"
+    ) as error:
+        task_labels(Task(), table, sessions)
+    assert error.value.code == "bad-card"
+    assert task_labels(Task(merge={names[1]: names[0]}), table, sessions)[1].classes == names[:1]
+
+
 PACKETS = """name = "shark"
 title = "t"
 kind = "records"

@@ -5,7 +5,8 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -136,8 +137,24 @@ def runs_into(results: Path) -> "Tracker":
 
     tracker = Tracker(results)
     if not tracker.is_there:
-        note(f"{tracker.address.at}: a new results folder")
+        _tell_new(tracker)
     return tracker
+
+
+@contextmanager
+def proved_into(results: Path) -> Iterator["Tracker"]:
+    """As `runs_into`, for commands that prove what they are given: what is refused makes no folder, and no line."""
+    from bench.tracking.tracker import Tracker
+
+    tracker = Tracker(results)
+    is_new = not tracker.is_there
+    yield tracker
+    if is_new:
+        _tell_new(tracker)
+
+
+def _tell_new(tracker: "Tracker") -> None:
+    note(f"{tracker.address.at}: a new results folder")
 
 
 def _there(results: Path, *, reading: bool) -> "Tracker":

@@ -23,6 +23,7 @@ from bench.cli.base import (
     opened,
     print_table,
     print_tables,
+    proved_into,
     results_option,
     runs_in,
     runs_into,
@@ -259,13 +260,8 @@ def score(predictions: Path, split_file: Path, name: str, results: Path, as_json
     from bench.runs.scored import check_name, score
 
     check_name(name)
-    from bench.tracking.tracker import Tracker
-
-    tracker = Tracker(results)
-    is_new = not tracker.is_there
-    outcome = score(predictions, split_file, store, name, tracker)
-    if is_new:  # not before: what is refused leaves none
-        note(f"{tracker.address.at}: a new results folder")
+    with proved_into(results) as tracker:
+        outcome = score(predictions, split_file, store, name, tracker)
     if outcome.reason:
         note(f"{name}: {outcome.reason}")
     emit(as_json, outcome.to_dict(), _shown(tracker.load(outcome.run_id or "")))

@@ -14,9 +14,9 @@ from bench.cli.base import (
     emit,
     note,
     print_table,
+    proved_into,
     results_option,
     runs_in,
-    runs_into,
     runs_to_change,
     suite_named,
     suite_option,
@@ -160,7 +160,8 @@ def import_runs(file: Path, results: Path, as_json: bool) -> None:
     """Check a bundle, then add the runs that are missing here; the same command resumes an import that broke off."""
     from bench.tracking.bundle import import_bundle
 
-    arrived = import_bundle(runs_into(results), file, note)
+    with proved_into(results) as tracker:
+        arrived = import_bundle(tracker, file, note)
     if arrived.unproved:
         tell(f"not checked, without answers or scores: {counted(arrived.unproved, 'run')}")
     text = f"{counted(len(arrived.imported), 'run')} imported, {arrived.there} were there"

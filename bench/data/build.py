@@ -286,7 +286,9 @@ class CaptureBuild(Build):
         if not self.captures:
             reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else "there is none"
             archives = self.source.files_report.archives if self.source.files_report else []
-            remedy = f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check --source"
+            remedy = (
+                f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check what is there"
+            )
             raise InputError(
                 "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}"
             )
@@ -295,7 +297,7 @@ class CaptureBuild(Build):
             raise InputError(
                 "no-packets",
                 f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name} ({first.path}: "
-                f"{first.reason}); `bench inspect` says more, check --source",
+                f"{first.reason}); `bench inspect` says more, check what is there",
             )
         self._join_groups()
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bench.data.card_tables import PatternLabels, SessionLabels, Task
 from bench.data.manifest import TaskEntry
+from bench.data.names import check_classes
 from bench.errors import InputError, all_wrong
 from bench.files import csv_rows
 from bench.records.layout import PROTOCOLS
@@ -162,10 +163,12 @@ def session_tuples(sessions: Columns) -> NDArray[np.uint8]:
 def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArray[np.int16], TaskEntry]:
     """int16 ``[sessions]`` classes of a task (NO_CLASS where unused), and its entry in the manifest.
 
-    Raises :class:`InputError` for more classes than int16 numbers.
+    Raises :class:`InputError` for more classes than int16 numbers, and names that nobody could tell apart.
     """
     names = row_classes(task, table.columns)
     classes = sorted({name for name in names if name})
+    remedy = "mend the labels, or name one of the two in `merge` of the card's task"
+    check_classes("bad-card", f"label {task.label!r}", classes, remedy)
     number = {name: i for i, name in enumerate(classes)}
     by_row = np.array([number.get(name, NO_CLASS) for name in names] + [NO_CLASS], np.int64)  # the last: NO_ROW
     labels = by_row[table.row]

@@ -99,7 +99,7 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
         raise InputError(
             "bad-folder", f"{folder}: has no sub-folder; a data set without a card needs one sub-folder per class"
         )
-    _check_classes(folder, [entry.name for entry in entries])
+    check_classes("bad-folder", str(folder), [entry.name for entry in entries], "make one sub-folder of the two")
     place = str(folder.resolve())
     name = name or _name_of_folder(folder, place, names_there(home))
     other = names_there(home).get(name, "")
@@ -112,15 +112,19 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
     return Card(name=name, title=title, source=place, place=place, tasks={"label": Task(default=True)})
 
 
-def _check_classes(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a class that no result could tell, and two that nobody could tell apart: Unicode writes é in two ways."""
+def check_classes(code: str, where: str, names: Sequence[str], remedy: str) -> None:
+    """Refuse a class that no result could tell, and two that nobody could tell apart: Unicode writes é in two ways.
+
+    Raises :class:`InputError` of this ``code``; ``remedy`` says what is to be done about two of them.
+    """
     alike: dict[str, str] = {}
     for name in sorted(names):
         if any("\ud800" <= sign <= "\udfff" for sign in name):  # as Python reads bytes that are no UTF-8
-            raise InputError("bad-folder", f"{folder}: the name of {name!r} is not UTF-8; rename this sub-folder")
-        if (other := alike.setdefault(unicodedata.normalize("NFC", name), name)) != name:
-            what = f"{other!a} and {name!a} are one name in two forms of Unicode"
-            raise InputError("bad-folder", f"{folder}: {what}; make one sub-folder of the two")
+            raise InputError(code, f"{where}: the name of class {name!r} is not UTF-8; rename it")
+        read = " ".join(unicodedata.normalize("NFC", name).split())
+        if (other := alike.setdefault(read, name)) != name:
+            what = f"classes {other!a} and {name!a} are one name in two forms of Unicode or spaces"
+            raise InputError(code, f"{where}: {what}; {remedy}")
 
 
 def _name_of_folder(folder: Path, place: str, there: Mapping[str, str]) -> str:

@@ -148,7 +148,7 @@ class RecordBuild(Build):
         """
         if not self.source.files:
             raise InputError(
-                "no-capture", f"{self.source.root}: no table of records for {self.card.name}; check --source"
+                "no-capture", f"{self.source.root}: no table of records for {self.card.name}; check what is there"
             )
         if not self.packets:
             what = ", ".join(f"{count} records: {reason}" for reason, count in self.skipped.items()) or "no record"
@@ -157,7 +157,7 @@ class RecordBuild(Build):
         self._check_directions()
         kept = self._known(sessions["capture"])
         if not kept.any():
-            raise InputError("no-packets", f"{self.source.root}: no record is of a listed capture; check --source")
+            raise InputError("no-packets", f"{self.source.root}: no record is of a listed capture; check what is there")
         self.sessions, self.codes = [sessions], [np.concatenate(self.codes)]
         self.listed = [np.concatenate(self.listed)]
         if self.options.join_records or not kept.all():

@@ -161,7 +161,7 @@ def find_captures(card: Card, root: Path, switches: Mapping[str, str]) -> Source
             ignored[full.suffix.lower() or "no suffix"] += 1
     labels = root / card.labels.file if isinstance(card.labels, SessionLabels) else None
     if labels and not labels.is_file():
-        raise InputError("missing-file", f"{labels}: label file of {card.name} is missing; check --source")
+        raise InputError("missing-file", f"{labels}: label file of {card.name} is missing; check what is there")
     source = Source(
         root=root,
         files=tuple(files),
