@@ -213,7 +213,7 @@ def test_bad_files_are_reported_and_do_not_stop_the_rest(source, home):
 def test_nothing_usable_is_an_input_error(source, home, tmp_path):
     for path in source.rglob("*.pcap"):
         path.write_text("no capture")
-    with refused("no-capture", "1.pcap", "--source"):
+    with refused("no-capture", "1.pcap", "check what is there"):
         made(source, home)
     for path in source.rglob("*.pcap"):
         path.write_bytes(pcap([(1.0, bytes(60))]))

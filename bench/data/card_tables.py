@@ -4,11 +4,13 @@ Only the standard library and cattrs are imported here and in `bench.data.cards`
 """
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from bench.data.file_list import FileList, Listed
+from bench.errors import InputError
 from bench.records.layout import PATH
 from bench.structure import FieldError, Ruled, rule
 
@@ -190,3 +192,18 @@ class Task(Ruled):
     def columns(self) -> tuple[str, ...]:
         """The label columns of which the class is made."""
         return tuple(re.findall(r"\{([^{}]*)\}", self.label)) or (self.label,)
+
+
+def check_classes(code: str, where: str, names: Sequence[str], remedy: str) -> None:
+    """Refuse a class that no result could tell, and two that nobody could tell apart: Unicode writes é in two ways.
+
+    Raises :class:`InputError` of this ``code``; ``remedy`` says what is to be done about two of them.
+    """
+    alike: dict[str, str] = {}
+    for name in sorted(names):
+        if any("\ud800" <= sign <= "\udfff" for sign in name):  # as Python reads bytes that are no UTF-8
+            raise InputError(code, f"{where}: the name of class {name!r} is not UTF-8; rename it")
+        read = " ".join(unicodedata.normalize("NFC", name).split())
+        if (other := alike.setdefault(read, name)) != name:
+            what = f"classes {other!a} and {name!a} are one name in two forms of Unicode or spaces"
+            raise InputError(code, f"{where}: {what}; {remedy}")

@@ -16,9 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.card_tables import PatternLabels, SessionLabels, Task
+from bench.data.card_tables import PatternLabels, SessionLabels, Task, check_classes
 from bench.data.manifest import TaskEntry
-from bench.data.names import check_classes
 from bench.errors import InputError, all_wrong
 from bench.files import csv_rows
 from bench.records.layout import PROTOCOLS

@@ -5,11 +5,10 @@ One resolver for whatever takes such a word.  Imports nothing heavy, so that lis
 
 import re
 import shlex
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from bench.data.card_tables import Task
+from bench.data.card_tables import Task, check_classes
 from bench.data.cards import NAME, Card, card_file, card_folder, card_names, cards_here, read_card, shipped_name
 from bench.data.manifest import names_there
 from bench.errors import InputError, instead, near
@@ -110,21 +109,6 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
         raise InputError("same-name", f"{folder}: its name {name!r} {why}; {remedy}")
     title = f"Folder {folder.name}: one class a sub-folder"
     return Card(name=name, title=title, source=place, place=place, tasks={"label": Task(default=True)})
-
-
-def check_classes(code: str, where: str, names: Sequence[str], remedy: str) -> None:
-    """Refuse a class that no result could tell, and two that nobody could tell apart: Unicode writes é in two ways.
-
-    Raises :class:`InputError` of this ``code``; ``remedy`` says what is to be done about two of them.
-    """
-    alike: dict[str, str] = {}
-    for name in sorted(names):
-        if any("\ud800" <= sign <= "\udfff" for sign in name):  # as Python reads bytes that are no UTF-8
-            raise InputError(code, f"{where}: the name of class {name!r} is not UTF-8; rename it")
-        read = " ".join(unicodedata.normalize("NFC", name).split())
-        if (other := alike.setdefault(read, name)) != name:
-            what = f"classes {other!a} and {name!a} are one name in two forms of Unicode or spaces"
-            raise InputError(code, f"{where}: {what}; {remedy}")
 
 
 def _name_of_folder(folder: Path, place: str, there: Mapping[str, str]) -> str:
