@@ -1,6 +1,7 @@
 """What methods built on scikit-learn share: fitting, probabilities, seeds, threads and files without pickle."""
 
 import json
+import warnings
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -58,6 +59,7 @@ class EstimatorMethod(Method):
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part.
 
+        A solver that stops at its limit of steps, before it converged, is a fact of the fit that tables mark.
         Raises :class:`InputError` for fewer than two samples to train on.
         """
         rows = np.flatnonzero(self.can_classify(train.inputs))
@@ -70,10 +72,27 @@ class EstimatorMethod(Method):
         self.before_training(train)
         self.model = self.estimator()
         self._use_threads(threads())
-        self.model.fit(self.features(train.inputs), train.labels)
+        if not self._converges(self.features(train.inputs), train.labels):
+            monitor.log_fact(not_converged=1)
         # A forest adds up its trees' votes in the order in which threads end: one thread, the same sum every time.
         self._use_threads(1)
         return self
+
+    def _converges(self, features: Any, labels: NDArray[np.int64]) -> bool:
+        """Fit the estimator; False where it warns that it did not converge.  Other warnings go on.
+
+        Products take one thread: several round apart, and wait for each other for minutes where the cores are busy.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1, "blas"), warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always", ConvergenceWarning)
+            self.model.fit(features, labels)
+        others = [one for one in raised if not issubclass(one.category, ConvergenceWarning)]
+        for one in others:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        return len(others) == len(raised)
 
     def _use_threads(self, threads: int) -> None:
         if "n_jobs" in self.model.get_params(deep=False):

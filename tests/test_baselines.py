@@ -50,6 +50,22 @@ def test_sequences_tell_the_class_and_files_keep_it(kind, tmp_path):
     np.testing.assert_allclose(kind.load(tmp_path).predict_proba(part.inputs), probabilities, atol=1e-6)
 
 
+def test_a_regression_that_is_cut_short_says_so_and_a_whole_one_is_at_its_only_optimum():
+    view, labels = toy()
+    found = {}
+    for iterations in (2, 3000):
+        method, told = make(LogReg, packets=10, iterations=iterations), Monitor()
+        part = Part(method.represent(view), labels)
+        found[iterations] = method.fit(part, part, told).predict_proba(part.inputs)
+        assert ("not_converged" in told.facts) == (iterations == 2)
+    scaler, regression = method.model
+    rows, classes = scaler.transform(method.features(part.inputs)), np.eye(3)[labels]
+    weights = len(labels) / (3 * classes.sum(0))
+    slope = ((found[3000] - classes) * weights[labels, None]).T @ rows + regression.coef_
+    assert np.abs(slope).max() < 1e-3 * len(labels)  # the gradient of what it minimises, by hand
+    assert not np.array_equal(found[2], found[3000])
+
+
 def test_lightgbm_answers_two_classes_one_class_and_the_same_for_any_threads(monkeypatch):
     pytest.importorskip("lightgbm")
     view, labels = toy()

@@ -69,6 +69,19 @@ def test_the_nearest_neighbour_by_bytes_answers_and_silence_abstains():
     assert found[:2].argmax(1).tolist() == [0, 2] and np.isnan(found[2]).all()
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_of_equally_near_sessions_the_earlier_answers(seed):
+    draw = np.random.default_rng(seed)
+    train, asked = draw.integers(0, 3, (300, 4), np.uint8), draw.integers(0, 3, (40, 4), np.uint8)
+    labels = draw.integers(0, 5, 300)
+    part = Part({"features": train, "held": np.ones(300, bool)}, labels)
+    method = FirstBytes(Parameters(bytes=4), classes=5).fit(part, part, Monitor())
+    found = method.predict_proba({"features": asked, "held": np.ones(40, bool)})
+    differing = (asked[:, None] != train).sum(2)
+    assert (differing == differing.min(1, keepdims=True)).sum(1).max() > 1
+    np.testing.assert_array_equal(found.argmax(1), labels[differing.argmin(1)])
+
+
 @pytest.mark.parametrize("left", ["lengths", "times", "directions"])
 def test_what_the_forest_leaves_out_changes_nothing(left):
     from methods.forest import Forest

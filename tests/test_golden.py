@@ -39,6 +39,10 @@ def unpacked(name, folder):
     return folder
 
 
+#: methods whose answers changed since then, for a reason that CHANGELOG.md gives
+OTHER_ANSWERS = {"first-bytes"}  # which of equally near sessions answers
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folder of the twenty runs."""
@@ -146,6 +150,8 @@ def test_twenty_runs_are_the_same_today(demo, runs, tmp_path):
         first, second = before.predictions(), now.predictions()
         for name in ("classes", "session", "first", "truth", "groups"):
             np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=spec.name)
+        if record.spec.method in OTHER_ANSWERS:
+            continue
         np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-3, err_msg=spec.name)
         for name in ("accuracy", "macro_f1", "macro_f1_low", "validation_macro_f1", "training_accuracy"):
             assert outcome.metrics[name] == pytest.approx(record.metrics[name], abs=1e-3), (spec.name, name)

@@ -18,7 +18,7 @@ from bench.matrix.cells import run_matrix
 from bench.render.table import render
 from bench.runs import plan as planning
 from bench.runs.execute import Outcome, RunOptions, execute
-from bench.runs.plan import Estimate, Forecast, expand, first_places_first, planned
+from bench.runs.plan import Estimate, Forecast, expand, first_places_first, planned, samples_seen
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
 
@@ -86,6 +86,8 @@ def test_an_estimate_rests_on_runs_of_its_row_else_on_a_rate_else_it_is_unknown(
     assert forecast.of(majority) == Estimate(0.7 * 120 / 7, "rate of training") and not (tmp_path / "none").exists()
     assert forecast.of(ports) == Estimate(None, "unknown")
     assert forecast.of(atvitsc).seconds == 0.7 * 120 * 30 / 2  # its epochs
+    assert samples_seen("atvitsc", {"steps": 100, "batch_size": 8}, 7) == 800
+    assert samples_seen("deeppacket", {"steps": 100, "packets": 8}, 7) == 100 * 256 / 16  # a batch is of packets
     folds = matrix("majority", seeds=1, folds=4)
     assert forecast.of(folds[0]).seconds == pytest.approx(0.75 * 0.875 * 120 / 7)
     assert forecast.of(matrix("majority", seeds=1, sampling="window=2")[0]).seconds is None  # nobody counted windows

@@ -232,6 +232,30 @@ def test_tasks_of_different_scales_are_ranked_together_and_each_by_itself(bench_
         assert status == 2 and told in error
 
 
+def test_one_task_of_a_suite_is_run_saved_exported_and_ranked_alone(bench_in, tmp_path):
+    bench = bench_in(tmp_path)
+    tasks = {"service": {"default": True}, "kind": {"merge": {"chat": "talk", "voip": "talk"}}}
+    card = {"name": "pair", "title": "x", "generator": "demo", "captures": {"include": ["*/*.pcap"]}, "tasks": tasks}
+    (tmp_path / "pair.toml").write_text(tomli_w.dumps(card))
+    assert bench("prepare", "pair.toml")[0] == 0
+    content = {"format": "bench-suite-1", "name": "two", "methods": [{"name": name} for name in ("majority", "knn")]}
+    content["datasets"] = [{"name": "pair", "task": task, "split": "session"} for task in ("service", "kind")]
+    (tmp_path / "two.toml").write_text(tomli_w.dumps(content))
+    words = ("--suite", "two.toml", "--task", "kind")
+    status, out, _ = bench("run", *words, "--save-plan", "one.toml", "--json")
+    assert status == 0 and [run["spec"]["task"] for run in json.loads(out)["runs"]] == ["kind"] * 2
+    assert [one.task for one in read_suite("one.toml").datasets] == ["kind"]
+    assert bench("run", "--suite", "two.toml", "--task", "service", "--method", "majority")[0] == 0
+    for more in ((), ("--each",)):
+        status, out, _ = bench("compare", *words, *more)
+        assert status == 0 and "pair · kind" in out and "are not done" not in out
+    status, out, told = bench("results", "export", "one.zip", *words)
+    assert status == 0 and "2 runs" in out and "are not done" not in told
+    for command in ("run", "compare"):
+        status, _, error = bench(command, "--suite", "two.toml", "--task", "kinds")
+        assert status == 2 and "kind" in error and "service" in error
+
+
 @pytest.mark.parametrize(
     "words, told",
     [

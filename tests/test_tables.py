@@ -1,6 +1,7 @@
 """Tables as texts, comparisons by hand."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -9,7 +10,10 @@ from records import of_spec, record
 from refusals import refused
 
 from bench.analysis.tables import group, results_table, siblings
-from bench.render.table import render
+from bench.environment import ROOT
+from bench.render.table import Table, render
+from bench.runs.run_labels import INTERVAL_SIGNS, MARKS, remarks
+from bench.tracking.record import shown
 from bench.tracking.selection import NO_RUNS
 from bench.training.budget import SHARED
 
@@ -163,6 +167,34 @@ def test_runs_without_digests_are_said_to_be_unverified():
     assert [note for note in notes if "unverified" in note] == [
         "1 of 2 runs: files are unverified, made before runs recorded digests of them; --rerun makes them again"
     ]
+
+
+def test_a_run_that_scored_something_else_before_is_told():
+    now, same, other = record("forest", 0.9), record("forest", 0.9), record("forest", 0.8)
+    failed = record("forest", None, status="failed")
+    assert shown([now, same, failed]) == [now]
+    (kept,) = shown([now, failed, other, same])
+    assert kept.before == (0.8,)
+    alone = record("knn", 0.7, seed=1)
+    notes = results_table([kept, alone], metrics=("macro_f1",)).notes
+    assert [note for note in notes if "before" in note] == [
+        "forest: 1 run had another score when computed before, macro_f1 up to 0.100 apart; the newest counts "
+        "(`bench results show` lists all)"
+    ]
+
+
+def test_a_fit_that_was_cut_short_is_marked():
+    cut = dataclasses.replace(record("logreg", 0.5), metrics=record("logreg", 0.5).metrics | {"not_converged": 1.0})
+    text = render(results_table([cut], metrics=("macro_f1",)))
+    assert "logreg ○" in text and "○ the solver stopped at its limit of steps" in text
+    assert any("the solver stopped" in line for line in remarks(cut.spec, cut.metrics))
+
+
+def test_every_mark_is_explained_and_can_be_set_in_tex():
+    page = (ROOT / "docs/reading.md").read_text()
+    for sign in [*MARKS.values(), *INTERVAL_SIGNS]:
+        assert f"| `{sign}` |" in page
+        assert render(Table("", ["method"], [[sign]]), "tex").isascii(), sign
 
 
 def test_missing_folds_are_told():

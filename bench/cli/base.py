@@ -224,7 +224,7 @@ class SplitOptions(SampleOptions):
 
 split_options = grouped(
     "split", SplitOptions,
-    click.option("--task", help="Task of the data set; its default task if not given."),
+    click.option("--task", help="Task of the data set; its default task if not given; of a suite this one alone."),
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
                  help="session, capture, capture+session, time, attribute:NAME, paper or random (leaky on purpose), "
                  f"file:PATH, or auto: capture if every class has enough capture groups, else session.  "
@@ -452,12 +452,12 @@ def suite_named(word: str | None) -> "Suite | None":
 
 
 #: what a suite says itself, by the name of the parameter of a command
-_OF_SUITES: Final = ("task", "scheme", "folds", "fold", "strict", "seed", "seeds", "preset", "values", "file", "epochs",
+_OF_SUITES: Final = ("scheme", "folds", "fold", "strict", "seed", "seeds", "preset", "values", "file", "epochs",
                      *(field.name for field in dataclasses.fields(SampleOptions)))  # fmt: skip
 
 
 def suite_specs(
-    suite: "Suite", methods: list[str], datasets: list[str], open_: Callable[[str], "Store"]
+    suite: "Suite", methods: list[str], datasets: list[str], task: str | None, open_: Callable[[str], "Store"]
 ) -> list[RunSpec]:
     """The matrix of a suite.  Refuses options that the suite answers itself."""
     context = click.get_current_context()
@@ -472,10 +472,10 @@ def suite_specs(
         raise InputError("bad-options", f"{what}; leave it out, or change the suite's file")
     from bench.suites.contents import cells, chosen_portions
 
-    for one in chosen_portions(suite, datasets):
+    for one in chosen_portions(suite, datasets, task):
         with suite.at(one):
             check_task(one.name, one.task)
-    return cells(suite, open_, methods, datasets)
+    return cells(suite, open_, methods, datasets, task)
 
 
 def check_device(device: str) -> None:

@@ -131,7 +131,7 @@ class RankingOptions:
 @grouped("asked", RankingOptions,
          list_option("--dataset", "datasets", metavar="D,...",
                      help="Rank the methods with finished runs on these data sets."),
-         click.option("--task", help="Rank on this task."),
+         click.option("--task", help="Rank on this task; of a suite on this one alone."),
          click.option("--split", metavar="S",
                       help="Rank on this split: a scheme, or in full, like 'capture, 5 folds'."),
          list_option("--method", "methods", metavar="M,...", help="Rank only these methods."),
@@ -149,8 +149,8 @@ def compare(runs: tuple[str, ...], pool: bool, asked: RankingOptions, form: str,
     if len(runs) != (0 if ranked else 2) or (runs and any(vars(asked).values())):
         what = "compare takes two runs, or --dataset or --suite (with its options) to rank the methods"
         raise InputError("bad-options", what)
-    if asked.suite and (asked.task or asked.split):
-        raise InputError("bad-options", "a suite has its own tasks and splits; leave --task and --split out")
+    if asked.suite and asked.split:
+        raise InputError("bad-options", "a suite has its own splits; leave --split out")
     if asked.each and (asked.figure or not asked.suite):
         raise InputError("bad-options", "--each goes with --suite and without --figure: it makes several tables")
     if ranked and pool:
@@ -207,7 +207,7 @@ def _ranked(
     if suite is None:
         entries, notes = ranking_entries(records, wanted.datasets, split=asked.split, methods=wanted.methods)
     else:
-        entries, notes = suite_entries(records, part_of(suite, wanted.methods, wanted.datasets))
+        entries, notes = suite_entries(records, part_of(suite, wanted.methods, wanted.datasets, wanted.task))
     return rank(entries, tracker.load, metric=asked.metric or "macro_f1", notes=[*notes, *filter(None, [left_out])])
 
 
@@ -219,8 +219,8 @@ def _ranked_on_each(tracker: "Tracker", asked: RankingOptions, suite: "Suite") -
     from bench.suites.contents import chosen_portions
 
     rankings, everything = [], tracker.search()
-    for one in chosen_portions(suite, asked.datasets):
-        alone = replace(asked, datasets=[])
+    for one in chosen_portions(suite, asked.datasets, asked.task):
+        alone = replace(asked, datasets=[], task=None)
         try:
             rankings.append(_ranked(tracker, alone, replace(suite, datasets=(one,)), everything))
         except InputError as error:

@@ -170,7 +170,7 @@ def run(
     open_ = found if matrix.dry_run else opened
     suite = suite_named(cells.suite)
     if suite is not None:
-        specs = suite_specs(suite, cells.names, cells.datasets, open_)
+        specs = suite_specs(suite, cells.names, cells.datasets, split.task, open_)
     else:
         seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
         specs = specs_of(cells.names, cells.datasets, split, settings, seeds, open_=open_)
@@ -209,7 +209,8 @@ def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[Ru
     if suite is None:
         plan = suite_with_digests(path.stem, specs)
     else:
-        plan = held(dataclasses.replace(suite, methods=tuple(contenders_of(suite, methods))), stores)
+        asked = tuple(one for one in suite.datasets if any(map(one.is_of, specs)))
+        plan = held(dataclasses.replace(suite, datasets=asked, methods=tuple(contenders_of(suite, methods))), stores)
     plan.save(path)
     note(f"{path}: the plan; `{shlex.join(['bench', 'run', '--suite', str(path)])}` runs it anywhere")
 
@@ -350,7 +351,7 @@ def tune(
 
     check_device(study.device)
     if what.suite is not None:
-        return _tune_suite(what, study, results, as_json)
+        return _tune_suite(what, split.task, study, results, as_json)
     _check_both(what.methods, what.datasets)
     (method,), (dataset,) = what.methods, what.datasets
     split = split.of_one_fold
@@ -380,7 +381,7 @@ def tune(
     return 0
 
 
-def _tune_suite(what: Searched, study: StudyOptions, results: Path, as_json: bool) -> int:
+def _tune_suite(what: Searched, task: str | None, study: StudyOptions, results: Path, as_json: bool) -> int:
     """Tune every run of a suite and run it."""
     suite = suite_named(what.suite)
     assert suite is not None
@@ -393,7 +394,7 @@ def _tune_suite(what: Searched, study: StudyOptions, results: Path, as_json: boo
         raise InputError("bad-options", f"{suite.name} says nothing of trials; give --trials")
     check_runs_store(results)
     specs = [spec.on(study.device) for spec in
-             suite_specs(suite, what.methods, what.datasets, opened)]  # fmt: skip
+             suite_specs(suite, what.methods, what.datasets, task, opened)]  # fmt: skip
     from bench.tuning.nested import tune_each
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of

@@ -93,7 +93,7 @@ def _of_suite(tracker: "Tracker", asked: Filter, suite: "Suite") -> "list[Stored
 
     asked = asked if asked.statuses else dataclasses.replace(asked, statuses=["done", "skipped"])
     records, meant = narrowed(tracker.search(), Wanted(asked.methods, asked.datasets, asked.task, asked.split))
-    records, notes = of_suite(part_of(suite, meant.methods, meant.datasets), records)
+    records, notes = of_suite(part_of(suite, meant.methods, meant.datasets, meant.task), records)
     records, left_out = asked_for(records)
     for line in [*notes, *filter(None, [left_out])]:
         tell(line)

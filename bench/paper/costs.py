@@ -114,9 +114,8 @@ class _Reckoner:
 
     def _seen(self, experiment: Experiment, arm: Arm, trained: float) -> float:
         """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget."""
-        outline = describe(arm.method)
-        settings = outline.defaults | dict(outline.presets.get(self.scale.preset or "", {})) | dict(arm.values)
-        return samples_seen(settings, trained, self.scale.epochs or experiment.epochs)
+        preset = describe(arm.method).presets.get(self.scale.preset or "", {})
+        return samples_seen(arm.method, {**preset, **arm.values}, trained, self.scale.epochs or experiment.epochs)
 
     def _samples(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> float | None:
         """Samples of a run before they are divided; None where neither store nor card knows the classes."""

@@ -185,7 +185,7 @@ _SPECIAL: Final = str.maketrans(
     {c: rf"\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$", "–": "--", "−": "$-$", "×": r"$\times$", "τ": r"$\tau$"}
-    | {"§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$", "◇": r"$\diamond$"}
+    | {"§": r"\S{}", "¶": r"\P{}", "‖": r"$\|$", "◇": r"$\diamond$", "○": r"$\circ$", "△": r"$\triangle$"}
     | {
         "α": r"$\alpha$",
         "≤": r"$\leq$",

@@ -14,7 +14,7 @@ from bench.render.table import Table, render
 from bench.report.frame import Names, by_place, chart, framed, how_to_read
 from bench.report.submissions import Submissions
 from bench.runs.registry import is_shipped
-from bench.runs.run_labels import marked, meanings, method_label, origin_of, store_notes
+from bench.runs.run_labels import again_notes, marked, meanings, method_label, origin_of, store_notes
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite
 
@@ -130,6 +130,7 @@ class _Board:
             (marked(_label(r), r.marks), *map(r.cell, self.metrics), r.runs, _origin(r), self.bundle(r)) for r in rows
         ]
         notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *interval_notes(rows)]
+        notes += again_notes(record for row in rows for record in row.done)
         scored = [(marked(_label(row), row.marks), row) for row in rows if row.value("macro_f1")]
         title = f"Split {rows[0].split}"
         return [table(Table("", head, cells, list(dict.fromkeys(notes))), title), *([chart(scored)] if scored else [])]

@@ -234,12 +234,18 @@ def rates_of(path: Path) -> dict[str, float]:
         return {row["method"]: float(row["samples_a_second"]) for row in csv.DictReader(file)}
 
 
-def samples_seen(settings: Mapping[str, Any], trained: float, epochs: int | None = None) -> float:
-    """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget or in so many ``epochs``."""
+def samples_seen(method: str, values: Mapping[str, Any], trained: float, epochs: int | None = None) -> float:
+    """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget or in so many ``epochs``.
+
+    A batch of single packets counts as the samples that they are of: rates are of samples with the default's packets.
+    """
+    outline = describe(method)
+    settings = outline.defaults | dict(values)
     if "epochs" not in settings:
         return trained
     if epochs is None and (steps := settings.get("steps")):
-        return float(steps * settings["batch_size"])
+        each = outline.defaults.get("packets") if outline.unit == "packet" else 1
+        return float(steps * settings["batch_size"] / (each or 1))
     return trained * int(epochs or settings["epochs"])
 
 
@@ -251,7 +257,7 @@ def _by_rate(spec: RunSpec, rates: Mapping[str, float]) -> Estimate:
     split = spec.split
     train, validation, _ = split.shares
     share = train if split.folds is None else (1 - 1 / split.folds) * train / (train + validation)
-    seen = samples_seen(describe(spec.method).defaults | dict(spec.parameters), share * samples)
+    seen = samples_seen(spec.method, spec.parameters, share * samples)
     return Estimate(seen / rates[spec.method], "rate of training")
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from bench.data.cards import card_names
 from bench.data.store import Store
 from bench.environment import CPU
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.runs.registry import Outline, describe, file_origin, is_file, is_shipped
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
@@ -19,6 +19,7 @@ MARKS: Final = {
     "reconstructed": "‡",
     "class-missing": "‖",
     "did-not-fit": "#",
+    "not-converged": "○",
     "transductive": "◇",
     "elsewhere": "△",
 }
@@ -28,6 +29,7 @@ MEANING: Final = {
     "reconstructed": "reconstructed where the paper is silent",
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
     "did-not-fit": "did not fit its training samples: the score says little about the method",
+    "not-converged": "the solver stopped at its limit of steps, before it converged",
     "transductive": "answers depend on the whole test part, on purpose",
     "elsewhere": "answers of another program (bench score): nobody here saw what it learned from",
 }
@@ -48,6 +50,7 @@ def marks(record: Record) -> list[str]:
         "reconstructed": is_reconstructed(record.deviations),
         "class-missing": bool(missing_classes(record.metrics)),
         "did-not-fit": did_not_fit(record.spec, record.metrics),
+        "not-converged": bool(record.metrics.get("not_converged")),
         "transductive": record.transductive,
         "elsewhere": record.origin == ELSEWHERE,
     }
@@ -114,6 +117,8 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     lines += [f"{text}; macro scores count the others as 0" for text in missing_classes(metrics)]
     if cut := metrics.get("test_cut_packets"):
         lines.append(f"{100 * cut:.0f} % of the packets with payload are cut in the capture: their bytes end early")
+    if metrics.get("not_converged"):
+        lines.append("the solver stopped at its limit of steps, before it converged; allow it more")
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
     return lines
@@ -192,7 +197,7 @@ def interval_meanings(signs: Iterable[str]) -> list[str]:
 
 def provenance(records: Iterable[Record]) -> list[str]:
     """Notes on what scores rest on: data sets that are not shipped, by their stores, methods that are not and whose
-    runs do not say where they are from, and runs without digests.
+    runs do not say where they are from, runs that scored something else before, and runs without digests.
     """
     records = [record for record in records if record.status == "done"]
     stores: dict[str, set[str]] = {}
@@ -203,7 +208,22 @@ def provenance(records: Iterable[Record]) -> list[str]:
     notes += [
         f"method {name} is not a shipped one; its runs name no package" for name in foreign if not is_shipped(name)
     ]
-    return notes + unverified_note(sum(not record.verifiable for record in records), len(records))
+    return [*notes, *again_notes(records), *unverified_note(sum(not r.verifiable for r in records), len(records))]
+
+
+def again_notes(records: Iterable[Record]) -> list[str]:
+    """A note for each method of whose runs older ones are here that came to other scores."""
+    apart: dict[str, list[float]] = {}
+    for record in records:
+        if record.before:
+            apart.setdefault(record.spec.method, []).append(
+                max(abs(record.metrics["macro_f1"] - other) for other in record.before)
+            )
+    return [
+        f"{method}: {counted(len(most), 'run')} had another score when computed before, macro_f1 up to {max(most):.3f} "
+        "apart; the newest counts (`bench results show` lists all)"
+        for method, most in apart.items()
+    ]
 
 
 def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:

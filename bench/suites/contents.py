@@ -21,15 +21,19 @@ REMEDY: Final = "other data give other scores; prepare it as the suite has it, o
 
 
 def cells(
-    suite: Suite, open_: Callable[[str], Store], methods: Sequence[str] = (), datasets: Sequence[str] = ()
+    suite: Suite,
+    open_: Callable[[str], Store],
+    methods: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    task: str | None = None,
 ) -> list[RunSpec]:
-    """The runs of a suite, of some methods and data sets alone where those are given.
+    """The runs of a suite, of some methods, data sets and a task alone where those are given.
 
     A method that the suite does not name runs at its defaults on all that is in it.  ``open_`` gives the store of a
-    data set.  Raises :class:`InputError` for a data set that the suite does not have, a setting that cannot be, and a
-    store, split or method file that is not the one whose digest the suite names, before anything is computed.
+    data set.  Raises :class:`InputError` for a data set or task that the suite does not have, a setting that cannot be,
+    and a store, split or method file that is not the one whose digest the suite names, before anything is computed.
     """
-    portions = chosen_portions(suite, datasets)
+    portions = chosen_portions(suite, datasets, task)
     contenders = contenders_of(suite, methods)
     for one in contenders:
         with suite.at(one):
@@ -50,17 +54,22 @@ def cells(
     return specs
 
 
-def chosen_portions(suite: Suite, datasets: Sequence[str]) -> list[Portion]:
-    """The portions of these data sets, of all where none is given.
+def chosen_portions(suite: Suite, datasets: Sequence[str], task: str | None = None) -> list[Portion]:
+    """The portions of these data sets, of all where none is given, and of them those of a task, if one is given.
 
-    Raises :class:`InputError` for a data set that the suite does not have.
+    Raises :class:`InputError` for a data set that the suite does not have, and a task that it has not of these.
     """
     known = dict.fromkeys(one.name for one in suite.datasets)
     names = {word: word if word in known else find_card(word).name for word in datasets}
     for word, name in names.items():
         if name not in known:
             raise InputError("unknown-dataset", f"{suite.name} has no data set {word!r}; {instead(word, known)}")
-    return [one for one in suite.datasets if not names or one.name in names.values()]
+    portions = [one for one in suite.datasets if not names or one.name in names.values()]
+    tasks = dict.fromkeys(one.task for one in portions)
+    if task is not None and task not in tasks:
+        of = f" of {', '.join(datasets)}" if datasets else ""
+        raise InputError("unknown-task", f"{suite.name} has no task {task!r}{of}; {instead(task, tasks)}")
+    return [one for one in portions if task in (None, one.task)]
 
 
 def contenders_of(suite: Suite, methods: Sequence[str]) -> list[Contender]:
@@ -122,12 +131,13 @@ def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
     return dataclasses.replace(_of(suite, portions, suite.methods), made_by=__version__)
 
 
-def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str]) -> Suite:
-    """The suite of some methods and data sets alone, where those are given; a method that it does not name joins it.
+def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str], task: str | None = None) -> Suite:
+    """The suite of some methods, data sets and a task alone, where those are given; other methods join it.
 
-    Raises :class:`InputError` for a data set that the suite does not have.
+    Raises :class:`InputError` for a data set or task that the suite does not have.
     """
-    return _of(suite, chosen_portions(suite, datasets), contenders_of(suite, methods) if methods else suite.methods)
+    contenders = contenders_of(suite, methods) if methods else suite.methods
+    return _of(suite, chosen_portions(suite, datasets, task), contenders)
 
 
 def _of(suite: Suite, portions: Sequence[Portion], contenders: Sequence[Contender]) -> Suite:

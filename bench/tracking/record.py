@@ -50,6 +50,7 @@ class Record:
     started: float = 0.0  # seconds since the epoch
     purpose: str = ""  # whom it was computed for, where the user did not ask for it
     deleted: str = ""  # id of a newer run of the same, which was done and was deleted on MLflow's page
+    before: tuple[float, ...] = ()  # macro-F1 of older runs of the same that are done and scored something else
     imported: str = ""  # from which bundle
     model: str = ""  # what became of its fitted method, where it is not kept
     ended: float | None = None  # seconds since the epoch
@@ -197,11 +198,20 @@ def _texts(text: str) -> dict[str, str]:
 
 
 def shown(records: Iterable[Record]) -> list[Record]:
-    """Of each digest the run that tables show, of records newest first: the newest that is done, else the newest."""
-    best: dict[str, Record] = {}
+    """Of each digest the run that tables show, of records newest first: the newest that is done, else the newest.
+
+    It keeps what older ones scored that came to another score: on another machine, or by other code.
+    """
+    runs: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.status != "done"):
-        best.setdefault(record.digest, record)
-    return list(best.values())
+        runs.setdefault(record.digest, []).append(record)
+    return [dataclasses.replace(newest, before=_other_scores(newest, older)) for newest, *older in runs.values()]
+
+
+def _other_scores(newest: Record, older: Iterable[Record]) -> tuple[float, ...]:
+    score = newest.metrics.get("macro_f1")
+    scores = [record.metrics.get("macro_f1") for record in older if record.status == "done"]
+    return tuple(other for other in scores if other is not None and score is not None and other != score)
 
 
 def after_deletion(record: Record, deleted: Mapping[str, Row]) -> Record:
