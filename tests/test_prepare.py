@@ -219,6 +219,8 @@ def test_nothing_usable_is_an_input_error(source, home, tmp_path):
         path.write_bytes(pcap([(1.0, bytes(60))]))
     with refused("no-packets", "apps"):
         made(source, home)
+    with refused("no-capture", "none of ", "is captures/**/*", "give the folder that its card means"):
+        prepare_dataset(find_card("iot-sentinel"), source=source, home=home)
     with refused("missing-source"):
         prepare_dataset(find_card("iot-sentinel"), home=home)
     with refused("missing-source"):

@@ -47,10 +47,18 @@ from bench.data.manifest import (
     UnexpectedCount,
     UnreadableEntry,
 )
-from bench.data.sources import CaptureFile, Source, capture_attributes, capture_group, empty_classes, idle_patterns
+from bench.data.sources import (
+    CaptureFile,
+    Source,
+    capture_attributes,
+    capture_group,
+    captures_below,
+    empty_classes,
+    idle_patterns,
+)
 from bench.data.store import COLUMN_FILES, TASK_COLUMN, column_file, write_columns
 from bench.environment import code_digest
-from bench.errors import InputError, some
+from bench.errors import InputError, counted, some
 from bench.files import file_sha256, mapped, plain, write_json
 from bench.ingest.options import IngestOptions
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
@@ -280,17 +288,28 @@ class CaptureBuild(Build):
                 if progress:
                     progress(done, size, number, len(files), self.packets)
 
+    @property
+    def _remedy(self) -> str:
+        """What to do where no capture can be read."""
+        if self.source.files_report and (archives := self.source.files_report.archives):
+            return f"unpack the archives there, first `{archives[0]['unpack']}`"
+        return "check what is there" if self.source.files else "give the folder that its card means"
+
+    @property
+    def _none(self) -> str:
+        """That no file is a capture of the card, and how many captures there are.  Raises where there is none."""
+        below = captures_below(self.source.root)
+        wanted = "listed" if self.source.files_report else " or ".join(self.card.captures.include)
+        first = below[0].relative_to(self.source.root)
+        return f"none of {counted(len(below), 'capture')}, such as {first}, is {wanted}"
+
     def arrange(self) -> None:
         """Join the groups of equal captures.  Raises :class:`InputError` where none can be read, or holds a packet."""
         files = self.source.files
         if not self.captures:
-            reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else "there is none"
-            archives = self.source.files_report.archives if self.source.files_report else []
-            remedy = (
-                f"unpack the archives there, first `{archives[0]['unpack']}`" if archives else "check what is there"
-            )
+            reason = f"{self.unreadable[0].path}: {self.unreadable[0].reason}" if files else self._none
             raise InputError(
-                "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {remedy}"
+                "no-capture", f"{self.source.root}: no usable capture for {self.card.name}: {reason}; {self._remedy}"
             )
         if not self.packets:
             first = self.empty[0]
