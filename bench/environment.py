@@ -19,6 +19,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]  # of the packages, in a checkout and where they are installed
 PACKAGES_OF_OURS: Final = ("bench", "methods")
+SHARED_FOLDERS: Final = ("site-packages", "dist-packages")  # where packages of many people lie side by side
 LOOK_SECONDS: Final = 1.0  # between two looks at whether a parent lives
 GRACE_SECONDS: Final = 10.0  # for a process that is told to end
 FLOAT32: Final = "float32"
@@ -176,6 +177,30 @@ def code_digest(*modules: str, files: Sequence[Path] = ()) -> str:
     for name, text in sorted(sources.items()):
         state.update(Path(name).name.encode() + b"\0" + hashlib.sha256(text).digest())
     return state.hexdigest()[:16]
+
+
+def imported_beside(path: Path) -> list[Path]:
+    """The sources of its own folder, or of its package, that a file of somebody else's imports, at any depth."""
+    found, waiting = {path}, [path]
+    while waiting:
+        one = waiting.pop()
+        files = {file for module in _imports(one) for file in _beside(one, module)} - found
+        found |= files
+        waiting += files
+    return sorted(found - {path})
+
+
+def _beside(path: Path, module: str) -> Iterator[Path]:
+    """The files of a module that a file imports, in its folder or its package; a relative import has lost its dots."""
+    package = next((folder for folder in path.parents[::-1] if (folder / "__init__.py").is_file()), None)
+    if package is None:
+        places = [path.parent] if path.parent.name not in SHARED_FOLDERS else []
+    else:
+        places = [folder for folder in path.parents if folder.is_relative_to(package)]
+        places += [package.parent] if module.partition(".")[0] == package.name else []
+    for place in places:
+        stem = place.joinpath(*module.split("."))
+        yield from (file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file())
 
 
 def _source_of(module: str) -> Path | None:

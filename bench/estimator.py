@@ -59,7 +59,7 @@ class EstimatorMethod(Method):
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Fit on the training part; there is nothing to choose on the validation part.
 
-        A solver that stops at its limit of steps, before it converged, is a fact of the fit that tables mark.
+        That it did not converge, as scikit-learn warns, is a fact of the fit that tables mark.
         Raises :class:`InputError` for fewer than two samples to train on.
         """
         rows = np.flatnonzero(self.can_classify(train.inputs))
@@ -82,11 +82,14 @@ class EstimatorMethod(Method):
         """Fit the estimator; False where it warns that it did not converge.  Other warnings go on.
 
         Products take one thread: several round apart, and wait for each other for minutes where the cores are busy.
+        What runs side by side does so in threads of this process: another one would keep its warnings to itself.
         """
+        from joblib import parallel_config
         from sklearn.exceptions import ConvergenceWarning
         from threadpoolctl import threadpool_limits
 
-        with threadpool_limits(1, "blas"), warnings.catch_warnings(record=True) as raised:
+        aside = parallel_config(backend="threading")
+        with aside, threadpool_limits(1, "blas"), warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always", ConvergenceWarning)
             self.model.fit(features, labels)
         others = [one for one in raised if not issubclass(one.category, ConvergenceWarning)]

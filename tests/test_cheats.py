@@ -1,12 +1,14 @@
 """Methods that want a good number without learning: each is refused, or gains nothing."""
 
 import functools
+import random
 import warnings
 from types import FunctionType, MethodType
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from asked import run_spec
 
 from bench.method import Method, Part
@@ -281,8 +283,12 @@ def test_an_object_cannot_declare_itself_transductive(store):
         scores(Late, store)
 
 
+def attempted(kind, store, **fields):
+    return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor())
+
+
 def scores(kind, store, **fields):
-    return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor()).scores
+    return attempted(kind, store, **fields).scores
 
 
 @pytest.mark.parametrize("split", ["capture", "session"])
@@ -401,3 +407,49 @@ def table(size):
 @pytest.mark.filterwarnings("ignore:few samples")
 def test_warnings_and_memoised_functions_are_no_memory(store):
     assert scores(Warns, store).sessions
+
+
+@functools.cache
+def memory():
+    return {}
+
+
+class Memoised(Honest):
+    """Keeps the class of every session that it saw where no object is looked through."""
+
+    reads = frozenset({"times"})
+
+    def represent(self, view):
+        return super().represent(view) | {"gap": view.times(2)[:, 1]}
+
+    def fit(self, train, validation, monitor):
+        memory().update(zip(train.inputs["gap"].tolist(), train.labels.tolist(), strict=True))
+        return super().fit(train, validation, monitor)
+
+    def predict_proba(self, inputs):
+        known = [memory().get(gap, 0) for gap in inputs["gap"].tolist()]
+        return np.eye(self.classes, dtype=np.float32)[known]
+
+
+def test_what_a_memoised_function_learned_of_another_run_is_gone(store):
+    alone = scores(Memoised, store, seed=1)
+    scores(Memoised, store, seed=0)
+    again = scores(Memoised, store, seed=1)
+    assert again.accuracy == alone.accuracy < 0.7
+
+
+class Chance(Honest):
+    """Draws from everybody's generators, not from its own seed."""
+
+    def fit(self, train, validation, monitor):
+        self.shares = np.random.random(self.classes) + random.random() + torch.rand(1).item()  # noqa: NPY002
+        self.shares /= self.shares.sum()
+        return self
+
+
+def test_a_method_that_forgets_its_seed_draws_the_same_in_every_run(store):
+    before = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()  # noqa: NPY002
+    drawn = [attempted(Chance, store, seed=seed).method.shares for seed in (0, 0, 1)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
+    assert np.array_equal(before[0], np.random.get_state()[1]) and before[1] == random.getstate()  # noqa: NPY002
+    assert torch.equal(before[2], torch.get_rng_state())

@@ -1,6 +1,7 @@
 """The methods built on scikit-learn or on nothing: fit, probabilities, files, seeds, and what they see."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -91,6 +92,29 @@ def test_learns_what_it_reads(kind, data):
     method = fitted(kind, view, labels)
     other, truth = toy(seed=1)
     assert np.mean(method.predict_proba(method.represent(other)).argmax(axis=1) == truth) > 0.9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fit_that_does_not_converge_is_told_from_whatever_thread(data, threads, monkeypatch):
+    class Short(KNearest):
+        def features(self, inputs):
+            return data[1][:, None] + np.random.default_rng(0).normal(size=(len(data[1]), 4))
+
+        def estimator(self):
+            from sklearn.linear_model import LogisticRegression
+            from sklearn.multiclass import OneVsRestClassifier
+
+            return OneVsRestClassifier(LogisticRegression(max_iter=1))
+
+    monkeypatch.setattr("bench.estimator.threads", lambda: threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    told, (view, labels) = Monitor(), data
+    method = Short(make_parameters(Short, {}), classes=3)
+    part = Part(method.represent(view), labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        method.fit(part, part, told)
+    assert told.facts["not_converged"] == 1
 
 
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.name)

@@ -104,6 +104,23 @@ def test_the_same_settings_of_two_people_are_two_lines(folder, place):
     assert sorted(line["bundle"] for line in lines_of(folder)) == ["ann.zip", "bob.zip", "zoe.zip"]
 
 
+def test_the_same_runs_with_other_scores_are_told(folder, place):
+    again = place.tracker()
+    place.run(again, "majority")
+    place.run(again, "majority", rerun=True)
+    write_bundle(again, stored_runs(again), folder / "zoe.zip")
+    found = Submissions(folder)
+    assert found.apart == []
+    older = [one for name, one in found.runs.items() if found.bundle_of[name] == "zoe.zip"]
+    for number, one in enumerate(older):
+        one.record.metrics["macro_f1"] += 0.001 * (number + 1)
+    (note,) = found.apart
+    assert "majority: 3 runs of ann.zip and zoe.zip are the same with other scores, macro_f1 up to 0.0" in note
+    write(found, folder)
+    page = html.unescape((folder / "index.html").read_text())
+    assert note in page and "majority: 3 runs had another score when computed before" in page
+
+
 def test_every_damaged_bundle_has_a_line_and_nothing_is_written(folder, command_line):
     for name, cut in (("cut.zip", 1000), ("empty.zip", 0)):
         (folder / name).write_bytes((folder / "ann.zip").read_bytes()[:cut])

@@ -11,6 +11,7 @@ import pytest
 from refusals import refused
 
 import methods
+from bench.environment import imported_beside
 from bench.method import Method, Range, make_parameters
 from bench.runs import execute, plan, registry, run_labels
 
@@ -247,6 +248,43 @@ def test_what_is_not_shipped_says_where_it_is_from(mine, monkeypatch):
     assert registry.origin("forest") == "" and "[" not in registry.summary("forest")[2]
     file = f"{mine}:Mine"
     assert registry.origin(file) == f"file {registry.digest_of(file)[:8]}"
+
+
+def test_what_a_method_imports_beside_its_file_is_its_code(mine, tmp_path):
+    folder = mine.parent
+    mine.write_text("from helper_of_mine import TREES\nimport numpy\n" + PLAIN)
+    alone = registry.digest_of(f"{mine}:Mine")
+    (folder / "helper_of_mine.py").write_text("from deeper import TREES\n")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "__init__.py").write_text("TREES = 10\n")
+    (folder / "stranger.py").write_text("x = 1\n")
+    first = registry.digest_of(f"{mine}:Mine")
+    assert first != alone
+    (folder / "stranger.py").write_text("x = 2\n")
+    assert registry.digest_of(f"{mine}:Mine") == first
+    (folder / "deeper" / "__init__.py").write_text("TREES = 1\n")
+    assert registry.digest_of(f"{mine}:Mine") != first
+
+
+def test_what_a_package_imports_of_itself_is_its_code_and_its_neighbours_are_not(tmp_path):
+    top = tmp_path / "site-packages"
+    for name in ("theirs/inner", "numpy"):
+        (top / name).mkdir(parents=True)
+    for name, text in {
+        "theirs/__init__.py": "",
+        "theirs/inner/__init__.py": "",
+        "theirs/method.py": "import numpy\nfrom .inner import layers\nfrom theirs.inner.parts import part\n",
+        "theirs/inner/layers.py": "from ..shared import x\n",
+        "theirs/inner/parts.py": "",
+        "theirs/shared.py": "",
+        "numpy/__init__.py": "",
+        "single.py": "import numpy\n",
+    }.items():
+        (top / name).write_text(text)
+    found = {path.relative_to(top).as_posix() for path in imported_beside(top / "theirs" / "method.py")}
+    assert found == {"theirs/__init__.py"} & found | {f"theirs/{name}" for name in
+        ("inner/__init__.py", "inner/layers.py", "inner/parts.py", "shared.py")}  # fmt: skip
+    assert imported_beside(top / "single.py") == []
 
 
 def test_a_run_of_an_installed_method_is_bound_to_its_code(mine, monkeypatch, make_store):

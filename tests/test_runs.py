@@ -289,6 +289,15 @@ def test_rerun_computes_again_and_gives_the_same(store, tracker):
     assert [r.run_id for r in tracker.search(digest=first.spec.digest)] == [second.run_id]
 
 
+def test_a_rerun_with_another_score_says_what_it_was_before(store, tracker, monkeypatch):
+    first = execute(spec(store), tracker)
+    record = tracker.load(first.run_id)
+    other = dataclasses.replace(record, metrics=record.metrics | {"macro_f1": 0.75})
+    monkeypatch.setattr(type(tracker), "finished", lambda self, digest: other)
+    again = execute(spec(store), tracker, RunOptions(rerun=True))
+    assert (again.status, again.reason) == ("done", f"run {first.run_id[:8]} of the same had macro F1 0.7500")
+
+
 def test_failures_and_skips_are_results_and_the_matrix_goes_on(store, tracker, file):
     specs = [s for c in ("Broken", "Choosy", "Curved") for s in planned([f"{file}:{c}"], [store])]
     outcomes = list(run_matrix(specs, tracker))

@@ -254,6 +254,8 @@ def test_one_task_of_a_suite_is_run_saved_exported_and_ranked_alone(bench_in, tm
     for command in ("run", "compare"):
         status, _, error = bench(command, "--suite", "two.toml", "--task", "kinds")
         assert status == 2 and "kind" in error and "service" in error
+    status, _, error = bench("run", "--suite", "etc-2026", "--dataset", "iot-sentinel,demo", "--task", "tls")
+    assert status == 2 and "etc-2026 has no task 'tls' of demo" in error and "there is: service" in error
 
 
 @pytest.mark.parametrize(

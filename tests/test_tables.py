@@ -183,11 +183,34 @@ def test_a_run_that_scored_something_else_before_is_told():
     ]
 
 
+def test_of_two_searches_of_one_fold_the_newest_run_counts():
+    """They found other parameters, so that their runs have other digests."""
+    runs = [
+        of_spec(record("knn", f1, fold=fold, folds=2, parameters={"neighbours": k}), tuned="3 trials a fold")
+        for f1, fold, k in ((0.9, 0, 1), (0.7, 0, 3), (0.5, 1, 5))
+    ]
+    kept = shown(runs)
+    assert [(one.metrics["macro_f1"], one.before) for one in kept] == [(0.9, (0.7,)), (0.5, ())]
+    (row,) = results_table(kept, metrics=("macro_f1",)).rows
+    assert row[1:] == ["2", "0.700 ± 0.283"]
+
+
+def test_seeds_that_do_not_begin_at_0_are_told():
+    records = [record("forest", 0.9), record("knn", 0.8, seed=7), record("ports", 0.1, seed=1), record("ports", 0.1)]
+    notes = results_table(records, metrics=("macro_f1",)).notes
+    assert [note for note in notes if "seed" in note] == ["knn: seed 7"]
+
+
+def test_what_rounds_apart_is_no_other_score():
+    (kept,) = shown([record("forest", 0.9), record("forest", 0.9 + 1e-12)])
+    assert kept.before == ()
+
+
 def test_a_fit_that_was_cut_short_is_marked():
     cut = dataclasses.replace(record("logreg", 0.5), metrics=record("logreg", 0.5).metrics | {"not_converged": 1.0})
     text = render(results_table([cut], metrics=("macro_f1",)))
-    assert "logreg ○" in text and "○ the solver stopped at its limit of steps" in text
-    assert any("the solver stopped" in line for line in remarks(cut.spec, cut.metrics))
+    assert "logreg ○" in text and "○ its fit did not converge" in text
+    assert any("did not converge" in line for line in remarks(cut.spec, cut.metrics))
 
 
 def test_every_mark_is_explained_and_can_be_set_in_tex():

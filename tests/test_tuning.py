@@ -21,7 +21,7 @@ from bench.tuning import share
 from bench.tuning.search import Points, Search
 from bench.tuning.share import TuneOptions
 from bench.tuning.spaces import check_words, grid_values, parse_space, spaces_for
-from bench.tuning.studies import draws_of, open_study, storage_of
+from bench.tuning.studies import by_other_code, draws_of, open_study, storage_of
 from bench.tuning.study import tune
 
 
@@ -406,6 +406,17 @@ def test_who_was_taken_over_ends_that_trial_and_goes_on(search, study, tmp_path,
 def test_different_questions_are_different_studies(search):
     other = Search(search.spec, {"temperature": Range(1, 781, step=40)})
     assert len({search.name, other.name, Search(search.spec, search.spaces, prune=False).name}) == 3
+
+
+def test_trials_of_other_code_do_not_count(search, study, monkeypatch, tmp_path):
+    first, _, _ = study(search, closeness, 2)
+    name = search.name
+    monkeypatch.setattr("bench.tuning.search.code_of", lambda spec: "other")
+    assert search.name != name and search.name.startswith(search.question)
+    second, _, seen = study(search, closeness, 2)
+    assert len(seen) == 2 and second["study"] != first["study"]
+    assert [one["parameters"] for one in second["trials"]] == [one["parameters"] for one in first["trials"]]
+    assert by_other_code(search, file_of(tmp_path)) == [name]
 
 
 def test_unknown_sampler(search, study):

@@ -289,7 +289,7 @@ def _spread(rows: Sequence[Row], metric: str, columns: str) -> tuple[str, list[l
 
 def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
     """Marks that occur, runs that are not done, and on request the deviations; each line once."""
-    notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows)]
+    notes = [*meanings(mark for row in rows for mark in row.marks), *seen_notes(rows), *seed_notes(rows)]
     notes += provenance(record for row in rows for record in row.done)
     if older := [record.run_id[:8] for row in rows for record in row.done if record.deleted]:
         what = "shown since newer runs of the same were deleted on MLflow's page; `bench results rm --run ID` removes"
@@ -302,6 +302,16 @@ def notes_of(rows: Sequence[Row], footnotes: bool) -> list[str]:
         if footnotes:
             notes += [f"{row.head.spec.method}: {text}" for text in row.head.deviations]
     return list(dict.fromkeys(notes))
+
+
+def seed_notes(rows: Sequence[Row]) -> list[str]:
+    """Of which seeds rows are, where that is not all from 0 on; a seed that was looked for looks like any other."""
+    notes = []
+    for row in rows:
+        seeds = sorted({record.spec.split.seed for record in row.done})
+        if seeds != list(range(len(seeds))):
+            notes.append(f"{row.method}: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
+    return notes
 
 
 def seen_notes(rows: Sequence[Row]) -> list[str]:

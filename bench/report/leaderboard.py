@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
-from bench.analysis.tables import GROUPS, Row, described, group, interval_notes, seen_notes
+from bench.analysis.tables import GROUPS, Row, described, group, interval_notes, seed_notes, seen_notes
 from bench.errors import InputError, counted
 from bench.files import write_text
 from bench.render.html import Html, el, table
@@ -30,7 +30,7 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
     With a suite only runs at its places count, and what is missing of it is told.  Raises :class:`InputError` where
     there is nothing to show.
     """
-    records, notes = found.records, list(found.notes)
+    records, notes = found.records, [*found.notes, *found.apart]
     if suite is not None:
         elsewhere = sum(suite.portion_of(record.spec) is None for record in records)
         records, told = of_suite(suite, records)
@@ -129,8 +129,8 @@ class _Board:
         cells = [
             (marked(_label(r), r.marks), *map(r.cell, self.metrics), r.runs, _origin(r), self.bundle(r)) for r in rows
         ]
-        notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *interval_notes(rows)]
-        notes += again_notes(record for row in rows for record in row.done)
+        notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *seed_notes(rows)]
+        notes += interval_notes(rows) + again_notes(record for row in rows for record in row.done)
         scored = [(marked(_label(row), row.marks), row) for row in rows if row.value("macro_f1")]
         title = f"Split {rows[0].split}"
         return [table(Table("", head, cells, list(dict.fromkeys(notes))), title), *([chart(scored)] if scored else [])]

@@ -1,5 +1,6 @@
 """Bundles that were handed in: read, proved, and held against each other and against data sets that are here."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from bench.splits.split import make_split
 from bench.suites.contents import of_suite, part_of
 from bench.suites.suite import Suite
 from bench.tracking.bundle import Checked, checked_runs, is_same
-from bench.tracking.record import Record, shown
+from bench.tracking.record import Record, differs, shown
 from bench.tracking.results import Predictions
 
 SUFFIX: Final = ".zip"
@@ -55,8 +56,27 @@ class Submissions:
     def of(self, bundle: str) -> list[Record]:
         """Those of one bundle."""
         own = [one.record for name, one in self.runs.items() if self.bundle_of[name] == bundle]
-        kept = {record.run_id for record in shown(own[::-1])}
-        return [record for record in own if record.run_id in kept]
+        kept = {record.run_id: record for record in shown(own[::-1])}
+        return [kept[record.run_id] for record in own if record.run_id in kept]
+
+    @property
+    def apart(self) -> list[str]:
+        """A note for each method of which two bundles have the same run with two scores."""
+        scores: dict[tuple[str, str], dict[str, float]] = {}
+        for record in self.records:
+            if record.status == "done":
+                of_run = scores.setdefault((record.spec.method, record.digest), {})
+                of_run[self.bundle_of[record.run_id]] = record.metrics["macro_f1"]
+        found: dict[tuple[str, str, str], list[float]] = {}
+        for (method, _), of_run in scores.items():
+            for (one, first), (other, second) in itertools.combinations(of_run.items(), 2):
+                if differs(first, second):
+                    found.setdefault((method, one, other), []).append(abs(first - second))
+        return [
+            f"{method}: {counted(len(most), 'run')} of {one} and {other} are the same with other scores, macro_f1 up "
+            f"to {max(most):.3f} apart"
+            for (method, one, other), most in found.items()
+        ]
 
     def _take(self, file: Path) -> None:
         """Add a bundle whole, or raise :class:`InputError` and add nothing."""

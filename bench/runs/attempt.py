@@ -25,6 +25,8 @@ from bench.runs.guards import (
     ContractBroken,
     FitMonitor,
     PretrainMonitor,
+    chance_from,
+    forget,
     pretraining_over,
     same_answers,
     same_inputs,
@@ -133,8 +135,15 @@ def attempt(
 def _learn(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[Part, Part, View]:
     """Pre-train, where the method does, and fit: the validation part, `_some` of the training part, and its view.
 
-    While a method pre-trains nothing but the training part is represented, and its labels are not at hand.
+    While a method pre-trains nothing but the training part is represented, and its labels are not at hand.  It knows
+    nothing of other runs of this process.
     """
+    forget(type(method))
+    with chance_from(method.seed):
+        return _learned(method, store, split, clock)
+
+
+def _learned(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[Part, Part, View]:
     with clock.stage("represent"):
         train, view = _represent(method, store, split, "train")
         trained = _some(method, train)

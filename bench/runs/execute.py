@@ -5,6 +5,7 @@ Nothing here imports a method, torch or scikit-learn before it is known that som
 
 import dataclasses
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
 from bench.tracking.pruning import keep_best
-from bench.tracking.record import DEVIATION, GIVEN, MODEL, PURPOSE, SPLIT, STATE, Record
+from bench.tracking.record import DEVIATION, GIVEN, MODEL, PURPOSE, SPLIT, STATE, Record, differs
 from bench.tracking.results import RunResult, SplitSummary
 from bench.tracking.tracker import Tracker
 from bench.tracking.writing import Run, Unwritable
@@ -104,14 +105,22 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     if (holder := tracker.claims.take(spec.digest)) is not None:
         return Outcome(spec, "elsewhere", f"running on {holder}")
     try:
-        if not options.rerun and (known := tracker.finished(spec.digest)) is not None:  # just now
+        if (known := tracker.finished(spec.digest)) is not None and not options.rerun:  # just now
             return recalled(spec, known, tracker, options)
-        return _computed(spec, tracker, options)
+        return _beside(_computed(spec, tracker, options), known)
     except Superseded:
         return Outcome(spec, "elsewhere", "another process took it over")
     finally:
         with suppress(InputError):  # the store is away; the claim ends with this process
             tracker.claims.let_go(spec.digest)
+
+
+def _beside(outcome: Outcome, before: Record | None) -> Outcome:
+    """The outcome, which says where the run had another score before."""
+    score = before.metrics.get("macro_f1", math.nan) if before is not None else math.nan
+    if before is None or outcome.status != "done" or not differs(score, outcome.metrics["macro_f1"]):
+        return outcome
+    return dataclasses.replace(outcome, reason=f"run {before.run_id[:8]} of the same had macro F1 {score:.4f}")
 
 
 def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:

@@ -6,6 +6,7 @@ wants to cheat; what is here turns an accident, a cache or a look at the neighbo
 
 import hashlib
 import pickle
+import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,12 +76,46 @@ def state_of(method: Method) -> State:
 def surroundings_of(method: Method) -> State:
     """What could remember beside the object: data of its modules, their classes, functions' defaults.
 
-    Its modules are its class's and those of its bases that are methods, too.  Not what these import, and not what a
-    memoised or compiled function keeps: both are common and fair.
+    Not what its modules import, and not what a memoised or compiled function keeps: both are common and fair.  What a
+    memoised one keeps does not outlast the run (`forget`).
     """
-    modules = frozenset(kind.__module__ for kind in type(method).__mro__ if issubclass(kind, Method))
+    modules = _modules_of(type(method))
     values = {name: vars(sys.modules[name]) for name in modules}
     return {name: _kept(value) for name, value in _flat(values, modules, set())}
+
+
+def forget(kind: type[Method]) -> None:
+    """Empty what memoised functions of its modules keep: what they learned of another run is no knowledge of this."""
+    modules = _modules_of(kind)
+    for _, value in _flat({name: vars(sys.modules[name]) for name in modules}, modules, set()):
+        if callable(clear := getattr(value, "cache_clear", None)):
+            clear()
+
+
+@contextmanager
+def chance_from(seed: int) -> Iterator[None]:
+    """Within, Python's, NumPy's and torch's own generators begin at the seed; afterwards they go on where they were.
+
+    A method that draws from these, and not from its own seed, draws the same in every run of one specification.
+    """
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (scikit-learn draws from it where it has no seed)
+    if torch:
+        torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        if torch:
+            torch.set_rng_state(before[2])
+
+
+def _modules_of(kind: type[Method]) -> frozenset[str]:
+    """Its class's modules, and those of its bases that are methods, too."""
+    return frozenset(one.__module__ for one in kind.__mro__ if issubclass(one, Method))
 
 
 def unchanged(before: State, after: State, complaint: str) -> State:

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import methods
+from bench.environment import imported_beside
 from bench.errors import InputError, instead
 from bench.files import from_here, typed_path
 from bench.runs.declarations import NotPlain, SourceFile
@@ -247,7 +248,7 @@ def outline_of(declared: Any, path: Path, source: SourceFile, wanted: str, origi
         presets=declared.presets,
         Parameters=declared.Parameters,
         origin=origin,
-        sources=(path,),
+        sources=(path, *_own_modules(path)),
         digest=_digest(path, source),
     )
 
@@ -286,12 +287,21 @@ def load(name: str) -> "type[Method]":
 
 
 def _digest(path: Path, source: SourceFile) -> str:
-    """Of a source file and the methods that it imports from: a change there is a change here."""
+    """Of a source file, what it imports of its own folder, and the methods that it imports from: a change there is a
+    change here.
+    """
     state = hashlib.sha256(source.text)
+    for own in _own_modules(path):
+        state.update(hashlib.sha256(own.read_bytes()).digest())
     for stem in source.foundations:
         if (other := _files().get(_alike(stem))) is not None:
             state.update(_digest(other, SourceFile(other)).encode())
     return state.hexdigest()[:16]
+
+
+def _own_modules(path: Path) -> list[Path]:
+    """Sources beside a method of somebody else's that it imports; `code_digest` finds those of a shipped one."""
+    return [] if path.parent in map(Path, methods.__path__) else imported_beside(path)
 
 
 @functools.cache

@@ -29,7 +29,7 @@ MEANING: Final = {
     "reconstructed": "reconstructed where the paper is silent",
     "class-missing": "training or test lacks a class of the task; macro scores count it as 0",
     "did-not-fit": "did not fit its training samples: the score says little about the method",
-    "not-converged": "the solver stopped at its limit of steps, before it converged",
+    "not-converged": "its fit did not converge, as scikit-learn warned",
     "transductive": "answers depend on the whole test part, on purpose",
     "elsewhere": "answers of another program (bench score): nobody here saw what it learned from",
 }
@@ -118,7 +118,7 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
     if cut := metrics.get("test_cut_packets"):
         lines.append(f"{100 * cut:.0f} % of the packets with payload are cut in the capture: their bytes end early")
     if metrics.get("not_converged"):
-        lines.append("the solver stopped at its limit of steps, before it converged; allow it more")
+        lines.append("its fit did not converge, as scikit-learn warned; allow it more steps")
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
     return lines

@@ -65,11 +65,14 @@ def chosen_portions(suite: Suite, datasets: Sequence[str], task: str | None = No
         if name not in known:
             raise InputError("unknown-dataset", f"{suite.name} has no data set {word!r}; {instead(word, known)}")
     portions = [one for one in suite.datasets if not names or one.name in names.values()]
-    tasks = dict.fromkeys(one.task for one in portions)
-    if task is not None and task not in tasks:
-        of = f" of {', '.join(datasets)}" if datasets else ""
-        raise InputError("unknown-task", f"{suite.name} has no task {task!r}{of}; {instead(task, tasks)}")
-    return [one for one in portions if task in (None, one.task)]
+    if task is None:
+        return portions
+    for word in names or [""]:  # each that is named has it, else any
+        tasks = dict.fromkeys(one.task for one in portions if not word or one.name == names[word])
+        if task not in tasks:
+            of = f" of {word}" if word else ""
+            raise InputError("unknown-task", f"{suite.name} has no task {task!r}{of}; {instead(task, tasks)}")
+    return [one for one in portions if one.task == task]
 
 
 def contenders_of(suite: Suite, methods: Sequence[str]) -> list[Contender]:

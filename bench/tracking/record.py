@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,20 +199,30 @@ def _texts(text: str) -> dict[str, str]:
 
 
 def shown(records: Iterable[Record]) -> list[Record]:
-    """Of each digest the run that tables show, of records newest first: the newest that is done, else the newest.
+    """Of each run that was asked for the one that tables show, of records newest first: the newest that is done, else
+    the newest.
 
     It keeps what older ones scored that came to another score: on another machine, or by other code.
     """
-    runs: dict[str, list[Record]] = {}
+    runs: dict[Any, list[Record]] = {}
     for record in sorted(records, key=lambda record: record.status != "done"):
-        runs.setdefault(record.digest, []).append(record)
+        runs.setdefault(_asked(record.spec), []).append(record)
     return [dataclasses.replace(newest, before=_other_scores(newest, older)) for newest, *older in runs.values()]
 
 
+def _asked(spec: RunSpec) -> Any:
+    """What a run is the answer to: its specification; where a search found its parameters, without these."""
+    return (spec.but_place.digest, spec.place) if spec.tuned else spec.digest
+
+
 def _other_scores(newest: Record, older: Iterable[Record]) -> tuple[float, ...]:
-    score = newest.metrics.get("macro_f1")
-    scores = [record.metrics.get("macro_f1") for record in older if record.status == "done"]
-    return tuple(other for other in scores if other is not None and score is not None and other != score)
+    done = [record.metrics.get("macro_f1", math.nan) for record in older if record.status == "done"]
+    return tuple(score for score in done if differs(score, newest.metrics.get("macro_f1", math.nan)))
+
+
+def differs(one: float, other: float) -> bool:
+    """Whether two scores of a run are two: further apart than sums round; none is no other."""
+    return not (math.isnan(one) or math.isnan(other) or math.isclose(one, other, abs_tol=1e-6))
 
 
 def after_deletion(record: Record, deleted: Mapping[str, Row]) -> Record:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from bench.method import Range, Space
 from bench.runs import registry
+from bench.runs.execute import code_of
 from bench.spec import RunSpec, named_seed
 from bench.tuning.spaces import count_points, holds, is_whole, point_key, walk
 
@@ -42,11 +43,16 @@ class Search:
     prune: bool = True
 
     @property
-    def name(self) -> str:
-        """Readable, and different for every different question, so that a study resumes only itself."""
+    def question(self) -> str:
+        """Readable, and different for every different question; draws begin at it."""
         spaces = {name: _jsonable(space) for name, space in sorted(self.spaces.items())}
         asked = json.dumps([self.spec.digest, spaces, self.sampler, self.prune], sort_keys=True)
         return f"{Path(self.spec.method).name}-{self.spec.dataset}-{sha256(asked.encode()).hexdigest()[:10]}"
+
+    @property
+    def name(self) -> str:
+        """The study's: the question and the code that answers it, so that a study resumes only itself."""
+        return f"{self.question}-{sha256(code_of(self.spec).encode()).hexdigest()[:6]}"
 
     @property
     def of_default(self) -> "Search":
@@ -150,7 +156,7 @@ class Points(optuna.samplers.BaseSampler):  # type: ignore[misc]
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A point; see Optuna."""
-        seed = named_seed(self._search.spec.split.seed, self._search.name, trial.number) % 2**32
+        seed = named_seed(self._search.spec.split.seed, self._search.question, trial.number) % 2**32
         tpe = optuna.samplers.TPESampler(
             n_startup_trials=10,
             n_ei_candidates=24,

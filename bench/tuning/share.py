@@ -148,7 +148,7 @@ class Share:
             if self._default_is_due(look):
                 self.study.enqueue_trial(self._search.default, user_attrs={DEFAULT: True})
             elif self._search.sampler == "grid":
-                seed = named_seed(self._search.spec.split.seed, self._search.name, "grid")
+                seed = named_seed(self._search.spec.split.seed, self._search.question, "grid")
                 self.study.enqueue_trial(free_point(self._search, look, seed))
         self.study.sampler = Points(self._search, look)
         return self.study.ask(self._search.distributions)

@@ -83,6 +83,14 @@ def stored_study(search: Search, storage: Address) -> optuna.Study | None:
         return None
 
 
+def by_other_code(search: Search, storage: Address) -> list[str]:
+    """Names of studies of the same question that other code answered: what they found does not count here."""
+    column: sa.ColumnClause[str] = sa.column("study_name")
+    with answering(storage), engine_of(storage).connect() as connection:
+        known = connection.scalars(sa.select(column).select_from(sa.table("studies"))).all()
+    return sorted(name for name in known if name.startswith(search.question) and name != search.name)
+
+
 def _has_version(storage: Address) -> bool:
     """Whether Optuna's tables are whole: the version comes last.  Opening others writes it, and who makes them fails.
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 import optuna
 
 from bench.environment import limit_of_threads, live_with, threads
-from bench.errors import InputError
+from bench.errors import InputError, some
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.execute import store_of, unsaid
@@ -29,7 +29,7 @@ from bench.spec import RunSpec
 from bench.tuning.search import Look, Search
 from bench.tuning.share import Share, TuneOptions, is_full, wanted_trials
 from bench.tuning.spaces import check_words, grid_values
-from bench.tuning.studies import answering, stored_study
+from bench.tuning.studies import answering, by_other_code, stored_study
 from bench.tuning.summary import summarise, write_plots
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
         return known
     with answering(options.storage):
         shares = _shares(search, options)
+        others = by_other_code(search, options.storage)
+        if others and not shares[0].study.get_trials(deepcopy=False):
+            options.progress(f"begins anew: what other code found does not count (study {some(others, 3)})")
         with tracker.study(search.name, search.spec) as run:
             if options.jobs > 1:
                 _side_by_side(search, tracker, options)
