@@ -212,8 +212,8 @@ def test_a_store_of_an_earlier_version_learns_what_it_was_made_of(place, tmp_pat
 
 
 def test_a_name_must_be_one_and_belongs_to_a_folder(place, tmp_path):
-    for name in ("two words", "demo", "Demo"):
-        with refused("same-name", name, "--name NAME"):
+    for name, why in (("two words", "has signs that no name has"), ("demo", "shipped"), ("Demo", "shipped")):
+        with refused("same-name", name, why, "--name NAME"):
             folder_card(place / "my captures", name=name, home=tmp_path)
     with refused("bad-options", "--name x"):
         find_card("demo", name="x")

@@ -189,6 +189,15 @@ def test_a_killed_preparation_leaves_nothing_that_is_taken_for_whole(source, hom
     assert Store.find("apps", home).session("start").shape == (5,)
 
 
+def test_a_file_that_cannot_be_opened_is_looked_at_again_when_it_can(source, home):
+    link, there = source / "x" / "link.pcap", source.parent / "there.pcap"
+    link.symlink_to(there)
+    assert [one["path"] for one in made(source, home).report["unreadable"]] == ["x/link.pcap"]
+    assert made(source, home).unchanged
+    there.write_bytes(pcap(talk(6000, b"1")))
+    assert not made(source, home).unchanged
+
+
 def test_bad_files_are_reported_and_do_not_stop_the_rest(source, home):
     (source / "x" / "text.pcap").write_text("not a capture")
     (source / "x" / "empty.pcap").write_bytes(b"")

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_what_no_other_data_set_can_be_is_refused(place, elsewhere, tmp_path, co
     rows = list(csv.DictReader(io.StringIO(out)))
     assert status == 0 and rows[-1]["test"] == "other data set" and float(rows[-1]["own_macro_f1_low"]) >= 0
     assert command_line(*words, place.folder / "elsewhere")[0] == 0
+
+
+def test_where_nothing_is_left_of_another_data_set_nothing_is_computed(place, elsewhere, monkeypatch):
+    own = {one.sha256 for one in elsewhere.manifest.captures}
+    for one in place.store.manifest.captures:  # all that is there is known from the run
+        monkeypatch.setitem(vars(one), "sha256", own.pop() if own else one.sha256)
+    monkeypatch.setattr(sys.modules["bench.stress.stress"], "_tested", lambda *_: pytest.fail("the work begins"))
+    with refused("nothing-left", "of captures that the run's data set has, too"):
+        place.stress("knn", other=((elsewhere, ""),))
 
 
 def statuses(found):

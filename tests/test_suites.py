@@ -251,6 +251,14 @@ def test_one_task_of_a_suite_is_run_saved_exported_and_ranked_alone(bench_in, tm
         assert status == 0 and "pair · kind" in out and "are not done" not in out
     status, out, told = bench("results", "export", "one.zip", *words)
     assert status == 0 and "2 runs" in out and "are not done" not in told
+    content["methods"].append({"name": "ports", "datasets": ["demo"]})
+    content["datasets"].append({"name": "demo", "task": "service", "split": "session", "max_per_class": 20})
+    (tmp_path / "two.toml").write_text(tomli_w.dumps(content))  # with a method that is bound to another data set
+    status, _, error = bench("run", *words, "--save-plan", "less.toml", "--dry-run")
+    assert status == 0 and [one.name for one in read_suite("less.toml").methods] == ["majority", "knn"], error
+    assert bench("compare", "--suite", "two.toml", "--each")[0] == 0
+    status, _, error = bench("run", *words, "--method", "ports")
+    assert status == 2 and "nothing is left of two: it has ports on demo alone" in error
     for command in ("run", "compare"):
         status, _, error = bench(command, "--suite", "two.toml", "--task", "kinds")
         assert status == 2 and "kind" in error and "service" in error

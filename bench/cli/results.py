@@ -216,13 +216,13 @@ def _ranked_on_each(tracker: "Tracker", asked: RankingOptions, suite: "Suite") -
 
     Raises :class:`InputError` where that is all.
     """
-    from bench.suites.contents import chosen_portions
+    from bench.suites.contents import chosen_portions, narrowed_to
 
     rankings, everything = [], tracker.search()
     for one in chosen_portions(suite, asked.datasets, asked.task):
         alone = replace(asked, datasets=[], task=None)
         try:
-            rankings.append(_ranked(tracker, alone, replace(suite, datasets=(one,)), everything))
+            rankings.append(_ranked(tracker, alone, narrowed_to(suite, [one], suite.methods), everything))
         except InputError as error:
             tell(f"{one.name}/{one.task}: {error}")
     if not rankings:
@@ -255,7 +255,8 @@ def score(predictions: Path, split_file: Path, name: str, results: Path, as_json
 
     for file in (predictions, split_file):
         if not file.is_file():
-            raise InputError("missing-file", f"{file}: there is no such file; give it")
+            what = "is a folder" if file.is_dir() else "there is no such file"
+            raise InputError("missing-file", f"{file}: {what}; give the file")
     store = found(read_split_file(split_file).dataset)
     from bench.runs.scored import check_name, score
 

@@ -203,14 +203,14 @@ def run(
 def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[RunSpec], path: Path) -> None:
     """Write a matrix, or what is run of a suite, with the digests of this machine's stores and splits."""
     from bench.data.store import Store
-    from bench.suites.contents import contenders_of, held, suite_with_digests
+    from bench.suites.contents import contenders_of, held, narrowed_to, suite_with_digests
 
     stores = {spec.dataset: Store.find(spec.dataset) for spec in specs}
     if suite is None:
         plan = suite_with_digests(path.stem, specs)
     else:
-        asked = tuple(one for one in suite.datasets if any(map(one.is_of, specs)))
-        plan = held(dataclasses.replace(suite, datasets=asked, methods=tuple(contenders_of(suite, methods))), stores)
+        asked = [one for one in suite.datasets if any(map(one.is_of, specs))]
+        plan = held(narrowed_to(suite, asked, contenders_of(suite, methods)), stores)
     plan.save(path)
     note(f"{path}: the plan; `{shlex.join(['bench', 'run', '--suite', str(path)])}` runs it anywhere")
 

@@ -109,7 +109,7 @@ def _of_suite(tracker: "Tracker", asked: Filter, suite: "Suite") -> "list[Stored
     ),
 )
 @filter_options
-@suite_option("Only runs of this suite, as `bench table --suite` shows them; what it lacks is counted.")
+@suite_option("Only runs of this suite, as `bench table --suite` shows them; what is missing of these is counted.")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--models", is_flag=True, help="Include the fitted methods, which `bench classify` needs.")
 @click.option("--licence", default="", metavar="SPDX",

@@ -104,7 +104,9 @@ def folder_card(folder: Path, *, name: str = "", home: Path | None = None) -> Ca
     other = names_there(home).get(name, "")
     taken = other != place and bool(other) and Path(other).exists()
     if taken or not NAME.fullmatch(name) or shipped_name(name):
-        why = f"is that of {other}" if taken else "is not free as a data set's name"
+        why = f"is that of {other}" if taken else "is that of a shipped data set"
+        if not NAME.fullmatch(name):
+            why = "has signs that no name has; take letters, digits, '.', '_' and '-'"
         remedy = f"give this one another: `{shlex.join(['bench', 'prepare', str(folder), '--name', 'NAME'])}`"
         raise InputError("same-name", f"{folder}: its name {name!r} {why}; {remedy}")
     title = f"Folder {folder.name}: one class a sub-folder"

@@ -260,7 +260,15 @@ def same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
     lost = [one.name for one in empty_classes(card, source, held, silent)]
     if lost != [one.name for one in manifest.empty_classes]:
         return False
-    return all(entry.sha256 for entry in manifest.unreadable)  # one could not even be opened: perhaps it can now
+    return not any(_opens(source.root / one.path) for one in manifest.unreadable if not one.sha256)  # now, perhaps
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with path.open("rb"):
+            return True
+    except OSError:
+        return False
 
 
 def _first_reason(paths: Sequence[str], whys: Mapping[str, str]) -> str:

@@ -150,7 +150,9 @@ def _check_head(path: Path, head: Sequence[str], classes: Sequence[str]) -> None
     lacking = [name for name in classes if name not in head]
     if "sample" not in head or ("prediction" not in head and lacking):
         what = "needs the columns sample and prediction, or sample and one a class"
-        raise InputError("wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head)}")
+        raise InputError(
+            "wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head) or 'none'}"
+        )
     if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
         both = "has a column of predictions and of probabilities; give one of them"
         raise InputError("wrong-predictions", f"{path}: {both}")

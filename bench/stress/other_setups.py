@@ -64,6 +64,32 @@ class OtherTask:
         missing = [name for name in classes if name not in both]
         return cls(store, task, both, missing, [name for name in theirs if name not in both], told)
 
+    def samples(self, own: Store, spec: SplitSpec) -> tuple[Samples, dict[str, int]]:
+        """Samples of the classes that both have, as the run's filter and sampling make them, and sessions that are not.
+
+        Raises :class:`InputError` where there is none.
+        """
+        store = self.store
+        labels = np.asarray(store.labels(self.task))
+        rows = np.flatnonzero(labels >= 0)
+        numbers = [store.classes(self.task).index(name) for name in self.classes]
+        known = np.isin(labels[rows], numbers)
+        left_out = {UNKNOWN: int((~known).sum())}
+        rows = rows[known]
+        ours = {one.sha256 for one in own.manifest.captures if one.sha256}
+        same = np.array([one.sha256 in ours for one in store.manifest.captures], bool)[store.session("capture")[rows]]
+        left_out[SHARED] = int(same.sum())
+        rows = rows[~same]
+        stay, dropped = apply_filter(spec.filtering, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
+        rows = rows[stay]
+        samples = windows(spec.windows, rows, store)
+        left_out |= {**dropped, "no window": len(rows) - len(np.unique(samples.session))}
+        if not len(samples):
+            why = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
+            what = f"no session of the run's classes is left ({why})"
+            raise InputError("nothing-left", f"--other {store.name}/{self.task}: {what}; name another data set")
+        return samples, left_out
+
 
 def on_other(
     other: OtherTask, own: Store, method: Method, asked: tuple[SplitSpec, list[str]], tested: tuple[Ints, Ints, Ints]
@@ -74,7 +100,7 @@ def on_other(
     int64 ``[samples]``.  Raises :class:`InputError` where nothing is left.
     """
     spec, classes = asked
-    samples, left_out = _samples(other, own, spec)
+    samples, left_out = other.samples(own, spec)
 
     def ask(some_: Samples) -> NDArray[np.float32]:
         return method.predict_proba(method.represent(View(other.store, some_, method.reads)))
@@ -105,30 +131,6 @@ def on_other(
         own=_ends(here),
         rules=other.rules,
     )
-
-
-def _samples(other: OtherTask, own: Store, spec: SplitSpec) -> tuple[Samples, dict[str, int]]:
-    """Samples of the classes that both have, as the run's filter and sampling make them, and sessions that are not."""
-    store = other.store
-    labels = np.asarray(store.labels(other.task))
-    rows = np.flatnonzero(labels >= 0)
-    numbers = [store.classes(other.task).index(name) for name in other.classes]
-    known = np.isin(labels[rows], numbers)
-    left_out = {UNKNOWN: int((~known).sum())}
-    rows = rows[known]
-    ours = {one.sha256 for one in own.manifest.captures if one.sha256}
-    same = np.array([one.sha256 in ours for one in store.manifest.captures], bool)[store.session("capture")[rows]]
-    left_out[SHARED] = int(same.sum())
-    rows = rows[~same]
-    stay, dropped = apply_filter(spec.filtering, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})
-    rows = rows[stay]
-    samples = windows(spec.windows, rows, store)
-    left_out |= {**dropped, "no window": len(rows) - len(np.unique(samples.session))}
-    if not len(samples):
-        why = ", ".join(f"{number} {reason}" for reason, number in left_out.items() if number)
-        what = f"no session of the run's classes is left ({why})"
-        raise InputError("nothing-left", f"--other {store.name}/{other.task}: {what}; name another data set")
-    return samples, left_out
 
 
 def _ends(jackknife: GroupJackknife) -> dict[str, list[float]]:

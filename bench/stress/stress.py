@@ -107,6 +107,7 @@ def stress(
     for one in others:
         if reason := reason_to_skip(type(method), method.parameters, one.store):
             raise InputError("method-cannot-run", f"--other {one.store.name}: {record.spec.method}: {reason}")
+        one.samples(store, split.spec)  # refuses, before the work begins, where nothing is left
     tested = _tested(record, method, store, split)
     jackknife = GroupJackknife(tested.truth, [decide(tested.answers)], tested.groups, classes=len(kept.classes))
     own = {metric: jackknife.score(0, metric) for metric in METRICS}

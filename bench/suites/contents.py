@@ -51,6 +51,10 @@ def cells(
                 for spec in expand([one.name], [store], portion.spec, task=portion.task, seeds=portion.seeds,
                                    settings=one.settings)
             ]  # fmt: skip
+    if not specs:
+        where = {f"{one.name} on {', '.join(one.datasets)}" for one in contenders}
+        what = f"nothing is left of {suite.name}: it has {'; '.join(sorted(where))} alone"
+        raise InputError("bad-options", f"{what}; choose that data set, or another method")
     return specs
 
 
@@ -131,7 +135,7 @@ def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
         if (store := stores.get(one.name)) is not None:
             made = {place_of(split): make_split(store, one.task, split).digest[:DIGITS] for split in one.each}
             portions.append(dataclasses.replace(one, store=store.digest[:DIGITS], splits=made))
-    return dataclasses.replace(_of(suite, portions, suite.methods), made_by=__version__)
+    return dataclasses.replace(narrowed_to(suite, portions, suite.methods), made_by=__version__)
 
 
 def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str], task: str | None = None) -> Suite:
@@ -140,10 +144,10 @@ def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str], task:
     Raises :class:`InputError` for a data set or task that the suite does not have.
     """
     contenders = contenders_of(suite, methods) if methods else suite.methods
-    return _of(suite, chosen_portions(suite, datasets, task), contenders)
+    return narrowed_to(suite, chosen_portions(suite, datasets, task), contenders)
 
 
-def _of(suite: Suite, portions: Sequence[Portion], contenders: Sequence[Contender]) -> Suite:
+def narrowed_to(suite: Suite, portions: Sequence[Portion], contenders: Sequence[Contender]) -> Suite:
     """The suite with these, of the contenders those that have something to do on the portions."""
     names = {one.name for one in portions}
     methods = [

@@ -199,6 +199,8 @@ class Bundle:
         self.file, self._source = file, source
         self._infos = {info.filename: info for info in source.infolist()}
         self._of_run: dict[str, list[str]] = {}
+        if INDEX not in self._infos:
+            raise _damaged(f"there is no {INDEX} in it")
         with tempfile.TemporaryDirectory() as made:
             self._copy(INDEX, Path(made) / INDEX)
             self.index = read_json(Path(made) / INDEX, Index, "a bundle's index")
