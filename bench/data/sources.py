@@ -264,11 +264,7 @@ def same_folder(manifest: Manifest, card: Card, source: Source) -> bool:
 
 
 def _opens(path: Path) -> bool:
-    try:
-        with path.open("rb"):
-            return True
-    except OSError:
-        return False
+    return path.is_file() and os.access(path, os.R_OK)  # asked, not tried: opening a pipe would wait for its writer
 
 
 def _first_reason(paths: Sequence[str], whys: Mapping[str, str]) -> str:
