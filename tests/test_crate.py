@@ -11,7 +11,7 @@ from stored_runs import indexed, members_of, write_members
 from bench.tracking.bundle import CRATE, INDEX, checked_runs, import_bundle, opened, write_bundle
 from bench.tracking.selection import stored_runs
 
-COMMITTED = Path(__file__).parents[1] / "results" / "leaderboard" / "demo-baselines.zip"
+OF_BEFORE = Path(__file__).parent / "kept" / "bundle-1.zip"
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_licence_is_the_one_that_is_given(place, filled, command_line):
 
 
 def test_a_bundle_of_before_has_none_and_is_read(place, bundle):
-    with opened(COMMITTED) as old:
+    with opened(OF_BEFORE) as old:
         assert old.index.format == 1 and CRATE not in old.index.members
     members = {name: content for name, content in members_of(bundle).items() if name != CRATE}
     old = json.loads(indexed(members)[INDEX]) | {"format": 1}
