@@ -92,15 +92,19 @@ class OtherTask:
 
 
 def on_other(
-    other: OtherTask, own: Store, method: Method, asked: tuple[SplitSpec, list[str]], tested: tuple[Ints, Ints, Ints]
+    other: OtherTask,
+    found: tuple[Samples, dict[str, int]],
+    method: Method,
+    asked: tuple[SplitSpec, list[str]],
+    tested: tuple[Ints, Ints, Ints],
 ) -> OtherSetup:
     """Scores of a fitted method on all sessions of another task, and on the run's test part by the same classes.
 
-    ``asked`` are the run's split and classes; ``tested`` are truth, predictions and groups of the run's test samples,
-    int64 ``[samples]``.  Raises :class:`InputError` where nothing is left.
+    ``found`` is what :meth:`OtherTask.samples` gives, ``asked`` are the run's split and classes; ``tested`` are truth,
+    predictions and groups of the run's test samples, int64 ``[samples]``.
     """
     spec, classes = asked
-    samples, left_out = other.samples(own, spec)
+    samples, left_out = found
 
     def ask(some_: Samples) -> NDArray[np.float32]:
         return method.predict_proba(method.represent(View(other.store, some_, method.reads)))

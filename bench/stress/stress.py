@@ -107,7 +107,7 @@ def stress(
     for one in others:
         if reason := reason_to_skip(type(method), method.parameters, one.store):
             raise InputError("method-cannot-run", f"--other {one.store.name}: {record.spec.method}: {reason}")
-        one.samples(store, split.spec)  # refuses, before the work begins, where nothing is left
+    asked = [one.samples(store, split.spec) for one in others]  # now: it refuses where nothing is left
     tested = _tested(record, method, store, split)
     jackknife = GroupJackknife(tested.truth, [decide(tested.answers)], tested.groups, classes=len(kept.classes))
     own = {metric: jackknife.score(0, metric) for metric in METRICS}
@@ -116,9 +116,9 @@ def stress(
     calibration = _calibration(tested, store, split)
     own_answers = (tested.truth, decide(tested.answers), tested.groups)
     elsewhere = []
-    for one in others:
+    for one, some_ in zip(others, asked, strict=True):
         progress(f"on {one.store.name}")
-        elsewhere.append(on_other(one, store, method, (split.spec, kept.classes), own_answers))
+        elsewhere.append(on_other(one, some_, method, (split.spec, kept.classes), own_answers))
     few, unknown = _refitted(record, tested, store, split, (request, left_out), progress)
     spec, row = record.spec, Row([record], [])
     return Stress(
