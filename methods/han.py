@@ -27,6 +27,7 @@ from bench.training.units import HeaderBytesMethod
 
 HEAD = 128  # features of the hidden layer before the classes
 CHUNK: Final = 128  # packets that are read together: bounds memory
+FEW: Final = 1 << 20  # states up to which torch's own layers, which keep some 80 bytes of each, take less time
 MOST = 10.0  # largest weight of a class: our choice
 
 #: of both models of the paper
@@ -167,7 +168,11 @@ class ByteReader(Reader):
 
     def forward(self, steps: Tensor) -> Tensor:
         """``[N, 2 * hidden]`` of ``[N, steps, 1]``."""
-        return self.on_cpu(steps) if steps.device.type == "cpu" else self.in_chunks(steps)
+        if steps.device.type != "cpu":
+            return self.in_chunks(steps)
+        few = steps.numel() * self.lstm.hidden_size <= FEW
+        with torch.autocast("cpu", enabled=False):
+            return self.attention(self.lstm(steps)[0]) if few else self.on_cpu(steps)
 
     def in_chunks(self, steps: Tensor) -> Tensor:
         """``[N, 2 * hidden]`` of ``[N, steps, 1]`` by torch's own layers; for the gradient all is worked out again."""
@@ -187,12 +192,11 @@ class ByteReader(Reader):
         at = torch.arange(1, steps.shape[1] + 1)
         ends = ((steps[..., 0] != 0) * at).amax(1)  # steps before the padding
         order = ends.argsort(descending=True, stable=True)
-        with torch.autocast("cpu", enabled=False):
-            rest = torch.stack(scan_lstm(self.lstm, torch.zeros(len(at), 1, 1), "_l0_reverse"))[:, :, 0]
-            for rows in order.split(CHUNK):
-                some, active = steps[rows].transpose(0, 1), (ends[rows] >= at[:, None]).sum(1).tolist()
-                states = scan_lstm(self.lstm, some)[0], scan_lstm(self.lstm, some, "_l0_reverse", rest, active)[0]
-                vectors.append(attend(states, project.weight, project.bias, context.weight))
+        rest = torch.stack(scan_lstm(self.lstm, torch.zeros(len(at), 1, 1), "_l0_reverse"))[:, :, 0]
+        for rows in order.split(CHUNK):
+            some, active = steps[rows].transpose(0, 1), (ends[rows] >= at[:, None]).sum(1).tolist()
+            states = scan_lstm(self.lstm, some)[0], scan_lstm(self.lstm, some, "_l0_reverse", rest, active)[0]
+            vectors.append(attend(states, project.weight, project.bias, context.weight))
         return torch.cat(vectors).index_select(0, order.argsort())
 
 

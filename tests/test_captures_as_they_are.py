@@ -233,6 +233,18 @@ def test_one_capture_under_two_names_is_one_group_however_it_is_packed(bench, fo
     assert len(store.manifest.captures) == 5 and len(set(store.capture_group())) == 4
 
 
+def test_one_capture_under_two_labels_is_told_as_a_contradiction_wherever_it_is_used(bench, folder, tmp_path):
+    held, other = sorted(folder.glob("*/*.pcap"))[0], sorted(folder.iterdir())[1]
+    assert "several labels" not in bench("prepare", "traffic")[2]
+    (other / "again.pcap").write_bytes(held.read_bytes())
+    one = held.parent.name
+    told = f"{one}/{held.name} is {one}, {other.name}/again.pcap is {other.name}; one of them is wrong"
+    assert f"the same capture has several labels of task label: {told}" in bench("prepare", "traffic")[2]
+    assert len(Store.find("traffic", tmp_path / "home").manifest.contradictions) == 1
+    err = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "capture")[2]
+    assert "1 captures are there under several labels" in err
+
+
 # --- rules of sessions --------------------------------------------------------------------------------------------
 
 

@@ -114,11 +114,13 @@ def answer_and_gradients(network, logits):
     return [logits.detach(), *(weights.grad.clone() for weights in network.parameters())]
 
 
-@pytest.mark.parametrize("path", ["oneDNN", "no oneDNN", "chunks"])
+@pytest.mark.parametrize("path", ["few", "oneDNN", "no oneDNN", "chunks"])
 @pytest.mark.parametrize("packets", [padded(), padded() | 1, torch.zeros(3, 2, 30, dtype=torch.uint8)])
 def test_reading_in_chunks_is_torchs_own_lstm_and_attention(monkeypatch, path, packets):
     monkeypatch.setattr(han, "CHUNK", 6)  # several chunks, and several blocks of steps each
     monkeypatch.setattr(long_sequences, "BLOCK", 20)
+    if path != "few":
+        monkeypatch.setattr(han, "FEW", 0)
     if path == "no oneDNN":
         monkeypatch.setattr(products, "_onednn", None)
     if path == "chunks":  # as on CUDA
@@ -132,13 +134,17 @@ def test_reading_in_chunks_is_torchs_own_lstm_and_attention(monkeypatch, path, p
         torch.testing.assert_close(network(packets), found[0], rtol=1e-5, atol=1e-6)
 
 
-def test_two_passes_give_the_same_bits():
+@pytest.mark.parametrize("few", [0, 1 << 20])
+def test_two_passes_give_the_same_bits(monkeypatch, few):
+    monkeypatch.setattr(han, "FEW", few)
     network, packets = small(Han, bytes=30, dropout=0.0).network(), padded()
     first, second = (answer_and_gradients(network, network(packets)) for _ in range(2))
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
 
 
-def test_the_byte_level_stays_out_of_mixed_precision():
+@pytest.mark.parametrize("few", [0, 1 << 20])
+def test_the_byte_level_stays_out_of_mixed_precision(monkeypatch, few):
+    monkeypatch.setattr(han, "FEW", few)
     network, steps = small(Han).network(), padded().flatten(0, 1)[..., None] / 255
     exact = network.over_bytes(steps)
     with torch.autocast("cpu", torch.bfloat16):

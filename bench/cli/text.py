@@ -115,7 +115,8 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
     shown |= manifest.options.unusual | ({"join_records": manifest.options.join_records} if manifest.tables else {})
     shown |= {"tables": plain(manifest.tables)} if manifest.tables else {}
-    shown |= {name: plain(value) for name in ("lacks", "limits", "idle") if (value := getattr(manifest, name))}
+    told = ("lacks", "limits", "idle", "contradictions")
+    shown |= {name: plain(value) for name in told if (value := getattr(manifest, name))}
     names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "empty_classes", "empty", "ignored")
     return shown | {name: plain(getattr(manifest, name)) for name in names}
 
@@ -185,6 +186,9 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
     ]
     if len(copies) > LOUD:
         lines.append(f"{len(copies) - LOUD} more captures are there several times; --json lists all")
+    lines += [f"{line}; one of them is wrong" for line in manifest.contradictions[:LOUD]]
+    more = len(manifest.contradictions) - LOUD
+    lines += [f"{more} more captures are there under several labels; --json lists all"] if more > 0 else []
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
     told = [line for line in (made_of_records(manifest), *without_classes(manifest)) if line]
     return told + [f"WARNING: {manifest.name}: {line}" for line in lines]
@@ -211,6 +215,7 @@ def shortcomings(manifest: "Manifest") -> str:
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
         "words of the card match nothing": len(manifest.idle),
+        "captures are there under several labels": len(manifest.contradictions),
         "listed captures are missing": len(files.missing) if files else 0,
         "captures have other numbers of packets than listed": len(files.packets_differ) if files else 0,
     }

@@ -61,7 +61,7 @@ from bench.environment import code_digest
 from bench.errors import InputError, counted, some
 from bench.files import file_sha256, mapped, plain, write_json
 from bench.ingest.options import IngestOptions
-from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, numbered
+from bench.schema import NO_CLASS, PACKET_COLUMNS, SESSION_COLUMNS, numbered
 
 if TYPE_CHECKING:
     from bench.ingest.capture import CaptureIndex
@@ -131,6 +131,10 @@ class Build(ABC):
     def facts(self) -> dict[str, Any]:
         """Fields of the manifest that tell of the files and how they met the card's list."""
 
+    def contradictions(self, columns: Columns, tasks: Mapping[str, TaskEntry]) -> list[str]:
+        """Where the same is labelled otherwise, a line each.  ``columns`` has the tasks' classes."""
+        return []
+
     def conversations(self, columns: Columns) -> NDArray[np.int32]:
         """The conversation of each session: int32 ``[sessions]``."""
         return numbered(session_tuples(columns)).astype(np.int32)
@@ -182,7 +186,8 @@ class Build(ABC):
             self.card, [file.path for file in self.source.files], [capture.path for capture in self.captures]
         )
         idle += idle_words(self.card, self._label_values(table), tasks)
-        manifest = replace(self._manifest(len(joined["start"]), table.report, tasks), idle=idle)
+        manifest = self._manifest(len(joined["start"]), table.report, tasks)
+        manifest = replace(manifest, idle=idle, contradictions=self.contradictions(columns, tasks))
         write_json(self.folder / "manifest.json", manifest.to_dict())
 
     def _manifest(self, sessions: int, labels: dict[str, Any], tasks: dict[str, TaskEntry]) -> Manifest:
@@ -338,6 +343,18 @@ class CaptureBuild(Build):
         copies = [[self.captures[row].path for row in rows] for rows in self.of_content.values() if len(rows) > 1]
         return {"skipped": dict(sorted(skipped.items())), "copies": copies, "lacks": self._lacks()}
 
+    def contradictions(self, columns: Columns, tasks: Mapping[str, TaskEntry]) -> list[str]:
+        """Captures that hold the same and whose sessions have other classes."""
+        lines = []
+        for rows in (rows for rows in self.of_content.values() if len(rows) > 1):
+            for name, task in tasks.items():
+                labels = columns[TASK_COLUMN.format(name)]
+                of = {row: np.unique(labels[columns["capture"] == row]).tolist() for row in rows}
+                if len({tuple(classes) for classes in of.values()}) > 1:
+                    each = [f"{self.captures[row].path} is {_named(classes, task)}" for row, classes in of.items()]
+                    lines.append(f"the same capture has several labels of task {name}: {', '.join(each)}")
+        return lines
+
     def _lacks(self) -> dict[str, str]:
         """Payload, where all that there is was cut or is zeros: no method that reads bytes finds any."""
         held = [capture for capture in self.captures if capture.remarks.get("captured_payload_bytes")]
@@ -401,6 +418,11 @@ class CaptureBuild(Build):
             if len(same) > 1:
                 first = min(same)
                 self.captures = [replace(one, group=first if one.group in same else one.group) for one in self.captures]
+
+
+def _named(classes: Sequence[int], task: TaskEntry) -> str:
+    """Names of a capture's classes."""
+    return " and ".join(task.classes[one] for one in classes if one != NO_CLASS) or "without a class"
 
 
 def _unexpected(

@@ -278,6 +278,7 @@ class Manifest:
     lacks: dict[str, str] = field(default_factory=dict)  # of `bench.readers.READS`, what no method can read -> why
     limits: list[str] = field(default_factory=list)  # what its sessions do not show, for people
     idle: list[str] = field(default_factory=list)  # words of the card that hold for nothing here, a line each
+    contradictions: list[str] = field(default_factory=list)  # what is the same and labelled otherwise, a line each
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, in the one order."""
@@ -287,9 +288,8 @@ class Manifest:
         content |= {name: plain(getattr(self, name)) for name in (*rest, "unreadable", "ignored", "captures")}
         content |= {"empty": plain(self.empty), "empty_classes": plain(self.empty_classes)}
         content |= {"files": plain(self.files)} if self.files else {}
-        content |= {
-            name: plain(value) for name in ("tables", "lacks", "limits", "idle") if (value := getattr(self, name))
-        }
+        told = ("tables", "lacks", "limits", "idle", "contradictions")
+        content |= {name: plain(value) for name in told if (value := getattr(self, name))}
         content |= {"code": self.code} if self.code else {}
         return content | ({"columns": plain(self.columns)} if self.columns else {})
 
