@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import bench
 from bench.data.prepare import open_dataset
 from bench.environment import peak_memory, reset_peak_memory
-from bench.method import Method, Monitor, Part, learn, make_parameters, take
+from bench.method import Method, Monitor, Part, make_parameters, take
 from bench.runs import registry
 from bench.runs.attempt import represent_parts, scored_classes
 from bench.spec import SplitSpec
@@ -98,6 +98,13 @@ def method_and_part(options: argparse.Namespace) -> tuple[Method, Part]:
     each = method.parameters.packets if kind.unit == "packet" else 1
     rows = np.resize(usable, max(2, method.parameters.batch_size * steps // each))
     return method, Part(take(train.inputs, rows), train.labels[rows])
+
+
+def learn(method: Method, train: Part, validation: Part, monitor: Monitor) -> None:
+    """`bench.method.learn`, which an older checkout lacks, as its methods lack ``pretrain``."""
+    if pretrain := getattr(method, "pretrain", None):
+        pretrain(train.inputs, Monitor())
+    method.fit(train, validation, monitor)
 
 
 def child(options: argparse.Namespace) -> None:
