@@ -123,7 +123,7 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
         process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in out + err, err
-    assert err.splitlines()[-1].endswith("the same command continues where it stopped")
+    assert err.splitlines()[-1].endswith("what was finished is kept, the same command does the rest")
     until = time.monotonic() + 60
     while is_there(process.pid) and time.monotonic() < until:  # loky's own process sees its pipe closed
         time.sleep(0.1)

@@ -42,9 +42,9 @@ def main() -> None:
         _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses twice gets the same line
-        _fail("interrupted; the same command continues where it stopped", 130)
+        _fail("interrupted; what was finished is kept, the same command does the rest", 130)
     except Terminated:
-        _fail("terminated; the same command continues where it stopped", 143)
+        _fail("terminated; what was finished is kept, the same command does the rest", 143)
     except BrokenPipeError:  # `bench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
