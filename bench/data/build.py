@@ -344,14 +344,15 @@ class CaptureBuild(Build):
         return {"skipped": dict(sorted(skipped.items())), "copies": copies, "lacks": self._lacks()}
 
     def contradictions(self, columns: Columns, tasks: Mapping[str, TaskEntry]) -> list[str]:
-        """Captures that hold the same and whose sessions have other classes."""
-        lines = []
+        """Captures that hold the same, and so the same sessions in the same order, and are labelled otherwise."""
+        lines, captures = [], columns["capture"]  # in the order of the captures
         for rows in (rows for rows in self.of_content.values() if len(rows) > 1):
+            spans = [slice(*np.searchsorted(captures, (row, row + 1))) for row in rows]
             for name, task in tasks.items():
-                labels = columns[TASK_COLUMN.format(name)]
-                of = {row: np.unique(labels[columns["capture"] == row]).tolist() for row in rows}
-                if len({tuple(classes) for classes in of.values()}) > 1:
-                    each = [f"{self.captures[row].path} is {_named(classes, task)}" for row, classes in of.items()]
+                labels = [columns[TASK_COLUMN.format(name)][span] for span in spans]
+                if not all(np.array_equal(labels[0], other) for other in labels):
+                    of = [_named(np.unique(one).tolist(), task) for one in labels]
+                    each = [f"{self.captures[row].path} is {what}" for row, what in zip(rows, of, strict=True)]
                     lines.append(f"the same capture has several labels of task {name}: {', '.join(each)}")
         return lines
 
