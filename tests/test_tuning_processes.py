@@ -14,11 +14,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from tiny_store import write_store
 
+from bench.errors import Terminated
+from bench.method import Range
 from bench.spec import RunSpec, SplitSpec
 from bench.tracking.address import Address
 from bench.tracking.claims import Claims, process_lives
 from bench.tracking.tracker import Tracker
 from bench.tuning.search import Look, Search
+from bench.tuning.share import Share, TuneOptions
 from bench.tuning.studies import open_study, storage_of, stored_study
 
 METHOD = """
@@ -149,6 +152,32 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     look = trials_of(place)
     assert (len(look.finished), look.running, len(look.of(TrialState.FAIL))) == (wanted, [], failed + 1)
     assert len(look.known) == wanted  # none was a repetition
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("where", ["claimed", "drawn"])
+def test_a_trial_that_was_drawn_and_not_begun_is_closed_by_who_is_interrupted(place, monkeypatch, where, ended):
+    """A moment of milliseconds, which a loaded machine makes longer: as a process that --jobs began was hit once."""
+    method = f"{place / 'slow.py'}:Slow"
+    search = Search(RunSpec(method, "tiny", "kind", split=SplitSpec("capture")), {"x": Range(1, 1_000_000)})
+    tracker, take = Tracker(place / "results"), Claims.take
+    options = TuneOptions(storage_of(tracker), place / "results", trials=2)
+
+    def evaluate(*_):
+        raise ended
+
+    def take_but_of_a_trial(claims, name, **words):
+        if name.rpartition(" ")[2] != "0":
+            return take(claims, name, **words)
+        monkeypatch.setattr(Claims, "take", take)
+        raise ended
+
+    at = (Share, "_evaluate", evaluate) if where == "claimed" else (Claims, "take", take_but_of_a_trial)
+    monkeypatch.setattr(*at)
+    with tracker.study(search.name, search.spec) as run, pytest.raises(ended):
+        Share(search, options).work(run)
+    look = trials_of(place)
+    assert (look.running, len(look.of(TrialState.FAIL)), len(look.of(TrialState.WAITING))) == ([], 1, 1)
 
 
 def test_who_reads_a_study_writes_nothing_into_tables_that_another_process_makes(tmp_path, monkeypatch):

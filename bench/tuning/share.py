@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from bench.environment import LOOK_SECONDS
-from bench.errors import InputError
+from bench.errors import InputError, Terminated
 from bench.method import Monitor, typed_values
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
@@ -86,8 +86,12 @@ class Share:
     def work(self, run: Any, *, wait: bool = True) -> None:
         """Evaluate what is left, under the study's ``run``; with ``wait``, until nobody else is at the rest either."""
         self._run = run
-        while (trial := self._next(wait=wait)) is not None:
-            self._evaluate(trial)
+        try:
+            while (trial := self._next(wait=wait)) is not None:
+                self._evaluate(trial)
+        except (KeyboardInterrupt, Terminated):
+            self._close_own()
+            raise
 
     def look(self) -> Look:
         """The study's trials now."""
@@ -127,6 +131,14 @@ class Share:
             if trial.number in [one.number for one in self.look().running]:  # else it has just ended
                 self._close(trial)
             self._claims.let_go(self._claim(trial.number))
+
+    def _close_own(self) -> None:
+        """Close what was drawn and not begun when somebody interrupted: else it runs until the next process comes."""
+        with suppress(InputError, *AWAY), self._claims.alone(draws_of(self._search)):
+            for trial in self.look().running:
+                if self._claims.has(self._claim(trial.number)):
+                    self._claims.let_go(self._claim(trial.number))
+            self._close_the_dead()
 
     def _close(self, trial: FrozenTrial) -> None:
         self.study.tell(trial.number, state=TrialState.FAIL)
