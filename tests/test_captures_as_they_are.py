@@ -242,7 +242,7 @@ def test_one_capture_under_two_labels_is_told_as_a_contradiction_wherever_it_is_
     assert f"the same capture has several labels of task label: {told}" in bench("prepare", "traffic")[2]
     assert len(Store.find("traffic", tmp_path / "home").manifest.contradictions) == 1
     err = bench("run", "--method", "majority", "--dataset", "traffic", "--split", "capture")[2]
-    assert "1 captures are there under several labels" in err
+    assert "1 contradictions, one capture under several labels" in err
 
 
 # --- rules of sessions --------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def remarked(manifest: "Manifest", set_up: Sequence[str]) -> list[str]:
         lines.append(f"{len(copies) - LOUD} more captures are there several times; --json lists all")
     lines += [f"{line}; one of them is wrong" for line in manifest.contradictions[:LOUD]]
     more = len(manifest.contradictions) - LOUD
-    lines += [f"{more} more captures are there under several labels; --json lists all"] if more > 0 else []
+    lines += [f"{more} more such contradictions; --json lists all"] if more > 0 else []
     lines += [f"the capture set-up differs by class: {line}" for line in set_up]
     told = [line for line in (made_of_records(manifest), *without_classes(manifest)) if line]
     return told + [f"WARNING: {manifest.name}: {line}" for line in lines]
@@ -215,7 +215,7 @@ def shortcomings(manifest: "Manifest") -> str:
         "captures are damaged": len(files.damage_unexpected if files else manifest.damaged),
         "counts are not those of the card": len(manifest.unexpected),
         "words of the card match nothing": len(manifest.idle),
-        "captures are there under several labels": len(manifest.contradictions),
+        "contradictions, one capture under several labels": len(manifest.contradictions),
         "listed captures are missing": len(files.missing) if files else 0,
         "captures have other numbers of packets than listed": len(files.packets_differ) if files else 0,
     }

@@ -136,8 +136,7 @@ class Share:
         """Close what was drawn and not begun when somebody interrupted: else it runs until the next process comes."""
         with suppress(InputError, *AWAY), self._claims.alone(draws_of(self._search)):
             for trial in self.look().running:
-                if self._claims.has(self._claim(trial.number)):
-                    self._claims.let_go(self._claim(trial.number))
+                self._claims.let_go(self._claim(trial.number))  # of others nothing happens
             self._close_the_dead()
 
     def _close(self, trial: FrozenTrial) -> None:
