@@ -135,8 +135,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1, allow_nan: b
 def _aside(path: Path) -> Path:
     """A hidden path beside ``path`` of this process alone; all that killed processes of this machine left goes."""
     name, host = (hashlib.sha256(os.fsencode(text)).hexdigest()[:12] for text in (path.name, _machine()))
-    for left in left_behind(path.parent):
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    remove_left_behind(path.parent)
     return path.with_name(f".{name}-{host}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
@@ -152,6 +151,12 @@ def left_behind(folder: Path) -> list[Path]:
     host = hashlib.sha256(_machine().encode()).hexdigest()[:12]
     found = folder.glob(f".{'[0-9a-f]' * 12}-{host}-*")
     return sorted(path for path in found if not _is_alive(int(path.name.split("-")[2])))
+
+
+def remove_left_behind(folder: Path) -> None:
+    """Remove what :func:`left_behind` finds there."""
+    for left in left_behind(folder):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

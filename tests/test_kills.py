@@ -103,6 +103,7 @@ def test_a_run_that_its_worker_could_not_close_is_closed_for_it(place, tmp_path,
         list(run_matrix(specs, tracker, RunOptions(jobs=2)))
     found = tracker.search(latest=False)
     assert found and {run.status for run in found} == {"killed"} and not tracker.claims.holders()
+    assert not list((tmp_path / "results" / "pending").iterdir())
 
 
 @pytest.mark.slow

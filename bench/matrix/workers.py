@@ -14,6 +14,7 @@ from typing import Final
 
 from bench.environment import GRACE_SECONDS, cores, limit_of_threads, live_with
 from bench.errors import InputError, Terminated
+from bench.files import remove_left_behind
 from bench.runs.execute import Outcome, RunOptions, execute, recalled, tags_of, title_of
 from bench.spec import RunSpec
 from bench.tracking.tracker import Tracker
@@ -105,6 +106,7 @@ class Workers:
         for spec, _ in self._at.values():
             with suppress(InputError):  # the store is away
                 self._close(spec.digest)
+        remove_left_behind(self._tracker.address.pending)
 
     def _close(self, digest: str) -> None:
         if self._tracker.claims.take(digest) is None:

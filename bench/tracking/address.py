@@ -86,6 +86,11 @@ class Address:
         return self.file.parent if self.is_sqlite else self.results
 
     @property
+    def pending(self) -> Path:
+        """Where runs that are at work, and finished ones that wait for the store, have their folders."""
+        return self.folder / "pending"
+
+    @property
     def at(self) -> str:
         """Where it is, for people: the folder of an SQLite file as seen from here, else :attr:`shown`."""
         return str(from_here(self.file.parent)) if self.is_sqlite else self.shown

@@ -405,7 +405,7 @@ def _bring(tracker: Tracker, bundle: Bundle, run: Listed, told: str) -> bool:
     try:
         if any(not _is_half(one) for one in stored_runs(tracker, (UID, run.name))):
             return False
-        place = tracker.address.folder / "pending" / run.name
+        place = tracker.address.pending / run.name
         folder = begun_folder(place)
         try:
             content = bundle.unpack(run, folder)

@@ -63,7 +63,7 @@ def plan_pruning(
     plan = plan_removal(tracker, superseded)
     models = [one for one in spare_models(tracker, staying, policy) if one.row.run_id in asked]
     binned = tracker.binned() if leftovers else []
-    folders = left_behind(tracker.address.folder / "pending") if leftovers else []
+    folders = left_behind(tracker.address.pending) if leftovers else []
     return Plan(plan.runs, models, binned, folders, plan.claimed)
 
 

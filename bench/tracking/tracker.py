@@ -101,8 +101,7 @@ class Tracker:
     @property
     def is_there(self) -> bool:
         """Whether there is a store to read, or runs that wait for one; a server is there until it is asked."""
-        folder = self.address.folder
-        return not self.address.is_sqlite or self.address.file.is_file() or (folder / "pending").is_dir()
+        return not self.address.is_sqlite or self.address.file.is_file() or self.address.pending.is_dir()
 
     @cached_property
     def claims(self) -> Claims:
@@ -310,7 +309,7 @@ class Tracker:
 
     def _pending(self) -> Iterator[tuple[Path, str]]:
         """Folders of runs that wait, and for what store."""
-        for path in sorted((self.address.folder / "pending").glob("[!.]*/run.json")):
+        for path in sorted(self.address.pending.glob("[!.]*/run.json")):
             try:
                 yield path.parent, Address(Content.load(path.parent).store).place
             except InputError as error:

@@ -110,11 +110,6 @@ class Target:
     experiment: Callable[[str], str]  # id by name, made where it is missing
     engine: Any = None  # of a database, where runs end in SQL; None: a server
 
-    @property
-    def pending(self) -> Path:
-        """Where finished runs wait for the store."""
-        return self.address.folder / "pending"
-
 
 class Run:
     """A run that is being written, begun in the store so that others see it."""
@@ -122,8 +117,8 @@ class Run:
     def __init__(self, target: Target, content: Content, key: str) -> None:
         content.tags.setdefault(UID, secrets.token_hex(16))
         self._target, self.content = target, content
-        self._place = target.pending / key
-        with _writing(target.pending):
+        self._place = target.address.pending / key
+        with _writing(target.address.pending):
             self._folder = begun_folder(self._place)
         self._flushed, self._last = 0, time.monotonic()
         try:
@@ -167,7 +162,7 @@ class Run:
 
         Raises `Unwritable` where the block is refused to write.
         """
-        with _writing(self._target.pending):
+        with _writing(self._target.address.pending):
             self._folder.mkdir(parents=True, exist_ok=True)  # the results folder may have gone meanwhile
             yield self._folder
 
