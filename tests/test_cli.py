@@ -321,6 +321,15 @@ def test_the_installed_command_lists(place):
     assert "temperature" in subprocess.run([command, "methods", "atvitsc"], capture_output=True, text=True).stdout
 
 
+def test_a_card_of_a_thousand_downloads_is_a_page_to_read_and_whole_as_json(bench):
+    _, out, _ = bench("datasets", "ndpi-services")
+    assert len(out.splitlines()) < 60 and "\n\n" not in out and "\\n" not in out
+    head, more = out.split("downloads:\n")[1].split("\nkind: captures")[0].splitlines()[-2:]
+    assert "url https://" in head and more == "  - 1081 more; --json lists all"
+    assert len(json.loads(bench("datasets", "ndpi-services", "--json")[1])["downloads"]) == 1086
+    assert "\n\n" not in bench("datasets", "iscx-vpn")[1]  # a choice that sets nothing
+
+
 @pytest.mark.parametrize(("package", "known"), [("torch_geometric", True), ("bench.gone", False)])
 def test_a_missing_package_is_one_line_and_a_missing_module_of_ours_a_trace(monkeypatch, capsys, package, known):
     def fail(**_):
