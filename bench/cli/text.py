@@ -30,7 +30,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
 
 def outline(value: Mapping[str, Any], indent: str = "") -> str:
     """Nested mappings and lists as indented lines; what is empty is left out."""
-    lines = []
+    lines: list[str] = []
     for key, item in ((one_line(str(key)), item) for key, item in value.items()):
         if isinstance(item, dict) and item:
             lines += filter(None, [f"{indent}{key}:", outline(item, indent + "  ")])
