@@ -125,14 +125,15 @@ def reproduce(ids: tuple[str, ...], action: ActionOptions, asked: ReproduceOptio
         print_table(findings_table(paper), form)
         return 0
     experiments = [paper.experiment(name) for name in exhibits(ids)]
-    card = check_task(asked.dataset, asked.task) if asked.dataset else None
+    papers_own = sorted({one.dataset for one in experiments or paper.experiments})
+    used = [check_task(name, asked.task).name for name in ([asked.dataset] if asked.dataset else papers_own)]
     check_scale(paper, experiments, asked.scale)
     check_splits(asked.scale)
     if action.overview:
         from bench.paper.costs import overview
 
-        name = card.name if card else None
-        print_table(overview(paper, runs_beside(results), asked.scale, experiments, name), form)
+        instead = used[0] if asked.dataset else None
+        print_table(overview(paper, runs_beside(results), asked.scale, experiments, instead, asked.task), form)
         return 0
     if not ids:
         raise InputError(

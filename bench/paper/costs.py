@@ -34,13 +34,14 @@ def overview(
     scale: Scale,
     experiments: Sequence[Experiment] = (),
     dataset: str | None = None,
+    task: str | None = None,
 ) -> Table:
     """Every experiment, or those given: data, whether they are here, runs, what is done, and the estimated time left.
 
-    ``dataset`` takes the place of the paper's data.
+    ``dataset`` takes the place of the paper's data, ``task`` that of its default task.
     """
     check_preset(paper, scale.preset)
-    reckoner = _Reckoner(paper, scale, rates_of(shipped_folder("results") / "rates.csv"), _finished(tracker))
+    reckoner = _Reckoner(paper, scale, task, rates_of(shipped_folder("results") / "rates.csv"), _finished(tracker))
     rows, records = [], []
     for experiment in experiments or paper.experiments:
         name = dataset or experiment.dataset
@@ -88,19 +89,21 @@ class _Reckoner:
 
     paper: Paper
     scale: Scale
+    task: str | None  # None: the data set's default task
     rates: Mapping[str, float]  # samples a second, by method
     finished: set[str]  # digests of runs
 
     def cost(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> Cost:
         """Runs, finished ones, and hours of the rest."""
-        kept = tuple(arm.method for arm in experiment.arms if arm.method in self.scale.methods)
+        known = {arm.method for arm in experiment.arms}
+        kept = tuple(name for name in self.scale.methods if experiment.kind == "systems" or name in known)
         if experiment.kind == "timing" or (self.scale.methods and not kept):
             return Cost(0, 0, 0.0)
         scale = replace(self.scale, methods=kept)
         arms = chosen_arms(experiment, scale)
         done = [0] * len(arms)
         if store is not None and self.finished:
-            planned = plan(experiment, mode, store, scale)
+            planned = plan(experiment, mode, store, scale, self.task)
             done = [sum(spec.digest in self.finished for spec in one.specs) for one in planned]
         each = scale.seeds * (scale.folds if mode == "clean" and scale.folds else 1)
         samples = self._samples(experiment, mode, dataset, store)
@@ -121,9 +124,9 @@ class _Reckoner:
         """Samples of a run before they are divided; None where neither store nor card knows the classes."""
         limit = self.scale.max_per_class or (experiment.per_class if mode == "paper" else experiment.limit)
         if store is None:
-            classes = _expected(dataset)
+            classes = _expected(dataset, self.task)
             return None if classes is None else classes * (limit or experiment.per_class)
-        task = store.manifest.tasks[store.default_task]
+        task = store.manifest.tasks[self.task or store.default_task]
         if mode == "paper" and not _of_whole_sessions(experiment.protocol):
             return len(task.classes) * (limit or experiment.per_class)
         return sum(min(count, limit or count) for count in task.class_sessions)
@@ -135,8 +138,8 @@ def _of_whole_sessions(protocol: str) -> bool:
 
 
 @cache
-def _expected(dataset: str) -> int | None:
-    """Classes of the default task, as the card expects them; None where it does not say."""
+def _expected(dataset: str, task: str | None) -> int | None:
+    """Classes of a task, as the card expects them; None where it does not say."""
     card = find_card(dataset)
-    task = card.expected.tasks.get(card.default_task)
-    return None if task is None else task.classes
+    expected = card.expected.tasks.get(task or card.default_task)
+    return None if expected is None else expected.classes
