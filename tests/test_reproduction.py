@@ -225,9 +225,8 @@ def test_the_list_can_be_asked_for_some_methods_experiments_and_data(tmp_path, d
 
 def test_the_list_counts_a_system_that_the_paper_has_not_and_asks_the_task_that_is_asked(tmp_path, demo, command_line):
     """A table of systems runs it, so its cost was told as none."""
-    _, out, _ = command_line(
-        "reproduce", "--list", "table-VI", "--method", "histgb", "--seeds", "2", "--format", "json", "--results", tmp_path
-    )
+    words = ("--list", "table-VI", "--method", "histgb", "--seeds", "2", "--format", "json")
+    _, out, _ = command_line("reproduce", *words, "--results", tmp_path)
     assert [row["clean_runs"] for row in json.loads(out)["rows"]] == [2]
     status, _, err = command_line("reproduce", "--list", "table-VI", "--task", "nosuch")
     assert status == 2 and "iscx-vpn has no task 'nosuch'" in err
