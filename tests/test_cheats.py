@@ -3,8 +3,10 @@
 import functools
 import random
 import warnings
+from collections import defaultdict, deque
 from types import FunctionType, MethodType
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from asked import run_spec
 
 from bench.method import Method, Part
 from bench.readers import READS, View
+from bench.runs import guards
 from bench.runs.attempt import AttemptMonitor, attempt, fit_and_validate
 from bench.runs.guards import ContractBroken
 from bench.schema import Samples
@@ -21,6 +24,12 @@ from bench.splits.split import make_split
 
 SESSIONS, CLASSES = 600, 3
 REMEMBERED = {}
+
+
+@pytest.fixture(autouse=True)
+def _no_run_was_before(monkeypatch):
+    """All of these methods share this module, in which some remember."""
+    monkeypatch.setattr(guards, "_FIRST", WeakKeyDictionary())
 
 
 @pytest.fixture
@@ -136,6 +145,66 @@ class InADefault(Honest):
         return super().fit(train, validation, monitor)
 
 
+ODD = defaultdict(lambda: -1)
+
+
+class OfOddKeys(Honest):
+    """Hands labels on in what no pickle takes."""
+
+    def fit(self, train, validation, monitor):
+        ODD.update(dict.fromkeys(train.labels.tolist(), 0), **{str(len(ODD)): train.labels})
+        return super().fit(train, validation, monitor)
+
+
+class Drawer:
+    def __init__(self):
+        self.key, self.within = lambda: None, [set(), deque()]
+
+
+DRAWER = Drawer()
+
+
+class Hidden(Honest):
+    """Hands labels on within an object that no pickle takes."""
+
+    def fit(self, train, validation, monitor):
+        DRAWER.within[1].append(train.labels)
+        return super().fit(train, validation, monitor)
+
+
+def made():
+    kept = []
+
+    def keep(labels):
+        kept.append(labels)
+        return keep
+
+    return keep
+
+
+KEEP = made()
+
+
+class InAClosure(Honest):
+    """Hands labels on in a function's cell, which holds the function, too."""
+
+    def fit(self, train, validation, monitor):
+        KEEP(train.labels)
+        return super().fit(train, validation, monitor)
+
+
+class InAStaticMethod(Honest):
+    """Hands labels on in the default of a static method."""
+
+    @staticmethod
+    def keep(labels, memory=[]):  # noqa: B006
+        memory.append(labels)
+
+    def fit(self, train, validation, monitor):
+        self.keep(train.labels)
+        return super().fit(train, validation, monitor)
+
+
 class Parrot(Honest):
     """Remembers what it answered, so that it says the same when it is asked again."""
 
@@ -154,6 +223,7 @@ class Boaster(Honest):
 
     def fit(self, train, validation, monitor):
         monitor.log_fact(macro_f1=0.999, accuracy=0.999, samples_seen=7)
+        monitor.log_fact(model_parameters=7, seconds_fit=-1, **{"f1/one": 0.999})
         return super().fit(train, validation, monitor)
 
 
@@ -210,9 +280,8 @@ def test_while_it_pretrains_the_training_part_alone_is_represented_and_no_label_
 
 def test_a_trial_pretrains_on_the_training_part_alone(store):
     spec = run_spec("pretrains", store.name, "task")
-    SEEN.clear()
-    fit_and_validate(spec, store, Pretrains, AttemptMonitor())
-    assert [stage for stage, _ in SEEN] == ["represent", "pretrain", "represent"]
+    seen = seen_by(lambda: fit_and_validate(spec, store, Pretrains, AttemptMonitor()))
+    assert [stage for stage, _ in seen] == ["represent", "pretrain", "represent"]
 
 
 class Quiet(Pretrains):
@@ -237,6 +306,7 @@ def test_pretraining_is_timed_and_counted_under_names_of_its_own(store):
 def test_what_a_method_says_of_itself_is_no_score(store):
     done = attempt(run_spec("boaster", store.name, "task"), store, Boaster, AttemptMonitor())
     assert done.metrics["macro_f1"] == done.scores.macro_f1 < 0.5 and done.metrics["samples_seen"] == 7
+    assert done.metrics["seconds_fit"] > 0 and not done.metrics.keys() & {"model_parameters", "f1/one"}
 
 
 def test_what_a_view_allows_cannot_be_set(store):
@@ -266,6 +336,32 @@ def test_what_fit_does_to_its_samples_is_not_what_is_asked_of_training(store):
 
     done = attempt(run_spec("inplace", store.name, "task"), store, InPlace, AttemptMonitor())
     assert done.metrics["training_accuracy"] < 0.5 and done.metrics["training_majority"] < 0.5
+
+
+@pytest.mark.parametrize("how", [attempt, fit_and_validate])
+def test_what_fit_does_to_the_validation_part_ends_the_run(store, how):
+    """Validation decides searches and which models are kept; an in-place relabelling is a slip like any other."""
+
+    class Judge(Honest):
+        def fit(self, train, validation, monitor):
+            validation.labels[:] = 0
+            return super().fit(train, validation, monitor)
+
+    with pytest.raises(ContractBroken, match="fit changes the validation part"):
+        how(run_spec("judge", store.name, "task"), store, Judge, AttemptMonitor())
+
+
+@pytest.mark.parametrize("kind", [Globals, OfOddKeys, Hidden, InAClosure, InAStaticMethod])
+def test_what_one_run_remembered_spoils_all_that_follow(store, kind):
+    """The second run finds the memory as full as it leaves it, and had its test labels from there."""
+    for seed in range(3):
+        with pytest.raises(ContractBroken, match="remembers something of a run"):
+            scores(kind, store, seed=seed)
+
+
+def test_what_a_trial_remembered_ends_it(store):
+    with pytest.raises(ContractBroken, match="remembers something of a run"):
+        fit_and_validate(run_spec("globals", store.name, "task"), store, Globals, AttemptMonitor())
 
 
 def test_the_line_names_what_remembers(store):
@@ -306,10 +402,10 @@ def test_the_place_of_a_sample_tells_nothing(store, split):
         (Neighbours, "without the others or in another order"),
         (Position, "other values of a part of the samples"),
         (Keeper, "represent changes the object"),
-        (Globals, "remembers something of the run"),
-        (OfTheClass, "remembers something of the run"),
-        (InAHelper, "remembers something of the run"),
-        (InADefault, "remembers something of the run"),
+        (Globals, "remembers something of a run"),
+        (OfTheClass, "remembers something of a run"),
+        (InAHelper, "remembers something of a run"),
+        (InADefault, "remembers something of a run"),
         (Parrot, "predict_proba changes the object"),
         (Loud, "does not sum to 1"),
         (OfOtherParts, "pretrain is called by the method itself"),
@@ -423,18 +519,29 @@ class Memoised(Honest):
         return super().represent(view) | {"gap": view.times(2)[:, 1]}
 
     def fit(self, train, validation, monitor):
-        memory().update(zip(train.inputs["gap"].tolist(), train.labels.tolist(), strict=True))
+        self.memory().update(zip(train.inputs["gap"].tolist(), train.labels.tolist(), strict=True))
         return super().fit(train, validation, monitor)
 
     def predict_proba(self, inputs):
-        known = [memory().get(gap, 0) for gap in inputs["gap"].tolist()]
+        known = [self.memory().get(gap, 0) for gap in inputs["gap"].tolist()]
         return np.eye(self.classes, dtype=np.float32)[known]
 
+    def memory(self):
+        return memory()
 
-def test_what_a_memoised_function_learned_of_another_run_is_gone(store):
-    alone = scores(Memoised, store, seed=1)
-    scores(Memoised, store, seed=0)
-    again = scores(Memoised, store, seed=1)
+
+class MemoisedInside(Memoised):
+    @staticmethod
+    @functools.cache
+    def memory():
+        return {}
+
+
+@pytest.mark.parametrize("kind", [Memoised, MemoisedInside])
+def test_what_a_memoised_function_learned_of_another_run_is_gone(store, kind):
+    alone = scores(kind, store, seed=1)
+    scores(kind, store, seed=0)
+    again = scores(kind, store, seed=1)
     assert again.accuracy == alone.accuracy < 0.7
 
 

@@ -1,5 +1,6 @@
 """Bundles of others: what is damaged, forged, or no bundle is refused before anything is written."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from records import record
 from refusals import refused
 from stored_runs import forged, indexed, members_of, write_members
 
 from bench.errors import InputError
 from bench.scores.jackknife import GroupJackknife
+from bench.scores.metrics import evaluate
 from bench.tracking.bundle import INDEX, import_bundle, opened, write_bundle
-from bench.tracking.proof import _ends, latest_of
+from bench.tracking.proof import _check_claims, _check_counts, _ends, latest_of
 from bench.tracking.results import Predictions
 from bench.tracking.selection import stored_runs
 from bench.tracking.tracker import Tracker
@@ -93,6 +96,10 @@ FOREIGN = {
     "a number beyond all": of_record(points=[["macro_f1", 10**400, 0, 0]]),
     "a name that no store takes": of_record(parameters={"a\nb": "1"}),
     "a file of another folder": of_record(tags={"file.900": f"{'0' * 64}  model/../../../x"}),
+    "an origin of ours": of_record(tags={"origin": "shipped"}),
+    "an origin of a page": of_record(tags={"origin": "</table> 1.0"}),
+    "an end before the start": of_record(ended=0),
+    "an end in a hundred years": of_record(ended=4_900_000_000_000),
     "packed members": packed,
     "answers that are none": altered(lambda m, home: forged(m, home.removeprefix("runs/"), predictions_npz=b"PK")),
 }
@@ -113,6 +120,10 @@ WORDS = {  # by which rule it is refused, where another one would do it, too
     "a tag of MLflow": "MLflow's own",
     "a run that lasts": "status",
     "a time beyond all": "a time or step",
+    "an origin of ours": "neither a package",
+    "an origin of a page": "neither a package",
+    "an end before the start": "before it began",
+    "an end in a hundred years": "has not ended yet",
     "a point of nothing": "is not a name, number",
     "a name that no store takes": "too long, or has signs",
     "a file of another folder": "not a file of a run",
@@ -225,6 +236,76 @@ def test_a_better_score_in_record_and_result_is_refused_by_the_answers(place, bu
     members[f"runs/{run}/run.json"] = json.dumps(record).encode()
     file = write_members(place.file(), forged(members, run, result_json=json.dumps(result).encode()))
     not_imported(place, file, name, "by what the run answered")
+
+
+def without(members, run, *names, **values):
+    """Members of which a run's record and result lack some numbers and have others."""
+    result = json.loads(members[f"runs/{run}/result.json"])
+    record = json.loads(members[f"runs/{run}/run.json"])
+    result["metrics"] = {n: values.get(n, v) for n, v in result["metrics"].items() if n not in names}
+    record["points"] = [[n, values.get(n, v), *w] for n, v, *w in record["points"] if n not in names]
+    members = members | {f"runs/{run}/run.json": json.dumps(record).encode()}
+    return forged(members, run, result_json=json.dumps(result).encode())
+
+
+GONE = {
+    "no score": (("macro_f1",), {}, "does not have macro_f1"),
+    "no interval": (("macro_f1_low", "macro_f1_high"), {}, "does not have macro_f1_low"),
+    "an interval of before": (
+        ("interval_groups",), {"macro_f1_low": 0.999, "macro_f1_high": 1.0}, "outside of its interval"
+    ),
+    "no time at all": ((), {"seconds_fit": -5}, "seconds_fit is -5, which nothing takes"),
+    "a time that is none": ((), {"seconds_predict": float("nan")}, "seconds_predict is nan"),
+    "endless memory": ((), {"peak_memory_bytes": float("inf")}, "peak_memory_bytes is inf"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", GONE)
+def test_what_is_taken_out_of_record_and_result_alike_is_missed(place, bundle, what):
+    members = members_of(bundle)
+    names, values, told = GONE[what]
+    file = write_members(place.file(), without(members, first_run(members), *names, **values))
+    not_imported(place, file, told)
+
+
+def test_a_part_that_lacks_a_class_cannot_be_hidden():
+    scores = evaluate(np.array([0, 0, 1]), np.eye(3)[[0, 0, 1]], ["a", "b", "c"])
+    parts = {"a": {"train": 3}, "b": {"train": 0}, "c": {"train": 1}}
+    _check_counts({"classes_tested": 2.0, "classes_trained": 2.0}, scores, parts)
+    _check_counts({"classes_tested": 2.0}, scores, {})
+    for said in ({}, {"classes_tested": 3.0, "classes_trained": 2.0}, {"classes_tested": 2.0}):
+        with pytest.raises(InputError, match="by its files"):
+            _check_counts(said, scores, parts)
+
+
+@pytest.mark.parametrize("tuned", ["10 trials a fold", "99 trials, by hand"])
+def test_a_search_that_nothing_tells_of_is_refused(tuned):
+    one = record("forest", 0.5)
+    one = dataclasses.replace(one, spec=dataclasses.replace(one.spec, tuned=tuned), status="done")
+    with pytest.raises(InputError, match="nothing of a search"):
+        _check_claims(one)
+    one.metrics["search_trials"] = 10.0
+    if tuned == "10 trials a fold":
+        _check_claims(one)
+
+
+def test_a_name_in_letters_that_look_like_others_is_refused():
+    with pytest.raises(InputError, match="other letters"):
+        _check_claims(record("f\u043erest", 0.5))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda p: 50 * p - 3, lambda p: p / 0, lambda p: p.astype(complex), lambda p: p * 0]
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_answers_that_are_no_probabilities_are_refused(place, bundle, tmp_path, change):
+    members = members_of(bundle)
+    run = first_run(members)
+    (tmp_path / "p.npz").write_bytes(members[f"runs/{run}/predictions.npz"])
+    answers = Predictions.load(tmp_path / "p.npz")
+    dataclasses.replace(answers, probabilities=change(answers.probabilities + 0.5)).save(tmp_path / "p.npz")
+    file = write_members(place.file(), forged(members, run, predictions_npz=(tmp_path / "p.npz").read_bytes()))
+    not_imported(place, file)
 
 
 def test_ends_of_earlier_versions_are_taken_where_answers_do_not_vary():

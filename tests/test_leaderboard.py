@@ -20,7 +20,7 @@ from bench.matrix.cells import run_matrix
 from bench.report.leaderboard import write
 from bench.report.submissions import Submissions, held_against_data
 from bench.runs.plan import expand
-from bench.scores.jackknife import intervals
+from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import decide, evaluate
 from bench.spec import SplitSpec
 from bench.suites.contents import suite_with_digests
@@ -104,7 +104,7 @@ def test_the_same_settings_of_two_people_are_two_lines(folder, place):
     assert sorted(line["bundle"] for line in lines_of(folder)) == ["ann.zip", "bob.zip", "zoe.zip"]
 
 
-def test_the_same_runs_with_other_scores_are_told(folder, place):
+def test_the_same_runs_with_other_scores_are_told(folder, place, command_line, monkeypatch):
     again = place.tracker()
     place.run(again, "majority")
     place.run(again, "majority", rerun=True)
@@ -115,6 +115,9 @@ def test_the_same_runs_with_other_scores_are_told(folder, place):
     for number, one in enumerate(older):
         one.record.metrics["macro_f1"] += 0.001 * (number + 1)
     (note,) = found.apart
+    monkeypatch.setattr(Submissions, "apart", [note])
+    assert note in command_line("leaderboard", folder, "--check")[2]
+    monkeypatch.undo()
     assert "majority: 3 runs of ann.zip and zoe.zip are the same with other scores, macro_f1 up to 0.0" in note
     write(found, folder)
     page = html.unescape((folder / "index.html").read_text())
@@ -221,7 +224,8 @@ def lie(place, filled):
     ends = intervals(told.truth, decide(told.probabilities), told.groups, classes=len(told.classes))
     metrics = result.metrics | scores.metrics() | {f"f1/{name}": one["f1"] for name, one in scores.per_class.items()}
     metrics |= {f"{name}_{end}": pair[n] for name, pair in ends.items() for n, end in enumerate(("low", "high"))}
-    metrics.pop("interval_groups"), metrics.pop("interval_groups_total")
+    counts = count_groups(told.truth, told.groups, len(told.classes))
+    metrics |= {"interval_groups": float(counts.smallest), "interval_groups_total": float(counts.total)}
     tags = {name: value for name, value in row.tags.items() if name.startswith(("bench.s", "source", "leaky", "scale"))}
     run = tracker.start(record.spec, "a lie", tags | {"bench.split": record.split})
     run.metrics(metrics)

@@ -1,5 +1,7 @@
 """What stands beside a score so that it can be read."""
 
+from dataclasses import replace
+
 import pytest
 from records import record
 
@@ -58,6 +60,25 @@ def test_what_a_run_must_be_read_with(metrics, mark, remark):
         [Outcome(one.spec, "done", metrics=one.metrics | {"macro_f1_low": 0.1, "macro_f1_high": 0.9})]
     )
     assert all(line in table for line in remark)
+
+
+def test_marks_that_a_method_that_is_here_makes_cannot_be_taken_off():
+    """A record from elsewhere may say nothing, or the contrary."""
+    steps = {"steps": 2000, "epochs": 40, "patience": 10}
+    few = replace(run("wang1d", training_samples=1000.0), spec=replace(run("wang1d").spec, parameters=steps))
+    assert marks(few) == ["reduced"] and marks(run("wang1d", training_samples=1000.0)) == []
+    assert marks(run("cmtsnn")) == ["reconstructed"]
+    assert marks(replace(run("my-tool"), origin="")) == ["elsewhere"]
+    assert marks(replace(run("my-tool"), origin="pack 1.0")) == [] and marks(run("own.py:Own")) == []
+
+
+def test_a_number_that_is_none_is_shown_as_that():
+    """A diverged loss, which a method may tell of itself."""
+    records = [run(seed=0, loss=float("nan")), run(seed=1, loss=0.5)]
+    assert group(records)[0].cell("loss") == "nan" and "nan" in render(results_table(records, metrics=["loss"]), "text")
+    told = render(results_table(records, metrics=["loss"]), "json")
+    assert "NaN" not in told
+    assert group([run(seed=0, loss=float("inf")), run(seed=1, loss=0.5)])[0].cell("loss") == "nan"
 
 
 def test_a_baseline_need_not_fit():

@@ -59,7 +59,16 @@ def test_a_suite_is_read_as_it_was_written(tmp_path_factory, name, about, values
     suite = Suite(FORMAT, name, (whole, dataclasses.replace(portion, task="app")), methods, about=about, trials=7)
     file = tmp_path_factory.mktemp("suite") / "suite.toml"
     suite.save(file)
-    assert read_suite(str(file)) == suite
+    assert read_suite(str(file)) == suite and read_suite(str(file)).called == suite.name
+
+
+def test_a_file_that_is_called_as_a_shipped_suite_is_told_apart(tmp_path):
+    """Folds, budgets and digests can be other ones in it."""
+    shipped = read_suite("etc-2026")
+    less = shipped.changed(datasets=shipped.datasets[-1:])
+    assert shipped.called == less.called == "etc-2026"
+    less.save(tmp_path / "less.toml")
+    assert read_suite(str(tmp_path / "less.toml")).called.startswith("etc-2026 (of less.toml, ")
 
 
 def test_all_that_is_wrong_with_a_file_is_told_at_once(tmp_path):

@@ -155,10 +155,11 @@ def test_a_method_that_is_not_shipped_says_where_it_is_from():
         record("older", 0.6),
     ]
     shown = results_table(records, metrics=("macro_f1",))
-    labels = ["mine.py:Mine (file 12ab34cd)", "theirs (their-package 1.2)", "forest", "older"]
+    labels = ["mine.py:Mine (file 12ab34cd)", "theirs (their-package 1.2)", "forest", "older △"]
     assert [row[0] for row in shown.rows] == labels
     assert [row["origin"] for row in shown.records] == ["file 12ab34cd", "their-package 1.2", "", ""]
-    assert shown.notes == ["method older is not a shipped one; its runs name no package"]
+    assert shown.notes[-1] == "method older is not a shipped one; its runs name no package"
+    assert shown.notes[0].startswith("△ answers of another program")
 
 
 def test_runs_without_digests_are_said_to_be_unverified():

@@ -5,6 +5,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 """
 
 import dataclasses
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ class Row:
         values = [record.metrics[metric] for record in self.done if metric in record.metrics]
         if not values:
             return {}
+        if not all(map(math.isfinite, values)):  # a diverged loss: nothing to be averaged
+            return {metric: math.nan}
         if len(values) > 1:
             return {metric: fmean(values), f"{metric}_sd": stdev(values)}
         known, low = self.done[0].metrics, f"{metric}_low"

@@ -1,7 +1,6 @@
 """What the commands share: the group, options, and how things are printed."""
 
 import dataclasses
-import json
 import re
 import shlex
 import sys
@@ -18,7 +17,7 @@ from bench.cli.help import Choice, Command, Program, grouped, hinted, list_optio
 from bench.cli.progress import ALWAYS, DETAIL, NOTE, loudness
 from bench.errors import InputError, instead, near
 from bench.ingest.options import CLIENT_RULES, PACKET_FILTERS, SESSION_RULES, TUNNELS, IngestOptions
-from bench.render.table import Table, one_line, render, to_dict
+from bench.render.table import Table, json_text, one_line, render, to_dict
 from bench.spec import BALANCES, FILTERS, PROTOCOLS, SAMPLING_SYNTAX, RunSpec, Settings, SplitSpec
 from bench.tracking.address import RESULTS
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 def emit(as_json: bool, data: Any, text: str) -> None:
     """Print the text, or with ``--json`` the data."""
-    click.echo(json.dumps(data, indent=1) if as_json else hinted(text))
+    click.echo(json_text(data) if as_json else hinted(text))
 
 
 def print_table(table: Table, form: str) -> None:

@@ -1,6 +1,7 @@
 """One printed table in six formats: for people as text, Markdown, LaTeX or HTML, for programs as CSV or JSON."""
 
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -254,7 +255,20 @@ def to_dict(table: Table) -> dict[str, Any]:
 
 
 def _json(table: Table) -> str:
-    return json.dumps(to_dict(table), indent=1)
+    return json_text(to_dict(table))
+
+
+def json_text(data: Any) -> str:
+    """JSON of plain values, with null for a number that is none: no NaN is JSON."""
+    return json.dumps(_finite(data), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 FORMATS: Final[dict[str, Callable[[Table], str]]] = {

@@ -37,7 +37,7 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
         notes = [*told, *notes, *_left_out(elsewhere, "of other data, tasks or splits than the suite's")]
     rows = [row for row in group(records, lambda record: found.bundle_of[record.run_id]) if row.done]
     if not rows:
-        what = f" at the places of suite {suite.name}" if suite else ""
+        what = f" at the places of suite {suite.called}" if suite else ""
         raise InputError("no-runs", f"leaderboard: no finished run{what} in these bundles; no page is written")
     notes += _left_out(sum(record.status != "done" for record in records), "not finished")
     board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))))
@@ -103,7 +103,7 @@ class _Board:
         told = el("section", el("h2", "Missing, and left out", id="missing"), el("ul", *(el("li", n) for n in notes)))
         runs = sum(len(row.done) for row in rows)
         bundles = counted(len(self.found.digests), "bundle")
-        title = f"leaderboard of {suite.name}" if suite else "leaderboard"
+        title = f"leaderboard of {suite.called}" if suite else "leaderboard"
         about = (
             f"Made by etc-bench {__version__} from {counted(runs, 'run')} of {bundles}. Scores and intervals were "
             "computed again from the answers in the bundles. Times are of each submitter's machine."

@@ -108,6 +108,9 @@ def _check_asked(one: Checked, bundle: str, asked: dict[Place, tuple[str, str]])
     if not one.questions:
         what = f"{name} keeps no answers, so that its scores cannot be computed again"
         raise InputError("bad-bundle", f"{what}; leave it out, or run it again")
+    if "interval_groups" not in record.metrics:
+        what = f"{name} has intervals of an earlier version, which cannot be computed again"
+        raise InputError("bad-bundle", f"{what}; leave it out, or run it again")
     if not record.split:
         return
     place = (record.spec.dataset, record.spec.task, record.spec.store, record.split)

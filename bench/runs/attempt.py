@@ -5,6 +5,7 @@ What a result rests on is what this module imports; a run's record carries the d
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from bench.runs.guards import (
     FitMonitor,
     PretrainMonitor,
     chance_from,
+    content_of,
+    first_surroundings,
     forget,
     pretraining_over,
     same_answers,
@@ -46,6 +49,9 @@ Rows = NDArray[np.int64]
 BYTES: Final = frozenset({"payload", "ip_bytes"})  # reads that end early where a capture cuts packets
 HALVES: Final = ("quic_ids", "quic_continued", "equal_payloads")  # of `bench.splits.connections`
 WORK: Final = ("represent", "pretrain", "fit", "predict")  # stages that are the method's
+REMEMBERS: Final = "its module or class remembers something of a run; keep it in the object"
+#: names under which what a method says of itself does not count; scores stand above it anyway
+OURS: Final = re.compile(r"seconds.*|f1/.*|(test|validation|search)_.*|model_parameters|peak_memory_bytes|packets_read")
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -106,7 +112,7 @@ def attempt(
     monitor.divided(split)
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
-    surroundings = surroundings_of(method)
+    surroundings = first_surroundings(method)
     validation, trained, training_view = _learn(method, store, split, clock)
     state = state_of(method)
     with clock.stage("represent"):
@@ -118,11 +124,10 @@ def attempt(
     predictions = _put_back(split, classes, test.labels, answers)
     with clock.stage("check"):
         _check(spec, method, store, split, test.inputs, answers)
-        remembers = "its module or class remembers something of the run; keep it in the object"
-        unchanged(surroundings, surroundings_of(method), remembers)
+        unchanged(surroundings, surroundings_of(method), REMEMBERS)
     with clock.stage("score"):
         scores, numbers = scores_of(predictions, split)
-        metrics = dict(monitor.facts)  # first: what a method says of itself is no score
+        metrics = {name: value for name, value in monitor.facts.items() if not OURS.fullmatch(name)}
         metrics |= numbers | _training_scores(method, trained) | _validation_scores(method, validation, classes)
     metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
     metrics |= clock.metrics | _size(method)
@@ -154,8 +159,10 @@ def _learned(method: Method, store: Store, split: Split, clock: _Clock) -> tuple
             method.pretrain(dict(train.inputs), PretrainMonitor(clock.monitor))
         with clock.stage("represent"):
             validation, _ = _represent(method, store, split, "validation")
+    judging = content_of(validation)
     with clock.stage("fit"), pretraining_over(method):
         method.fit(train, validation, FitMonitor(clock.monitor))
+    unchanged(judging, content_of(validation), "fit changes the validation part; change a copy")
     return validation, trained, view
 
 
@@ -223,8 +230,11 @@ def fit_and_validate(
         )
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
+    surroundings = first_surroundings(method)
     validation, *_ = _learn(method, store, split, _Clock(monitor))
-    return evaluate(validation.labels, method.predict_proba(validation.inputs), classes)
+    answers = method.predict_proba(validation.inputs)
+    unchanged(surroundings, surroundings_of(method), REMEMBERS)
+    return evaluate(validation.labels, answers, classes)
 
 
 def represent_parts(method: Method, store: Store, split: Split, names: Sequence[str]) -> dict[str, Part]:

@@ -22,7 +22,7 @@ from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
 from bench.runs.model_card import CARD, model_card
 from bench.runs.plan import Forecast
-from bench.runs.run_labels import method_label, settings_of
+from bench.runs.run_labels import method_label, reductions, settings_of
 from bench.scores.metrics import Scores
 from bench.spec import RunSpec
 from bench.splits.split import Split
@@ -282,31 +282,10 @@ def _scale(spec: RunSpec, done: Attempt | None = None) -> str:
 
     What rests on a split file or on the number of training samples is known when it is done.
     """
-    outline, parameters = registry.describe(spec.method), spec.parameters
     split = done.split.spec if done and spec.split.max_per_class is None else spec.split
     reduced = [f"max_per_class={split.max_per_class}"] if split.reduced else []
-    epochs, steps, before = (parameters.get(name) for name in ("epochs", "steps", "pretraining_steps"))
-    if before is not None and before < outline.defaults["pretraining_steps"]:
-        reduced.append(f"pretraining_steps={before}")
-    if steps is None and epochs is not None and epochs < outline.defaults["epochs"]:
-        reduced.append(f"epochs={epochs}")
-    elif done and (fewer := _fewer_steps(done)):
-        reduced.append(fewer)
-    if (small := outline.presets.get("small")) and small.items() <= parameters.items():
-        reduced.append("preset small")
-    return ", ".join(reduced) or "full"
-
-
-def _fewer_steps(done: Attempt) -> str:
-    """Optimiser steps of a torch method's budget, where they are fewer than its own for as many samples a step."""
-    from bench.training.budget import TrainingParameters
-
-    now = done.method.parameters
-    if not isinstance(now, TrainingParameters):
-        return ""
-    samples, own = int(done.metrics["training_samples"]), type(now)(batch_size=now.batch_size)
-    asked, usual = (round(one.epochs * one.steps_an_epoch(samples)) for one in (now, own))
-    return f"steps={asked} of {usual}" if asked < usual else ""
+    samples = done.metrics.get("training_samples") if done else None
+    return ", ".join([*reduced, *reductions(registry.describe(spec.method), spec.parameters, samples)]) or "full"
 
 
 def recalled(spec: RunSpec, known: Record, tracker: Tracker, options: RunOptions) -> Outcome:
@@ -321,6 +300,8 @@ def answered(spec: RunSpec, known: Record) -> Outcome:
     code, reasons = code_of(spec), []
     if known.deleted:
         reasons.append(f"an older run: a newer one, {known.deleted[:8]}, was deleted on MLflow's page")
+    if known.imported:
+        reasons.append(f"imported from {known.imported}")
     if known.source != code:
         reasons.append(f"made by other code ({known.source or 'unknown'}, now {code})")
     if others := known.other_files(files_of(registry.describe(spec.method), spec.parameters)):

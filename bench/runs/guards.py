@@ -8,16 +8,17 @@ import hashlib
 import pickle
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from types import FunctionType, ModuleType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.method import Inputs, Method, Monitor, count, take
+from bench.method import Inputs, Method, Monitor, Part, count, take
 from bench.readers import Ragged
 
 ASKED: Final = 32  # samples that are represented and answered once more
@@ -28,6 +29,7 @@ CLOSE: Final = 1e-3  # of probabilities; in other batches, sums have another ord
 
 
 State = Mapping[str, str]  # name -> SHA-256, hex, of what stands there, or its type's name
+Seen = frozenset[int]  # ids of what is being told, as it may hold itself
 
 
 class ContractBroken(Exception):
@@ -70,7 +72,8 @@ def same_answers(
 
 def state_of(method: Method) -> State:
     """What the object remembers: its attributes, a model and its weights among them."""
-    return {name: _kept(value) for name, value in _flat(vars(method), frozenset(), set())}
+    own = _modules_of(type(method))
+    return {name: _kept(value, own) for name, value in _flat(vars(method), frozenset(), set())}
 
 
 def surroundings_of(method: Method) -> State:
@@ -81,7 +84,24 @@ def surroundings_of(method: Method) -> State:
     """
     modules = _modules_of(type(method))
     values = {name: vars(sys.modules[name]) for name in modules}
-    return {name: _kept(value) for name, value in _flat(values, modules, set())}
+    return {name: _kept(value, modules) for name, value in _flat(values, modules, set())}
+
+
+def first_surroundings(method: Method) -> State:
+    """`surroundings_of` before the first run of its class in this process.
+
+    A run that left something there is failed; the ones after it would find it there from their beginning.
+    """
+    kind = type(method)
+    if kind not in _FIRST:
+        _FIRST[kind] = surroundings_of(method)
+    return _FIRST[kind]
+
+
+def content_of(part: Part) -> State:
+    """What a part holds: its labels and arrays."""
+    arrays = {name: arrays_of(values) for name, values in part.inputs.items()}
+    return {name: _kept(value, frozenset()) for name, value in {"labels": part.labels, **arrays}.items()}
 
 
 def forget(kind: type[Method]) -> None:
@@ -179,6 +199,8 @@ def pretraining_over(method: Method) -> Iterator[None]:
         vars(method).pop("pretrain", None)
 
 
+#: of each class that has run
+_FIRST: Final[WeakKeyDictionary[type[Method], State]] = WeakKeyDictionary()
 #: where a method's monitor passes things on to
 _BEHIND: Final[WeakKeyDictionary[FitMonitor, Monitor]] = WeakKeyDictionary()
 
@@ -198,13 +220,27 @@ def _flat(values: Mapping[str, Any], modules: frozenset[str], seen: set[int]) ->
                 seen.add(id(value))
                 yield from ((f"{name}.{key}", one) for key, one in _flat(inner, modules, seen))
         else:
-            yield name, value
+            yield name, _function_of(value)
 
 
-def _kept(value: Any) -> str:
-    """A digest of a value; code counts by its type alone, and so does what cannot be pickled."""
-    if isinstance(value, FunctionType):  # a default that is changed in place is a memory
-        value = ("function", value.__defaults__, value.__kwdefaults__)
+def _function_of(value: Any) -> Any:
+    """The function within a static method, class method or property; anything else as it is."""
+    if isinstance(value, staticmethod | classmethod):
+        return value.__func__
+    return value.fget if isinstance(value, property) else value
+
+
+def _kept(value: Any, own: frozenset[str], seen: Seen = frozenset()) -> str:
+    """A digest of a value; code counts by its type alone, and what cannot be pickled by its parts.
+
+    ``own`` are the method's modules, of whose classes and functions every attribute counts.
+    """
+    if isinstance(value, FunctionType):  # a default, a cell or an attribute that is changed in place is a memory
+        inner = [value.__defaults__, value.__kwdefaults__]
+        if value.__module__ in own and id(value) not in seen:
+            seen |= {id(value)}
+            inner += [vars(value), *(cell.cell_contents for cell in value.__closure__ or () if cell != CellType())]
+        value = ["function", *inner]
     compiled = type(value).__module__.startswith("numba.")  # its pickle names the types that it was called with
     if compiled or isinstance(value, ModuleType | type) or hasattr(value, "cache_info"):
         return type(value).__name__
@@ -212,8 +248,21 @@ def _kept(value: Any) -> str:
     try:
         pickle.Pickler(state, protocol=5).dump(value)
     except Exception:  # whatever a foreign __reduce__ raises
-        return type(value).__name__
+        return _of_parts(value, own, seen | {id(value)}) if id(value) not in seen else type(value).__name__
     return state.sha.hexdigest()
+
+
+def _of_parts(value: Any, own: frozenset[str], seen: Seen) -> str:
+    """A digest of the items and own attributes of what cannot be pickled; its type's name where it has none."""
+    parts = [vars(value)] if type(value).__module__ in own and hasattr(value, "__dict__") else []
+    if isinstance(value, Mapping):
+        parts += [item for pair in value.items() for item in pair]
+    elif isinstance(value, list | tuple | Set | deque):
+        parts += value
+    told = [_kept(part, own, seen) for part in parts]
+    told = sorted(told) if isinstance(value, Set) else told
+    name = type(value).__name__
+    return hashlib.sha256(" ".join([name, *told]).encode()).hexdigest() if told else name
 
 
 class _Sha256File:

@@ -12,6 +12,7 @@ from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
 from bench.spec import RunSpec
 from bench.tracking.record import ELSEWHERE, Record
+from bench.training.budget import steps_an_epoch
 
 MARKS: Final = {
     "leaky": "*",
@@ -43,18 +44,47 @@ INTERVAL_SIGNS: Final = {
 
 
 def marks(record: Record) -> list[str]:
-    """Keys of `MARKS` that hold for a run, in their order."""
+    """Keys of `MARKS` that hold for a run, in their order.
+
+    What a method that is here declares holds of its runs from elsewhere, too, whatever these say.
+    """
+    outline = outline_of(record.spec.method)
+    samples = record.metrics.get("training_samples")
     holds = {
         "leaky": record.leaky,
-        "reduced": record.scale != "full",
-        "reconstructed": is_reconstructed(record.deviations),
+        "reduced": record.scale != "full" or bool(outline and reductions(outline, record.spec.parameters, samples)),
+        "reconstructed": is_reconstructed(record.deviations) or bool(outline and is_reconstructed(outline.deviations)),
         "class-missing": bool(missing_classes(record.metrics)),
         "did-not-fit": did_not_fit(record.spec, record.metrics),
         "not-converged": bool(record.metrics.get("not_converged")),
-        "transductive": record.transductive,
-        "elsewhere": record.origin == ELSEWHERE,
+        "transductive": record.transductive or bool(outline and outline.transductive),
+        "elsewhere": is_elsewhere(record),
     }
     return [mark for mark in MARKS if holds[mark]]
+
+
+def is_elsewhere(record: Record) -> bool:
+    """Whether answers are another program's: of no method that is shipped, in a file, or of a package that it names."""
+    named = is_file(record.spec.method) or is_shipped(record.spec.method) or " " in record.origin
+    return record.origin == ELSEWHERE or not named
+
+
+def reductions(outline: Outline, parameters: Mapping[str, Any], samples: float | None) -> list[str]:
+    """In what parameters make a run smaller than a method's own are; ``samples`` are those of training, once known."""
+    own, reduced = outline.defaults, []
+    values = {**own, **parameters}
+    epochs, steps, before = (values.get(name) for name in ("epochs", "steps", "pretraining_steps"))
+    if before is not None and before < own["pretraining_steps"]:
+        reduced.append(f"pretraining_steps={before}")
+    if steps is None and epochs is not None and epochs < own["epochs"]:
+        reduced.append(f"epochs={epochs}")
+    elif samples is not None and {"epochs", "steps", "batch_size"} <= own.keys():
+        asked = steps or values["epochs"] * steps_an_epoch(int(samples), values["batch_size"])
+        usual = own["steps"] or own["epochs"] * steps_an_epoch(int(samples), values["batch_size"])
+        reduced += [f"steps={asked} of {usual}"] if asked < usual else []
+    if (small := outline.presets.get("small")) and small.items() <= parameters.items():
+        reduced.append("preset small")
+    return reduced
 
 
 def missing_classes(metrics: Mapping[str, float]) -> list[str]:

@@ -155,7 +155,7 @@ def narrowed_to(suite: Suite, portions: Sequence[Portion], contenders: Sequence[
         for one in contenders
         if not one.datasets or names & set(one.datasets)
     ]
-    return dataclasses.replace(suite, datasets=tuple(portions), methods=tuple(methods))
+    return suite.changed(datasets=tuple(portions), methods=tuple(methods))
 
 
 def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
@@ -175,7 +175,7 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
             continue
         kept.append(record)
     kept, older = _of_one_state(suite, kept)
-    notes = [f"suite {suite.name}{f': {suite.title}' if suite.title else ''}"]
+    notes = [f"suite {suite.called}{f': {suite.title}' if suite.title else ''}"]
     if other:
         notes.append(f"{counted(other, 'run')} on splits of other digests than the suite names left out")
     notes += [f"{name}: {counted(number, 'run')} on another state of the data set left out" for name, number in older]

@@ -4,6 +4,7 @@ Shipped ones are files of the folder ``suites/``; ``bench run --save-plan FILE``
 """
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,6 +176,20 @@ class Suite(Ruled):
                 if name not in known:
                     yield FieldError(f"methods.{number}.datasets", f"{name!r} is none; {instead(name, known)}")
 
+    @property
+    def called(self) -> str:
+        """Its name; of a file that has a shipped suite's, with what tells the two apart."""
+        if self.path in ("", str(_shipped(self.name))) or self.name not in suite_names():
+            return self.name
+        digest = hashlib.sha256(self.text().encode()).hexdigest()[:8]
+        return f"{self.name} (of {Path(self.path).name}, {digest}; not the shipped one)"
+
+    def changed(self, **fields: Any) -> "Suite":
+        """The suite of the same file with other fields."""
+        made = dataclasses.replace(self, **fields)
+        object.__setattr__(made, "path", self.path)
+        return made
+
     def portion_of(self, spec: RunSpec) -> Portion | None:
         """The portion that a run belongs to."""
         return next((one for one in self.datasets if one.is_of(spec)), None)
@@ -236,13 +251,17 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in shipped_folder("suites").glob("*.toml"))
 
 
+def _shipped(name: str) -> Path:
+    return shipped_folder("suites") / f"{name}.toml"
+
+
 def read_suite(word: str) -> Suite:
     """A suite by its name, of the shipped ones, or by its file.
 
     Raises :class:`InputError` where there is none, with all that is wrong with the file.
     """
     names = suite_names()
-    path = shipped_folder("suites") / f"{word}.toml" if word in names else typed_path(word)
+    path = _shipped(word) if word in names else typed_path(word)
     if not path.is_file():
         what = "there is no such file" if path.suffix == ".toml" else f"there is no such suite; {instead(word, names)}"
         raise InputError("unknown-suite", f"{word}: {what}; `bench run … --save-plan FILE` writes one")
@@ -251,9 +270,8 @@ def read_suite(word: str) -> Suite:
     except (OSError, ValueError) as error:
         raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({error})") from None
     suite = structured(raw, Suite, str(path), code="wrong-suite")
-    placed = dataclasses.replace(suite, datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
-    object.__setattr__(placed, "path", str(path))
-    return placed
+    object.__setattr__(suite, "path", str(path))
+    return suite.changed(datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
 
 
 def _placed(portion: Portion, folder: Path) -> Portion:

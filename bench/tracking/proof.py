@@ -12,11 +12,15 @@ from bench.errors import InputError
 from bench.scores.jackknife import GroupJackknife
 from bench.scores.metrics import MACRO, Scores, decide, evaluate
 from bench.tracking.database import DIGEST, Row
-from bench.tracking.record import ENDS, Record, record_of
+from bench.tracking.record import ELSEWHERE, ENDS, Record, record_of
 from bench.tracking.results import Predictions, digests_of
-from bench.tracking.writing import NOTE, TEXT, UID, Content, experiment_of, plain_name
+from bench.tracking.writing import NOTE, TEXT, UID, Content, experiment_of, now, plain_name
 
 UIDS: Final = re.compile(r"[0-9a-zA-Z]{1,64}")
+ORIGIN: Final = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+|file .*")  # a package and its version; a file's digest
+TUNED: Final = re.compile(r"[1-9]\d* trials a fold(, from .*)?")  # `bench.tuning.nested`
+COST: Final = re.compile(r"seconds.*|model_parameters|peak_memory_bytes|packets_read|.*_steps|.*samples.*")
+AHEAD: Final = 24 * 3600 * 1000  # milliseconds that another machine's clock may be before ours
 KEY: Final = 250  # characters of a tag's or parameter's name, MLflow's limit
 LATEST: Final = 1 << 53  # of times and steps
 ENDLESS: Final = 1e308  # a store keeps an infinite number as its largest one
@@ -41,10 +45,26 @@ def proved(content: Content, folder: Path) -> Record:
             raise _wrong(f"its tag {name} is not what its specification says")
     if (spec.split.leaky and not record.leaky) or (spec.split.reduced and record.scale == "full"):
         raise _wrong("its tag leaky or scale hides what its specification says")
+    _check_claims(record)
     check_files(record, folder)
     if (folder / "result.json").is_file():
         check_scores(record)
     return record
+
+
+def _check_claims(record: Record) -> None:
+    """That what it says of where it is from, of a search and of its cost can be so; the rest is its word."""
+    spec, metrics = record.spec, record.metrics
+    if record.origin not in ("", ELSEWHERE) and not ORIGIN.fullmatch(record.origin):
+        raise _wrong(f"origin {record.origin!r:.40} is neither a package with its version nor {ELSEWHERE!r}")
+    if not spec.method.isascii() and ".py" not in spec.method:
+        raise _wrong(f"method {spec.method!r:.40} has other letters than a method's name has")
+    searched = metrics.get("search_trials") or record.status != "done"
+    if spec.tuned and not (TUNED.fullmatch(spec.tuned) and searched):
+        raise _wrong(f"it says tuned: {spec.tuned!r:.40}, and nothing of a search")
+    for name, value in metrics.items():
+        if COST.fullmatch(name) and not 0 <= value < math.inf:
+            raise _wrong(f"{name} is {value:.6g}, which nothing takes")
 
 
 def _wrong(what: str) -> InputError:
@@ -70,6 +90,8 @@ def _check_form(content: Content) -> None:
         times += when
     if not all(type(time) is int and 0 <= time < LATEST for time in times):
         raise _wrong("a time or step is not a number of milliseconds or steps")
+    if not times[0] <= times[1] <= now() + AHEAD:
+        raise _wrong("it ended before it began, or has not ended yet")
     texts = {**tags, **content.parameters, "name": content.name}
     if bad := [name for name, value in texts.items() if not _is_name(name) or len(value) > 2 * TEXT]:
         raise _wrong(f"{bad[0]!r:.60} is too long, or has signs that no store takes")
@@ -124,10 +146,32 @@ def check_scores(record: Record) -> None:
         if (scores.confusion, scores.classes) != (result.scores.confusion, result.scores.classes):
             raise _wrong("the confusion matrix of result.json does not follow from predictions.npz")
         _same(_in_full(result.scores), _in_full(scores), "result.json")
-        _same(record.metrics, _intervals(answers, record.metrics), "the record", known=True)
+        _same(record.metrics, _intervals(answers, record.metrics), "the record")
+    if lacking := [name for name in MACRO if name not in record.metrics]:
+        raise _wrong(f"the record does not have {lacking[0]}")
+    _check_counts(record.metrics, scores, result.split.classes)
+    _check_ends(record.metrics)
     _same(
         record.metrics, {plain_name(name): value for name, value in _numbers(scores).items()}, "the record", known=True
     )
+
+
+def _check_counts(metrics: Mapping[str, float], scores: Scores, classes: Mapping[str, Mapping[str, int]]) -> None:
+    """That the record has what makes the mark of classes that a part lacks."""
+    counted = {"classes_tested": (int(scores.tested["classes_tested"]), len(scores.classes))}
+    if classes:  # runs of before did not keep them
+        counted["classes_trained"] = sum(bool(counts["train"]) for counts in classes.values()), len(classes)
+    for name, (number, most) in counted.items():
+        if metrics.get(name, most) != number:
+            raise _wrong(f"{name} is {metrics.get(name, most):.0f} in the record, and {number} by its files")
+
+
+def _check_ends(metrics: Mapping[str, float]) -> None:
+    """That no interval misses its score; those of runs of before cannot be computed again."""
+    for name in MACRO:
+        low, high = (metrics.get(f"{name}_{end}", metrics[name]) for end in ("low", "high"))
+        if not (math.isnan(low) or math.isnan(high) or low - 1e-6 <= metrics[name] <= high + 1e-6):
+            raise _wrong(f"{name} is {metrics[name]:.6g}, outside of its interval from {low:.6g} to {high:.6g}")
 
 
 def _numbers(scores: Scores) -> dict[str, float]:

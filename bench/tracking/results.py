@@ -14,6 +14,7 @@ from bench.scores.metrics import Scores
 from bench.spec import RunSpec, Sampling, parse_sampling
 from bench.splits.assignment import PARTS
 
+CLOSE: Final = 1e-3  # of a row's sum to 1, as runs allow it
 SEEN: Final = "test_in_training_"  # and a kind: test samples that training has seen
 SHARED: Final = (SEEN, "shared_", "repeated")  # how counts of what parts share begin
 
@@ -57,7 +58,18 @@ class Predictions:
             raise ValueError("its arrays are not equally long")
         if len(made.truth) and not (0 <= made.truth.min() and made.truth.max() < len(made.classes)):
             raise ValueError("it names a class that it does not have")
+        if len(set(made.classes)) < len(made.classes):
+            raise ValueError("it has a class twice")
+        made._check_probabilities()
         return made
+
+    def _check_probabilities(self) -> None:
+        """Raises ValueError where a row is neither that of an abstention nor of probabilities."""
+        if self.probabilities.dtype.kind != "f" or {self.truth.dtype.kind, self.session.dtype.kind} != {"i"}:
+            raise ValueError("its arrays are of other types")
+        answered = self.probabilities[~np.isnan(self.probabilities).any(axis=1)]
+        if (answered < 0).any() or not np.allclose(answered.sum(axis=1), 1, atol=CLOSE):
+            raise ValueError("its answers are no probabilities: a row is negative or does not sum to 1")
 
 
 @dataclass(frozen=True)
