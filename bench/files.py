@@ -153,6 +153,15 @@ def left_behind(folder: Path) -> list[Path]:
     return sorted(path for path in found if not _is_alive(int(path.name.split("-")[2])))
 
 
+def instead_of_file(path: Path) -> str:
+    """What is at a path where no file is, in words."""
+    if path.is_dir():
+        return "is a folder"
+    if path.is_symlink() and not path.exists():
+        return "is a link that leads nowhere"
+    return "is no file but a pipe or device" if path.exists() else "there is no such file"
+
+
 def remove_left_behind(folder: Path) -> None:
     """Remove what :func:`left_behind` finds there."""
     for left in left_behind(folder):

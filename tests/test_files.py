@@ -17,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 
-from bench.files import csv_rows, locked, plain, read_json, write_json, write_text, written, written_folder
+from bench.files import (
+    csv_rows,
+    instead_of_file,
+    locked,
+    plain,
+    read_json,
+    write_json,
+    write_text,
+    written,
+    written_folder,
+)
 from bench.structure import FieldError, structured
 
 
@@ -292,3 +302,15 @@ def test_numbers_that_are_no_json_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
     write_json(tmp_path / "a.json", {"x": 1.5})
     assert dataclasses.is_dataclass(Outer) and json.loads((tmp_path / "a.json").read_text()) == {"x": 1.5}
+
+
+def test_what_is_there_instead_of_a_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    told = {name: instead_of_file(tmp_path / name) for name in (".", "pipe", "link", "none")}
+    assert told == {
+        ".": "is a folder",
+        "pipe": "is no file but a pipe or device",
+        "link": "is a link that leads nowhere",
+        "none": "there is no such file",
+    }

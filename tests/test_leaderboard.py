@@ -191,7 +191,7 @@ def test_a_bundle_cannot_take_a_mark_off_its_runs(place, tmp_path):
 
 @pytest.mark.parametrize(
     "name, told",
-    [(b"bob.zip", "bob.zip: no such file"), (b"\xff\n.zip", r"'\udcff\n.zip': has signs that no page")],
+    [(b"bob.zip", "bob.zip: is a link that leads nowhere"), (b"\xff\n.zip", r"'\udcff\n.zip': has signs that no page")],
 )
 def test_what_is_named_as_a_bundle_and_is_none_is_told(folder, name, told, command_line):
     (folder / "bob.zip").unlink()

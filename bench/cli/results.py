@@ -36,7 +36,7 @@ from bench.cli.base import (
 from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
 from bench.cli.text import columns
 from bench.errors import InputError, instead
-from bench.files import typed_path
+from bench.files import instead_of_file, typed_path
 from bench.spec import Settings, SplitSpec, check_scheme
 
 if TYPE_CHECKING:
@@ -255,8 +255,7 @@ def score(predictions: Path, split_file: Path, name: str, results: Path, as_json
 
     for file in (predictions, split_file):
         if not file.is_file():
-            what = "is a folder" if file.is_dir() else "there is no such file"
-            raise InputError("missing-file", f"{file}: {what}; give the file")
+            raise InputError("missing-file", f"{file}: {instead_of_file(file)}; give the file")
     store = found(read_split_file(split_file).dataset)
     from bench.runs.scored import check_name, score
 

@@ -185,7 +185,9 @@ def _answer(path: Path, number: int, row: dict[str, str], classes: Sequence[str]
         if (values < 0).any():
             raise _refused(path, number, f"{values.min():.4g} is negative; give probabilities")
         if not abs(values.sum() - 1) <= CLOSE:
-            raise _refused(path, number, f"its numbers sum to {values.sum():.4g}; give probabilities of sum 1")
+            raise _refused(
+                path, number, f"its numbers sum to {values.sum():.4g}; give probabilities of sum 1, with more digits"
+            )
         return values.astype(np.float32)
     label = row["prediction"]
     if label and label not in classes:

@@ -23,6 +23,8 @@ REMEDIES: Final = {  # of a file, by words of SQLite and of the system
     "not a database": "it is damaged: put a copy of it back, or move it away",
     "no such table": "the file was replaced after this command began: put the old one back, or start again",
     "readonly": "check its permissions and those of its folder, or name another folder (--results)",
+    "Read-only": "name another folder (--results)",
+    "Permission denied": "check its permissions and those of its folder, or name another folder (--results)",
     "unable to open": "check its permissions and those of its folder, or name another folder (--results)",
 }
 QUESTION: Final = "/api/2.0/mlflow/experiments/get?experiment_id=0"  # that takes an MLflow server to its database

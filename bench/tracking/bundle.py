@@ -23,7 +23,7 @@ from typing import Final
 from bench import __version__
 from bench.environment import CPU, environment
 from bench.errors import InputError
-from bench.files import begun_folder, file_sha256, plain, put_in_place, read_json, write_json, written
+from bench.files import begun_folder, file_sha256, instead_of_file, plain, put_in_place, read_json, write_json, written
 from bench.render.crate import CrateRun, crate
 from bench.tracking.proof import check_files, proved
 from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
@@ -322,7 +322,7 @@ def _guarded(file: Path) -> Iterator[None]:
 def opened(file: Path) -> Iterator[Bundle]:
     """A bundle to read.  Raises :class:`InputError` where it is none."""
     if not file.is_file():
-        raise InputError("missing-file", f"{file}: no such file; check the spelling of the path")
+        raise InputError("missing-file", f"{file}: {instead_of_file(file)}; check the spelling of the path")
     with ExitStack() as stack:
         with _guarded(file):
             bundle = Bundle(file, stack.enter_context(zipfile.ZipFile(file)))
