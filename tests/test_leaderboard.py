@@ -124,6 +124,15 @@ def test_the_same_runs_with_other_scores_are_told(folder, place, command_line, m
     assert note in page and "majority: 3 runs had another score when computed before" in page
 
 
+def test_the_same_answers_under_two_names_are_told(folder, command_line):
+    """`Curved` answers with the most frequent class, as `majority` does."""
+    (note,) = Submissions(folder).alike
+    assert note.startswith("majority of ann.zip and ") and note.endswith("gave the very same answers in 3 runs")
+    assert note in command_line("leaderboard", folder, "--check")[2]
+    (folder / "bob.zip").unlink()
+    assert not Submissions(folder).alike
+
+
 def test_every_damaged_bundle_has_a_line_and_nothing_is_written(folder, command_line):
     for name, cut in (("cut.zip", 1000), ("empty.zip", 0)):
         (folder / name).write_bytes((folder / "ann.zip").read_bytes()[:cut])

@@ -18,6 +18,7 @@ from bench.tracking.record import Record, differs, shown
 from bench.tracking.results import Predictions
 
 SUFFIX: Final = ".zip"
+ANSWERS: Final = "predictions.npz"
 
 Place = tuple[str, ...]
 
@@ -77,6 +78,22 @@ class Submissions:
             f"{method}: {counted(len(most), 'run')} of {one} and {other} are the same with other scores, macro_f1 up "
             f"to {max(most):.3f} apart"
             for (method, one, other), most in found.items()
+        ]
+
+    @property
+    def alike(self) -> list[str]:
+        """A note for each two methods that gave the very same answers: most likely one of them under two names."""
+        first: dict[str, Record] = {}
+        found: dict[tuple[str, ...], int] = {}
+        for record in self.records:
+            if (digest := record.files.get(ANSWERS)) is not None:
+                one = first.setdefault(digest, record)
+                pair = one.spec.method, self.bundle_of[one.run_id], record.spec.method, self.bundle_of[record.run_id]
+                if one.spec.method != record.spec.method:
+                    found[pair] = found.get(pair, 0) + 1
+        return [
+            f"{one} of {first_bundle} and {other} of {bundle} gave the very same answers in {counted(number, 'run')}"
+            for (one, first_bundle, other, bundle), number in found.items()
         ]
 
     def _take(self, file: Path) -> None:
