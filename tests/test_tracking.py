@@ -41,11 +41,12 @@ def begin(tracker, **fields):
 def test_a_run_is_found_when_done_and_only_then(tracker):
     spec, run = begin(tracker)
     assert tracker.finished(spec.digest) is None
-    run.metrics({"macro_f1": 0.5, "f1/a class, odd!": float("nan")})
+    run.metrics({"macro_f1": 0.5, "f1/a class, odd!": float("nan"), "loss": -float("inf")})
     run.end("done")
     found = tracker.finished(spec.digest)
     assert (found.run_id, found.status, found.leaky, found.digest) == (run.run_id, "done", True, spec.digest)
     assert found.metrics["macro_f1"] == 0.5 and np.isnan(found.metrics["f1/a class_ odd_"])
+    assert found.metrics["loss"] == -float("inf")  # MLflow keeps its largest number
     assert tracker.finished("0" * 16) is None
 
 

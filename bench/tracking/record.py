@@ -28,6 +28,7 @@ SPLIT: Final = "bench.split"  # digest of its split
 GIVEN: Final = "bench.given"  # `bench.method.files_of`: digests of the files that its parameters name
 MODEL: Final = "bench.model"  # what became of the fitted method, where it is not kept
 FILE: Final = "file."  # and a number: SHA-256 and path of a file, as sha256sum writes them
+ENDLESS: Final = 1e308  # a store keeps an infinite number as its largest one
 AGAIN: Final = "put back what it wrote or run it again with --rerun"
 SCORED: Final = ("result.json", "predictions.npz")  # files of a run that its scores rest on
 ENDS: Final = {"done": "FINISHED", "failed": "FAILED", "skipped": "FINISHED", "killed": "KILLED"}
@@ -171,7 +172,7 @@ def record_of(row: Row) -> Record:
         status=status_of(row),
         reason=tags.get("reason", ""),
         spec=spec,
-        metrics=row.metrics,
+        metrics={name: _whole(value) for name, value in row.metrics.items()},
         leaky=tags.get("leaky") == "true",
         scale=tags.get("scale", "full"),
         transductive=tags.get("transductive") == "true",
@@ -189,6 +190,11 @@ def record_of(row: Row) -> Record:
         files={name: digest for digest, _, name in lines},
         artefacts=row.artefacts,
     )
+
+
+def _whole(value: float) -> float:
+    """A number as it was recorded."""
+    return math.copysign(math.inf, value) if abs(value) >= ENDLESS else value
 
 
 def _texts(text: str) -> dict[str, str]:
