@@ -98,6 +98,7 @@ FOREIGN = {
     "a file of another folder": of_record(tags={"file.900": f"{'0' * 64}  model/../../../x"}),
     "an origin of ours": of_record(tags={"origin": "shipped"}),
     "an origin of a page": of_record(tags={"origin": "</table> 1.0"}),
+    "a file of a page": of_record(tags={"origin": "file </table>"}),
     "an end before the start": of_record(ended=0),
     "an end in a hundred years": of_record(ended=4_900_000_000_000),
     "packed members": packed,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bench.tracking.record import Record
 
 LOUD: Final = 5  # lines of a kind before the rest is counted
+EMPTY: Final[tuple[Any, ...]] = (None, "", [], {}, ())  # what an outline leaves out
 MANY: Final = 20  # mappings of a list that are still shown whole
 
 
@@ -36,7 +37,7 @@ def outline(value: Mapping[str, Any], indent: str = "") -> str:
             lines += filter(None, [f"{indent}{key}:", outline(item, indent + "  ")])
         elif isinstance(item, list | tuple) and item:
             lines += _listing(f"{indent}{key}:", list(item), indent)
-        elif item not in (None, "", [], {}, ()):
+        elif item not in EMPTY:
             lines.append(f"{indent}{key}: {one_line(str(item).replace(chr(10), ' '))}")  # a note of several lines
     return "\n".join(lines)
 
@@ -45,7 +46,9 @@ def _listing(head: str, items: list[Any], indent: str) -> list[str]:
     """Short words behind the head, sentences and mappings on lines of their own; of many mappings the first ones."""
     more = len(items) - LOUD if isinstance(items[0], dict) and len(items) > MANY else 0
     items = items[: len(items) - more]
-    texts = [", ".join(f"{k} {v}" for k, v in i.items() if v) if isinstance(i, dict) else str(i) for i in items]
+    texts = [
+        ", ".join(f"{k} {v}" for k, v in i.items() if v not in EMPTY) if isinstance(i, dict) else str(i) for i in items
+    ]
     texts = [one_line(text) for text in texts] + ([f"{more} more; --json lists all"] if more else [])
     if isinstance(items[0], dict) or any(" " in text for text in texts):
         return [head, *(f"{indent}  - {text}" for text in texts)]
