@@ -70,7 +70,7 @@ def full(*given, **options):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("where", ["bench.tracking.results.RunResult.save", "methods.majority.Majority.save",
+@pytest.mark.parametrize("where", ["bench.tracking.results.RunResult.save", "bench.method.Method.save",
                                    "pathlib.Path.write_text"])  # fmt: skip
 def test_a_full_disk_ends_the_matrix_by_a_line_and_the_same_command_goes_on(place, tracker, monkeypatch, where):
     both = specs("majority", range(2))

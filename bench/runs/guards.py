@@ -236,11 +236,12 @@ def _kept(value: Any, own: frozenset[str], seen: Seen = frozenset()) -> str:
     ``own`` are the method's modules, of whose classes and functions every attribute counts.
     """
     if isinstance(value, FunctionType):  # a default, a cell or an attribute that is changed in place is a memory
-        inner = [value.__defaults__, value.__kwdefaults__]
-        if value.__module__ in own and id(value) not in seen:
-            seen |= {id(value)}
-            inner += [vars(value), *(cell.cell_contents for cell in value.__closure__ or () if cell != CellType())]
-        value = ["function", *inner]
+        cells, attributes = value.__closure__ or (), vars(value)
+        if value.__module__ not in own or id(value) in seen:
+            cells, attributes = (), {}
+        seen |= {id(value)}
+        inner = [cell.cell_contents for cell in cells if cell != CellType()]
+        value = ["function", value.__defaults__, value.__kwdefaults__, attributes, *inner]
     compiled = type(value).__module__.startswith("numba.")  # its pickle names the types that it was called with
     if compiled or isinstance(value, ModuleType | type) or hasattr(value, "cache_info"):
         return type(value).__name__
