@@ -49,8 +49,9 @@ class RoundNorm(nn.Module):
     round = 0  # see `start_round`
     batches: list[int] | None = None  # of each round, while statistics are estimated
 
-    def __init__(self, width: int, rounds: int = 1) -> None:
+    def __init__(self, width: int, rounds: int = 1, epsilon: float = 1e-5) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", torch.zeros(rounds, width))
         self.register_buffer("variance", torch.ones(rounds, width))
@@ -63,7 +64,7 @@ class RoundNorm(nn.Module):
             self.batches[self.round] += 1
             momentum = 1 / self.batches[self.round]  # the running mean is then that of all batches
         running = self.mean[self.round], self.variance[self.round]
-        return F.batch_norm(rows, *running, self.weight, self.bias, own, momentum)
+        return F.batch_norm(rows, *running, self.weight, self.bias, own, momentum, self.epsilon)
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> None:

@@ -55,6 +55,7 @@ class Parameters(TrainingParameters):
     norm: str = parameter(
         "batch", "after each MLP but the decoder's", "the paper", ("batch", "layer"), allowed=("batch", "layer")
     )
+    epsilon: float = parameter(1e-5, "added to the variance of a norm", "our choice", allowed=POSITIVE)
     pooling: str = parameter(
         "sum", "of edges into nodes, of both into globals", "the paper", ("sum", "mean"), allowed=("sum", "mean")
     )
@@ -263,7 +264,8 @@ class Mlp(nn.Sequential):
         for _ in range(settings.mlp_layers - 1):
             layers += [nn.ReLU(inplace=True), nn.Linear(width, width)]
         if not last:
-            norm = RoundNorm(width, rounds) if settings.norm == "batch" else nn.LayerNorm(width)
+            of_batch = settings.norm == "batch"
+            norm = RoundNorm(width, rounds, settings.epsilon) if of_batch else nn.LayerNorm(width, settings.epsilon)
             layers += [norm, nn.Dropout(settings.dropout, inplace=True)]
         super().__init__(*layers)
 

@@ -115,6 +115,8 @@ def test_a_round_without_rows_keeps_its_statistics():
     estimate_statistics(network, [{"rows": torch.ones(1, 2)}, {"rows": torch.tensor([[1.0, 2.0], [3.0, 6.0]])}])
     assert network.norm.mean.tolist() == [[2, 4]]
     assert network.norm.variance.tolist() == [[2, 8]]
+    network.norm.epsilon = 2.0
+    assert network(torch.tensor([[4.0, 4.0]])).tolist() == [[1.0, 0.0]]
     assert not network.training
     assert torch.equal(network(torch.full((1, 2), 2.0)), network.norm(torch.full((1, 2), 2.0)))
     assert network.norm.mean.tolist() == [[2, 4]]
