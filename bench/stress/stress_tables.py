@@ -1,13 +1,12 @@
 """A stress test as tables."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 from bench.analysis.paired import interval_note
 from bench.errors import some
 from bench.files import plain
-from bench.render.table import Table, render
+from bench.render.table import Table, json_text, render
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
 from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, OtherSetup, Stress
 
@@ -60,7 +59,7 @@ def stress_text(found: Stress, form: str) -> str:
     """The tables in a form of `bench.render.table`; as CSV one table, as JSON the record itself."""
     tables = stress_tables(found)
     if form == "json":
-        return json.dumps(found.to_dict(), indent=1)
+        return json_text(found.to_dict())
     if form == "csv":
         tables = [Table("", [], [], records=[line for one in tables for line in one.records])]
     return "\n\n".join(render(one, form) for one in tables)
