@@ -35,8 +35,7 @@ class Submissions:
         """Read it.  Raises :class:`InputError` where there is no bundle."""
         files = sorted(path for path in folder.glob("*") if path.suffix.lower() == SUFFIX)
         if not files:
-            none = "is a file, no folder" if folder.is_file() else "there is no such folder"
-            what = f"there is no bundle (*{SUFFIX}) in it" if folder.is_dir() else none
+            what = f"there is no bundle (*{SUFFIX}) in it" if folder.is_dir() else "there is no such folder"
             raise InputError("missing-file", f"{folder}: {what}; `bench results export FILE{SUFFIX}` writes a bundle")
         self.runs: dict[str, Checked] = {}  # by name, each once
         self.bundle_of: dict[str, str] = {}  # a bundle's file name, by the name of a run
