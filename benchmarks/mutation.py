@@ -40,7 +40,7 @@ MODULES = {
     "bench/scores/jackknife.py": "test_jackknife.py",
     "bench/scores/significance.py": "test_significance.py test_metrics.py",
     "bench/ingest/sessions.py": "test_ingest.py",
-    "bench/runs/guards.py": "test_cheats.py",
+    "bench/runs/guards.py": "test_cheats.py test_memory.py",
     "bench/training/loop.py": "test_training.py test_han.py test_deeppacket.py",
 }
 

@@ -213,3 +213,13 @@ def tracker(results, monkeypatch):
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Tracker(results)
+
+
+@pytest.fixture
+def no_run_was_before(monkeypatch):
+    """No method has run in this process: the state of its module is taken anew."""
+    from weakref import WeakKeyDictionary
+
+    from bench.runs import guards
+
+    monkeypatch.setattr(guards, "_FIRST", WeakKeyDictionary())

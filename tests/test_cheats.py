@@ -1,68 +1,28 @@
 """Methods that want a good number without learning: each is refused, or gains nothing."""
 
-import functools
 import random
-import warnings
-from collections import defaultdict, deque
 from types import FunctionType, MethodType
-from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 import torch
 from asked import run_spec
+from honest import CLASSES, SESSIONS, Honest, attempted, scores, sorted_store
 
-from bench.method import Method, Part
+from bench.method import Part
 from bench.readers import READS, View
-from bench.runs import guards
 from bench.runs.attempt import AttemptMonitor, attempt, fit_and_validate
 from bench.runs.guards import ContractBroken
 from bench.schema import Samples
 from bench.spec import RunSpec
 from bench.splits.split import make_split
 
-SESSIONS, CLASSES = 600, 3
-REMEMBERED = {}
-
-
-@pytest.fixture(autouse=True)
-def _no_run_was_before(monkeypatch):
-    """All of these methods share this module, in which some remember."""
-    monkeypatch.setattr(guards, "_FIRST", WeakKeyDictionary())
+pytestmark = pytest.mark.usefixtures("no_run_was_before")  # of all classes here, which share this module
 
 
 @pytest.fixture
 def store(make_store):
-    """As stores are: sorted by capture, and so by class; nothing but the place tells one session from another."""
-    row = np.arange(SESSIONS)
-    sessions = {
-        "capture": row // 20,
-        "conversation": row,
-        "start": row,
-        "packets": 2 + 0 * row,
-        "first_packet": 2 * row,
-    }
-    return make_store(sessions, {"time": np.arange(2 * SESSIONS) ** 2}, labels=row * CLASSES // SESSIONS)
-
-
-class Honest(Method):
-    """Answers with the shares of the classes in training."""
-
-    name, reference, family, reads = "honest", "a test", "baseline", frozenset()
-
-    def represent(self, view):
-        return {"counts": view.counts()}
-
-    def fit(self, train, validation, monitor):
-        self.shares = np.bincount(train.labels, minlength=self.classes) / len(train)
-        return self
-
-    def predict_proba(self, inputs):
-        return np.tile(self.shares.astype(np.float32), (len(inputs["counts"]), 1))
-
-    def save_state(self, folder): ...
-    def load_state(self, folder): ...
+    return sorted_store(make_store)
 
 
 class Order(Honest):
@@ -103,106 +63,6 @@ class Keeper(Honest):
     def represent(self, view):
         self.seen = [*getattr(self, "seen", []), len(view)]
         return super().represent(view)
-
-
-class Globals(Honest):
-    """Hands labels from one fold to the next."""
-
-    def fit(self, train, validation, monitor):
-        REMEMBERED[len(REMEMBERED)] = train.labels
-        return super().fit(train, validation, monitor)
-
-
-class OfTheClass(Honest):
-    folds: ClassVar = []
-
-    def fit(self, train, validation, monitor):
-        self.folds.append(train.labels)
-        return super().fit(train, validation, monitor)
-
-
-class Helper:
-    seen: ClassVar = []
-
-
-class InAHelper(Honest):
-    """Hands labels on in a class beside its own."""
-
-    def fit(self, train, validation, monitor):
-        Helper.seen.append(train.labels)
-        return super().fit(train, validation, monitor)
-
-
-def hand_on(labels, memory=[]):  # noqa: B006
-    memory.append(labels)
-
-
-class InADefault(Honest):
-    """Hands labels on in a function's default."""
-
-    def fit(self, train, validation, monitor):
-        hand_on(train.labels)
-        return super().fit(train, validation, monitor)
-
-
-ODD = defaultdict(lambda: -1)
-
-
-class OfOddKeys(Honest):
-    """Hands labels on in what no pickle takes."""
-
-    def fit(self, train, validation, monitor):
-        ODD.update(dict.fromkeys(train.labels.tolist(), 0), **{str(len(ODD)): train.labels})
-        return super().fit(train, validation, monitor)
-
-
-class Drawer:
-    def __init__(self):
-        self.key, self.within = lambda: None, [set(), deque()]
-
-
-DRAWER = Drawer()
-
-
-class Hidden(Honest):
-    """Hands labels on within an object that no pickle takes."""
-
-    def fit(self, train, validation, monitor):
-        DRAWER.within[1].append(train.labels)
-        return super().fit(train, validation, monitor)
-
-
-def made():
-    kept = []
-
-    def keep(labels):
-        kept.append(labels)
-        return keep
-
-    return keep
-
-
-KEEP = made()
-
-
-class InAClosure(Honest):
-    """Hands labels on in a function's cell, which holds the function, too."""
-
-    def fit(self, train, validation, monitor):
-        KEEP(train.labels)
-        return super().fit(train, validation, monitor)
-
-
-class InAStaticMethod(Honest):
-    """Hands labels on in the default of a static method."""
-
-    @staticmethod
-    def keep(labels, memory=[]):  # noqa: B006
-        memory.append(labels)
-
-    def fit(self, train, validation, monitor):
-        self.keep(train.labels)
-        return super().fit(train, validation, monitor)
 
 
 class Parrot(Honest):
@@ -351,24 +211,6 @@ def test_what_fit_does_to_the_validation_part_ends_the_run(store, how):
         how(run_spec("judge", store.name, "task"), store, Judge, AttemptMonitor())
 
 
-@pytest.mark.parametrize("kind", [Globals, OfOddKeys, Hidden, InAClosure, InAStaticMethod])
-def test_what_one_run_remembered_spoils_all_that_follow(store, kind):
-    """The second run finds the memory as full as it leaves it, and had its test labels from there."""
-    for seed in range(3):
-        with pytest.raises(ContractBroken, match="remembers something of a run"):
-            scores(kind, store, seed=seed)
-
-
-def test_what_a_trial_remembered_ends_it(store):
-    with pytest.raises(ContractBroken, match="remembers something of a run"):
-        fit_and_validate(run_spec("globals", store.name, "task"), store, Globals, AttemptMonitor())
-
-
-def test_the_line_names_what_remembers(store):
-    with pytest.raises(ContractBroken, match=r"REMEMBERED.*is not what it was"):
-        scores(Globals, store)
-
-
 def test_an_object_cannot_declare_itself_transductive(store):
     class Late(Order):
         def fit(self, train, validation, monitor):
@@ -377,14 +219,6 @@ def test_an_object_cannot_declare_itself_transductive(store):
 
     with pytest.raises(ContractBroken, match="in another order"):
         scores(Late, store)
-
-
-def attempted(kind, store, **fields):
-    return attempt(run_spec(kind.name, store.name, "task", **fields), store, kind, AttemptMonitor())
-
-
-def scores(kind, store, **fields):
-    return attempted(kind, store, **fields).scores
 
 
 @pytest.mark.parametrize("split", ["capture", "session"])
@@ -402,10 +236,6 @@ def test_the_place_of_a_sample_tells_nothing(store, split):
         (Neighbours, "without the others or in another order"),
         (Position, "other values of a part of the samples"),
         (Keeper, "represent changes the object"),
-        (Globals, "remembers something of a run"),
-        (OfTheClass, "remembers something of a run"),
-        (InAHelper, "remembers something of a run"),
-        (InADefault, "remembers something of a run"),
         (Parrot, "predict_proba changes the object"),
         (Loud, "does not sum to 1"),
         (OfOtherParts, "pretrain is called by the method itself"),
@@ -484,65 +314,6 @@ def test_no_attribute_of_a_view_leads_to_labels_captures_or_groups(store):
     for array in (one for one in seen if isinstance(one, np.ndarray)):
         assert not any(np.shares_memory(array, secret) for secret in hidden)
     assert not any(isinstance(one, Samples) for one in seen)
-
-
-class Warns(Honest):
-    """What is no memory of the run: a warning, a memoised function."""
-
-    def fit(self, train, validation, monitor):
-        warnings.warn("few samples", stacklevel=1)
-        table(len(train))
-        return super().fit(train, validation, monitor)
-
-
-@functools.cache
-def table(size):
-    return list(range(size))
-
-
-@pytest.mark.filterwarnings("ignore:few samples")
-def test_warnings_and_memoised_functions_are_no_memory(store):
-    assert scores(Warns, store).sessions
-
-
-@functools.cache
-def memory():
-    return {}
-
-
-class Memoised(Honest):
-    """Keeps the class of every session that it saw where no object is looked through."""
-
-    reads = frozenset({"times"})
-
-    def represent(self, view):
-        return super().represent(view) | {"gap": view.times(2)[:, 1]}
-
-    def fit(self, train, validation, monitor):
-        self.memory().update(zip(train.inputs["gap"].tolist(), train.labels.tolist(), strict=True))
-        return super().fit(train, validation, monitor)
-
-    def predict_proba(self, inputs):
-        known = [self.memory().get(gap, 0) for gap in inputs["gap"].tolist()]
-        return np.eye(self.classes, dtype=np.float32)[known]
-
-    def memory(self):
-        return memory()
-
-
-class MemoisedInside(Memoised):
-    @staticmethod
-    @functools.cache
-    def memory():
-        return {}
-
-
-@pytest.mark.parametrize("kind", [Memoised, MemoisedInside])
-def test_what_a_memoised_function_learned_of_another_run_is_gone(store, kind):
-    alone = scores(kind, store, seed=1)
-    scores(kind, store, seed=0)
-    again = scores(kind, store, seed=1)
-    assert again.accuracy == alone.accuracy < 0.7
 
 
 class Chance(Honest):
