@@ -67,7 +67,7 @@ def leaderboard(folder: Path, suite: str | None, output: Path | None, check: boo
         of = f"{len({line.partition(': ')[0] for line in faults})} of {len(found.digests) + len(found.faults)} bundles"
         raise InputError("bad-bundle", f"{folder}: {of} refused; mend or remove these")
     if check:
-        for line in (*found.notes, *found.apart, *found.alike):
+        for line in found.remarks:
             tell(line)
         click.echo(f"{folder}: {counted(len(found.digests), 'bundle')}, {counted(len(found.runs), 'run')}, all sound")
         return

@@ -30,7 +30,7 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
     With a suite only runs at its places count, and what is missing of it is told.  Raises :class:`InputError` where
     there is nothing to show.
     """
-    records, notes = found.records, [*found.notes, *found.apart, *found.alike]
+    records, notes = found.records, found.remarks
     if suite is not None:
         elsewhere = sum(suite.portion_of(record.spec) is None for record in records)
         records, told = of_suite(suite, records)

@@ -95,6 +95,11 @@ class Submissions:
             for (one, first_bundle, other, bundle), number in found.items()
         ]
 
+    @property
+    def remarks(self) -> list[str]:
+        """All that is to be told of them."""
+        return [*self.notes, *self.apart, *self.alike]
+
     def _take(self, file: Path) -> None:
         """Add a bundle whole, or raise :class:`InputError` and add nothing."""
         if not file.name.isprintable():  # such as bytes that are no UTF-8: the page could not tell it

@@ -22,7 +22,6 @@ from bench.method import Inputs, Method, Monitor, Part, pretrains, take
 from bench.readers import View
 from bench.runs.guards import (
     ASKED,
-    CLOSE,
     ContractBroken,
     FitMonitor,
     PretrainMonitor,
@@ -39,7 +38,7 @@ from bench.runs.guards import (
 )
 from bench.schema import MARK_BOUNDED, Samples, drawn_order, is_cut
 from bench.scores.jackknife import count_groups, intervals
-from bench.scores.metrics import MACRO, Scores, decide, evaluate
+from bench.scores.metrics import MACRO, Scores, are_probabilities, decide, evaluate
 from bench.spec import RunSpec, named_seed
 from bench.splits.split import Split, make_split
 from bench.tracking.results import Predictions
@@ -208,8 +207,7 @@ def _put_back(split: Split, classes: list[str], labels: Rows, answers: NDArray[n
     """Answers and truth in the split's order, from the order in which the method got the test part."""
     if answers.shape != (len(labels), len(classes)):
         raise ContractBroken(f"predict_proba answers {answers.shape}, expected {(len(labels), len(classes))}")
-    answered = answers[~np.isnan(answers).any(axis=1)]
-    if (answered < 0).any() or not np.allclose(answered.sum(axis=1), 1, atol=CLOSE):
+    if not are_probabilities(answers):
         raise ContractBroken("predict_proba answers with no probabilities: a row is negative or does not sum to 1")
     truth, probabilities = np.empty_like(labels), np.empty_like(answers)
     truth[split.order("test")], probabilities[split.order("test")] = labels, answers

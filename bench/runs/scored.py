@@ -23,6 +23,7 @@ from bench.runs import registry
 from bench.runs.attempt import scored_classes, scores_of
 from bench.runs.execute import Outcome
 from bench.runs.plan import split_digest
+from bench.scores.metrics import CLOSE
 from bench.spec import RunSpec, SplitSpec
 from bench.splits.assignment import PARTS
 from bench.splits.split import Split, make_split
@@ -34,7 +35,6 @@ KEYS: Final = ("sample", "part", "label", "capture", "protocol", "client_ip", "c
                "server_port", "start_ns", "first_packet", "packets")  # fmt: skip
 DIGITS: Final = 12  # hex digits of a split's digest in the name of a sample
 NAME: Final = re.compile(r"[a-z][a-z0-9]*([-.][a-z0-9]+)*")
-CLOSE: Final = 1e-3  # how far probabilities may be from a sum of 1: they were printed with so many digits
 
 
 def sample_names(split: Split, part: str) -> list[str]:

@@ -18,6 +18,7 @@ Counts = Ints | Floats
 
 ABSTAINED: Final = -1  # what `decide` answers for a row of NaN
 MACRO: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # in the order of every table
+CLOSE: Final = 1e-3  # of a row's sum to 1
 BINS: Final = 15  # of the calibration error: Guo et al., ICML 2017
 
 
@@ -56,6 +57,16 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
         return asdict(self)
+
+
+def are_probabilities(answers: NDArray[np.floating[Any]]) -> bool:
+    """Whether each row of ``[samples, classes]`` that does not abstain (NaN) is not negative and sums to 1.
+
+    >>> are_probabilities(np.array([[0.5, 0.5], [np.nan, 1.0]])), are_probabilities(np.array([[1.5, -0.5]]))
+    (True, False)
+    """
+    answered = answers[~np.isnan(answers).any(axis=1)]
+    return not (answered < 0).any() and np.allclose(answered.sum(axis=1), 1, atol=CLOSE)
 
 
 def decide(probabilities: NDArray[np.floating[Any]]) -> Ints:

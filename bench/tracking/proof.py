@@ -17,9 +17,8 @@ from bench.tracking.results import Predictions, digests_of
 from bench.tracking.writing import NOTE, TEXT, UID, Content, experiment_of, now, plain_name
 
 UIDS: Final = re.compile(r"[0-9a-zA-Z]{1,64}")
-ORIGIN: Final = re.compile(
-    r"[A-Za-z0-9][\w.-]* [\w.+!-]+|file ([0-9a-f]{8}|without a digest)"
-)  # a package and its version
+#: a package and its version, or a file
+ORIGIN: Final = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+|file ([0-9a-f]{8}|without a digest)")
 TUNED: Final = re.compile(r"[1-9]\d* trials a fold(, from .*)?")  # `bench.tuning.nested`
 COST: Final = re.compile(r"seconds.*|model_parameters|peak_memory_bytes|packets_read|.*_steps|.*samples.*")
 AHEAD: Final = 24 * 3600 * 1000  # milliseconds that another machine's clock may be before ours

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.files import file_sha256, read_json, write_json
-from bench.scores.metrics import Scores
+from bench.scores.metrics import Scores, are_probabilities
 from bench.spec import RunSpec, Sampling, parse_sampling
 from bench.splits.assignment import PARTS
 
-CLOSE: Final = 1e-3  # of a row's sum to 1, as runs allow it
 SEEN: Final = "test_in_training_"  # and a kind: test samples that training has seen
 SHARED: Final = (SEEN, "shared_", "repeated")  # how counts of what parts share begin
 
@@ -67,8 +66,7 @@ class Predictions:
         """Raises ValueError where a row is neither that of an abstention nor of probabilities."""
         if self.probabilities.dtype.kind != "f" or {self.truth.dtype.kind, self.session.dtype.kind} != {"i"}:
             raise ValueError("its arrays are of other types")
-        answered = self.probabilities[~np.isnan(self.probabilities).any(axis=1)]
-        if (answered < 0).any() or not np.allclose(answered.sum(axis=1), 1, atol=CLOSE):
+        if not are_probabilities(self.probabilities):
             raise ValueError("its answers are no probabilities: a row is negative or does not sum to 1")
 
 
