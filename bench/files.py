@@ -26,6 +26,12 @@ from bench.structure import Record, structured
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # no fault of what is read meanwhile
 
 
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an error is a disk's, a limit's or a missing package's, whatever is read meanwhile."""
+    ours = (*NO_ROOM, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+    return isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in ours)
+
+
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of ``path`` and in its folder; it takes that place when the block ends well.

@@ -1,6 +1,7 @@
 """Bundles of others: what is damaged, forged, or no bundle is refused before anything is written."""
 
 import dataclasses
+import errno
 import io
 import json
 import zipfile
@@ -155,6 +156,19 @@ def test_no_file_and_no_zip_are_refused(place):
     for content in (b"", b"PK", b"x" * 1000):
         file.write_bytes(content)
         not_imported(place, file)
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'pandas'", name="pandas"),
+                                   OSError(errno.ENOSPC, "No space left on device"),
+                                   OSError(errno.EMFILE, "Too many open files")], ids=repr)  # fmt: skip
+def test_what_this_machine_lacks_is_no_fault_of_the_bundle(place, bundle, monkeypatch, error):
+    def lacks(*given, **named):
+        raise error
+
+    monkeypatch.setattr("bench.tracking.bundle.proved", lacks)
+    with pytest.raises(type(error)) as caught:
+        import_bundle(Tracker(place.file()), bundle)
+    assert caught.value is error
 
 
 def proved_content(file):

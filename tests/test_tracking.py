@@ -146,6 +146,19 @@ def test_a_damaged_file_is_one_line_with_the_run(tracker, name, recorded, damage
     assert record.run_id not in str(caught.value).replace(str(path), "")
 
 
+@pytest.mark.parametrize("name", LOADERS)
+def test_what_this_machine_lacks_is_no_damage_of_a_run(tracker, name, monkeypatch):
+    def lacks(*given, **named):
+        raise ModuleNotFoundError("No module named 'numpy.more'", name="numpy.more")
+
+    record = kept(tracker, seed=84)
+    for reader in ("methods.majority.Majority.load", "bench.tracking.record.Predictions.load",
+                   "bench.tracking.record.RunResult.load"):  # fmt: skip
+        monkeypatch.setattr(reader, lacks)
+    with pytest.raises(ModuleNotFoundError):
+        LOADERS[name](record)
+
+
 def test_a_changed_file_that_reads_well_is_refused_where_its_digest_is_known(tracker):
     record = kept(tracker, seed=82)
     result = record.folder / "result.json"

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Sequence
 
 from bench.errors import InputError
+from bench.files import is_of_machine
 from bench.method import Method
 from bench.runs import registry
 from bench.spec import RunSpec
@@ -51,4 +52,6 @@ def fitted(record: Record, named: Sequence[str] = (), *, device: str = "cpu") ->
     except InputError as error:
         raise error.within(f"run {record.run_id[:8]}") from error
     except Exception as error:  # of JSON, of tensors, of a foreign method's own format
+        if is_of_machine(error):
+            raise
         raise record.damaged("its model cannot be read", error) from error

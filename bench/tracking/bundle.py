@@ -7,7 +7,6 @@ than the file itself: ``runs/NAME/`` holds what a run is while it waits for its 
 nothing of it is run.
 """
 
-import errno
 import hashlib
 import re
 import shutil
@@ -23,7 +22,17 @@ from typing import Final
 from bench import __version__
 from bench.environment import CPU, environment
 from bench.errors import InputError
-from bench.files import begun_folder, file_sha256, instead_of_file, plain, put_in_place, read_json, write_json, written
+from bench.files import (
+    begun_folder,
+    file_sha256,
+    instead_of_file,
+    is_of_machine,
+    plain,
+    put_in_place,
+    read_json,
+    write_json,
+    written,
+)
 from bench.render.crate import CrateRun, crate
 from bench.tracking.proof import check_files, proved
 from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
@@ -42,7 +51,6 @@ TEXTS: Final = 1 << 28  # bytes of a JSON file, which is read at once
 ANSWERS: Final = 1 << 32  # bytes of the arrays of a run's answers
 CHUNK: Final = 1 << 20
 TOLD: Final = 100  # runs between two lines of progress
-OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)  # a disk's own errors
 STAMP: Final = (1980, 1, 1, 0, 0, 0)  # the first that a zip can tell
 
 
@@ -305,14 +313,14 @@ def _check_answers(path: Path) -> None:
 
 @contextmanager
 def _guarded(file: Path) -> Iterator[None]:
-    """Whatever a foreign file brings about in this block is that it is no sound bundle; a full disk is not."""
+    """Whatever a foreign file brings about in this block is that it is no sound bundle; what is ours is not."""
     remedy = "nothing of it is used; ask for the file again, or export it again"
     try:
         yield
     except InputError as error:
         raise InputError("bad-bundle", f"{file}: {error}; {remedy}") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OURS:
+        if is_of_machine(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
         raise InputError("bad-bundle", f"{file}: damaged, or no bundle ({text:.200}); {remedy}") from error
@@ -417,7 +425,7 @@ def _bring(tracker: Tracker, bundle: Bundle, run: Listed, told: str) -> bool:
         try:
             tracker.bring(place, content)
         except Exception as error:  # MLflow's own, SQLAlchemy's, a network's
-            if isinstance(error, OSError) and error.errno in OURS:
+            if is_of_machine(error):
                 raise
             raise tracker.address.failed(error).with_remedy("import it again to continue") from None
         return True

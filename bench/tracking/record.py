@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from bench.data.store import Store
 from bench.errors import InputError
-from bench.files import file_sha256
+from bench.files import file_sha256, is_of_machine
 from bench.spec import RunSpec
 from bench.tracking.database import Row
 from bench.tracking.results import Predictions, RunResult, digests_of
@@ -143,6 +143,8 @@ class Record:
         try:
             return load(path)
         except Exception as error:  # of a zip file, JSON, an array; whatever a foreign file brings about
+            if is_of_machine(error):
+                raise
             raise self.damaged(f"its {what} cannot be read", error) from error
 
     def check_store(self, store: Store) -> None:
