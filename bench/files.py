@@ -285,7 +285,7 @@ def _without_nul(lines: Iterable[str]) -> Iterator[str]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file in UTF-8.  Raises OSError, and ValueError for what is none, on one line."""
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        return tomllib.loads(_text_of(path))
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
@@ -298,11 +298,18 @@ def read_json(path: Path, kind: type[Record], what: str, *, strict: bool = False
     A key that appears twice in an object is refused.  See :func:`structured` for the rest.
     """
     try:
-        content = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_once)
+        content = json.loads(_text_of(path), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(code, f"{path}: not {what} ({reason})") from error
     return structured(content, kind, f"{path}: not {what}", strict=strict, code=code)
+
+
+def _text_of(path: Path) -> str:
+    """All of a file in UTF-8.  Raises OSError also for a pipe or a device, which would be waited for."""
+    if not path.is_file() and not path.is_dir() and path.exists():
+        raise OSError(errno.EINVAL, instead_of_file(path))
+    return path.read_text("utf-8-sig")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -173,6 +173,9 @@ def check_scheme(scheme: str) -> None:
     kind, colon, name = scheme.partition(":")
     if kind not in SCHEMES or (kind == "attribute") != bool(colon and name):
         known = ["attribute:NAME" if one == "attribute" else one for one in SCHEMES]
+        if scheme in PROTOCOLS:  # a word of the command line for these
+            own = ", ".join(f"{name}={value}" for name, value in PROTOCOLS[scheme].items())
+            raise InputError("unknown-split", f"{scheme} stands for several options, here to be given each: {own}")
         raise InputError("unknown-split", f"unknown split {scheme!r}; {instead(scheme, [*known, *PROTOCOLS])}")
 
 
@@ -247,14 +250,16 @@ class SplitSpec:
     def typed(cls, word: str, **fields: Any) -> Self:
         """The split that ``--split`` names: a scheme, one of `PROTOCOLS`, or ``file:PATH``.
 
-        ``fields`` are the others; those at their defaults leave a protocol's own as they are.
+        ``fields`` are the others; what is None is as it is without, and all else goes over a protocol's own.
 
         >>> SplitSpec.typed("et-bert-flow", max_per_class=100).label
         'random, filter=sugar, max_per_class=100'
+        >>> SplitSpec.typed("et-bert-flow", max_per_class=100, filter="none").label
+        'random, max_per_class=100'
         """
+        fields = {name: value for name, value in fields.items() if value is not None}
         if word in PROTOCOLS:
-            usual = {one.name: one.default for one in dataclasses.fields(cls)}
-            return cls(**{**PROTOCOLS[word], **{name: one for name, one in fields.items() if one != usual[name]}})
+            return cls(**{**PROTOCOLS[word], **fields})
         scheme, colon, file = word.partition(":")
         return cls("file", file=file, **fields) if scheme == "file" and colon else cls(word, **fields)
 
@@ -435,6 +440,7 @@ class RunSpec:
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Read back what :meth:`to_dict` wrote, in this or any earlier version."""
+        _check_kinds(fields)
         names = {**dict.fromkeys(_SPLIT_FIELDS), "split": "scheme", "split_file": "file", "split_digest": "file_digest"}
         split = {names[key] or key: value for key, value in fields.items() if key in names}
         own = {field.name for field in dataclasses.fields(cls)} - {"split"}
@@ -451,6 +457,14 @@ class RunSpec:
         fields |= {"split_file": split.file, "split_digest": split.file_digest, "source": self.source}
         fields |= {name: value for name in USUAL if (value := getattr(self, name)) != USUAL[name]}
         return fields | split.unusual
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    """That a record's fields are texts, numbers and a table, where it has them.  Raises TypeError."""
+    kinds: dict[str, type] = dict.fromkeys(("method", "dataset", "task", "split", "store", "device", "precision"), str)
+    for name, kind in (kinds | {"seed": int, "parameters": dict}).items():
+        if name in fields and not isinstance(fields[name], kind):
+            raise TypeError(f"{name} is {fields[name]!r:.40}")
 
 
 USUAL: Final = {"device": CPU, "precision": FLOAT32, "tuned": ""}  # which runs of before do not say

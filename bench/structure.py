@@ -264,7 +264,7 @@ def _problems(error: BaseException, place: Place) -> Iterator[tuple[Place, str]]
         for one in error.errors:
             yield from _problems(one, place)
     elif isinstance(error, FieldError):
-        yield (*place, *error.name.split(".")), str(error)
+        yield (*place, *(int(step) if step.isdecimal() else step for step in error.name.split("."))), str(error)
     else:
         yield place, str(error)
 
@@ -288,10 +288,10 @@ def _at(place: Place) -> str:
 
 
 def _value_at(raw: Any, place: Place) -> str:
-    """` = 1`; empty where there is no value."""
+    """` = 1`; empty where there is no value, or a whole table."""
     for step in place:
         try:
             raw = raw[step]
         except (KeyError, IndexError, TypeError):
             return ""
-    return f" = {raw!r:.80}"
+    return "" if isinstance(raw, Mapping) and raw else f" = {raw!r:.80}"

@@ -272,6 +272,8 @@ def _check_alone(file: Path) -> None:
 def _estimator_method(estimator: Any, columns: _Columns, trusted: Iterable[str]) -> tuple[str, str, _Code]:
     """A classifier's label, the body of its class, and what that needs."""
     code = _Code("EstimatorMethod", "bench.estimator")
+    from sklearn.base import is_classifier
+
     if inspect.isclass(estimator):
         try:
             estimator = estimator()
@@ -279,6 +281,8 @@ def _estimator_method(estimator: Any, columns: _Columns, trusted: Iterable[str])
             refuse(f"{estimator.__name__} cannot be made without arguments ({error})", "give an instance")
     steps = getattr(estimator, "steps", None)
     label = type(steps[-1][1] if steps else estimator).__name__
+    if not is_classifier(estimator):
+        refuse(f"{label} is no classifier", "give one that scikit-learn's is_classifier knows")
     if not hasattr(estimator, "predict_proba"):
         remedy = "SVC takes probability=True, sklearn.calibration.CalibratedClassifierCV goes around others"
         refuse(f"{label} has no predict_proba, which gives probabilities", remedy)

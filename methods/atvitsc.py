@@ -166,7 +166,7 @@ class Atvitsc(TorchMethod):
         "LeakyReLU on average and maximum inside the channel attention, a sigmoid behind their sum (the paper: a layer "
         "with an S-shaped activation; attention_activation=sigmoid)",
         "one ResAtConv block, as III-C-1 says; Table I has two layers (preset two-blocks)",
-        "the class token gets no position and no length (Fig. 1 draws 0 for both)",
+        "the class token gets no position and no length (Fig. 1 draws 0 for both), and begins with a norm of 16, too",
         "dropout 0.5 on the spatiotemporal features and the head, 0.1 in the encoder, none on attention (the paper "
         "does not say where)",
         "ResAtConv: 3x3 convolution to 64 channels, 1x1 back to one (sizes silent)",

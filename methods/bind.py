@@ -97,7 +97,7 @@ class Bind(EstimatorMethod):
         "the SVM learns from at most 20,000 sessions, drawn by class with the method's seed, because its time grows "
         "with their square; the vocabulary is learned from the same sessions",
         "the SVM's probabilities are the softmax of its one-vs-rest decision function (silent): they rank the classes "
-        "as the SVM does and are not calibrated",
+        "as the SVM does, but for votes that are equal, and are not calibrated",
         "classifier=forest is the code's random forest of 100 trees, for its open world; boosted trees are ours",
         "ADABIND, retraining when the traffic drifts, is left out",
     )

@@ -1,7 +1,8 @@
 """CESNET's 1-D CNN over packet sequences: the sequence branch of their multi-modal network, without flow statistics.
 
 J. Luxemburk, T. Čejka: "Fine-grained TLS services classification with reject option", Computer Networks 220, 2023,
-109467.  Sizes are those of the authors' code (mm_cesnet_v1 of CESNET/cesnet-models, BSD-3-Clause).
+109467.  Sizes and limits are those of the authors' code (mm_cesnet_v1 of CESNET/cesnet-models and its
+weights for CESNET-TLS22, BSD-3-Clause).
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from bench.training.budget import SHARED, TrainingParameters
 from bench.training.loop import TorchMethod
 
 CODE: Final = "authors' code"
-LARGEST: Final = 1500.0  # bytes of a packet that count
-LONGEST: Final = 65_000.0  # ms of a gap that count
+SIZES: Final = (1, 1460)  # bytes; smaller and larger packets count as these
+GAPS: Final = (1, 15_000)  # ms, likewise
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,10 @@ class CesnetCnn(TorchMethod):
         times = view.times(packets, payload_only=True)
         gaps = np.diff(times, axis=1, prepend=times[:, :1]) * 1000.0
         directions = view.directions(packets, payload_only=True)
-        lengths = view.payload_lengths(packets).clip(0, LARGEST)
+        sizes = view.payload_lengths(packets)
         held = directions != 0
-        return {"sequence": np.stack([gaps.clip(0, LONGEST) * held, directions, lengths], axis=1).astype(np.float32)}
+        channels = [gaps.clip(*GAPS) * held, directions, sizes.clip(*SIZES) * held]
+        return {"sequence": np.stack(channels, axis=1).astype(np.float32)}
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """Bool ``[samples]``: False for a session without payload."""

@@ -70,10 +70,10 @@ class PacketParameters(TrainingParameters):
     )
     balance_ratio: float = parameter(
         3.0,
-        "most training packets of a class, as a multiple of those of the smallest class; at least 1",
+        "most training packets of a class, as a multiple of those of the smallest class",
         "our choice",
         (1.0, 3.0, 10.0),
-        allowed=POSITIVE,
+        allowed=COUNT,
     )
     aggregate: str = parameter(
         "mean",
@@ -89,7 +89,10 @@ class PacketParameters(TrainingParameters):
         1e-3, "Adam's step size", "our choice", Range(3e-4, 3e-3, log=True), allowed=POSITIVE
     )
     patience: int | None = parameter(
-        5, "stop after so many epochs without a better validation score; none: never", "our choice", allowed=COUNT
+        5,
+        "stop after so many epochs in which neither validation score nor loss gets better; none: never",
+        "our choice",
+        allowed=COUNT,
     )
 
     def __post_init__(self) -> None:
@@ -97,10 +100,6 @@ class PacketParameters(TrainingParameters):
         if self.bytes < HEADERS:
             raise InputError(
                 "bad-parameter", f"parameter bytes={self.bytes}: shorter than the headers; take {HEADERS} or more"
-            )
-        if self.balance_ratio < 1:
-            raise InputError(
-                "bad-parameter", f"parameter balance_ratio={self.balance_ratio}: below 1; 1 makes the classes equal"
             )
 
 

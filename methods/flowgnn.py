@@ -121,14 +121,15 @@ class Flowgnn(GraphMethod):
         "weights have their own (silent; the authors' notebook sets one flag for both, their models.py is missing)",
         "epsilon of batch normalisation is 1e-5 (silent; the authors' library Sonnet has 1e-4, Keras 1e-3)",
         "an epoch's last batch may be smaller (authors' code: dropped)",
-        "class weights are normalised within a batch: they do not scale the loss (silent)",
+        "class weights are normalised within a batch: they do not scale the loss, in preset code either (the authors' "
+        "code divides by the batch's size, so that a batch of rare classes counts more)",
         "one training, one validation and one test part; epoch chosen by validation macro-F1 (paper: 60 % and 40 %, "
         "authors' code reports its best epoch on the latter)",
         "sessions of one packet are kept, with no edge; the authors' code drops them",
         "preset code: 100 bytes from the IP header (authors' code: of a frame with zeroed MAC addresses and unmasked "
         "checksums), real payload lengths (there: packet length less 14), class weights of our training part (there: "
         "constants, the inverse class shares of its data); cores and MLPs as in the paper, as its models.py is missing",
-        "standard deviations of the globals are the sample's (n - 1), 0 for one packet (silent)",
+        "standard deviations of the globals are the sample's (n - 1), as in the authors' code, and 0 for one packet",
         "batch sizes count sessions, not edges; the blocks of large batches are computed twice, with equal results",
     )
 

@@ -57,9 +57,16 @@ class Parameters(TrainingParameters):
     payload_only: bool = parameter(False, "leave out packets without payload", OURS)
     balance: str = parameter(
         "undersample",
-        "training sessions: undersample (of each class as many as of the smallest) or keep",
+        "training sessions: undersample (at most balance_ratio times the smallest class) or keep",
         "INFOCOM paper",
         allowed=("undersample", "keep"),
+    )
+    balance_ratio: float = parameter(
+        1.0,
+        "most training sessions of a class, as a multiple of those of the smallest class",
+        OURS,
+        (1.0, 3.0, 10.0),
+        allowed=COUNT,
     )
     dropout: float = parameter(
         0.25, "dropout after the second convolution", CODE, Range(0.0, 0.5, step=0.05), allowed=SHARE
@@ -121,7 +128,7 @@ class FlowPic(TorchMethod):
         "with several blocks, the loss is that of their mean log probability; in the paper each is a sample",
         "the harness splits, and no session is on both sides; the paper splits 60 s pictures at random",
         "under-sampling to the smallest class, drawn once for each fit (the paper does not give the size; the code "
-        "thins a large class to some 2,000 pictures)",
+        "thins one large class to some 2,000 pictures; balance_ratio)",
         "the convolutions are padded by 3 cells a side; the code's framework pads 2 before and 3 after",
         "resolutions below 89 have convolutions of stride 2: stride 5 would leave nothing",
         "weights begin as in the code's framework (Glorot, zero biases)",
@@ -150,10 +157,11 @@ class FlowPic(TorchMethod):
         return np.asarray(inputs["cells"].sizes > 0)
 
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-        """As many rows of each class as the smallest has, or all."""
-        return (
-            undersample(labels, draw) if self.parameters.balance == "undersample" else super().sample_rows(labels, draw)
-        )
+        """The sessions to train on: all, or of each class at most ``balance_ratio`` times what the smallest has."""
+        p = self.parameters
+        if p.balance == "keep":
+            return super().sample_rows(labels, draw)
+        return undersample(labels, draw, p.balance_ratio)
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
         """The filled cells of the batch's pictures, on the device.

@@ -21,6 +21,12 @@ class Parameters(NoParameters):
     packets: int = parameter(
         32, "packets, from the first, with payload or without", OURS, (8, 16, 32, 64), allowed=COUNT
     )
+    count: str = parameter(
+        "session",
+        "the feature that counts packets counts those of the session, or the kept ones",
+        OURS,
+        allowed=("session", "kept"),
+    )
     leave_out: str | None = parameter(
         None,
         "lengths, times or directions: made equal for all sessions, to see what they contribute; none: nothing",
@@ -51,12 +57,14 @@ class Forest(EstimatorMethod):
         "no-lengths": {"leave_out": "lengths"},
         "no-times": {"leave_out": "times"},
         "no-directions": {"leave_out": "directions"},
-        "shared": {"packets": 16},
+        "shared": {"packets": 16, "count": "kept"},
     }
 
     def represent(self, view: View) -> Inputs:
         """``features`` float32 ``[samples, 2 * packets + 24]``: signed bytes, log gaps, statistics."""
-        packets = self.parameters.packets
+        packets, counts = self.parameters.packets, view.counts()
+        if self.parameters.count == "kept":
+            counts = np.minimum(counts, packets)
         lengths, directions = view.lengths(packets), view.directions(packets)
         times = view.times(packets)
         left = self.parameters.leave_out
@@ -70,7 +78,7 @@ class Forest(EstimatorMethod):
         columns = (
             lengths * directions,
             np.log10(gaps + 1e-6),  # a microsecond is the captures' resolution
-            view.counts()[:, None],
+            counts[:, None],
             times.max(axis=1, initial=0.0)[:, None],
             *(_moments(values, kept) for kept in (directions > 0, directions < 0) for values in (lengths, gaps)),
             *(_shares(lengths, kept) for kept in (directions > 0, directions < 0)),

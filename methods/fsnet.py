@@ -40,6 +40,13 @@ class Parameters(TrainingParameters):
     signed: bool = parameter(False, "distinguish lengths of the server from those of the client", OURS)
     payload_only: bool = parameter(False, "leave out packets without payload", OURS)
     embedding: int = parameter(128, "features of an embedded length", PAPER, (16, 64, 128), allowed=COUNT)
+    embedding_init: str = parameter(
+        "normal",
+        "initial rows of the embedding: normal (standard) or glorot (uniform)",
+        OURS,
+        ("normal", "glorot"),
+        allowed=("normal", "glorot"),
+    )
     hidden: int = parameter(128, "state of each direction of a GRU layer", PAPER, (64, 128, 256), allowed=COUNT)
     layers: int = parameter(2, "bidirectional GRU layers of encoder and decoder each", PAPER, (1, 2), allowed=COUNT)
     head: str = parameter(
@@ -76,6 +83,7 @@ class FSNet(TorchMethod):
             "packets": 200,
             "longest": 5000,
             "embedding": 16,
+            "embedding_init": "glorot",
             "head": "plain",
             "alpha": 0.5,
             "dropout": 0.2,
@@ -103,7 +111,9 @@ class FSNet(TorchMethod):
         "longer sessions are cut at 100 packets (preset code: 200); the code drops flows over 200 packets in training "
         "and over 2,000 in tests",
         "sessions of one packet are kept; the code drops them",
-        "the head's hidden layers have 256 and 128 features (not in what is public)",
+        "the head's second hidden layer has 128 features (not in what is public)",
+        "the embedding begins as torch's, rows of norm 11; as the code's (Glorot) they would have 0.4 (preset code); "
+        "GRUs and linear layers begin as torch's, too (the code: as TensorFlow's)",
         "GRUs start from zero and stop at the end of the flow; the code learns their first states, and its CuDNN "
         "layers (the default) read a batch's padding, too",
         "dropout on embedded lengths, between GRU layers and after the head's hidden layers, in training alone; the "
@@ -157,6 +167,8 @@ class Network(nn.Module):
         hidden, states = settings.hidden, 2 * settings.layers * settings.hidden
         self.product = settings.head == "product"
         self.embedding = nn.Embedding(settings.vocabulary, settings.embedding)
+        if settings.embedding_init == "glorot":
+            nn.init.xavier_uniform_(self.embedding.weight)
         self.dropout = nn.Dropout(settings.dropout)
         self.encoder = StackedGru(settings.embedding, settings)
         self.decoder = StackedGru(states, settings)

@@ -54,7 +54,7 @@ class Parameters(FlowPicParameters):
     )
     balance: str = parameter(
         "keep",
-        "training sessions: undersample (of each class as many as of the smallest) or keep",
+        "training sessions: undersample (at most balance_ratio times the smallest class) or keep",
         OURS,
         allowed=("undersample", "keep"),
     )
@@ -65,7 +65,10 @@ class Parameters(FlowPicParameters):
     batch_size: int = parameter(32, "samples an optimiser step", PAPER, allowed=COUNT)
     learning_rate: float = parameter(1e-3, "Adam's step size", PAPER, Range(1e-4, 3e-3, log=True), allowed=POSITIVE)
     patience: int | None = parameter(
-        5, "stop after so many epochs without a better validation score; none: never", REPLICATION, allowed=COUNT
+        5,
+        "stop after so many epochs in which neither validation score nor loss gets better; none: never",
+        REPLICATION,
+        allowed=COUNT,
     )
 
 
@@ -90,7 +93,8 @@ class MiniFlowPic(FlowPic):
     scoring_batch: ClassVar[int] = 256
     deviations: ClassVar[tuple[str, ...]] = (
         "the network and its initial weights are the replication's of 2023; its pictures run from 0 to 1 (scaled), "
-        "here from 0 to 255 as in the authors' notebook, which uses contrastive learning and another LeNet",
+        "here from 0 to 255 as in the authors' notebook, which uses contrastive learning and another LeNet, and leaves "
+        "out each flow's first packet",
         "the replication's dropout before the last layer drops all features of half the samples (torch's Dropout1d "
         "of a matrix); here single features, as in the paper",
         "no augmentation of pictures or flows: the paper studies it, but it is not part of the classifier",
@@ -99,8 +103,8 @@ class MiniFlowPic(FlowPic):
         "packets over 1500 bytes fall in the last row, as in the replication (the paper is silent)",
         "counts over 255 are cut, as the paper says (in the authors' notebook they wrap before the cut)",
         "with several blocks, the loss is that of their mean log probability",
-        "early stop after 5 epochs without a better validation macro-F1, whose epoch is kept; the paper watches the "
-        "validation loss",
+        "early stop after 5 epochs in which neither macro-F1 nor loss of the validation part gets better, by however "
+        "little; the epoch of the best macro-F1 is kept (the paper watches the loss, the replication wants 0.001 less)",
     )
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:

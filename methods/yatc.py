@@ -34,8 +34,9 @@ DEVIATIONS: Final[tuple[str, ...]] = (
     "pre-trained on the training part of the split alone; the authors pre-trained on whole public data sets",
     "headers are separated from payload by their declared length; after 120 bytes of headers payload is cut (the "
     "authors' code takes the payload's bytes out of the packet's wherever they recur)",
-    "step sizes stay constant after the warm-up; those of the authors fall by half a cosine, in fine-tuning too",
+    "in fine-tuning step sizes stay constant after the warm-up; those of the authors fall by half a cosine",
     "pre-training warms up over a tenth of its steps; that of the authors over 25 passes over their data",
+    "a pass's last batch may be smaller (the authors': dropped)",
 )
 
 
@@ -133,7 +134,9 @@ class Yatc(PretrainedMethod):
         *DEVIATIONS,
         "sessions of any transport protocol and of IPv6 (the authors' code stops at a packet without IPv4)",
         "epoch chosen by validation macro-F1 (the authors' code: by test accuracy)",
-        "positions are fixed while it pre-trains and learned afterwards, as in the authors' code",
+        "positions are fixed while it pre-trains and learned afterwards, as in the authors' code; from scratch they "
+        "begin as sines and cosines, too (there: as its library's)",
+        "in pre-training neither class token nor mask token decays (the authors' do)",
     )
 
     def represent(self, view: View) -> Inputs:
@@ -148,8 +151,11 @@ class Yatc(PretrainedMethod):
         return np.asarray(inputs["matrix"].any(axis=(1, 2)))
 
     def network(self) -> nn.Module:
-        """A fresh :class:`TrafficTransformer`."""
-        return TrafficTransformer(self.parameters, self.classes)
+        """A fresh :class:`TrafficTransformer`; over pre-trained layers its head begins near 0, as the authors' does."""
+        network = TrafficTransformer(self.parameters, self.classes)
+        if self.encoded:
+            nn.init.trunc_normal_(network.head.weight, std=2e-5)
+        return network
 
     def pretraining_network(self) -> nn.Module:
         """A fresh :class:`MaskedAutoencoder`."""

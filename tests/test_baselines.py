@@ -117,7 +117,7 @@ def test_cesnets_sequence_is_gaps_directions_sizes_and_padding_stays_zero():
     assert sequence.shape == (len(view), 3, 12) and sequence.dtype == np.float32
     held = view._lengths != 0
     assert sequence[0, 0, 1] == pytest.approx(1000 * (view._times[0, 1] - view._times[0, 0]), rel=1e-5)
-    assert set(np.unique(sequence[:, 1])) == {-1, 0, 1}
+    assert set(np.unique(sequence[:, 1])) == {-1, 0, 1} and sequence[:, 0][sequence[:, 1] != 0].min() == 1  # ms
     network = method.network()
     method.before_training(network, Part({"sequence": sequence}, labels), np.arange(len(view)))
     sizes = view.payload_lengths(10)[held]
@@ -127,6 +127,13 @@ def test_cesnets_sequence_is_gaps_directions_sizes_and_padding_stays_zero():
     network.layers[0].register_forward_pre_hook(lambda module, given: heard.append(given[0]))
     network.eval()(torch.from_numpy(sequence))
     assert not heard[0][:, :, :10].transpose(1, 2)[torch.from_numpy(~held)].any()
+
+
+def test_cesnets_sizes_and_gaps_have_the_limits_of_its_published_weights():
+    view, _ = toy(sessions=1)
+    view._lengths[0, :3], view._times[0, :3] = [1540, -41, 5000], [0, 20, 20.5]
+    sequence = make(CesnetCnn).represent(Padded(view))["sequence"][0]
+    assert sequence[2, :3].tolist() == [1460, 1, 1460] and sequence[0, :3].tolist() == [1, 15_000, 500]
 
 
 def test_the_perceptron_reads_shares_of_255_and_fits():

@@ -240,3 +240,11 @@ def test_a_folder_has_no_shipped_name_in_whatever_case(tmp_path):
     (tmp_path / "Demo" / "a").mkdir(parents=True)
     with refused("same-name", "Demo"):
         find_card(tmp_path / "Demo")
+
+
+def test_a_source_that_is_no_path_is_told_and_hides_no_other_card(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = 'name = "nul"\ntitle = "x"\nsource = "\\u0000"\n[tasks.label]\nlabel = "label"\n'
+    (tmp_path / "nul.toml").write_text(text)
+    with refused("bad-card", "nul.toml", "source", "is no path"):
+        find_card("nul.toml")

@@ -199,6 +199,9 @@ def test_forest_features_of_a_session_worked_out_by_hand():
     np.testing.assert_allclose(features[8:14], [160, 80, 20, 1, 0.5, 0.5])  # client: bytes and gaps
     np.testing.assert_allclose(features[14:20], [1500, 1500, 0, 0.01, 0.01, 0], atol=1e-6)  # server
     np.testing.assert_array_equal(features[20:], [1, 1, 0, 0, 0, 0, 0, 0, 0, 1])
+    for count, packets in {"session": 3, "kept": 2}.items():
+        short = Forest(make_parameters(Forest, {"packets": 2, "count": count}), classes=2)
+        assert short.represent(view)["features"][0, 4] == packets
 
 
 def test_one_seed_one_forest_another_seed_another(data):

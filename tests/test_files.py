@@ -214,7 +214,7 @@ def test_a_name_that_python_keeps_has_no_underscore_outside():
         ({"rows": [{"class": "a", "count": "1"}]}, "rows[0].count = '1'"),
         ({"rows": [{"class": "a", "count": True}]}, "rows[0].count = True"),
         ({"rows": [{"class": "a"}, {"count": 1}]}, "rows[1].class: is missing"),
-        ({"rows": {"class": "a"}}, "rows = {"),
+        ({"rows": {"class": "a"}}, "rows: must be list, is table"),
         ({"by_name": {"x": {"class": "a", "count": -1}}}, "by_name.x.count = -1"),
         ({"by_name": []}, "by_name = []"),
         ({"words": 3}, "words = 3"),

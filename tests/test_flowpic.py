@@ -287,5 +287,7 @@ def test_training_takes_as_many_of_each_class_as_of_the_smallest():
     rows = make().sample_rows(labels, np.random.default_rng(0))
     assert np.bincount(labels[rows]).tolist() == [7, 7, 7]
     np.testing.assert_array_equal(rows, undersample(labels, np.random.default_rng(0)))
+    some = make(balance_ratio=2.0).sample_rows(labels, np.random.default_rng(0))
+    assert np.bincount(labels[some]).tolist() == [14, 7, 14]
     assert len(make(balance="keep").sample_rows(labels, np.random.default_rng(0))) == 77
     assert make(MiniFlowPic).parameters.balance == "keep"

@@ -73,6 +73,13 @@ def test_preset_code_tells_a_frame_of_1500_bytes_from_one_of_1001(make_store):
     assert method.parameters.steps_an_epoch(100) == 5000
 
 
+def test_the_embedding_begins_as_torchs_and_in_preset_code_as_tensorflows():
+    rows = make(embedding=128).network().embedding.weight.norm(dim=1)
+    assert rows.mean().item() == pytest.approx(128**0.5, rel=0.05)
+    weight = make(**FSNet.presets["code"]).network().embedding.weight
+    assert weight.abs().max().item() == pytest.approx((6 / (5004 + 16)) ** 0.5, rel=0.01)
+
+
 @pytest.mark.parametrize("values", [{"head": "gate"}, {"alpha": -1.0}, {"dropout": 1.0}, {"layers": 0}])
 def test_parameters_out_of_range_are_bad_input(values):
     with refused("bad-parameter", next(iter(values))):

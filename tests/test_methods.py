@@ -7,14 +7,21 @@ import pytest
 import torch
 
 from bench import conformance
+from bench.method import make_parameters
+from bench.readers import View
 from bench.runs import registry
 from bench.runs.attempt import AttemptMonitor, attempt
+from bench.runs.guards import same_inputs
+from bench.schema import Samples
 from bench.spec import RunSpec, SplitSpec
 from bench.training import lstm
 from bench.training.loop import TorchMethod
 
 #: (method, check) -> why it may fail; an entry that fails no more is a failure itself
 EXPECTED_FAILURES = {}
+
+
+SHARED_PACKETS = 16
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +88,22 @@ def test_a_run_passes_the_guards(case):
     done = attempt(spec, case.store, case.method, AttemptMonitor())
     assert len(done.predictions.truth) == len(done.split.test) > 0
     assert 0 <= done.metrics["training_accuracy"] <= 1
+
+
+def test_the_shared_preset_sees_nothing_behind_the_packets_that_it_reads(case):
+    """Sixteen, of all or of those with payload: the same arrays where the session ends with the last of these."""
+    kind = case.method
+    if "shared" not in kind.presets:
+        pytest.skip("has no preset shared")
+    rows = np.arange(len(case.store.session("packets")))
+    whole = Samples(rows, np.zeros_like(rows), case.store.session("packets").astype(np.int64))
+    payload = View(case.store, whole, frozenset({"payload_lengths"})).ragged("payload_lengths")
+    ends = [
+        np.append(np.flatnonzero(payload.values[start:end]), [end - start] * SHARED_PACKETS)[SHARED_PACKETS - 1] + 1
+        for start, end in zip(payload.offsets[:-1], payload.offsets[1:], strict=True)
+    ]
+    cut = Samples(rows, whole.first, np.minimum(ends, whole.count))
+    assert (cut.count < whole.count).sum() > 20
+    method = kind(make_parameters(kind, kind.presets["shared"]), classes=2)
+    seen, less = (method.represent(View(case.store, samples, kind.reads)) for samples in (whole, cut))
+    same_inputs(seen, less, "where the session ends")

@@ -143,9 +143,10 @@ def test_weights_that_do_not_fit_or_are_none_are_refused(data, tmp_path):
     torch.save({"other": torch.ones(2)}, path)
     with refused("bad-weights", "no theirs.0.weight"):
         read()
-    path.write_text("no weights")
-    with refused("bad-weights", "cannot be read as weights"):
-        read()
+    for text in ("no weights", "junk", "Repository not found", "hello world", ""):  # an unpickler fails in many ways
+        path.write_text(text)
+        with refused("bad-weights", "cannot be read as weights"):
+            read()
     torch.save(Evil(tmp_path / "run"), path)
     with refused("bad-weights", "cannot be read as weights"):
         read()

@@ -51,6 +51,11 @@ def test_a_protocol_is_a_word_for_its_options_and_what_is_typed_goes_over_it():
     assert SplitSpec.typed("et-bert-flow", filter="dns", seed=3) == SplitSpec(
         "random", max_per_class=500, filter="dns", seed=3
     )
+    assert SplitSpec.typed("et-bert-packet", filter="none", sampling="session") == SplitSpec(
+        "random", max_per_class=5_000
+    )
+    with refused("unknown-split", "several options", "scheme=random, max_per_class=500, filter=sugar"):
+        SplitSpec("et-bert-flow")
     assert SplitSpec.typed("file:a.json", seed=1) == SplitSpec("file", file="a.json", seed=1)
     assert SplitSpec.typed("capture", folds=5) == SplitSpec("capture", folds=5)
     with refused("unknown-split", "et-bert-flow"):
@@ -114,3 +119,15 @@ def test_its_rows_are_measured_under_the_order_that_they_come_from(command_line,
     assert table["rows"][0]["published_accuracy"] == 89.54
     assert table["rows"][0]["paper_runs"] == 1
     assert any("random, filter=sugar, max_per_class=500" in note for note in table["notes"])
+
+
+def test_what_is_typed_as_without_a_protocol_goes_over_it(bench_in, tmp_path):
+    words = ("split", "demo", "--split", "et-bert-packet", "--max-per-class", "12", "--json")
+    bench = bench_in(tmp_path)
+    as_it_is, over = (
+        json.loads(bench(*words, *more)[1]) for more in ((), ("--filter", "none", "--sampling", "session"))
+    )
+    assert (as_it_is["filter"], as_it_is["sampling"]) == ("sugar", "window=1")
+    assert "filter" not in over and "sampling" not in over  # as ever
+    status, _, err = bench("audit", "demo", "--split", "et-bert-flow", "--no-runs")
+    assert status == 2 and "did you mean" not in err and "filter=sugar" in err

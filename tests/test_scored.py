@@ -117,7 +117,8 @@ def rows(split, line):
         (lambda s: rows(s, "nan,1,0"), "row 2: its numbers sum to nan"),
         (lambda s: rows(s, "0,5,0,5,0,0"), "row 2: has 7 columns, the head has 4"),
         (lambda s: answers(s)[: -len(",mail\n")], "row 41: has 1 column, the head has 2"),
-        (lambda s: "name,prediction\n", "needs the columns sample and prediction"),
+        (lambda s: "name,prediction\n", "needs the columns sample and prediction.*it has 'name', 'prediction'"),
+        (lambda s: ",".join(f"c{n}" * 50 for n in range(5000)) + "\n", "needs the columns .{,1500}$"),
         (lambda s: "", "needs the columns"),
         (lambda s: "sample,prediction,prediction\n", "a column is there twice"),
         (lambda s: b"\xff\xfe\x00", "cannot be read as CSV"),
@@ -231,3 +232,16 @@ def test_the_page_word_for_word(bench_in, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "bench score PREDICTIONS.csv --split SPLIT.json --name awk-ports" in page
     assert bench("audit", "demo", "--no-runs", "--split", "capture")[0] == 0
+
+
+def test_blanks_in_the_head_are_none_of_a_name(split, tmp_path):
+    (tmp_path / "a.csv").write_text(answers(split).replace("sample,prediction", " sample , prediction", 1))
+    assert (read_predictions(tmp_path / "a.csv", split, CLASSES).argmax(1) == CLASSES.index("mail")).all()
+
+
+def test_the_class_that_leads_by_less_than_32_bits_tell_leads(split, tmp_path):
+    names = sample_names(split, "test")
+    lines = "".join(f"{name},0.499999999,0.500000001,0\n" for name in names)
+    (tmp_path / "a.csv").write_text("sample,chat,mail,web\n" + lines)
+    found = read_predictions(tmp_path / "a.csv", split, CLASSES)
+    assert (found.argmax(1) == 1).all() and found.dtype == np.float32 and abs(found.sum(1) - 1).max() < 1e-6

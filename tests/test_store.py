@@ -263,6 +263,21 @@ def with_checksums(folder):
     (folder / "sources.json").write_text(json.dumps(sources))
 
 
+def test_a_flipped_byte_of_the_manifest_is_damage(written):
+    folder, *_ = written
+    whole = Store.open(folder).manifest.to_dict()
+    without = {name: value for name, value in whole.items() if name != "sha256"}
+    digests = []
+    for content in (without, whole):  # of before, and of today
+        (folder / "manifest.json").write_text(json.dumps(content))
+        digests.append(Store.open(folder).digest)
+    assert digests[0] == digests[1]
+    for changed in ({"packets": 8}, {"labels": {"x": 1}}, {"sha256": "0" * 64}):
+        (folder / "manifest.json").write_text(json.dumps(whole | changed))
+        with refused("store-damaged", folder, "is not what was written", "bench prepare mine"):
+            Store.open(folder)
+
+
 def test_checksums_do_not_change_what_a_store_is(written):
     before = Store.open(written[0])
     with_checksums(written[0])

@@ -277,6 +277,10 @@ def test_it_is_saved_and_read_again(place, tmp_path):
     found = place.stress("ports", labels=(1,), open_set=("all",))
     path = found.save(tmp_path)
     assert path == tmp_path / "stress" / f"{found.run}.json" and Stress.load(path) == found
+    few = place.stress("ports", labels=(2,))
+    joined = Stress.load(few.with_earlier(tmp_path).save(tmp_path))
+    assert [one.labels for one in joined.few_labels] == [1, 2] and joined.unknown == found.unknown
+    assert joined.changed == few.changed and place.stress("ports").with_earlier(tmp_path / "none").few_labels == []
     text = path.read_text()
     for wrong in ("{}", text.replace('"macro_f1": {', '"f1": {'), text.replace('"macro_f1": [', '"f1": [')):
         path.write_text(wrong)
@@ -292,6 +296,8 @@ def test_the_command(place, command_line):
     assert f"stress/{place.runs['ports'].run_id}.json" in err
     data = json.loads(command_line(*words, "--json")[1])
     assert data["changed"][0]["change"] == "ports random" and data["few_labels"] == []
+    saved = Stress.load(results / "stress" / f"{place.runs['ports'].run_id}.json")
+    assert [one.labels for one in saved.few_labels] == [1, 2]  # of the call before
     rows = list(csv.DictReader(io.StringIO(command_line(*words, "--format", "csv")[1])))
     assert {row["test"] for row in rows} == {"change", "calibration"}
     assert float(rows[1]["macro_f1_difference"]) == data["changed"][0]["scores"]["macro_f1"]["difference"]

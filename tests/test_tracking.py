@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from importlib.metadata import version
@@ -180,10 +182,32 @@ def test_a_record_that_cannot_be_read_is_one_line(tracker, tmp_path):
     record = kept(tracker, seed=83)
     shutil.copy(tracker.results / "mlflow.db", tmp_path / "mlflow.db")
     other = Tracker(tmp_path)
-    for text in ("{", "[]", "{}"):
+    spec = record.spec.to_dict()
+    wrong = {"parameters": [1], "method": 5, "seed": [1], "dataset": None, "task": {}, "split": 3}
+    texts = [json.dumps(spec | {name: value}) for name, value in wrong.items()]
+    for text in ("{", "[]", "{}", "[" * 2000, *texts):
         other._client.set_tag(record.run_id, "bench.spec", text)
         with refused("run-damaged", record.run_id[:8], "record"):
             other.load(record.run_id)
+    other._client.set_tag(record.run_id, "bench.spec", json.dumps(spec))
+    assert other.load(record.run_id).spec == record.spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["insert into latest_metrics (key, value, timestamp, step, is_nan, run_uuid) values ('x', 'abc', 0, 0, 0, '{run}')",
+     "update runs set start_time = 'x'", "update runs set end_time = 'x'",
+     "update runs set start_time = 9000000000000000000", "update runs set end_time = -9000000000000000000",
+     "update tags set value = null where key = 'file.000'"],
+)  # fmt: skip
+def test_a_database_with_wrong_cells_is_one_line(tracker, tmp_path, change):
+    record = kept(tracker, seed=85)
+    shutil.copy(tracker.results / "mlflow.db", tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute(change.format(run=record.run_id))
+    database.close()
+    with refused("run-damaged", record.run_id[:8], "record"):
+        Tracker(tmp_path).load(record.run_id)
 
 
 @pytest.mark.parametrize("asked", ["", "zz", "0" * 32])

@@ -11,6 +11,7 @@ from refusals import refused
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -182,6 +183,7 @@ REFUSED = {
     "an object": (lambda: KNeighborsClassifier(metric_params={"cv": KFold(3)}), "metric_params", "KFold", "numbers"),
     "an array": (lambda: LogisticRegression(C=np.ones(2)), "C of LogisticRegression", "write a class"),
     "no probabilities": (lambda: LinearSVC(), "LinearSVC has no predict_proba", "CalibratedClassifierCV"),
+    "no classifier": (lambda: GaussianMixture(2), "GaussianMixture is no classifier", "is_classifier"),
     "arguments": (lambda: VotingClassifier, "VotingClassifier", "give an instance"),
     "a lambda of torch": (lambda: lambda shape, classes: nn.Flatten(), "lambda", "def", "my_models.py"),
     "a network": (lambda: nn.Linear(2, 3), "Linear(in_features=2", "shape of a sample"),

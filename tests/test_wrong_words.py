@@ -1,5 +1,6 @@
 """Wrong words: one line each, which names the word and tells what there is, or what was most likely meant."""
 
+import os
 import shlex
 
 import pytest
@@ -15,6 +16,8 @@ def place(tmp_path_factory):
     (folder / "wrong.py").write_text(
         "import no_such_package\n\n\nclass Wrong(no_such_package.Base):\n    name = 'wrong'\n"
     )
+    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe.toml")  # beside which words for data sets are looked up
     (folder / "list.json").write_text('{"method": "knn", "parameters": {"packets": [4]}}')
     return folder
 
@@ -99,6 +102,15 @@ WRONG = [
     ("inspect nowhere.pcap", "nowhere.pcap", "no such capture"),
     ("split 'my captures' --folds 3 --fold 7", "fold 7", "counted from 0"),
     ("split 'my captures' --save nowhere/split.json", "nowhere", "make it"),
+    ("split 'my captures' --save .", "--save", "is a directory"),
+    ("split 'my captures' --samples .", "--samples", "is a directory"),
+    ("split 'my captures' --split file:pipe", "pipe", "is no file but a pipe"),
+    ("audit 'my captures' --split ,", "--split ',' names nothing", "leave it out"),
+    ("stress abc --labels ,", "--labels ',' names nothing", "leave it out"),
+    ("results rm --status , --yes", "--status ',' names nothing", "leave it out"),
+    (f"{RUN} --params pipe", "pipe", "is no file but a pipe"),
+    (f"{RUN} --set trees=3 --set trees=4", "trees is there twice", "give it once"),
+    (f"{TUNE} --param neighbours=1,2 --param neighbours=3,4", "neighbours is there twice", "give it once"),
     ("audit 'my captures' --split sesion", "sesion", "did you mean session?"),
     ("table --dataset tpyo", "tpyo", "there is: my-captures"),
     ("table --dataset demo", "demo", "there is: my-captures"),

@@ -151,6 +151,8 @@ def test_the_authors_checkpoint_is_read(tmp_path):
     torch.save({"model": tensors}, tmp_path / "yatc.pth")
     method.pretrain({}, Monitor())
     assert torch.equal(method.encoded["blocks.1.mixed.weight"], tensors["blocks.1.attn.qkv.weight"])
+    assert method.network().head.weight.std().item() == pytest.approx(2e-5, rel=0.3)  # near 0 beside layers that know
+    assert make(pretraining="scratch").network().head.weight.std().item() > 0.01
     kernel = tensors["patch_embed.proj.weight"]
     image = torch.randn(1, 40, 40)
     convolved = torch.nn.functional.conv2d(image[:, None], kernel, stride=2).flatten(2).transpose(1, 2)
@@ -163,7 +165,7 @@ def test_it_fits_a_small_set_after_pretraining():
     matrix = draw.integers(0, 256, (24, 40, 40), dtype=np.uint8)
     matrix[:, 2, :8] = 80 * labels[:, None]
     part = Part({"matrix": matrix}, labels)
-    method = learn(make(epochs=40, batch_size=8), part, part, Monitor())
+    method = learn(make(epochs=80, batch_size=8), part, part, Monitor())
     assert (method.predict_proba(part.inputs).argmax(1) == labels).mean() > 0.9
 
 

@@ -176,15 +176,16 @@ class SampleOptions:
 
     max_per_class: int | None
     min_per_class: int | None
-    filter: str
-    sampling: str
+    filter: str | None
+    sampling: str | None
     balance: str | None
     min_groups: int | None
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Fields of a `SplitSpec`."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(SampleOptions)}
+        """Fields of a `SplitSpec`: those that were typed."""
+        typed = {field.name: getattr(self, field.name) for field in dataclasses.fields(SampleOptions)}
+        return {name: value for name, value in typed.items() if value is not None}
 
 
 _sample_options: tuple[Command, ...] = (
@@ -193,9 +194,9 @@ _sample_options: tuple[Command, ...] = (
     click.option("--min-per-class", type=click.IntRange(min=1), help="Leave out classes with fewer than N samples."),
     click.option("--min-groups", type=click.IntRange(min=1),
                  help="Leave out classes with fewer than N capture groups; 2 with --split capture, else 1."),
-    click.option("--filter", "filter", default="none", show_default=True, metavar="F,...",
+    click.option("--filter", "filter", show_default="none", metavar="F,...",
                  help=f"Sessions to leave out: {', '.join(FILTERS)}."),
-    click.option("--sampling", default="session", show_default=True, help=f"What a sample is: {SAMPLING_SYNTAX}."),
+    click.option("--sampling", show_default="session", help=f"What a sample is: {SAMPLING_SYNTAX}."),
     click.option("--balance", help=f"Balance the training part: {', '.join(BALANCES)}; paper resamples first."),
 )  # fmt: skip
 sample_options = grouped("samples", SampleOptions, *_sample_options)

@@ -305,10 +305,12 @@ def _downloaded(card: "Card", source: Path | None) -> Path:
 @click.argument("dataset")
 @split_options
 @click.option("--seed", default=0, show_default=True, help="Seed of all random draws; --fold is 0 by default.")
-@click.option("--save", type=click.Path(path_type=Path), help="Write the split to a file for --split file:PATH.")
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False), help="Write the split to a file for --split file:PATH."
+)
 @click.option(
     "--samples",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.csv",
     help="Write the samples for another program: names, parts, labels, captures, 5-tuples, starts.",
 )

@@ -209,6 +209,9 @@ def pairs(context: click.Context, option: click.Parameter, values: Sequence[str]
     for value in values:
         if "=" not in value:
             raise InputError("bad-pair", f"{option.opts[0]} {value!r}: expected name=value")
+    names = [value.partition("=")[0] for value in values]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError("bad-pair", f"{option.opts[0]}: {twice[0]} is there twice; give it once")
     return dict(value.split("=", 1) for value in values)
 
 

@@ -33,7 +33,7 @@ from bench.cli.base import (
     tell,
     which_runs,
 )
-from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option, listed
 from bench.cli.text import columns
 from bench.errors import InputError, instead
 from bench.files import instead_of_file, typed_path
@@ -305,7 +305,7 @@ def classify(capture: Path, run: str, named: list[str], results: Path, as_json: 
 
 def counts_listed(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[int]:
     """`-x 1,5 -x 10` as [1, 5, 10], each once."""
-    words = [word.strip() for value in values for word in value.split(",") if word.strip()]
+    words = listed(context, option, values)
     if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
         raise InputError("bad-options", f"{option.opts[0]} {wrong[0]}: give whole numbers, as in 1,5,10")
     return list(dict.fromkeys(map(int, words)))
@@ -359,7 +359,7 @@ def stress(run: str, asked: StressOptions, named: list[str], form: str, results:
 
     done = stress(record, found(record.spec.dataset), request, named, note)
     click.echo(stress_text(done, form))  # first: it may have taken hours, and the folder may be on a read-only disk
-    note(f"saved as {done.save(results)}")
+    note(f"saved as {done.with_earlier(results).save(results)}")
 
 
 def _other_dataset(word: str) -> "tuple[Store, str]":
@@ -375,7 +375,8 @@ def schemes_listed(context: click.Context, option: click.Parameter, values: Sequ
         plain, colon, pattern = value.partition(":")
         *names, last = plain.split(",")
         schemes += [*names, last + colon + pattern]
-    return list(dict.fromkeys(name.strip() for name in schemes if name.strip()))
+    found = list(dict.fromkeys(name.strip() for name in schemes if name.strip()))
+    return found if found else listed(context, option, values)
 
 
 @dataclass(frozen=True)
@@ -410,7 +411,7 @@ class AuditOptions:
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
     """Show what a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    spec = SplitSpec(filter=samples.filter, sampling=samples.sampling)
+    spec = SplitSpec(**{name: value for name, value in samples.fields.items() if name in ("filter", "sampling")})
     for scheme in asked.schemes:
         check_scheme(scheme)
     check_words(asked.methods, [dataset], asked.task, spec, Settings())

@@ -170,6 +170,7 @@ def run(
     open_ = found if matrix.dry_run else opened
     suite = suite_named(cells.suite)
     if suite is not None:
+        _check_plan(suite, cells.save_plan)
         specs = suite_specs(suite, cells.names, cells.datasets, split.task, open_)
     else:
         seeds = range(matrix.seeds) if matrix.seeds else [matrix.seed or 0]
@@ -198,6 +199,12 @@ def run(
     if left:
         tell(f"{left} of {len(outcomes)} runs are left; the same command continues with them")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 3 * bool(left)
+
+
+def _check_plan(suite: "Suite", path: Path | None) -> None:
+    if path is not None and suite.path and path.exists() and path.samefile(suite.path):
+        what = "is the suite that is read; it would hold no more than what is run now"
+        raise InputError("bad-options", f"--save-plan {path}: {what}; name another file")
 
 
 def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[RunSpec], path: Path) -> None:
@@ -346,6 +353,8 @@ def tune(
     as_json: bool,
 ) -> int:
     """Search parameters with Optuna, by macro-F1 on the validation part; a stopped study continues."""
+    from bench.runs.plan import chosen
+    from bench.runs.registry import describe
     from bench.tracking.address import Address
     from bench.tuning.spaces import grid_values, spaces_for
 
@@ -355,8 +364,8 @@ def tune(
     _check_both(what.methods, what.datasets)
     (method,), (dataset,) = what.methods, what.datasets
     split = split.of_one_fold
-    parameters = check_words([method], [dataset], split.task, split.spec(), settings)
-    spaces = spaces_for(method, study.param, parameters[method])
+    check_words([method], [dataset], split.task, split.spec(), settings)
+    spaces = spaces_for(method, study.param, chosen(method, {method: describe(method)}, settings))
     if study.sampler == "grid":
         grid_values(spaces)
     Address(study.storage or "", results, "the storage of studies").check()
@@ -395,6 +404,7 @@ def _tune_suite(what: Searched, task: str | None, study: StudyOptions, results: 
     check_runs_store(results)
     specs = [spec.on(study.device) for spec in
              suite_specs(suite, what.methods, what.datasets, task, opened)]  # fmt: skip
+    from bench.suites.contents import fixed_in
     from bench.tuning.nested import tune_each
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of
@@ -403,7 +413,9 @@ def _tune_suite(what: Searched, task: str | None, study: StudyOptions, results: 
     results.mkdir(parents=True, exist_ok=True)
     options = TuneOptions(storage_of(tracker, study.storage), results, trials, study.device, note, study.jobs)
     outcomes = []
-    for outcome in tune_each(specs, tracker, options, prune=not study.no_prune):
+    for outcome in tune_each(
+        specs, tracker, options, prune=not study.no_prune, fixed=lambda spec: fixed_in(suite, spec)
+    ):
         outcomes.append(outcome)
         note(f"  {outcome.status}" + (f": {outcome.reason}" if outcome.reason else ""))
     rows = rows_of(list(tracker.finished_of([one.spec.digest for one in outcomes]).values()))

@@ -23,7 +23,7 @@ from bench.cli.base import (
     tell,
     which_runs,
 )
-from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option
+from bench.cli.help import Choice, examples, form_options, grouped, json_option, list_option, listed
 from bench.cli.text import file_size, outline
 from bench.errors import InputError, counted, instead
 
@@ -52,7 +52,7 @@ class Filter:
 
 def _statuses(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[str]:
     """Words of `STATUSES`, by comma or by repetition."""
-    words = list(dict.fromkeys(word.strip() for value in values for word in value.split(",") if word.strip()))
+    words = listed(context, option, values)
     if unknown := [word for word in words if word not in STATUSES]:
         raise InputError(
             "bad-options", f"--status {unknown[0]}: no run has this status; {instead(unknown[0], STATUSES)}"

@@ -333,7 +333,8 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
     if isinstance(name := raw.get("name"), str) and name != path.stem:
         raw["name"] = Wrong(name, f"must be the file's name, {path.stem!r}")
     if isinstance(source := raw.get("source"), str) and source:
-        raw["source"] = os.path.realpath(path.parent / source)
+        placed = path.parent / source
+        raw["source"] = Wrong(source, "is no path") if "\0" in source else os.path.realpath(placed)
     return raw, refused
 
 

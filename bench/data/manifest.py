@@ -23,6 +23,7 @@ from bench.structure import structured
 FORMAT: Final = 3
 #: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself;
 #: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
+CHECKSUM: Final = "sha256"  # of the rest of the manifest; stores of before have none
 REPORTED: Final = (
     *("unexpected", "ignored", "unreadable", "empty", "empty_classes", "labels", "files", "code", "columns"),
     *("lacks", "limits", "idle"),
@@ -291,7 +292,8 @@ class Manifest:
         told = ("tables", "lacks", "limits", "idle", "contradictions")
         content |= {name: plain(value) for name in told if (value := getattr(self, name))}
         content |= {"code": self.code} if self.code else {}
-        return content | ({"columns": plain(self.columns)} if self.columns else {})
+        content |= {"columns": plain(self.columns)} if self.columns else {}
+        return content | {CHECKSUM: _checksum(content)}
 
     @property
     def state(self) -> dict[str, str]:
@@ -350,11 +352,22 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         manifest = structured(content, Manifest, f"{folder}: its manifest", strict=False, code="store-damaged")
     except InputError as error:
         raise error.with_remedy(f"run `bench prepare {folder.name}` again") from error
-    decisive = {name: value for name, value in content.items() if name not in REPORTED}
+    if CHECKSUM in content and content[CHECKSUM] != _checksum(content):
+        raise InputError(
+            "store-damaged",
+            f"{folder}: its manifest is not what was written; run `bench prepare {folder.name}` again",
+        )
+    decisive = {name: value for name, value in content.items() if name not in (*REPORTED, CHECKSUM)}
     decisive["captures"] = [
         {name: value for name, value in capture.items() if name != "remarks"} for capture in decisive["captures"]
     ]
     return manifest, hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of all of a manifest's JSON but this."""
+    rest = {name: value for name, value in content.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
 
 
 # --- where stores lie, and what stands behind their names -----------------------------------------------------

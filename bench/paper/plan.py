@@ -165,7 +165,7 @@ def split_of(experiment: Experiment, mode: str, arm: Arm, scale: Scale, size: in
         return SplitSpec(scale.split, folds=scale.folds, max_per_class=limit, sampling=sampling)
     if experiment.protocol:
         return SplitSpec.typed(
-            experiment.protocol, max_per_class=scale.max_per_class, sampling=scale.sampling or arm.sampling or "session"
+            experiment.protocol, max_per_class=scale.max_per_class, sampling=scale.sampling or arm.sampling or None
         )
     windows = scale.sampling or f"window={arm.values.get('packets', 16)}"
     per_class = scale.max_per_class or experiment.per_class

@@ -5,6 +5,7 @@ And what that matrix would cost here: what is done, who else is at it, how long 
 
 import csv
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from bench.data.store import Store
 from bench.environment import cores, memory
 from bench.errors import InputError, counted, instead
-from bench.files import file_sha256, plain, read_json, shipped_folder, write_json
+from bench.files import file_sha256, instead_of_file, plain, read_json, shipped_folder, write_json
 from bench.method import files_of, make_parameters
 from bench.runs.registry import Outline, describe, is_shipped
 from bench.schema import NO_CLASS
@@ -94,10 +95,10 @@ def settled_words(
     return outlines, parameters, split
 
 
-def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
-    """Parameters of one method of a matrix that differ from its defaults, by name and in their types.
+def chosen(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
+    """Parameters of one method of a matrix that the settings name, by name, at their defaults or not.
 
-    Raises :class:`InputError` for a preset that no method of the matrix has, and for a value that cannot be.
+    Raises :class:`InputError` for a preset that no method of the matrix has.
     """
     outline, preset = outlines[method], settings.preset
     known = {name for other in outlines.values() for name in other.defaults}
@@ -105,14 +106,23 @@ def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) ->
         there = dict.fromkeys(name for other in outlines.values() for name in other.presets)
         what = f"{', '.join(outlines)}: no preset {preset!r}; {instead(preset, there)}"
         raise InputError("unknown-preset", f"{what} (`bench methods NAME` shows those of each)")
-    chosen = dict(outline.presets.get(preset, {})) if preset else {}
-    chosen |= read_parameters(settings.file, method) if settings.file else {}
-    chosen |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
+    named = dict(outline.presets.get(preset, {})) if preset else {}
+    named |= read_parameters(settings.file, method) if settings.file else {}
+    named |= {name: v for name, v in settings.values.items() if name in outline.defaults or name not in known}
     if settings.epochs is not None and "epochs" in outline.defaults:
-        chosen["epochs"] = settings.epochs
+        named["epochs"] = settings.epochs
         if "steps" in outline.defaults and "steps" not in settings.values:
-            chosen["steps"] = None  # passes over the training part were asked for
-    parameters = make_parameters(outline, chosen)
+            named["steps"] = None  # passes over the training part were asked for
+    return named
+
+
+def resolve(method: str, outlines: Mapping[str, Outline], settings: Settings) -> dict[str, Any]:
+    """Parameters of one method of a matrix that differ from its defaults, by name and in their types.
+
+    Raises :class:`InputError` as :func:`chosen` does, and for a value that cannot be.
+    """
+    outline = outlines[method]
+    parameters = make_parameters(outline, chosen(method, outlines, settings))
     return {
         name: getattr(parameters, name)
         for name, default in outline.defaults.items()
@@ -138,10 +148,12 @@ def _check(store: Store, task: str, split: SplitSpec) -> None:
 def split_digest(path: Path) -> str:
     """What a specification knows a split file by, 16 hex digits.  Raises :class:`InputError` where it is not there."""
     try:
-        return file_sha256(path)[:16]
+        if path.is_file():
+            return file_sha256(path)[:16]
+        reason = instead_of_file(path)
     except OSError as error:
-        what = f"cannot be read as a split ({error.strerror})"
-        raise InputError("missing-file", f"{path}: {what}; `bench split --save` makes one") from None
+        reason = f"cannot be read as a split ({error.strerror})"
+    raise InputError("missing-file", f"{path}: {reason}; `bench split --save` makes one")
 
 
 @dataclass(frozen=True)
@@ -160,6 +172,13 @@ class ParameterFile:
     def save(self, path: Path) -> None:
         """Write it.  Raises :class:`InputError` where that cannot be."""
         write_json(path, plain(self))
+
+    def is_in(self, path: Path) -> bool:
+        """Whether a file holds just this."""
+        try:
+            return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(plain(self))))
+        except (OSError, ValueError):
+            return False
 
 
 def read_parameters(path: Path, method: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.data.store import Store
 from bench.environment import environment
-from bench.errors import InputError, counted, instead
+from bench.errors import LISTED, InputError, counted, instead, some
 from bench.files import csv_rows, file_sha256, written
 from bench.runs import registry
 from bench.runs.attempt import scored_classes, scores_of
@@ -132,7 +132,8 @@ def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, s
     """The rows by column, each with its line, as far as the head is right."""
     rows = csv_rows(path)
     try:
-        _, columns = next(rows, (1, list[str]()))
+        _, head = next(rows, (1, list[str]()))
+        columns = [name if name in classes else name.strip() for name in head]
         _check_head(path, [name for name in columns if name], classes)
         for line, row in rows:
             if len(row) != len(columns):
@@ -150,8 +151,9 @@ def _check_head(path: Path, head: Sequence[str], classes: Sequence[str]) -> None
     lacking = [name for name in classes if name not in head]
     if "sample" not in head or ("prediction" not in head and lacking):
         what = "needs the columns sample and prediction, or sample and one a class"
+        cut = [f"{name!r:.40}" for name in head]
         raise InputError(
-            "wrong-predictions", f"{path}: {what}: {', '.join(classes)}; it has {', '.join(head) or 'none'}"
+            "wrong-predictions", f"{path}: {what}: {some(classes, LISTED)}; it has {some(cut, LISTED) or 'none'}"
         )
     if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
         both = "has a column of predictions and of probabilities; give one of them"
@@ -188,11 +190,19 @@ def _answer(path: Path, number: int, row: dict[str, str], classes: Sequence[str]
             raise _refused(
                 path, number, f"its numbers sum to {values.sum():.4g}; give probabilities of sum 1, with more digits"
             )
-        return values.astype(np.float32)
+        return _rounded(values)
     label = row["prediction"]
     if label and label not in classes:
         raise _refused(path, number, f"prediction {label!r:.60} is not a class; {instead(label, classes)}")
     return np.array([name == label if label else np.nan for name in classes], np.float32)
+
+
+def _rounded(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """In 32 bits; the class that leads still does where these cannot tell it from another one."""
+    rounded, best = values.astype(np.float32), values.argmax()
+    if rounded.argmax() != best:
+        rounded[best] = np.nextafter(rounded.max(), np.float32(2))
+    return rounded
 
 
 def _refused(path: Path, number: int, what: str) -> InputError:

@@ -104,7 +104,7 @@ def scarce(
         raise InputError(
             "split-impossible",
             f"{store.name}: every class has fewer than {spec.least_groups} capture groups, so no split {spec.scheme} "
-            "is possible; use session",
+            f"is possible; {'use session' if spec.min_groups is None else 'ask for fewer (min-groups)'}",
         )
     result: NDArray[np.bool_] = few[labels]
     return result

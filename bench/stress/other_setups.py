@@ -59,8 +59,8 @@ class OtherTask:
             there = f"the run knows {some(classes, NAMED)}, {store.name}/{task} has {some(theirs, NAMED)}"
             what = f"{'one class' if both else 'no class'} of the same name: {there}"
             raise InputError("one-class", f"--other {store.name}: {what}; name a task with classes of the run")
-        rules = [one.manifest.options.ingest.unusual for one in (own, store)]
-        told = "" if rules[0] == rules[1] else f"read with {rules[1] or 'the usual rules'}, the run's with {rules[0]}"
+        ours, theirs_ = (_rules(one) for one in (own, store))
+        told = "" if ours == theirs_ else f"read with {theirs_}, the run's with {ours}"
         missing = [name for name in classes if name not in both]
         return cls(store, task, both, missing, [name for name in theirs if name not in both], told)
 
@@ -141,3 +141,9 @@ def _ends(jackknife: GroupJackknife) -> dict[str, list[float]]:
     """By metric the score and the ends of its interval."""
     scores = {metric: jackknife.score(0, metric) for metric in METRICS}
     return {metric: [one.value, *one.score_interval()] for metric, one in scores.items()}
+
+
+def _rules(store: Store) -> str:
+    """By which rules its captures were read, in words."""
+    unusual = store.manifest.options.ingest.unusual
+    return ", ".join(f"{name}={value}" for name, value in unusual.items()) or "the usual rules"

@@ -1,7 +1,7 @@
 """What a stress test finds, as one record that is saved, read again and printed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -139,14 +139,36 @@ class Stress:
         content: dict[str, Any] = plain(self)
         return content
 
+    def with_earlier(self, results: Path) -> Self:
+        """With what an earlier test of the run, as it is saved, found that this one was not asked for.
+
+        Raises :class:`InputError` where that file is none.
+        """
+        if not (path := self._place(results)).is_file():
+            return self
+        before = self.load(path)
+        few = {one.labels: one for one in (*before.few_labels, *self.few_labels)}
+        unknown = {one.class_: one for one in (*before.unknown, *self.unknown)}
+        other = {(one.dataset, one.task): one for one in (*before.other, *self.other)}
+        return replace(
+            self,
+            few_labels=[few[labels] for labels in sorted(few)],
+            unknown=list(unknown.values()),
+            other=list(other.values()),
+            notes=list(dict.fromkeys([*self.notes, *before.notes])),
+        )
+
     def save(self, results: Path) -> Path:
-        """Write it below a results folder, over what was found of the run before; gives the file.
+        """Write it below a results folder, over what is there of the run; gives the file.
 
         Raises :class:`InputError` where it cannot be written.
         """
-        path = results / "stress" / f"{self.run}.json"
+        path = self._place(results)
         write_json(path, self.to_dict())
         return path
+
+    def _place(self, results: Path) -> Path:
+        return results / "stress" / f"{self.run}.json"
 
     @classmethod
     def load(cls, path: Path) -> Self:

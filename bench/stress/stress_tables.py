@@ -8,6 +8,7 @@ from bench.errors import some
 from bench.files import plain
 from bench.render.table import Table, json_text, render
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
+from bench.scores.confidence import TEMPERATURES
 from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, OtherSetup, Stress
 
 NAMED: Final = 12  # classes that a note names
@@ -121,6 +122,8 @@ def _calibration(found: Stress) -> Table:
         ],
     ]
     notes = [f"the temperature is fitted on the {one.validation} samples of the validation part; nats, test part"]
+    if not TEMPERATURES[0] * 1.01 < one.temperature < TEMPERATURES[1] / 1.01:
+        notes.append("the temperature stands at an end of what is looked through: a better one may lie beyond")
     return Table("Calibration before and after temperature scaling", head, rows, notes, records)
 
 

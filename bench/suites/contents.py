@@ -10,10 +10,10 @@ from bench import __version__
 from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError, counted, instead
-from bench.runs.plan import WHOLE, expand, resolve, settled_words
+from bench.runs.plan import WHOLE, chosen, expand, resolve, settled_words
 from bench.runs.registry import describe, is_shipped
 from bench.spec import RunSpec
-from bench.splits.split import make_split
+from bench.splits.split import emptied_classes, make_split
 from bench.suites.suite import DIGITS, Contender, Portion, Suite, place_of, suite_of
 from bench.tracking.record import Record
 
@@ -44,6 +44,8 @@ def cells(
             store = open_(portion.name)
             _check_store(portion, store)
             _check_splits(portion, store)
+            if portion.spec.unusual:  # they may leave nothing
+                emptied_classes(store, portion.task, portion.spec)
             specs += [
                 spec
                 for one in contenders
@@ -165,9 +167,14 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
     whose split has another digest than the suite names, or none, is left out and counted.  So is one on another state
     of a data set than the one that was used last, where the suite names none.
     """
-    kept, other = [], 0
+    kept, other, elsewhere = [], 0, Counter[str]()
+    tasks = {(one.name, one.task) for one in suite.datasets}
     for record in records:
         if (portion := suite.portion_of(record.spec)) is None:
+            spec = record.spec
+            held = [one.store for one in suite.datasets if (one.name, one.task) == (spec.dataset, spec.task)]
+            if (spec.dataset, spec.task) in tasks and not any(map(spec.store.startswith, held)):
+                elsewhere[spec.dataset] += 1
             continue
         wanted = portion.splits.get(place_of(record.spec.split), "")
         if record.status == "done" and not record.split.startswith(wanted):
@@ -178,7 +185,11 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
     notes = [f"suite {suite.called}{f': {suite.title}' if suite.title else ''}"]
     if other:
         notes.append(f"{counted(other, 'run')} on splits of other digests than the suite names left out")
-    notes += [f"{name}: {counted(number, 'run')} on another state of the data set left out" for name, number in older]
+    elsewhere.update(dict(older))
+    notes += [
+        f"{name}: {counted(number, 'run')} on another state of the data set left out"
+        for name, number in elsewhere.items()
+    ]
     known = {name for record in kept for name in record.metrics}
     if strange := [name for name in suite.metrics if known and name not in known]:
         notes.append(f"no run has {', '.join(strange)}, which the suite names as metrics")
@@ -218,6 +229,17 @@ def _missing(suite: Suite, records: Sequence[Record]) -> list[str]:
         if lacking := len(set(cells) - there):
             notes.append(f"{one.label}: {lacking} of {len(cells)} runs of the suite are not done")
     return notes
+
+
+def fixed_in(suite: Suite, spec: RunSpec) -> frozenset[str]:
+    """Parameters that the suite sets of a run of it, at their defaults or not: no search changes them."""
+    outlines = {spec.method: describe(spec.method)}
+    return frozenset(
+        name
+        for one in suite.methods
+        if one.name == spec.method and resolve(one.name, outlines, one.settings) == spec.parameters
+        for name in chosen(one.name, outlines, one.settings)
+    )
 
 
 def _settings_of(one: Contender) -> str | None:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +16,19 @@ from typing import Any, Final
 from bench.errors import InputError, instead
 from bench.files import read_toml, shipped_folder, typed_path, write_text
 from bench.runs.plan import split_digest
-from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
+from bench.runs.registry import is_file, spelled
+from bench.spec import FOREST_ON, NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
 FORMAT: Final = "bench-suite-1"
 DIGITS: Final = 16  # hex digits of a digest that a suite names
+FIELD_OF: Final = {  # what of a portion an error of its split is about
+    "bad-fold": "folds",
+    "bad-class-size": "max_per_class",
+    "unknown-filter": "filter",
+    "bad-sampling": "sampling",
+    "unknown-balance": "balance",
+}
 HELD: Final = re.compile(r"[0-9a-f]{8,64}")  # the start of a digest that holds something to it
 
 
@@ -52,7 +60,7 @@ class Portion(Ruled):
         try:
             _ = self.spec
         except InputError as error:
-            yield FieldError("split", str(error))
+            yield FieldError(FIELD_OF.get(error.code, "split"), str(error))
         if self.split == "file" and self.file is None:
             yield FieldError("file", 'is missing: name the split\'s file, or take another split than "file"')
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -67,7 +75,10 @@ class Portion(Ruled):
 
     @rule("splits", "seeds", "folds", "fold", "split", "filter", "sampling", "balance", "file", "max_per_class")
     def _digests_are_of_its_splits(self) -> Iterator[FieldError]:
-        places = [place_of(one) for one in self.each]
+        try:
+            places = [place_of(one) for one in self.each]
+        except InputError:  # `_split_can_be` tells it
+            return
         for place in self.splits.keys() - set(places):
             yield FieldError(f"splits.{place}", f"is none of its splits; {instead(place, places)}")
         if self.splits and (missing := [place for place in places if place not in self.splits]):
@@ -208,14 +219,20 @@ class Suite(Ruled):
     def text(self, folder: Path | None = None) -> str:
         """The suite as TOML, without what is as by default.
 
-        Split files are named as seen from the ``folder`` that it is for; without one by no more than their names.
+        Files of splits and methods are named as seen from the ``folder`` that it is for; without one by no more than
+        their names.
         """
         import tomli_w
+
+        def named(file: str) -> str:
+            return Path(file).name if folder is None else os.path.relpath(file, folder)
 
         told = _told(self)
         for one in told.get("datasets", ()):
             if "file" in one:
-                one["file"] = Path(one["file"]).name if folder is None else os.path.relpath(one["file"], folder)
+                one["file"] = named(one["file"])
+        for one in told.get("methods", ()):
+            one["name"] = _moved(one["name"], named)
         last = {name: told.pop(name) for name in ("methods", "datasets") if name in told}
         return tomli_w.dumps(told | last, multiline_strings=True)
 
@@ -271,12 +288,25 @@ def read_suite(word: str) -> Suite:
         raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({error})") from None
     suite = structured(raw, Suite, str(path), code="wrong-suite")
     object.__setattr__(suite, "path", str(path))
-    return suite.changed(datasets=tuple(_placed(one, path.parent) for one in suite.datasets))
+    methods = [
+        dataclasses.replace(one, name=spelled(_moved(one.name, lambda file: str(path.parent / file))))
+        for one in suite.methods
+    ]
+    return suite.changed(datasets=tuple(_placed(one, path.parent) for one in suite.datasets), methods=tuple(methods))
 
 
 def _placed(portion: Portion, folder: Path) -> Portion:
     """With its split file as seen from here."""
     return portion if portion.file is None else dataclasses.replace(portion, file=str(folder / portion.file))
+
+
+def _moved(method: str, place: Callable[[str], str]) -> str:
+    """A method's name, of one in a file with that file where ``place`` has it."""
+    if not is_file(method):
+        return method
+    prefix = FOREST_ON if method.startswith(FOREST_ON) else ""
+    file, _, kind = method.removeprefix(prefix).rpartition(":")
+    return f"{prefix}{place(file)}:{kind}"
 
 
 def suite_of(name: str, specs: Sequence[RunSpec], digests: Mapping[RunSpec, str]) -> Suite:

@@ -187,7 +187,10 @@ def near_results(folder: Path) -> Path | None:
 
 def local(uri: str) -> Path | None:
     """The folder of this machine that an address of artefacts names; None where it is of a server."""
-    place = urlsplit(uri)
+    try:
+        place = urlsplit(uri)
+    except ValueError:
+        return None
     return Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
 

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -162,18 +163,23 @@ def status_of(row: Row) -> str:
 
 def record_of(row: Row) -> Record:
     """A row of the store as a record.  Raises :class:`InputError` where it cannot be read."""
-    tags = row.tags
     try:
-        spec = RunSpec.from_dict(json.loads(tags[SPEC]))
-    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return _record_of(row)
+    except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         what = f"its record cannot be read ({type(error).__name__}: {error})"
         raise InputError("run-damaged", f"run {row.run_id[:8]}: {what}; delete that run (`bench ui`)") from error
+
+
+def _record_of(row: Row) -> Record:
+    tags = row.tags
     lines = (tags[key].partition("  ") for key in tags if key.startswith(FILE))
+    for time in (row.started, row.ended or 0):
+        datetime.fromtimestamp(time / 1000)  # raises for what no calendar has
     return Record(
         run_id=row.run_id,
         status=status_of(row),
         reason=tags.get("reason", ""),
-        spec=spec,
+        spec=RunSpec.from_dict(json.loads(tags[SPEC])),
         metrics={name: _whole(value) for name, value in row.metrics.items()},
         leaky=tags.get("leaky") == "true",
         scale=tags.get("scale", "full"),

@@ -234,7 +234,9 @@ class Tracker:
                  if fields[key] is not None}  # fmt: skip
         own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True), PROCESS: this_process()}
         short = {key: value[:TEXT] for key, value in tags.items()}
-        content = Content(experiment_of(spec), name, now(), self.address.shown, plain | short | own)
+        newest = max((row.started for row in self.rows([spec.digest])), default=0)
+        started = max(now(), newest + 1)  # the clock may have been set back, and the newest run is the one that counts
+        content = Content(experiment_of(spec), name, started, self.address.shown, plain | short | own)
         with self._answering():
             return Run(self._target, content, spec.digest)
 

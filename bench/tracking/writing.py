@@ -78,7 +78,7 @@ class Content:
     def close_as(self, status: str, reason: str) -> None:
         """End it, as one of `ENDS`."""
         self.tags |= {"status": status, "reason": reason[:TEXT]}
-        self.status, self.ended = status, now()
+        self.status, self.ended = status, max(now(), self.started)  # the clock may have been set back
 
     def give_way(self, other: Record | None) -> None:
         """Close it as killed where another process, which did not see its folder, has computed the same since."""

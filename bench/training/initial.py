@@ -1,7 +1,6 @@
 """How weights begin: drawn as a paper's framework draws them, pre-trained without labels, or read from a file."""
 
 import argparse
-import pickle
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -13,11 +12,11 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bench.environment import freed_memory_kept
 from bench.errors import InputError
+from bench.files import is_of_machine
 from bench.method import Inputs, Monitor, Part, take
 from bench.training.budget import PretrainingParameters, batches
 from bench.training.loop import TorchMethod, TrainingDiverged
@@ -157,8 +156,9 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         content = content.get("model", content)
         return {name: values for name, values in content.items() if isinstance(values, Tensor)}
-    except (OSError, RuntimeError, ValueError, AttributeError, EOFError, pickle.UnpicklingError,
-            SafetensorError) as error:  # fmt: skip
+    except Exception as error:  # an unpickler raises whatever a foreign file makes it do
+        if is_of_machine(error):
+            raise
         what = f"cannot be read as weights ({type(error).__name__})"
         raise InputError(
             "bad-weights", f"{path}: {what}; give a safetensors file, or tensors that torch wrote"

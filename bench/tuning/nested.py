@@ -5,7 +5,7 @@ has parameters of its own, and its test part has judged none of them.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
@@ -16,7 +16,7 @@ from bench.runs.run_labels import parameter_labels
 from bench.spec import RunSpec, Settings
 from bench.tuning.search import Search
 from bench.tuning.share import TuneOptions
-from bench.tuning.spaces import spaces_for
+from bench.tuning.spaces import own_spaces
 from bench.tuning.study import check_runs, tune
 
 if TYPE_CHECKING:
@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 
 
 def tune_each(
-    specs: Sequence[RunSpec], tracker: "Tracker", options: TuneOptions, *, prune: bool = True
+    specs: Sequence[RunSpec],
+    tracker: "Tracker",
+    options: TuneOptions,
+    *,
+    prune: bool = True,
+    fixed: Callable[[RunSpec], Container[str]] = lambda spec: spec.parameters,
 ) -> Iterator[Outcome]:
     """Search parameters for each run, from its own on, then execute it with the best; outcomes in order.
 
-    Of a study that was longer before, the first ``options.trials`` count.
+    Of a study that was longer before, the first ``options.trials`` count.  What is ``fixed`` of a run is not searched.
 
     A method that has nothing to search, or cannot run on the data set, is an outcome ``skipped`` with the reason.  A
     study that has its trials, and a run that is done, are not computed again.
     """
     for spec in specs:
         try:
-            spaces = spaces_for(spec.method, {}, spec.parameters)
+            spaces = own_spaces(spec.method, fixed(spec))
             check_runs(spec)
         except InputError as error:
             if error.code not in ("bad-space", "method-cannot-run"):

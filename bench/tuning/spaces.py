@@ -5,7 +5,7 @@ A point has one value for each parameter.  A space is finite where every paramet
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Final
 
 from bench.errors import InputError, instead
@@ -80,19 +80,28 @@ def _value(text: str) -> Any:
         return word
 
 
-def spaces_for(name: str, asked: Mapping[str, str], fixed: Mapping[str, Any]) -> dict[str, Space]:
+def own_spaces(name: str, fixed: Container[str]) -> dict[str, Space]:
+    """The method's own spaces of what is not ``fixed``.  Raises :class:`InputError` where nothing is left."""
+    method = registry.describe(name)
+    own = search_spaces(method)
+    spaces = {name: space for name, space in own.items() if name not in fixed}
+    if not spaces:
+        what = "all of its search space is fixed" if own else "it has no search space of its own"
+        raise InputError("bad-space", f"{method.name}: {what}")
+    return spaces
+
+
+def spaces_for(name: str, asked: Mapping[str, str], fixed: Container[str]) -> dict[str, Space]:
     """The spaces that ``--param`` names, or the method's own of what is not ``fixed`` where it names none.
 
     Raises :class:`InputError` where an end or a choice is no value that the parameter can take.
     """
-    method = registry.describe(name)
     if not asked:
-        spaces = {name: space for name, space in search_spaces(method).items() if name not in fixed}
-        if not spaces:
-            raise InputError(
-                "bad-space", f"{method.name} has no search space of its own: name one with --param NAME=SPACE"
-            )
-        return spaces
+        try:
+            return own_spaces(name, fixed)
+        except InputError as error:
+            raise error.with_remedy("name a space with --param NAME=SPACE") from None
+    method = registry.describe(name)
     parsed = {name: parse_space(name, text) for name, text in asked.items()}
     for name, space in parsed.items():
         if isinstance(space, Range) and space.step is None:

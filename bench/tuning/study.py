@@ -81,9 +81,11 @@ def finished(search: Search, options: TuneOptions) -> dict[str, Any] | None:
             return None
         studies.append(study)
     summary, file = summarise(search, *studies), _file(search, options)
-    if summary["best"] and not file.is_file():
-        return None
-    return summary | ({"file": str(file)} if summary["best"] else {})
+    if best := summary["best"]:
+        if not parameter_file(search, best).is_in(file):  # a call with fewer trials may have left another one
+            return None
+        return summary | {"file": str(file)}
+    return summary
 
 
 def _file(search: Search, options: TuneOptions) -> Path:

@@ -93,8 +93,8 @@ def write_plots(study: optuna.Study, folder: Path) -> None:
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, max_depth=64, seed=0)
         plots["importance"] = lambda: optuna.visualization.matplotlib.plot_param_importances(study, evaluator=evaluator)
     for name, plot in plots.items():
-        with warnings.catch_warnings():  # Optuna calls its plots experimental since 2020
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with warnings.catch_warnings():  # that plots are experimental, since 2020, and that one trial has no range
+            warnings.simplefilter("ignore")
             plot()
         save_figure(pyplot.gcf(), folder / f"{name}.png")
         pyplot.close("all")
