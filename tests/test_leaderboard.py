@@ -70,6 +70,28 @@ def test_each_line_has_its_scores_cost_origin_and_bundle(folder, filled, command
         assert told in page
 
 
+def test_the_interval_of_a_line_is_that_of_its_pooled_test_parts(folder, filled, command_line):
+    assert command_line("leaderboard", folder)[0] == 0
+    runs = {}
+    for one in stored_runs(filled):
+        if one.record.status == "done":
+            runs.setdefault(one.record.spec.method, []).append(filled.load(one.record.run_id).predictions())
+    for line in lines_of(folder):
+        parts = next(
+            parts for method, parts in runs.items() if method.rpartition(":")[2] == line["method"].rpartition(":")[2]
+        )
+        assert len(parts) == int(line["runs"]) > 1
+        truth, groups = (np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "groups"))
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        scores = evaluate(truth, probabilities, parts[0].classes)
+        for name in ("macro_f1", "accuracy"):
+            low, value, high = (float(line[f"{name}_pooled{end}"]) for end in ("_low", "", "_high"))
+            assert value == pytest.approx(scores.metrics()[name]) and low <= value <= high
+        assert int(line["interval_groups"]) == count_groups(truth, groups, len(parts[0].classes)).smallest
+    page = (folder / "index.html").read_text()
+    assert "macro_f1 pooled [95 %]" in page and "the test parts of all runs of a line as one" in page
+
+
 def test_the_same_bundles_give_the_same_bytes(folder, tmp_path, monkeypatch):
     write(Submissions(folder), tmp_path / "one")
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "a machine without data"))

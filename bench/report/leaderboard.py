@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import __version__
-from bench.analysis.tables import GROUPS, Row, described, group, interval_notes, seed_notes, seen_notes
+from bench.analysis.paired import count_tested, pooled_parts
+from bench.analysis.tables import GROUPS, Row, described, group, seed_notes, seen_notes
 from bench.errors import InputError, counted
 from bench.files import write_text
 from bench.render.html import Html, el, table
@@ -14,7 +15,19 @@ from bench.render.table import Table, render
 from bench.report.frame import Names, by_place, chart, framed, how_to_read
 from bench.report.submissions import Submissions
 from bench.runs.registry import is_shipped
-from bench.runs.run_labels import again_notes, marked, meanings, method_label, origin_of, store_notes
+from bench.runs.run_labels import (
+    again_notes,
+    interval_meanings,
+    interval_sign,
+    marked,
+    meanings,
+    method_label,
+    origin_of,
+    store_notes,
+    with_interval,
+)
+from bench.scores.jackknife import GroupJackknife
+from bench.scores.metrics import decide
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite
 
@@ -68,14 +81,26 @@ class _Board:
     def bundle(self, row: Row) -> str:
         return self.found.bundle_of[row.head.run_id]
 
+    def pooled(self, row: Row) -> GroupJackknife:
+        """The row's answers to all of its test parts as one."""
+        kept = [self.found.runs[record.run_id].answers for record in row.done]
+        whole = pooled_parts([answers for answers in kept if answers is not None])
+        tested, _ = count_tested(whole)
+        decided = [decide(whole.probabilities)]
+        return GroupJackknife(whole.truth, decided, whole.groups, classes=len(whole.classes), different=tested)
+
     def line(self, row: Row) -> dict[str, Any]:
         """A row for programs; every row has the same columns."""
         values: dict[str, Any] = {}
         for metric in self.metrics:
             value = row.value(metric)
-            ends = ("", "_sd", "_low", "_high") if metric in SCORES else ("", "_sd")
-            values |= {f"{metric}{end}": value.get(f"{metric}{end}") for end in ends}
-        values |= {name: row.value(SCORES[0]).get(name) for name in GROUPS}
+            values |= {f"{metric}{end}": value.get(f"{metric}{end}") for end in ("", "_sd")}
+        jackknife = self.pooled(row)
+        for metric in SCORES:
+            estimate = jackknife.score(0, metric)
+            ends = zip(("", "_low", "_high"), (estimate.value, *estimate.score_interval()), strict=True)
+            values |= {f"{metric}_pooled{end}": value for end, value in ends}
+        values |= dict(zip(GROUPS, (jackknife.counts.smallest, jackknife.counts.total), strict=True))
         bundle = self.bundle(row)
         return {
             **described(row.head.spec),
@@ -125,12 +150,16 @@ class _Board:
 
     def place(self, rows: Sequence[Row]) -> list[Html]:
         """Table and chart of the rows of one split."""
-        head = ("method", *self.metrics, "runs", "origin", "bundle")
+        first, *others = self.metrics
+        head = ("method", first, f"{first} pooled [95 %]", *others, "runs", "origin", "bundle")
+        pools = [self.pooled(row) for row in rows]
         cells = [
-            (marked(_label(r), r.marks), *map(r.cell, self.metrics), r.runs, _origin(r), self.bundle(r)) for r in rows
-        ]
+            (marked(_label(r), r.marks), _cell(r, first), _interval(pool), *(_cell(r, name) for name in others), r.runs,
+             _origin(r), self.bundle(r))
+            for r, pool in zip(rows, pools, strict=True)
+        ]  # fmt: skip
         notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *seed_notes(rows)]
-        notes += interval_notes(rows) + again_notes(record for row in rows for record in row.done)
+        notes += _pool_notes(pools) + again_notes(record for row in rows for record in row.done)
         scored = [(marked(_label(row), row.marks), row) for row in rows if row.value("macro_f1")]
         title = f"Split {rows[0].split}"
         return [table(Table("", head, cells, list(dict.fromkeys(notes))), title), *([chart(scored)] if scored else [])]
@@ -140,6 +169,32 @@ class _Board:
         held = list(self.found.bundle_of.values())
         rows = [(name, str(held.count(name)), digest) for name, digest in self.found.digests.items()]
         return table(Table("", ("bundle", "runs", "SHA-256"), rows), "bundles")
+
+
+def _cell(row: Row, metric: str) -> str:
+    """A mean with its deviation; an interval stands in a column of its own, and short times have their digits."""
+    value = row.value(metric)
+    if not value or metric == "classes_tested":
+        return row.cell(metric)
+    if not (metric.startswith("seconds") and value[metric] < 1):
+        return row.cell(metric).partition(" [")[0]
+    return " ± ".join(f"{value[name]:.2g}" for name in (metric, f"{metric}_sd") if name in value)
+
+
+def _interval(pool: GroupJackknife) -> str:
+    estimate = pool.score(0, SCORES[0])
+    return with_interval(estimate.value, *estimate.score_interval(), sign=interval_sign(pool.counts.smallest))
+
+
+def _pool_notes(pools: Sequence[GroupJackknife]) -> list[str]:
+    """What stands behind the intervals, and what their signs mean."""
+    counts = sorted({(pool.counts.smallest, pool.counts.total) for pool in pools})
+    shown = ", ".join(f"{smallest} ({total} in all)" for smallest, total in counts)
+    return [
+        "pooled: the test parts of all runs of a line as one",
+        f"[ ] 95 %: jackknife over groups; of the tested class with the fewest: {shown}",
+        *interval_meanings(interval_sign(smallest) for smallest, _ in counts),
+    ]
 
 
 def _label(row: Row) -> str:

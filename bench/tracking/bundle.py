@@ -36,7 +36,7 @@ from bench.files import (
 from bench.render.crate import CrateRun, crate
 from bench.tracking.proof import check_files, proved
 from bench.tracking.record import AGAIN, IMPORTED, SCORED, Record, status_of
-from bench.tracking.results import digests_of
+from bench.tracking.results import Predictions, digests_of
 from bench.tracking.selection import Stored, stored_runs
 from bench.tracking.tracker import PROCESS, Tracker
 from bench.tracking.writing import NOTE, UID, Content, experiment_of
@@ -198,6 +198,7 @@ class Checked:
     #: its id is what it is called in every store; of its files no more than the digests, and always these
     record: Record
     questions: str  # `Predictions.questions`; empty: it kept no answers, from which its scores would follow
+    answers: Predictions | None = field(default=None, compare=False, repr=False)
 
 
 class Bundle:
@@ -266,7 +267,10 @@ class Bundle:
                     raise _damaged("the index has another specification or store")
                 scored = all((folder / name).is_file() for name in SCORED)
                 record = replace(record, files=record.files or self._digests_of(run))
-                return Checked(replace(record, folder=None), record.predictions().questions if scored else "")
+                bare = replace(record, folder=None)
+                return (
+                    Checked(bare, (answers := record.predictions()).questions, answers) if scored else Checked(bare, "")
+                )
             except InputError as error:
                 text = str(error).replace(f"{folder}/", "").removeprefix(f"run {run.name[:8]}: ")
                 raise _damaged(f"run {run.name[:8]}: {text.removesuffix(f'; {AGAIN}')}") from error
