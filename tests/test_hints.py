@@ -60,12 +60,12 @@ def test_a_store_of_other_code_is_made_anew_as_it_was_made(bench, place):
     assert bench("prepare 'my captures' --idle-timeout 2.5 --client ports --filter keepalives --by-vlan")[0] == 0
     path = place / "home" / "stores" / "my-captures" / "manifest.json"
     was = json.loads(path.read_text())
-    path.write_text(json.dumps(was | {"code": "other"}))
+    path.write_text(json.dumps({name: value for name, value in was.items() if name != "sha256"} | {"code": "other"}))
     status, _, err = bench("split 'my captures' --split session")
     assert status == 0 and "made by other code" in err
     assert bench(proposed(err))[0] == 0
     assert json.loads(path.read_text()) == was  # no option was lost
-    path.write_text(json.dumps(was | {"code": "other"}))
+    path.write_text(json.dumps({name: value for name, value in was.items() if name != "sha256"} | {"code": "other"}))
     assert bench(proposed(bench("split my-captures --split session")[2]))[0] == 0  # by its name
     assert json.loads(path.read_text()) == was
 

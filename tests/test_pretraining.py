@@ -168,5 +168,7 @@ def test_weights_are_told_with_their_digest_and_need_a_licence(tmp_path):
     assert files_of(Small, {"weights": None}) == files_of(Small, {}) == {}
     with refused("bad-parameter", "name its licence"):
         small(weights="x")
+    with refused("bad-parameter", "name its licence"):
+        small(weights="x", weights_licence=" ")
     with refused("bad-parameter", "begins from no weights"):
         small(weights="x", weights_licence="MIT", pretraining="scratch")

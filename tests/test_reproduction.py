@@ -228,6 +228,8 @@ def test_the_list_counts_a_system_that_the_paper_has_not_and_asks_the_task_that_
     words = ("--list", "table-VI", "--method", "histgb", "--seeds", "2", "--format", "json")
     _, out, _ = command_line("reproduce", *words, "--results", tmp_path)
     assert [row["clean_runs"] for row in json.loads(out)["rows"]] == [2]
+    _, out, _ = command_line("reproduce", "--list", "table-VI", "--method", "histgb,bind", "--seeds", "1")
+    assert "scale: methods histgb, bind; 1 seed\n" in out
     status, _, err = command_line("reproduce", "--list", "table-VI", "--task", "nosuch")
     assert status == 2 and "iscx-vpn has no task 'nosuch'" in err
 

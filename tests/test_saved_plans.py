@@ -29,15 +29,15 @@ def place(tmp_path_factory):
 
 def test_a_plan_names_a_method_s_file_as_seen_from_its_folder(bench_in, tmp_path, monkeypatch):
     bench = bench_in(tmp_path)
-    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "of_a_plan.py").write_text(MINE)
     (tmp_path / "plans").mkdir()
-    words = ("--method", "mine.py:Mine", "--dataset", "demo", "--split", "session")
+    words = ("--method", "of_a_plan.py:Mine", "--dataset", "demo", "--split", "session")
     assert bench("run", *words, "--save-plan", "plans/p.toml")[0] == 0
     text = (tmp_path / "plans" / "p.toml").read_text()
-    assert 'name = "../mine.py:Mine"' in text and str(tmp_path) not in text
-    (tmp_path / "on.toml").write_text(text.replace('"../mine.py', '"forest-on:mine.py'))
+    assert 'name = "../of_a_plan.py:Mine"' in text and str(tmp_path) not in text
+    (tmp_path / "on.toml").write_text(text.replace('"../of_a_plan.py', '"forest-on:of_a_plan.py'))
     assert [read_suite(name).methods[0].name for name in ("plans/p.toml", "on.toml")] == [
-        "mine.py:Mine", "forest-on:mine.py:Mine"
+        "of_a_plan.py:Mine", "forest-on:of_a_plan.py:Mine"
     ]  # fmt: skip
     monkeypatch.chdir(tmp_path / "plans")
     status, _, err = bench("run", "--suite", "p.toml", "--results", "here")

@@ -369,14 +369,15 @@ def test_a_suite_is_tuned_fold_by_fold_and_stands_beside_its_defaults(bench_in, 
     assert bench("tune", "--method", "knn")[0] == 2
 
 
-def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path):
+def test_the_parameters_of_a_fold_are_the_best_of_its_own_search(place, tmp_path, monkeypatch):
     from bench.tuning.nested import tune_each
     from bench.tuning.share import TuneOptions
     from bench.tuning.studies import storage_of
 
-    (tmp_path / "slow.py").write_text(METHOD)
+    monkeypatch.chdir(tmp_path)  # a path in the method's name would draw other trials in each folder
+    (tmp_path / "fold_by_fold.py").write_text(METHOD)
     tracker = Tracker(tmp_path / "results")
-    one = Suite(FORMAT, "s", (Portion("tiny", "kind", "capture", folds=2),), (Contender(f"{tmp_path}/slow.py:Fold"),))
+    one = Suite(FORMAT, "s", (Portion("tiny", "kind", "capture", folds=2),), (Contender("fold_by_fold.py:Fold"),))
     options = TuneOptions(storage_of(tracker), tmp_path / "results", trials=3)
     outcomes = list(tune_each(cells(one, Store.find), tracker, options))
     assert [outcome.status for outcome in outcomes] == ["done", "done"]

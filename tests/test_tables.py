@@ -250,7 +250,7 @@ def test_siblings_share_all_but_seed_and_fold():
         ("atvitsc", {**SHARED, "steps": 9}, "atvitsc (shared, steps=9)"),
         ("atvitsc", {"epochs": 3}, "atvitsc (epochs=3)"),
         ("atvitsc", {"branches": "global", "epochs": 3}, "atvitsc (pvt, epochs=3)"),
-        ("forest", {"packets": 16, "trees": 9}, "forest (shared, trees=9)"),
+        ("forest", {"packets": 16, "count": "kept", "trees": 9}, "forest (shared, trees=9)"),
         ("theirs.py:Theirs", {"b": 2, "a": 1}, "theirs.py:Theirs (a=1, b=2, file without a digest)"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.data.names import find_card
 from bench.data.store import Store
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.files import shipped_folder
 from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.plan import Scale, check_preset, chosen_arms, plan
@@ -61,10 +61,11 @@ def overview(
 
 def _remarks(scale: Scale, rates: Mapping[str, float]) -> list[str]:
     """What the times are worth."""
-    words = [f"{key} {value}" for key, value in scale.unusual.items()]
+    told = {key: value for key, value in scale.unusual.items() if key != "seeds"}
+    words = [f"{key} {', '.join(value) if isinstance(value, tuple) else value}" for key, value in told.items()]
     how = "from the rates that benchmarks/rates.py measured on two slow cores, each method at its default size"
     return [
-        f"scale: {', '.join(words) or 'full'}; {scale.seeds} seeds",
+        f"scale: {', '.join(words) or 'full'}; {counted(scale.seeds, 'seed')}",
         f"time left: {how}; runs that several tables share count in each" if rates else
         "time left: unknown, benchmarks/rates.py has measured no rates here",
         "clean, where the data set is not prepared: as many samples as under paper; what is timed has no runs",

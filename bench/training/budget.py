@@ -103,7 +103,7 @@ class PretrainingParameters(TrainingParameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights and not self.weights_licence:
+        if self.weights and not (self.weights_licence or "").strip():
             what = "name its licence, weights_licence=TEXT (unknown, where its authors state none)"
             raise InputError("bad-parameter", f"parameter weights={self.weights}: {what}")
         if self.weights and self.pretraining == "scratch":
