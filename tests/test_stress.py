@@ -286,6 +286,7 @@ def test_it_is_saved_and_read_again(place, tmp_path):
         path.write_text(wrong)
         with refused("wrong-file", path):
             Stress.load(path)
+        assert found.with_earlier(tmp_path) == found  # what may have taken hours is not lost to a damaged file
 
 
 def test_the_command(place, command_line):

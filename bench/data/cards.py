@@ -333,8 +333,8 @@ def _raw(path: Path) -> tuple[dict[str, Any], InputError | None]:
     if isinstance(name := raw.get("name"), str) and name != path.stem:
         raw["name"] = Wrong(name, f"must be the file's name, {path.stem!r}")
     if isinstance(source := raw.get("source"), str) and source:
-        placed = path.parent / source
-        raw["source"] = Wrong(source, "is no path") if "\0" in source else os.path.realpath(placed)
+        is_path = "\0" not in source
+        raw["source"] = os.path.realpath(path.parent / source) if is_path else Wrong(source, "is no path")
     return raw, refused
 
 

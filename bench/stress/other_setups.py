@@ -59,8 +59,8 @@ class OtherTask:
             there = f"the run knows {some(classes, NAMED)}, {store.name}/{task} has {some(theirs, NAMED)}"
             what = f"{'one class' if both else 'no class'} of the same name: {there}"
             raise InputError("one-class", f"--other {store.name}: {what}; name a task with classes of the run")
-        ours, theirs_ = (_rules(one) for one in (own, store))
-        told = "" if ours == theirs_ else f"read with {theirs_}, the run's with {ours}"
+        here, there = _rules(store), _rules(own)
+        told = "" if here == there else f"read with {here}, the run's with {there}"
         missing = [name for name in classes if name not in both]
         return cls(store, task, both, missing, [name for name in theirs if name not in both], told)
 

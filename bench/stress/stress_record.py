@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from bench.errors import InputError
 from bench.files import plain, read_json, write_json
 from bench.structure import FieldError
 
@@ -140,13 +141,11 @@ class Stress:
         return content
 
     def with_earlier(self, results: Path) -> Self:
-        """With what an earlier test of the run, as it is saved, found that this one was not asked for.
-
-        Raises :class:`InputError` where that file is none.
-        """
-        if not (path := self._place(results)).is_file():
+        """With what an earlier test of the run, as far as one is saved that can be read, found beside this one."""
+        try:
+            before = self.load(self._place(results))
+        except InputError:
             return self
-        before = self.load(path)
         few = {one.labels: one for one in (*before.few_labels, *self.few_labels)}
         unknown = {one.class_: one for one in (*before.unknown, *self.unknown)}
         other = {(one.dataset, one.task): one for one in (*before.other, *self.other)}

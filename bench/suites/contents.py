@@ -168,13 +168,11 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
     of a data set than the one that was used last, where the suite names none.
     """
     kept, other, elsewhere = [], 0, Counter[str]()
-    tasks = {(one.name, one.task) for one in suite.datasets}
     for record in records:
         if (portion := suite.portion_of(record.spec)) is None:
             spec = record.spec
-            held = [one.store for one in suite.datasets if (one.name, one.task) == (spec.dataset, spec.task)]
-            if (spec.dataset, spec.task) in tasks and not any(map(spec.store.startswith, held)):
-                elsewhere[spec.dataset] += 1
+            stores = [one.store for one in suite.datasets if (one.name, one.task) == (spec.dataset, spec.task)]
+            elsewhere[spec.dataset] += bool(stores) and not any(map(spec.store.startswith, stores))
             continue
         wanted = portion.splits.get(place_of(record.spec.split), "")
         if record.status == "done" and not record.split.startswith(wanted):
@@ -189,6 +187,7 @@ def of_suite(suite: Suite, records: Sequence[Record]) -> tuple[list[Record], lis
     notes += [
         f"{name}: {counted(number, 'run')} on another state of the data set left out"
         for name, number in elsewhere.items()
+        if number
     ]
     known = {name for record in kept for name in record.metrics}
     if strange := [name for name in suite.metrics if known and name not in known]:

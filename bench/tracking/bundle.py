@@ -267,10 +267,10 @@ class Bundle:
                     raise _damaged("the index has another specification or store")
                 scored = all((folder / name).is_file() for name in SCORED)
                 record = replace(record, files=record.files or self._digests_of(run))
-                bare = replace(record, folder=None)
-                return (
-                    Checked(bare, (answers := record.predictions()).questions, answers) if scored else Checked(bare, "")
-                )
+                if not scored:
+                    return Checked(replace(record, folder=None), "")
+                answers = record.predictions()
+                return Checked(replace(record, folder=None), answers.questions, answers)
             except InputError as error:
                 text = str(error).replace(f"{folder}/", "").removeprefix(f"run {run.name[:8]}: ")
                 raise _damaged(f"run {run.name[:8]}: {text.removesuffix(f'; {AGAIN}')}") from error
