@@ -5,6 +5,7 @@ import json
 import pytest
 from refusals import refused
 
+from bench.errors import InputError
 from bench.runs import registry
 from bench.runs.plan import chosen
 from bench.spec import RunSpec, Settings
@@ -39,7 +40,7 @@ def test_the_trials_keep_what_is_set_at_its_default(bench_in, tmp_path, suite, m
 
     def tune(search, *rest):
         spaces.append(set(search.spaces))
-        raise KeyboardInterrupt
+        raise InputError("bad-options", "no further")
 
     for place in ("bench.tuning.study.tune", "bench.tuning.nested.tune"):
         monkeypatch.setattr(place, tune)
@@ -49,7 +50,7 @@ def test_the_trials_keep_what_is_set_at_its_default(bench_in, tmp_path, suite, m
         '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\n'
     )
     words = ("--method", "knn", "--dataset", "demo", "--split", "session", "--set", f"neighbours={DEFAULT}")
-    assert bench("tune", *(("--suite", "s.toml") if suite else words))[0] == 130
+    assert bench("tune", *(("--suite", "s.toml") if suite else words))[0] == 2
     (searched,) = spaces
     assert searched and "neighbours" not in searched
 
@@ -70,9 +71,13 @@ def test_a_study_that_was_killed_before_its_file_was_written_is_not_finished(ben
     status, out, err = bench(*words, "--trials", "1")
     assert status == 0, err
     file = tmp_path / json.loads(out)["file"]
+
+    def ends(*given):
+        raise InputError("unwritable-file", "no further")
+
     with monkeypatch.context() as patch:
-        patch.setattr("bench.tuning.study.write_plots", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert bench(*words, "--trials", "4")[0] == 130
+        patch.setattr("bench.tuning.study.write_plots", ends)
+        assert bench(*words, "--trials", "4")[0] == 2
     status, out, err = bench(*words, "--trials", "4")
     assert status == 0, err
     found = json.loads(out)
