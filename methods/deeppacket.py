@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import View
-from bench.training.balance import undersample
+from bench.training.balance import balanced
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.initial import begin
 from bench.training.units import PacketMethod, aggregate_packets
@@ -176,10 +176,7 @@ class DeepPacket(PacketMethod):
 
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """The packets to train on: all, or of each class at most ``balance_ratio`` times what the smallest has."""
-        p = self.parameters
-        if p.balance == "keep":
-            return super().sample_rows(labels, draw)
-        return undersample(labels, draw, p.balance_ratio)
+        return balanced(labels, draw, self.parameters.balance, self.parameters.balance_ratio)
 
     def network(self) -> nn.Module:
         """A fresh :class:`PacketNetwork` over the convolutions."""

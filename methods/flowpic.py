@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.readers import Ragged, View
-from bench.training.balance import undersample
+from bench.training.balance import balanced
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.initial import begin
 from bench.training.loop import TorchMethod
@@ -158,10 +158,7 @@ class FlowPic(TorchMethod):
 
     def sample_rows(self, labels: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
         """The sessions to train on: all, or of each class at most ``balance_ratio`` times what the smallest has."""
-        p = self.parameters
-        if p.balance == "keep":
-            return super().sample_rows(labels, draw)
-        return undersample(labels, draw, p.balance_ratio)
+        return balanced(labels, draw, self.parameters.balance, self.parameters.balance_ratio)
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
         """The filled cells of the batch's pictures, on the device.

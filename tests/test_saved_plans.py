@@ -1,7 +1,6 @@
 """Plans that are saved: they run from anywhere, never over what was read, and only where they can be."""
 
 import dataclasses
-import json
 
 import pytest
 from refusals import refused
@@ -64,13 +63,13 @@ def test_a_suite_that_leaves_nothing_is_refused_before_anything_runs(place):
         cells(suite, Store.find)
 
 
-def test_a_split_file_that_cannot_be_is_told(tmp_path):
+def test_a_split_file_that_cannot_be_is_told(bench_in, tmp_path):
     (tmp_path / "s.toml").write_text(
-        f'format = "{FORMAT}"\nname = "s"\nmethods = []\n'
+        f'format = "{FORMAT}"\nname = "s"\nmethods = [{{name = "majority"}}]\n'
         '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "file"\nfile = "\\u0000"\n'
     )
-    suite = read_suite(str(tmp_path / "s.toml"))
-    assert json.dumps(suite.datasets[0].file)
+    status, out, err = bench_in(tmp_path)("run", "--suite", "s.toml")
+    assert (status, out) == (2, "") and "s.toml: datasets[0]" in err and "there is no such file" in err
 
 
 def test_runs_on_another_store_than_the_suite_names_are_counted(place, tmp_path):

@@ -7,7 +7,7 @@ A row holds the runs that differ in nothing but seed and fold.  Of several runs 
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
@@ -329,10 +329,14 @@ def seen_notes(rows: Sequence[Row]) -> list[str]:
 def interval_notes(rows: Sequence[Row]) -> list[str]:
     """How many groups stand behind the intervals of single runs, and what their signs mean."""
     values = [value for row in rows for value in [row.value("macro_f1")] if "macro_f1_low" in value]
-    counts = sorted({(value[GROUPS[0]], value[GROUPS[1]]) for value in values if GROUPS[0] in value})
-    shown = ", ".join(f"{smallest:.0f} ({total:.0f} in all)" for smallest, total in counts)
-    notes = [f"[ ] 95 %: jackknife over groups; of the tested class with the fewest: {shown}"] if counts else []
-    return notes + interval_meanings(interval_sign(value.get(GROUPS[0])) for value in values)
+    known = [(value[GROUPS[0]], value[GROUPS[1]]) for value in values if GROUPS[0] in value]
+    return group_notes(known) + interval_meanings(interval_sign(value.get(GROUPS[0])) for value in values)
+
+
+def group_notes(counts: Iterable[tuple[float, float]]) -> list[str]:
+    """How many groups stand behind intervals: of the tested class with the fewest, and in all."""
+    shown = ", ".join(f"{smallest:.0f} ({total:.0f} in all)" for smallest, total in sorted(set(counts)))
+    return [f"[ ] 95 %: jackknife over groups; of the tested class with the fewest: {shown}"] if shown else []
 
 
 def numbered(records: Sequence[Record]) -> dict[tuple[int, int | None], Record]:

@@ -411,7 +411,7 @@ class AuditOptions:
 @json_option
 def audit(dataset: str, asked: AuditOptions, samples: SampleOptions, results: Path, as_json: bool) -> None:
     """Show what a data set gives away: copies, equal inputs of different classes, shortcuts, what splits share."""
-    spec = SplitSpec(**{name: value for name, value in samples.fields.items() if name in ("filter", "sampling")})
+    spec = SplitSpec.typed("auto", filter=samples.filter, sampling=samples.sampling)
     for scheme in asked.schemes:
         check_scheme(scheme)
     check_words(asked.methods, [dataset], asked.task, spec, Settings())

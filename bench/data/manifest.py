@@ -21,9 +21,9 @@ from bench.structure import structured
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 3
+CHECKSUM: Final = "sha256"  # of the rest of the manifest; stores of before have none
 #: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself;
 #: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
-CHECKSUM: Final = "sha256"  # of the rest of the manifest; stores of before have none
 REPORTED: Final = (
     *("unexpected", "ignored", "unreadable", "empty", "empty_classes", "labels", "files", "code", "columns"),
     *("lacks", "limits", "idle"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench import __version__
 from bench.analysis.paired import count_tested, pooled_parts
-from bench.analysis.tables import GROUPS, Row, described, group, seed_notes, seen_notes
+from bench.analysis.tables import GROUPS, Row, described, group, group_notes, seed_notes, seen_notes
 from bench.errors import InputError, counted
 from bench.files import write_text
 from bench.render.html import Html, el, table
@@ -53,7 +53,7 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
         what = f" at the places of suite {suite.called}" if suite else ""
         raise InputError("no-runs", f"leaderboard: no finished run{what} in these bundles; no page is written")
     notes += _left_out(sum(record.status != "done" for record in records), "not finished")
-    board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))))
+    board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))), rows)
     lines = [board.line(row) for row in rows]
     write_text(output / PAGE, board.page(rows, [*notes, *store_notes(_stores(rows))], suite))
     write_text(output / CSV, render(Table("", [], [], records=lines), "csv") + "\n")
@@ -75,19 +75,12 @@ def _stores(rows: Sequence[Row]) -> dict[str, set[str]]:
 class _Board:
     """Bundles and the columns of their table."""
 
-    def __init__(self, found: Submissions, metrics: Sequence[str]) -> None:
+    def __init__(self, found: Submissions, metrics: Sequence[str], rows: Sequence[Row]) -> None:
         self.found, self.metrics = found, metrics
+        self.pools = {row.head.run_id: _pooled(found, row) for row in rows}  # by a row's first run
 
     def bundle(self, row: Row) -> str:
         return self.found.bundle_of[row.head.run_id]
-
-    def pooled(self, row: Row) -> GroupJackknife:
-        """The row's answers to all of its test parts as one."""
-        kept = [self.found.runs[record.run_id].answers for record in row.done]
-        whole = pooled_parts([answers for answers in kept if answers is not None])
-        tested, _ = count_tested(whole)
-        decided = [decide(whole.probabilities)]
-        return GroupJackknife(whole.truth, decided, whole.groups, classes=len(whole.classes), different=tested)
 
     def line(self, row: Row) -> dict[str, Any]:
         """A row for programs; every row has the same columns."""
@@ -95,7 +88,7 @@ class _Board:
         for metric in self.metrics:
             value = row.value(metric)
             values |= {f"{metric}{end}": value.get(f"{metric}{end}") for end in ("", "_sd")}
-        jackknife = self.pooled(row)
+        jackknife = self.pools[row.head.run_id]
         for metric in SCORES:
             estimate = jackknife.score(0, metric)
             ends = zip(("", "_low", "_high"), (estimate.value, *estimate.score_interval()), strict=True)
@@ -152,7 +145,7 @@ class _Board:
         """Table and chart of the rows of one split."""
         first, *others = self.metrics
         head = ("method", first, f"{first} pooled [95 %]", *others, "runs", "origin", "bundle")
-        pools = [self.pooled(row) for row in rows]
+        pools = [self.pools[row.head.run_id] for row in rows]
         cells = [
             (marked(_label(r), r.marks), _cell(r, first), _interval(pool), *(_cell(r, name) for name in others), r.runs,
              _origin(r), self.bundle(r))
@@ -169,6 +162,15 @@ class _Board:
         held = list(self.found.bundle_of.values())
         rows = [(name, str(held.count(name)), digest) for name, digest in self.found.digests.items()]
         return table(Table("", ("bundle", "runs", "SHA-256"), rows), "bundles")
+
+
+def _pooled(found: Submissions, row: Row) -> GroupJackknife:
+    """The row's answers to all of its test parts as one."""
+    kept = [found.runs[record.run_id].answers for record in row.done]
+    whole = pooled_parts([answers for answers in kept if answers is not None])
+    tested, _ = count_tested(whole)
+    decided = [decide(whole.probabilities)]
+    return GroupJackknife(whole.truth, decided, whole.groups, classes=len(whole.classes), different=tested)
 
 
 def _cell(row: Row, metric: str) -> str:
@@ -188,12 +190,10 @@ def _interval(pool: GroupJackknife) -> str:
 
 def _pool_notes(pools: Sequence[GroupJackknife]) -> list[str]:
     """What stands behind the intervals, and what their signs mean."""
-    counts = sorted({(pool.counts.smallest, pool.counts.total) for pool in pools})
-    shown = ", ".join(f"{smallest} ({total} in all)" for smallest, total in counts)
     return [
         "pooled: the test parts of all runs of a line as one",
-        f"[ ] 95 %: jackknife over groups; of the tested class with the fewest: {shown}",
-        *interval_meanings(interval_sign(smallest) for smallest, _ in counts),
+        *group_notes((pool.counts.smallest, pool.counts.total) for pool in pools),
+        *interval_meanings(interval_sign(pool.counts.smallest) for pool in pools),
     ]
 
 

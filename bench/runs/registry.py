@@ -140,16 +140,28 @@ def spelled(word: str) -> str:
 
     ``mine`` and ``mine.py`` are the one class with a name in the file ``mine.py`` here, where no method is called so.
     """
-    prefix = FOREST_ON if word.startswith(FOREST_ON) else ""
-    name = word.removeprefix(prefix)
-    if name in names():
+    prefix, file, wanted = _parts(word)
+    if file in names():
         return word
-    file, _, wanted = name.rpartition(":") if is_file(name) else (name, "", "")
     path = typed_path(file if file.endswith(".py") else f"{file}.py")
     if not path.is_file():
         return word
     wanted = wanted or SourceFile(path).method_class()
     return f"{prefix}{from_here(path.parent.resolve() / path.name)}:{wanted}"
+
+
+def moved(name: str, place: Callable[[str], str]) -> str:
+    """A method's name, of one in a file with that file where ``place`` has it."""
+    prefix, file, wanted = _parts(name)
+    return f"{prefix}{place(file)}:{wanted}" if is_file(name) else name
+
+
+def _parts(word: str) -> tuple[str, str, str]:
+    """`FOREST_ON` or nothing, the file or the name, and of a file the class, where it is there."""
+    prefix = FOREST_ON if word.startswith(FOREST_ON) else ""
+    name = word.removeprefix(prefix)
+    file, _, wanted = name.rpartition(":") if is_file(name) else (name, "", "")
+    return prefix, file, wanted
 
 
 def origin(name: str) -> str:

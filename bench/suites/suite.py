@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any, Final
 from bench.errors import InputError, instead
 from bench.files import read_toml, shipped_folder, typed_path, write_text
 from bench.runs.plan import split_digest
-from bench.runs.registry import is_file, spelled
-from bench.spec import FOREST_ON, NEW_FIELDS, RunSpec, Settings, SplitSpec
+from bench.runs.registry import moved, spelled
+from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
 FORMAT: Final = "bench-suite-1"
@@ -232,7 +232,7 @@ class Suite(Ruled):
             if "file" in one:
                 one["file"] = named(one["file"])
         for one in told.get("methods", ()):
-            one["name"] = _moved(one["name"], named)
+            one["name"] = moved(one["name"], named)
         last = {name: told.pop(name) for name in ("methods", "datasets") if name in told}
         return tomli_w.dumps(told | last, multiline_strings=True)
 
@@ -289,7 +289,7 @@ def read_suite(word: str) -> Suite:
     suite = structured(raw, Suite, str(path), code="wrong-suite")
     object.__setattr__(suite, "path", str(path))
     methods = [
-        dataclasses.replace(one, name=spelled(_moved(one.name, lambda file: str(path.parent / file))))
+        dataclasses.replace(one, name=spelled(moved(one.name, lambda file: str(path.parent / file))))
         for one in suite.methods
     ]
     return suite.changed(datasets=tuple(_placed(one, path.parent) for one in suite.datasets), methods=tuple(methods))
@@ -298,15 +298,6 @@ def read_suite(word: str) -> Suite:
 def _placed(portion: Portion, folder: Path) -> Portion:
     """With its split file as seen from here."""
     return portion if portion.file is None else dataclasses.replace(portion, file=str(folder / portion.file))
-
-
-def _moved(method: str, place: Callable[[str], str]) -> str:
-    """A method's name, of one in a file with that file where ``place`` has it."""
-    if not is_file(method):
-        return method
-    prefix = FOREST_ON if method.startswith(FOREST_ON) else ""
-    file, _, kind = method.removeprefix(prefix).rpartition(":")
-    return f"{prefix}{place(file)}:{kind}"
 
 
 def suite_of(name: str, specs: Sequence[RunSpec], digests: Mapping[RunSpec, str]) -> Suite:

@@ -215,26 +215,28 @@ class Tracker:
         with self._answering():
             self._client.delete_tag(record.run_id, PURPOSE)
 
-    def close_left(self, digest: str) -> None:
+    def close_left(self, digest: str) -> list[Row]:
         """Close as killed the open runs of a digest that the caller has claimed: they have nobody any more.
 
-        Where not everybody sees the claims, those of living processes and of other machines are left alone.
+        Where not everybody sees the claims, those of living processes and of other machines are left alone.  Gives all
+        runs of the digest as they were.
         """
-        for stale in self.rows([digest]):
+        rows = self.rows([digest])
+        for stale in rows:
             here_and_gone = process_lives(stale.tags.get(PROCESS, "")) is False
             if stale.status == "RUNNING" and (self.shares_claims or here_and_gone):
                 with self._answering():
                     self._client.set_terminated(stale.run_id, ENDS["killed"])
+        return rows
 
     def start(self, spec: RunSpec, name: str, tags: Mapping[str, str]) -> Run:
         """Begin a run.  The caller has claimed its digest."""
-        self.close_left(spec.digest)
+        newest = max((row.started for row in self.close_left(spec.digest)), default=0)
         fields = spec.to_dict()
         plain = {key: str(fields[key]) for key in ("method", "dataset", "task", "split", "seed", "fold")
                  if fields[key] is not None}  # fmt: skip
         own = {DIGEST: spec.digest, SPEC: json.dumps(fields, sort_keys=True), PROCESS: this_process()}
         short = {key: value[:TEXT] for key, value in tags.items()}
-        newest = max((row.started for row in self.rows([spec.digest])), default=0)
         started = max(now(), newest + 1)  # the clock may have been set back, and the newest run is the one that counts
         content = Content(experiment_of(spec), name, started, self.address.shown, plain | short | own)
         with self._answering():

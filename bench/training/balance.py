@@ -15,6 +15,11 @@ def undersample(labels: NDArray[np.int64], draw: np.random.Generator, times: flo
     return np.sort(order[rank < most])
 
 
+def balanced(labels: NDArray[np.int64], draw: np.random.Generator, balance: str, times: float) -> NDArray[np.int64]:
+    """Rows of ``labels [N]`` to train on, sorted: all where ``balance`` is keep, else those of :func:`undersample`."""
+    return np.arange(len(labels)) if balance == "keep" else undersample(labels, draw, times)
+
+
 def class_weights(labels: NDArray[np.int64], classes: int, most: float = np.inf) -> Tensor:
     """Float32 ``[classes]``: N / (classes * n_c), at most ``most``; 0 for a class that is absent."""
     counts = np.bincount(labels, minlength=classes)
