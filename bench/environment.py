@@ -44,6 +44,11 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+def arithmetic() -> list[str]:
+    """What the last digits of the same code's numbers may differ by: processor, Python, versions of packages."""
+    return [_cpu(), platform.python_version(), *(f"{name} {_version(name)}" for name in PACKAGES if name != "mlflow")]
+
+
 def is_gpu(device: str) -> bool:
     """Whether a device, as torch names it, works beside the processor."""
     return device.startswith("cuda")

@@ -36,6 +36,7 @@ CODES: Final[dict[str, str]] = {
     "bad-space": "a search space that cannot be read or drawn from",
     "bad-table": "a table of records that cannot be read, or lacks a column",
     "bad-timeout": "an idle timeout out of range",
+    "bad-variable": "an environment variable with a value that it cannot have",
     "bad-weights": "a file of weights that is not there, cannot be read or does not fit the method",
     "cannot-draw": "too little for a critical-difference diagram",
     "cannot-train": "too few training samples that a method can use",
@@ -123,13 +124,25 @@ class Terminated(BaseException):
 
     @classmethod
     def listen(cls) -> None:
-        """From now on SIGTERM is raised, and no interrupt is lost that came where nothing can be raised."""
+        """From now on SIGTERM is raised, and no interrupt is lost that came where nothing can be raised.
+
+        The end of the terminal is taken as SIGTERM, unless whoever started us wants it ignored, as nohup does.
+        """
         signal.signal(signal.SIGTERM, cls._raised)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, cls._raised)
         sys.unraisablehook = cls._once_more
 
     @classmethod
+    def listen_no_more(cls) -> None:
+        """Either signal ends the process at once, as before :meth:`listen`."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == cls._raised:
+                signal.signal(number, signal.SIG_DFL)
+
+    @classmethod
     def _raised(cls, number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one does not disturb what the first one made end
+        signal.signal(number, signal.SIG_IGN)  # a second one does not disturb what the first one made end
         raise cls
 
     @classmethod

@@ -113,21 +113,30 @@ class EstimatorMethod(Method):
         return probabilities
 
     def save_state(self, folder: Path) -> None:
-        """Write ``model.skops``."""
+        """Write ``model.skops``; a warning says if :meth:`load_state` will refuse it."""
         import skops.io
 
-        skops.io.dump(self.model, folder / "model.skops")
+        path = folder / "model.skops"
+        skops.io.dump(self.model, path)
+        if foreign := self._foreign(path):
+            what = f"the saved model holds {foreign}, and nothing loads it until {self.name} names these in `trusted`"
+            warnings.warn(what, UserWarning, stacklevel=2)
 
     def load_state(self, folder: Path) -> None:
         """Read ``model.skops``.  Raises :class:`InputError` if it contains a type that is not trusted."""
         import skops.io
 
         path = folder / "model.skops"
-        foreign = sorted(set(skops.io.get_untrusted_types(file=path)) - {*TRUSTED, *self.trusted})
-        if foreign:
-            what = f"holds {', '.join(foreign)}, which {self.name} does not name in `trusted`"
+        if foreign := self._foreign(path):
+            what = f"holds {foreign}, which {self.name} does not name in `trusted`"
             raise InputError("wrong-model", f"{path}: {what}; train it again, or look at them and name them there")
         self.model = skops.io.load(path, trusted=[*TRUSTED, *self.trusted])
+
+    def _foreign(self, path: Path) -> str:
+        """The types in a stored model that neither skops knows nor the method names; empty: none."""
+        import skops.io
+
+        return ", ".join(sorted(set(skops.io.get_untrusted_types(file=path)) - {*TRUSTED, *self.trusted}))
 
 
 def first_packets(view: View, packets: int) -> NDArray[np.float32]:

@@ -32,6 +32,40 @@ def is_of_machine(error: BaseException) -> bool:
     return isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno in ours)
 
 
+def unreadable(path: Path, error: BaseException) -> InputError:
+    """What to say of a file that this machine does not let us read: it may be whole."""
+    reason = getattr(error, "strerror", None) or error
+    remedy = remedy_of(error, "check its permissions, and this machine")
+    return InputError("unreadable-file", f"{path}: cannot be read ({reason}); {remedy}")
+
+
+def remedy_of(error: BaseException, otherwise: str) -> str:
+    """What to do where the machine refuses: a limit of open files is no want of room or rights."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "let a process open more files (`ulimit -n 4096`)"
+    return otherwise
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the file system refuses in the block is that ``path`` cannot be read.  Raises :class:`InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """An OSError of the block names ``path`` where it names nothing, as that of a write on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of ``path`` and in its folder; it takes that place when the block ends well.
@@ -54,9 +88,8 @@ def writing(path: Path, *, only: Sequence[int] = ()) -> Iterator[None]:
         if only and error.errno not in only:
             raise
         reason = os.strerror(error.errno) if error.errno else error
-        raise InputError(
-            "unwritable-file", f"{path}: cannot be written ({reason}); make room or name another place"
-        ) from error
+        remedy = remedy_of(error, "make room or name another place")
+        raise InputError("unwritable-file", f"{path}: cannot be written ({reason}); {remedy}") from error
     except UnicodeEncodeError as error:  # Python reads bytes of a file's name that are no UTF-8 as such signs
         what = f"{error.object[max(0, error.start - 20) : error.end]!r} is not UTF-8"
         raise InputError("unwritable-file", f"{path}: cannot be written ({what}); rename what is so called") from error

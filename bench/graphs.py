@@ -18,13 +18,16 @@ ESTIMATED: Final = 2_000
 
 
 class GraphMethod(TorchMethod):
-    """A torch method whose network is made of torch-geometric layers, imported where the network is made.
+    """A torch method on graphs; layers of torch-geometric are imported where the network is made.
 
-    :meth:`batch` builds the graphs of one batch: node values ``[N, ...]``, ``edges`` int64 ``[2, E]`` and the
-    graph of each node, ``graph`` int64 ``[N]``.
+    :meth:`batch` builds the graphs of one batch: node values ``[N, ...]``, ``edges`` int64 ``[2, E]`` and which nodes
+    are whose.
     """
 
     family: ClassVar[str] = "graph"
+
+    def loss_divisor(self, labels: Tensor) -> None:
+        """None for any ``labels [batch]``: a `RoundNorm` looks at the whole batch."""
 
     def before_validation(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
         """Statistics of all norms from ``rows [some]``, at most `ESTIMATED` of them, in batches as in training."""

@@ -142,8 +142,9 @@ class Monitor:
         """Record the end of an epoch (1-based).  May raise to end training (a pruned trial)."""
 
 
-#: hooks by the names that they had before
+#: hooks by the names that they had before, or have elsewhere
 RENAMED: Final = {
+    "optimizer": "optimiser",
     "answers": "can_classify",
     "begin": "before_training",
     "select": "sample_rows",
@@ -203,6 +204,13 @@ class Method(ABC):
     @abstractmethod
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Learn from ``train``; choose (epoch, threshold) on ``validation`` alone.  Starts where `pretrain` ended."""
+
+    def trained_rows(self, train: Part) -> NDArray[np.int64]:
+        """Rows of ``train``, int64 ``[some]``, that :meth:`fit` will learn from: all, unless it leaves some out.
+
+        Asked before :meth:`fit`, with the same part; a result tells the accuracy on some of them.
+        """
+        return np.arange(len(train))
 
     @abstractmethod
     def predict_proba(self, inputs: Inputs) -> NDArray[np.float32]:
@@ -276,10 +284,10 @@ def reason_to_skip(kind: type[Method], parameters: Any, store: PacketStore) -> s
 
 
 def refuse_old_hooks(method: type[Method]) -> None:
-    """Raises TypeError for a class that defines a hook under an old name (`RENAMED`)."""
+    """Raises TypeError for a class that defines a hook under another name (`RENAMED`)."""
     for old, new in RENAMED.items():
         if old in vars(method):
-            raise TypeError(f"{method.__name__}.{old}: this hook is called {new} now; rename it")
+            raise TypeError(f"{method.__name__}.{old}: this hook is called {new}; rename it")
 
 
 class DeclaresParameters(Protocol):
@@ -294,13 +302,17 @@ class DeclaresParameters(Protocol):
         """A frozen dataclass of `parameter` fields."""
 
 
+def file_parameters(method: DeclaresParameters | type[Method]) -> list[str]:
+    """Names of the parameters that name a file."""
+    return [one.name for one in dataclasses.fields(method.Parameters) if one.metadata.get("file")]
+
+
 def files_of(method: DeclaresParameters | type[Method], values: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 and name, as sha256sum writes them, of each file that a parameter of these values names, by parameter.
 
     Raises :class:`InputError` where one cannot be read.
     """
-    names = [one.name for one in dataclasses.fields(method.Parameters) if one.metadata.get("file")]
-    given = {name: Path(values[name]) for name in names if values.get(name)}
+    given = {name: Path(values[name]) for name in file_parameters(method) if values.get(name)}
     found = {}
     for name, path in given.items():
         try:

@@ -5,9 +5,10 @@ no label.  Every row of every array depends on its own sample alone.  Importing 
 numba is imported with the first array.
 """
 
+import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -51,6 +52,7 @@ _SERIES: Final[dict[str, tuple[str, DTypeLike]]] = {
     "flags": ("flags", np.uint8),
     "times": ("time", np.float64),
 }
+CHUNK_BYTES, CHUNK_ROWS = 16 << 20, 1 << 14  # that are copied at once, of rows of equal and of unequal length
 _CAPTURED: Final = "captured_lengths"
 _VALUES: Final[dict[str, tuple[str, DTypeLike]]] = {**_SERIES, _CAPTURED: ("captured", np.int32)}
 
@@ -137,9 +139,9 @@ class View:
         return frozenset(_BEHIND[self].used)
 
     @property
-    def packets_read(self) -> int:
-        """The largest number of packets that one reader took, over all samples: what a budget counts."""
-        return _BEHIND[self].read
+    def packets_read(self) -> NDArray[np.int64]:
+        """The largest number of packets that one reader took of each sample, int64 ``[S]``: what a budget counts."""
+        return _BEHIND[self].read.copy()
 
     def payload(self, packets: int, bytes: int) -> NDArray[np.uint8]:
         """First captured payload bytes of the first packets with payload: uint8 ``[S, packets, bytes]``."""
@@ -270,7 +272,7 @@ class _Packets:
         self._stride = samples.stride
         left = -(-(packets[samples.session] - samples.first) // samples.stride)  # packets that the session still has
         self._count = np.clip(left, 0, samples.count)
-        self.read = 0  # see `View.packets_read`
+        self.read = np.zeros(len(samples), np.int64)  # see `View.packets_read`
         self.declared: frozenset[str] = frozenset()
         self.used: set[str] = set()
 
@@ -298,7 +300,7 @@ class _Packets:
         from bench.ingest import packet_bytes as kernels
 
         columns = self.columns()
-        out = _zeros((len(rows), bytes))
+        out = zeros((len(rows), bytes))
         for data, places in self.each_capture(each):
             kernels.copy_payload(data, places, _rows_of(rows, places), columns, out)
         return out
@@ -309,7 +311,7 @@ class _Packets:
         from bench.ingest.headers import transport_offsets
 
         columns, protocol = self.columns(), np.repeat(self.of_session("protocol"), each)
-        out = _zeros((len(rows), bytes))
+        out = zeros((len(rows), bytes))
         for data, places in self.each_capture(each):
             picked = _rows_of(rows, places)
             kept = picked.values >= 0
@@ -353,10 +355,13 @@ class _Packets:
 
         if payload_only:
             self.check_held("payload_lengths")
-        rows = _zeros((int(offsets[-1]),), np.int64)
+        rows = zeros((int(offsets[-1]),), np.int64)
         lengths = self.packet("payload_length")
         kernels.select(self._begin, self._count, self._stride, lengths, payload_only, offsets, rows)
-        self.read = max(self.read, int((rows >= 0).sum()))
+        some = np.flatnonzero(np.diff(offsets))  # the samples that have a place
+        if len(some):
+            taken = np.add.reduceat(rows >= 0, offsets[some], dtype=np.int64)
+            self.read[some] = np.maximum(self.read[some], taken)
         return rows
 
     def series(self, name: str, packets: int, payload_only: bool) -> NDArray[Any]:
@@ -367,7 +372,7 @@ class _Packets:
     def values(self, name: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[Any]:
         """Column ``name`` of ``rows [N]``, 0 for -1; ``first [N]`` is where a row's window begins in ``rows``."""
         column, dtype = _VALUES[name]
-        values, out = self.packet(column), _zeros(rows.shape, dtype)
+        values, out = self.packet(column), zeros(rows.shape, dtype)
         kept = rows >= 0
         if name == "times":
             # subtract in whole nanoseconds: a double holds an absolute time to some 200 ns only
@@ -415,8 +420,8 @@ def _constant(array: NDArray[Any]) -> NDArray[Any]:
     return constant
 
 
-def _zeros(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-    """An array of zeros, in a temporary file where it is larger than ``SPILL_BYTES``."""
+def zeros(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """An array ``[...]`` of zeros (int, float or bool), in a temporary file where it is larger than `SPILL_BYTES`."""
     if int(np.prod(shape)) * np.dtype(dtype).itemsize <= SPILL_BYTES:
         return np.zeros(shape, dtype)
     with tempfile.TemporaryFile(prefix="bench-") as file:  # has no name any more; the map keeps it alive
@@ -424,3 +429,37 @@ def _zeros(shape: tuple[int, ...], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
             with writing(Path(tempfile.gettempdir())):
                 os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def gathered(pieces: Sequence[tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]], size: int) -> NDArray[Any]:
+    """Rows of arrays ``[N, ...]`` of one dtype (int, float or bool) in one ``[size, ...]``.
+
+    A piece is an array, the places in the whole, int64 ``[some]``, and the rows there, int64 ``[some]``.
+    """
+    first = pieces[0][0]
+    out = zeros((size, *first.shape[1:]), first.dtype)
+    for values, places, rows in pieces:
+        for some in chunks(out, len(places)):
+            out[places[some]] = values[rows[some]]
+    return out
+
+
+def gathered_ragged(pieces: Sequence[tuple[Ragged, NDArray[np.int64], NDArray[np.int64]]], size: int) -> Ragged:
+    """As :func:`gathered`, of rows of unequal length: values ``[N, ...]``, int, float or bool, of ``size`` rows."""
+    sizes = np.zeros(size, np.int64)
+    for values, places, rows in pieces:
+        sizes[places] = values.sizes[rows]
+    offsets, first = offsets_of(sizes), pieces[0][0].values
+    out = zeros((int(offsets[-1]), *first.shape[1:]), first.dtype)
+    for values, places, rows in pieces:
+        for start in range(0, len(places), CHUNK_ROWS):
+            some = slice(start, start + CHUNK_ROWS)
+            taken, begin = values[rows[some]], offsets[places[some]]
+            out[np.arange(len(taken.values)) + np.repeat(begin - taken.offsets[:-1], taken.sizes)] = taken.values
+    return Ragged(out, offsets)
+
+
+def chunks(array: NDArray[Any], rows: int) -> Iterator[slice]:
+    """Slices over so many rows like those of an array ``[N, ...]`` (int, float or bool), of some MiB each."""
+    step = max(1, CHUNK_BYTES // max(1, array.itemsize * math.prod(array.shape[1:])))
+    return (slice(begin, begin + step) for begin in range(0, rows, step))

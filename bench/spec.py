@@ -55,10 +55,14 @@ PAPER_PER_CLASS: Final = 10_000  # samples of a class that the paper's numbers i
 #: Splits that other papers' numbers come from; a word for ``--split``, and any other option goes over it.  ET-BERT
 #: (Lin et al., WWW 2022, 4.1.1) draws at most so many flows or packets a class and divides them 8:1:1.  Its paper
 #: leaves out ARP and DHCP; its code also name service, STUN, ICMP, NTP, IGMP and frames of up to 80 bytes.  ``sugar``
-#: and packets with payload stand for these here.
+#: and packets with payload stand for these here.  YaTC (Zhao et al., AAAI 2023) cleans nothing, and its code neither
+#: limits classes nor divides flows: it finds folders of training and test (8:1:1 is ours).  NetMamba (Wang et al.,
+#: ICNP 2024) leaves out classes of fewer flows and draws from larger ones: its code's numbers for USTC-TFC2016.
 PROTOCOLS: Final[Mapping[str, Mapping[str, Any]]] = {
     "et-bert-flow": {"scheme": "random", "max_per_class": 500, "filter": "sugar"},
     "et-bert-packet": {"scheme": "random", "max_per_class": 5_000, "filter": "sugar", "sampling": "window=1"},
+    "yatc-flow": {"scheme": "random"},
+    "netmamba-flow": {"scheme": "random", "min_per_class": 500, "max_per_class": 2_000},
 }
 
 #: fields that came after the first runs, and the values that digests leave out, so that what was run before stays done
@@ -301,13 +305,13 @@ class SplitSpec:
     def _papers_limit(self) -> float:
         if self.scheme == "paper":
             return PAPER_PER_CLASS
-        own = [PROTOCOLS[name]["max_per_class"] for name in PROTOCOLS if self.is_of(name)]
+        own = [PROTOCOLS[name].get("max_per_class", math.inf) for name in PROTOCOLS if self.is_of(name)]
         return min(own, default=math.inf)
 
     def is_of(self, protocol: str) -> bool:
         """Whether this is a split of one of `PROTOCOLS`, at whatever scale."""
         wanted = {name: value for name, value in PROTOCOLS[protocol].items() if name != "max_per_class"}
-        usual = {"filter": "none", "sampling": "session"}
+        usual = {"filter": "none", "sampling": "session", "min_per_class": None}
         return all(getattr(self, name) == value for name, value in {**usual, **wanted}.items())
 
     @property

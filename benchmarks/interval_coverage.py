@@ -204,7 +204,8 @@ def coverage(world: World, worlds: int, seed: int) -> list[dict[str, Any]]:
     means = pd.DataFrame(found, columns=["metric", "interval", "coverage", "width"]).groupby(
         ["metric", "interval"], sort=False
     )
-    return [{"table": "coverage", **world.place, **row} for row in means.mean().reset_index().to_dict("records")]
+    rows: list[dict[str, Any]] = means.mean().reset_index().to_dict("records")  # type: ignore[assignment, unused-ignore]
+    return [{"table": "coverage", **world.place, **row} for row in rows]
 
 
 def separable(part: Part, rng: np.random.Generator, best: int | None = None) -> dict[str, NDArray[np.bool_]]:
@@ -329,7 +330,7 @@ def _extremes(rows: pd.DataFrame) -> list[str]:
     for key, mine in rows.groupby(keys, sort=False):
         ends = mine.groupby("groups").coverage.agg(["min", "max"])
         texts = [f"{low:.2f}–{high:.2f}" for low, high in ends.loc[groups].itertuples(index=False)]
-        lines.append(f"| {' | '.join([*key, *texts])} |")
+        lines.append(f"| {' | '.join([*map(str, key), *texts])} |")
     return [*lines, ""]
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from bench.method import COUNT, parameter
-from methods.han import DEVIATIONS, Han, PacketClassifier
+from methods.han import DEVIATIONS, AttentionMethod, PacketClassifier
 from methods.han import Parameters as HanParameters
 
 
@@ -22,7 +22,7 @@ class Parameters(HanParameters):
     hidden: int = parameter(100, "hidden state of each LSTM direction", "section 5", (64, 100, 128, 200), allowed=COUNT)
 
 
-class Attlstm(Han):
+class Attlstm(AttentionMethod):
     """Attention-based LSTM: a packet's bytes are the input of one step."""
 
     name: ClassVar[str] = "attlstm"

@@ -439,7 +439,7 @@ class ResAtConv(nn.Module):
         """Move the running statistics as :class:`nn.BatchNorm2d` does; its running variance is the unbiased one."""
         norm = self.norm
         cast(Tensor, norm.running_mean).lerp_(mean, cast(float, norm.momentum))
-        cast(Tensor, norm.running_var).lerp_(variance * (pixels / (pixels - 1)), cast(float, norm.momentum))
+        cast(Tensor, norm.running_var).lerp_(variance * (pixels / max(pixels - 1, 1)), cast(float, norm.momentum))
         cast(Tensor, norm.num_batches_tracked).add_(1)
 
 

@@ -23,7 +23,7 @@ from bench.readers import View
 from bench.training.balance import balanced
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.initial import begin
-from bench.training.units import PacketMethod, aggregate_packets
+from bench.training.units import PacketMethod, aggregate_packets, eligible_rows, samples_of
 
 UDP: Final = 17
 UDP_HEADER: Final = 8  # bytes
@@ -227,7 +227,7 @@ class PacketNetwork(nn.Module):
 
     def forward(self, bytes: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of packets uint8 ``[samples, packets, bytes]``, of those eligible."""
-        logits = self.body(bytes[eligible].float() / 255)
+        logits = self.body(eligible_rows(bytes, eligible).float() / 255)
         if self.aggregate == "vote" and not self.training:  # a vote has no gradient; training packets are alone
             return votes(logits, eligible).log()
         return aggregate_packets(logits, eligible)
@@ -237,4 +237,4 @@ def votes(logits: Tensor, eligible: Tensor) -> Tensor:
     """Share ``[samples, classes]`` of a sample's eligible packets whose best class it is; as `aggregate_packets`."""
     ballots = F.one_hot(logits.argmax(1), logits.shape[1]).float()
     counts = torch.zeros(len(eligible), logits.shape[1], device=logits.device)
-    return counts.index_add(0, eligible.nonzero()[:, 0], ballots) / eligible.sum(1, keepdim=True)
+    return counts.index_add(0, samples_of(eligible, len(ballots)), ballots) / eligible.sum(1, keepdim=True)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from bench.errors import InputError
 from bench.method import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Inputs, Range, parameter
-from bench.readers import View
+from bench.readers import MASKS, View
 from bench.training.budget import SHARED, PretrainingParameters
 from bench.training.initial import PretrainedMethod
 
@@ -43,6 +43,12 @@ class Parameters(PretrainingParameters):
     """A small size; preset ``paper`` has the authors'."""
 
     packets: int = parameter(5, "packets of a session, from the first", CODE, (3, 5, 10), allowed=COUNT)
+    headers: bool = parameter(
+        False,
+        "begin at the IP header and hide nothing in it, as the authors' released flows do (those at the frame's); "
+        "else behind the ports",
+        CODE,
+    )
     bigrams: int = parameter(128, "bigrams of a packet at most", CODE, (32, 64, 128), allowed=COUNT)
     tokens: int = parameter(128, "tokens of a session at most, the class token among them", CODE, allowed=COUNT)
     vocabulary: int = parameter(4096, "bigrams that have a token of their own, the most frequent", SMALL, allowed=COUNT)
@@ -102,7 +108,7 @@ class EtBert(PretrainedMethod):
 
     name: ClassVar[str] = "et-bert"
     reference: ClassVar[str] = "Lin, Xiong, Gou, Li, Shi, Yu: ET-BERT, WWW 2022, 633-642, arXiv:2202.06335"
-    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "directions"})
+    reads: ClassVar[frozenset[str]] = frozenset({"ip_bytes", "directions", *MASKS})
     Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
@@ -118,6 +124,7 @@ class EtBert(PretrainedMethod):
         },
         "scratch": {"pretraining": "scratch"},
         "frozen": {"pretraining": "frozen"},
+        "released": {"headers": True},
         "shared": {"packets": 16, **SHARED},
     }
     tiny: ClassVar[Mapping[str, Any]] = {
@@ -141,7 +148,8 @@ class EtBert(PretrainedMethod):
         "pre-trained on the split's training part alone: the paper's on 30 GB of other traffic",
         "bursts are found among the packets that are classified, at most 5; a short one counts, too",
         "a sample is a session, of its first packets: the paper has packets and flows, at most 5,000 a class",
-        "checksums are set to zero; the first 24 bytes of every packet are left out, of IPv6 as well",
+        "checksums are set to zero and the first 24 bytes of every packet left out, of IPv6 as well (in the flows that "
+        "the authors released both are there: headers=true)",
         "15 % of the bigrams are masked by a draw for each of them (the authors' code: a fixed number a sample)",
         "while it pre-trains the rate falls by half a cosine, afterwards it stays (the authors': linear to 0, both)",
         "AdamW corrects its moments for their start (the authors' does not: its steps are 6.5 times as long at step "
@@ -155,8 +163,10 @@ class EtBert(PretrainedMethod):
     def represent(self, view: View) -> Inputs:
         """``bigrams`` int32 ``[samples, tokens - 1]``, -1 behind the last, and ``bursts`` int16 of each, from 0."""
         p = self.parameters
-        captured = view.ip_bytes(p.packets, SKIPPED + p.bigrams + 1)
-        return bigrams_of(captured, view.captured_lengths(p.packets), view.directions(p.packets), p.tokens - 1)
+        skipped = 0 if p.headers else SKIPPED
+        captured = view.ip_bytes(p.packets, skipped + p.bigrams + 1, mask=() if p.headers else MASKS)
+        held = view.captured_lengths(p.packets) - skipped
+        return bigrams_of(captured[:, :, skipped:], held, view.directions(p.packets), p.tokens - 1)
 
     def can_classify(self, inputs: Inputs) -> NDArray[np.bool_]:
         """Bool ``[samples]``: False for a session without a bigram."""
@@ -165,6 +175,11 @@ class EtBert(PretrainedMethod):
     def network(self) -> nn.Module:
         """A fresh :class:`Classifier`."""
         return Classifier(self.parameters, self.classes)
+
+    def batch(self, rows: Inputs) -> dict[str, Tensor]:
+        """Both arrays of :meth:`represent`, int ``[batch, T]`` on the device, as long as the batch's longest sample."""
+        longest = int((rows["bigrams"] >= 0).sum(1).max(initial=0))
+        return super().batch({name: np.ascontiguousarray(values[:, :longest]) for name, values in rows.items()})
 
     def pretraining_network(self) -> nn.Module:
         """A fresh :class:`BurstModel`."""
@@ -211,14 +226,14 @@ class EtBert(PretrainedMethod):
 def bigrams_of(
     captured: NDArray[np.uint8], lengths: NDArray[np.int32], directions: NDArray[np.int8], tokens: int
 ) -> Inputs:
-    """Arrays as `EtBert.represent` gives them, int, of packets' bytes ``[S, packets, bytes]`` from the IP header on.
+    """Arrays as `EtBert.represent` gives them, int, of packets' bytes ``[S, packets, bytes]``.
 
-    ``lengths [S, packets]`` are how many bytes of each were captured, ``directions [S, packets]`` are 1, -1 and, for
-    none, 0.
+    ``lengths [S, packets]`` are how many bytes of each there are, ``directions [S, packets]`` are 1, -1 and, for none,
+    0.
     """
-    first = captured[:, :, SKIPPED:].astype(np.int32)
+    first = captured.astype(np.int32)
     pairs = first[:, :, :-1] * 256 + first[:, :, 1:]
-    held = np.arange(pairs.shape[2]) + 1 < (lengths - SKIPPED)[..., None]
+    held = np.arange(pairs.shape[2]) + 1 < lengths[..., None]
     turns = np.cumsum(np.diff(directions, axis=1, prepend=directions[:, :1]) != 0, axis=1)
     bursts = np.broadcast_to(turns[..., None], pairs.shape)
     flat = held.reshape(len(held), pairs.shape[1] * pairs.shape[2])
@@ -323,8 +338,7 @@ class Classifier(nn.Module):
 
     def forward(self, bigrams: Tensor, bursts: Tensor) -> Tensor:
         """Logits ``[N, classes]`` of bigrams, int ``[N, T]``, -1 where there is none; bursts are not looked at."""
-        longest = int((bigrams >= 0).sum(1).max())
-        tokens = F.pad(self.encoder.numbered(bigrams[:, :longest]), (1, 0), value=CLS)
+        tokens = F.pad(self.encoder.numbered(bigrams), (1, 0), value=CLS)
         states = self.encoder(tokens, (tokens != PAD).long())
         result: Tensor = self.last(torch.tanh(self.hidden(states[:, 0])))
         return result

@@ -174,7 +174,7 @@ class Flowgnn(GraphMethod):
         assert isinstance(model, Network)
         weights = model.class_weights
         if self.parameters.icf == "batch":
-            weights = 1 / labels.bincount(minlength=self.classes).clamp(min=1)
+            weights = 1 / F.one_hot(labels, self.classes).sum(0).clamp(min=1)
         return F.cross_entropy(logits, labels, weights)
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
@@ -330,7 +330,9 @@ class Core(nn.Module):
 
     def _pooled(self, totals: Tensor, index: Tensor) -> Tensor:
         """The sums, or the means where these are wanted; ``index`` has the row of each thing that was summed."""
-        return totals / index.bincount(minlength=len(totals)).clamp(min=1)[:, None] if self.mean else totals
+        if not self.mean:
+            return totals
+        return totals / sums(totals.new_ones(len(index), 1), index, len(totals)).clamp(min=1)
 
 
 def run(again: bool, block: nn.Module, *inputs: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.errors import InputError
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
@@ -23,7 +24,7 @@ from bench.training.balance import balanced
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.initial import begin
 from bench.training.loop import TorchMethod
-from bench.training.units import aggregate_packets
+from bench.training.units import aggregate_packets, number_of
 
 CODE = "the authors' code"
 OURS = "our choice"
@@ -167,12 +168,12 @@ class FlowPic(TorchMethod):
         ``eligible`` bool ``[samples, blocks]``: the blocks that have packets, each a picture, in this order.
         """
         drawn, blocks, area = rows["cells"], self.parameters.blocks, self.parameters.resolution**2
-        places = {"block": drawn.rows * blocks + drawn.values // area, "place": drawn.values % area}
-        block, place = self.to_device(places).values()
-        eligible = torch.zeros(len(drawn) * blocks, dtype=torch.bool, device=self.device).index_fill_(0, block, True)
-        picture = eligible.cumsum(0)[block] - 1
-        filled, counts = torch.unique(picture * area + place, return_counts=True)
-        return {"cells": filled, "counts": counts.float(), "eligible": eligible.view(-1, blocks)}
+        block, eligible = drawn.rows * blocks + drawn.values // area, np.zeros(len(drawn) * blocks, bool)
+        eligible[block] = True
+        picture = eligible.cumsum()[block] - 1
+        filled, counts = np.unique(picture * area + drawn.values % area, return_counts=True)
+        arrays = {"cells": filled, "counts": counts.astype(np.float32), "eligible": eligible.reshape(-1, blocks)}
+        return self.to_device(arrays)
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""
@@ -232,7 +233,12 @@ class CellConvolution(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)  # Glorot's for a convolution of one channel
 
     def forward(self, cells: Tensor, counts: Tensor, number: int) -> Tensor:
-        """Maps ``[number, channels, side, side]`` of cells ``[N]`` and their counts (:meth:`FlowPic.batch`)."""
+        """Maps ``[number, channels, side, side]`` of cells ``[N]`` and their counts (:meth:`FlowPic.batch`).
+
+        On a GPU they are those of the whole pictures: which outputs a cell reaches would have to be waited for.
+        """
+        if cells.device.type != "cpu":
+            return self.of_whole(pictures(cells, counts, number, self.resolution))
         picture, place = cells // self.resolution**2, cells % self.resolution**2
         y, above = self._outputs(place // self.resolution)
         x, left = self._outputs(place % self.resolution)
@@ -245,6 +251,13 @@ class CellConvolution(nn.Module):
         pooled = corners.unflatten(0, (-1, 4)).amax(1).relu()
         maps = self.bias.relu().expand(number * self.side**2, -1).index_copy(0, reached, pooled)
         return maps.view(number, self.side, self.side, -1).permute(0, 3, 1, 2)
+
+    def of_whole(self, shown: Tensor) -> Tensor:
+        """Maps ``[number, channels, side, side]`` of pictures float32 ``[number, 1, resolution, resolution]``."""
+        kernel = self.weight.T.unflatten(1, (1, self.kernel, self.kernel))
+        with torch.autocast(shown.device.type, enabled=False):  # bfloat16 has no counts above 256
+            maps = F.conv2d(shown, kernel, self.bias, self.stride, self.padding)
+        return F.max_pool2d(maps.relu(), 2)
 
     def _outputs(self, place: Tensor) -> tuple[Tensor, Tensor]:
         """Along one axis: the outputs that see the places ``[N]``, and at which tap; int64 ``[N, outputs]`` each."""
@@ -277,5 +290,5 @@ class Network(nn.Module):
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that :meth:`FlowPic.batch` describes."""
-        maps = self.convolution(cells, counts, int(eligible.sum()))
+        maps = self.convolution(cells, counts, number_of(eligible))
         return aggregate_packets(self.layers(maps), eligible)

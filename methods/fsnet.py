@@ -143,9 +143,17 @@ class FSNet(TorchMethod):
         """``[samples]``: False for a session without a packet."""
         return np.asarray(inputs["words"][:, 1] != END)
 
+    def batch(self, rows: Inputs) -> dict[str, Tensor]:
+        """The words, on the device, and their number ``sizes`` int64 ``[samples]``, which stays on the CPU."""
+        sizes = (rows["words"] != PAD).sum(1)
+        return super().batch(rows) | {"sizes": torch.from_numpy(sizes)}
+
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""
         return Network(self.parameters, self.classes)
+
+    def loss_divisor(self, labels: Tensor) -> None:
+        """None for any ``labels [batch]``: the loss of the reconstruction is a mean over words, not over samples."""
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the classes, and ``alpha`` times that of the reconstructed words."""
@@ -180,9 +188,8 @@ class Network(nn.Module):
         ]
         self.classifier = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
-    def forward(self, words: Tensor) -> Tensor:
-        """Logits ``[samples, classes]`` of words ``[samples, words]``, 0 padded."""
-        sizes = (words != PAD).sum(1).cpu()
+    def forward(self, words: Tensor, sizes: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of words ``[samples, words]``, the first ``sizes [samples]`` of each row."""
         samples = torch.arange(len(words), device=words.device)[:, None].expand_as(words)
         packed = pack_padded_sequence(torch.stack([words.long(), samples], 2), sizes, True, enforce_sorted=False)
         word, sample = packed.data.unbind(1)

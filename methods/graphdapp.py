@@ -7,6 +7,7 @@ The paper was not at hand.  "Public code" below is a re-implementation that othe
 (jmhIcoding/traffic_classification_utils); what only that code says has "public code" as its source.
 """
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from bench.graphs import GraphMethod, RoundNorm, start_round
 from bench.method import COUNT, POSITIVE, Inputs, Range, parameter
 from bench.readers import View
+from bench.schema import StoreTraits
 from bench.training.budget import SHARED, TrainingParameters
 
 LONGEST: Final = 1500  # bytes; longer packets count as so long
@@ -109,14 +111,19 @@ class Graphdapp(GraphMethod):
         return np.asarray(inputs["lengths"].any(axis=1))
 
     def batch(self, rows: Inputs) -> dict[str, Tensor]:
-        """``lengths`` int16 ``[N]`` of all vertices, ``edges`` int64 ``[2, E]`` and ``graph`` int64 ``[N]``."""
+        """``lengths`` int16 ``[N]`` of vertices, ``edges`` int64 ``[2, E]``, ``sizes`` int64 ``[S]`` of the graphs."""
         lengths = rows["lengths"]
         edges = interactions(lengths)
         if not self.parameters.directed:
             edges = np.concatenate([edges, edges[::-1]], axis=1)
-        graph, _ = lengths.nonzero()
-        arrays = {"lengths": lengths[lengths != 0], "edges": edges, "graph": graph}
+        arrays = {"lengths": lengths[lengths != 0], "edges": edges, "sizes": np.count_nonzero(lengths, axis=1)}
         return self.to_device(arrays)
+
+    @classmethod
+    def skip(cls, traits: StoreTraits) -> str | None:
+        """Where torch-geometric, which the plain install brings, is not there."""
+        there = importlib.util.find_spec("torch_geometric") is not None
+        return None if there else "needs torch-geometric; `pip install torch-geometric` brings it"
 
     def network(self) -> nn.Module:
         """A fresh :class:`Network`."""
@@ -164,8 +171,9 @@ class Network(nn.Module):
         self.uses = [(number, turn) for number, turns in enumerate(rounds) for turn in range(turns)]
         self.head = nn.Linear(iterations * width, classes)
 
-    def forward(self, lengths: Tensor, edges: Tensor, graph: Tensor) -> Tensor:
-        """Logits ``[graphs, classes]`` of signed lengths ``[N]``, edges ``[2, E]`` and each vertex's graph ``[N]``."""
+    def forward(self, lengths: Tensor, edges: Tensor, sizes: Tensor) -> Tensor:
+        """Logits ``[S, classes]`` of signed lengths ``[N]``, edges ``[2, E]`` and the graphs' vertices ``[S]``."""
+        graph = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes, output_size=len(lengths))
         if self.embedding is not None:
             vertices = self.embedding(lengths.int() + LONGEST)
         else:
@@ -174,7 +182,7 @@ class Network(nn.Module):
         for number, turn in self.uses:
             start_round(self.convolutions[number], turn)
             vertices = self.convolutions[number](vertices, edges).float()  # sums of many vertices need float32
-            sums.append(self.pool(vertices, graph))
+            sums.append(self.pool(vertices, graph, len(sizes)))
         result: Tensor = self.head(torch.cat(sums, dim=1))
         return result
 

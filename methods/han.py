@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bench.method import COUNT, POSITIVE, SHARE, Part, Range, parameter
+from bench.method import COUNT, POSITIVE, SHARE, Inputs, Part, Range, parameter
 from bench.training.balance import class_weights
 from bench.training.budget import SHARED, TrainingParameters
 from bench.training.long_sequences import attend, scan_lstm
@@ -79,17 +79,39 @@ class Parameters(TrainingParameters):
     )
 
 
-class Han(HeaderBytesMethod):
-    """HAN, the byte-level model: one byte a step, then one packet vector a step."""
+class AttentionMethod(HeaderBytesMethod):
+    """What both models of the paper share: costs of classes in the loss, and presets."""
 
-    name: ClassVar[str] = "han"
     reference: ClassVar[str] = "Yao, Liu, Zhang, Wu, Jiang, Yu: attention-based LSTM, IEEE Trans. Big Data 8(1), 2022"
-    Parameters: ClassVar[type] = Parameters
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "sosr": {"loss": "sosr"},  # the paper's loss, under our costs
         "shared": {"packets": 16, "mask_ports": True, **SHARED},
         "small": {"packets": 8, "bytes": 64, "batch_size": 16},  # our choice: reduced, for machines without a GPU
     }
+
+    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
+        """Class weights from the training rows; all 1 for plain cross-entropy."""
+        if self.parameters.loss != "ce":
+            network.get_buffer("weights").copy_(class_weights(train.labels[rows], self.classes, MOST))
+
+    def loss_divisor(self, labels: Tensor) -> Tensor | None:
+        """The samples, or the sum of their classes' weights: a scalar, float or int, of ``labels [batch]``."""
+        weighted = self.parameters.loss != "sosr"
+        return self._fitted().get_buffer("weights")[labels].sum() if weighted else super().loss_divisor(labels)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, or the regression of costs whose negatives are the logits."""
+        weights = self._fitted().get_buffer("weights")
+        if self.parameters.loss == "sosr":
+            return one_sided_regression(-logits, labels, weights)
+        return F.cross_entropy(logits, labels, weights)
+
+
+class Han(AttentionMethod):
+    """HAN, the byte-level model: one byte a step, then one packet vector a step."""
+
+    name: ClassVar[str] = "han"
+    Parameters: ClassVar[type] = Parameters
     tiny: ClassVar[Mapping[str, Any]] = {
         "packets": 2,
         "bytes": 40,
@@ -110,17 +132,19 @@ class Han(HeaderBytesMethod):
         """A fresh :class:`Network`."""
         return Network(self.parameters, self.classes)
 
-    def before_training(self, network: nn.Module, train: Part, rows: NDArray[np.int64]) -> None:
-        """Class weights from the training rows; all 1 for plain cross-entropy."""
-        if self.parameters.loss != "ce":
-            network.get_buffer("weights").copy_(class_weights(train.labels[rows], self.classes, MOST))
+    def batch(self, rows: Inputs) -> dict[str, Tensor]:
+        """What :class:`Network` reads, on the device, which need not be asked how many packets there are."""
+        return self.to_device(distinct(rows["packets"]))
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, or the regression of costs whose negatives are the logits."""
-        weights = self._fitted().get_buffer("weights")
-        if self.parameters.loss == "sosr":
-            return one_sided_regression(-logits, labels, weights)
-        return F.cross_entropy(logits, labels, weights)
+
+def distinct(packets: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """The empty packet and all others, ``packets`` uint8 ``[N, bytes]`` of ``[samples, packets, bytes]``.
+
+    ``place`` int64 ``[samples, packets]`` has the row of each.
+    """
+    filled = packets.any(axis=2)
+    rows = np.concatenate([np.zeros((1, packets.shape[2]), np.uint8), packets[filled]])
+    return {"packets": rows, "place": filled.cumsum().reshape(filled.shape) * filled}
 
 
 def one_sided_regression(costs: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
@@ -226,14 +250,11 @@ class Network(PacketClassifier):
         for reader in (self.over_bytes, self.over_packets):
             initialise(reader.lstm)
 
-    def forward(self, packets: Tensor) -> Tensor:
-        """Logits ``[samples, classes]`` of bytes, uint8 ``[samples, packets, bytes]``."""
-        filled = (packets != 0).any(2)
-        rows = torch.cat([packets.new_zeros(1, packets.shape[2]), packets[filled]])  # row 0: the empty packet
-        vectors = self.over_bytes(rows[..., None].float() / 255)
-        place = (filled.flatten().cumsum(0) * filled.flatten()).long()
+    def forward(self, packets: Tensor, place: Tensor) -> Tensor:
+        """Logits ``[samples, classes]`` of packets uint8 ``[N, bytes]`` and their places (:func:`distinct`)."""
+        vectors = self.over_bytes(packets[..., None].float() / 255)
         # index_select: its gradient is added up in one order, that of vectors[place] in the threads' order
-        return self.classify(vectors.index_select(0, place).unflatten(0, filled.shape))
+        return self.classify(vectors.index_select(0, place.flatten()).unflatten(0, place.shape))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench.method import COUNT, POSITIVE, SHARE, Inputs, Range, parameter
 from bench.training.budget import SHARED
 from bench.training.initial import begin
-from bench.training.units import aggregate_packets
+from bench.training.units import aggregate_packets, number_of
 from methods.flowpic import FlowPic, pictures
 from methods.flowpic import Parameters as FlowPicParameters
 
@@ -146,5 +146,5 @@ class LeNet(nn.Module):
 
     def forward(self, cells: Tensor, counts: Tensor, eligible: Tensor) -> Tensor:
         """Logits ``[samples, classes]`` of the pictures that ``FlowPic.batch`` describes."""
-        shown = pictures(cells, counts, int(eligible.sum()), self.resolution)
+        shown = pictures(cells, counts, number_of(eligible), self.resolution)
         return aggregate_packets(self.layers(shown), eligible)

@@ -161,6 +161,10 @@ class Yatc(PretrainedMethod):
         """A fresh :class:`MaskedAutoencoder`."""
         return MaskedAutoencoder(self.parameters)
 
+    def loss_divisor(self, labels: Tensor) -> Tensor | None:
+        """The samples of ``labels [batch]``: a scalar, int."""
+        return super().loss_divisor(labels)
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with smoothed labels."""
         return F.cross_entropy(logits, labels, label_smoothing=self.parameters.smoothing)

@@ -1,5 +1,8 @@
 """Fixtures that several test files share."""
 
+import contextlib
+import importlib
+import pkgutil
 import sys
 import threading
 from dataclasses import dataclass
@@ -9,10 +12,35 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import bench
+import methods
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS
 
 settings.register_profile("bench", deadline=None)  # no test asserts a time: machines are slow and shared
 settings.load_profile("bench")
+
+#: before any test: what is first imported while a name is patched that it takes would keep the patch, in some orders
+for package in (bench, methods):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ModuleNotFoundError):  # later Pythons are tested without torch
+                importlib.import_module(module.name)
+
+
+@pytest.fixture(autouse=True)
+def nothing_patched_outlives_its_test(monkeypatch):
+    """What a test patches is as before when it ends, wherever else it was put meanwhile."""
+    yield
+    first = {}
+    for at, name, was in monkeypatch._setattr:
+        if hasattr(at, "__dict__"):
+            first.setdefault((id(at), name), (vars(at).get(name), was))
+    fakes = [now for now, was in first.values() if callable(now) and now is not was]
+    assert not [name for (_, name), (_, was) in first.items() if any(was is fake for fake in fakes)]
+    for module in [module for module in sys.modules if module.startswith(("bench.", "methods."))] if fakes else ():
+        for name, value in list(vars(sys.modules[module]).items()):
+            known = (id(sys.modules[module]), name) in first
+            assert known or not any(value is fake for fake in fakes), f"{module}.{name} keeps a patch"
 
 
 @dataclass
@@ -64,6 +92,12 @@ def _columns(kinds, given, size):
         assert len(column) == size
         column.flags.writeable = False
     return columns
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the conformance suite keeps its traffic, which is made once for all files that ask methods."""
+    return tmp_path_factory.mktemp("conformance", numbered=False)
 
 
 @pytest.fixture(scope="session")

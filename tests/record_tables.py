@@ -37,6 +37,19 @@ paths = {{ label = "label" }}
 [tasks.label]
 {task}
 """
+BARE = """
+name = "bare"
+title = "records of nobody and no time"
+kind = "records"
+[records]
+capture = "capture"
+lengths = "sizes"
+signed = true
+[labels]
+kind = "columns"
+paths = { label = "label" }
+[tasks.label]
+"""
 PLAIN = CARD.format(more="", task="")
 ROWS = [
     {"capture": "b", "src": "10.0.0.1", "sport": 1000, "dst": "10.0.0.2", "dport": 443, "proto": 6, "start": 100.5,

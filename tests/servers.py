@@ -99,12 +99,21 @@ def program(words, log, **more):
 
 def wait_for(port, process, log):
     """Until something listens there."""
-    until = time.monotonic() + BEGIN_SECONDS
-    while True:
-        assert process.poll() is None and time.monotonic() < until, log.read_text()
+
+    def listens():
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return
+            return True
+        return False
+
+    wait_until(listens, process, log)
+
+
+def wait_until(condition, process, log):
+    """Until a program has come so far, however slow the machine is."""
+    until = time.monotonic() + BEGIN_SECONDS
+    while not condition():
+        assert process.poll() is None and time.monotonic() < until, log.read_text()
         time.sleep(0.1)
 
 
@@ -144,5 +153,7 @@ def dask_cluster(folder, workers=2, words=(), protocol="tcp", **env):
         for number in range(workers):
             begin = [sys.executable, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard", *words]
             where = {"env": os.environ | {"PYTHONPATH": str(ROOT)} | env, "cwd": folder}
-            stack.enter_context(program(begin, folder / f"worker{number}.log", **where))
+            log = folder / f"worker{number}.log"
+            worker = stack.enter_context(program(begin, log, **where))
+            wait_until(lambda log=log: "Registered to" in log.read_text(), worker, log)
         yield address

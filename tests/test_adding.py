@@ -33,13 +33,6 @@ FILES = {name: BLOCKS[name] for name in SHOWN[:3]}
 KINDS = {"my-trees": "sklearn", "my-net": "torch", "my-mean": "plain"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "conformance"  # shared with other files: the traffic is made once
-    path.mkdir(exist_ok=True)
-    return path
-
-
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import sqlalchemy as sa
 from refusals import refused
 
 from bench.errors import InputError
@@ -123,3 +124,9 @@ def test_the_page_of_a_server_that_does_not_answer_is_a_line_without_its_passwor
     done = CliRunner().invoke(cli, ["ui", "--results", str(tmp_path)])
     assert isinstance(done.exception, InputError) and done.exception.code == "storage-failed" and not done.output
     assert "http://me:***@127.0.0.1:9" in str(done.exception) and "s3cret" not in str(done.exception)
+
+
+def test_a_line_has_the_reason_without_the_statement(tmp_path):
+    error = sa.exc.OperationalError("INSERT INTO trials VALUES (?)", (1,), OSError("disk I/O error"))
+    line = str(Address(f"sqlite:///{tmp_path}/optuna.db", tmp_path).failed(error))
+    assert "disk I/O error)" in line and "SQL" not in line.partition("optuna.db")[2] and "INSERT" not in line

@@ -184,6 +184,9 @@ def test_differing_set_ups_are_lines_on_standard_error(command_line, tmp_path, m
         for split in ("session", "capture")
     ]
     assert len(json.loads(out)["capture_set_up"]) == 2
+    _, _, err = command_line("split", "traffic", "--split", "capture")  # who never types `prepare` reads it here
+    assert "WARNING: traffic: the capture set-up differs by class (1 way): `bench prepare" in err
+    assert "`bench audit traffic` measures what they reveal" in err
 
 
 def test_an_audit_of_before_says_what_it_did_not_look_at(home, capsys):
@@ -232,6 +235,7 @@ def test_runs_are_set_against_their_ceilings(home, monkeypatch, capsys):
                   options="-max_per_class=20")  # fmt: skip
     assert again["scores"] == wide["scores"]  # finished runs are told without any new one
     others = {"-max_per_class=21": ["--max-per-class", "21"]}
+    others["-min_groups=3-max_per_class=20"] = ["--max-per-class", "20", "--min-groups", "3"]
     others["-min_per_class=3-max_per_class=20"] = ["--max-per-class", "20", "--min-per-class", "3"]
     for options, other in others.items():
         assert asked(home, capsys, "--split", "session", "--no-runs", *other, options=options)["scores"] == []
@@ -321,3 +325,12 @@ def test_the_floor_is_what_methods_declare():
 def test_a_split_that_cannot_be_audited_is_bad_input(home, scheme):
     with refused("unknown-split", scheme, "session", "paper"):
         cli.main(["audit", "demo", "--split", f"session,{scheme}", "--no-runs"], standalone_mode=False)
+
+
+def test_two_data_sets_and_tasks_of_one_name_together_keep_an_audit_each(tmp_path):
+    one, other = Audit("iscx", "vpn-app", "s"), Audit("iscx-vpn", "app", "s")
+    paths = [audit.save(found, tmp_path) for found in (one, other, one, other)]
+    assert [path.name for path in paths] == ["iscx-vpn-app.json", "iscx-vpn,app.json"] * 2
+    assert [Audit.load(path).labels for path in paths[:2]] == [one.labels, other.labels]
+    paths[0].write_text("damaged")
+    assert audit.save(one, tmp_path) == paths[0]

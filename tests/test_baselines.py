@@ -11,6 +11,7 @@ from test_estimators import toy
 from bench.estimator import first_packets
 from bench.method import Monitor, Part, make_parameters
 from methods.cesnet_cnn import CesnetCnn, Parameters, ending
+from methods.graphdapp import Graphdapp
 from methods.histgb import HistGb
 from methods.lgbm import Lgbm
 from methods.logreg import LogReg
@@ -81,14 +82,18 @@ def test_lightgbm_answers_two_classes_one_class_and_the_same_for_any_threads(mon
     assert make(Lgbm, packets=10).fit(one, one, Monitor()).predict_proba(inputs)[:, 2].min() == 1
 
 
-def test_without_lightgbm_its_method_is_skipped_with_the_remedy(monkeypatch, bench_in, tmp_path):
+@pytest.mark.parametrize("kind, package, remedy", [
+    (Lgbm, "lightgbm", "pip install 'etc-bench[lightgbm]'"),
+    (Graphdapp, "torch_geometric", "pip install torch-geometric"),
+])  # fmt: skip
+def test_without_its_package_a_method_is_skipped_with_the_remedy(
+    kind, package, remedy, monkeypatch, bench_in, tmp_path
+):
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *more: None if name == "lightgbm" else find(name, *more)
-    )
-    monkeypatch.setattr(Lgbm, "represent", lambda self, view: pytest.fail("its work begins"))
-    status, out, err = bench_in(tmp_path)("run", "--method", "lgbm", "--dataset", "demo", "--split", "session")
-    assert status == 0 and "skipped" in out + err and "pip install 'etc-bench[lightgbm]'" in out + err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == package else find(name, *more))
+    monkeypatch.setattr(kind, "represent", lambda self, view: pytest.fail("its work begins"))
+    status, out, err = bench_in(tmp_path)("run", "--method", kind.name, "--dataset", "demo", "--split", "session")
+    assert status == 0 and "skipped" in out + err and remedy in out + err
 
 
 class Padded:

@@ -27,7 +27,7 @@ def address(tmp_path):
 def quick(monkeypatch):
     monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
     monkeypatch.setattr(module, "STALE_SECONDS", 0.4)
-    monkeypatch.setattr(module, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 3.0)
 
 
 def write(address, **fields):
@@ -132,19 +132,22 @@ def test_beats_are_counted_for_what_is_held_alone(address, quick):
 
 
 def test_one_at_a_time_and_the_wait_has_an_end(address, quick):
-    inside, order = threading.Event(), []
+    inside, waited_for, order, told = threading.Event(), threading.Event(), [], []
 
     def first():
         with Claims(address).alone("tables"):
             inside.set()
-            time.sleep(0.2)
+            waited_for.wait()
             order.append("first")
+
+    def say(line):
+        told.append(line)
+        waited_for.set()
 
     thread = threading.Thread(target=first)
     thread.start()
     inside.wait()
-    told = []
-    with Claims(address).alone("tables", say=told.append):
+    with Claims(address).alone("tables", say=say):
         order.append("second")
     thread.join()
     assert order == ["first", "second"] and len(told) == 1 and "waiting for" in told[0]
@@ -153,28 +156,33 @@ def test_one_at_a_time_and_the_wait_has_an_end(address, quick):
         pass
 
 
-def test_each_of_those_before_us_has_its_own_time_whatever_the_clock_says(address, quick, monkeypatch):
+def test_each_of_those_before_us_has_its_own_time_whatever_the_clock_says(address, monkeypatch):
     """Five processes that make the tables of a server on a slow machine wait for the sum of their times."""
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.6)
-    clock = iter(range(10**9, 0, -3600))
-    monkeypatch.setattr(time, "time", lambda: float(next(clock)))  # is set back an hour with every look
+    clock, here, now = iter(range(10**9, 0, -3600)), threading.get_ident(), 0.0
     others = [Claims(address) for _ in range(4)]
     others[0].take("tables")
+    following = iter(others[1:])
 
-    def one_after_the_other():
-        for one, following in zip(others, [*others[1:], None], strict=True):
-            time.sleep(0.3)
-            if following is None:
-                one.let_go("tables")
+    def sleep(seconds, slept=time.sleep):
+        """Of this thread alone: the time goes on, and one follows the other after half of what each has."""
+        nonlocal now
+        if threading.get_ident() != here:
+            return slept(seconds)
+        before, now = now, now + seconds
+        if before // (module.WAIT_SECONDS / 2) < now // (module.WAIT_SECONDS / 2):
+            if (one := next(following, None)) is None:
+                others[-1].let_go("tables")
             else:
-                following.take("tables", force=True)
+                one.take("tables", force=True)
+        return None
 
-    thread = threading.Thread(target=one_after_the_other)
-    began = time.monotonic()
-    thread.start()
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(time, "time", lambda: float(next(clock)))  # is set back an hour with every look
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", sleep)
     with Claims(address).alone("tables"):
-        thread.join()
-    assert time.monotonic() - began > 1.0  # more than one has
+        assert now >= 2 * module.WAIT_SECONDS  # more than one has
 
 
 RACE = """

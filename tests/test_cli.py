@@ -33,12 +33,19 @@ def bench(place, bench_in):
     return bench_in(place)
 
 
+@pytest.fixture
+def prepared(bench):
+    """The same, where the first command need not prepare the captures and tell of it."""
+    assert bench("prepare", "traffic")[0] == 0
+    return bench
+
+
 def run_forest(bench, *more):
     return bench("run", "--method", "majority,forest", "--dataset", "traffic", "--set", "trees=20", *more)
 
 
 def test_run_trains_then_answers_from_the_store(bench):
-    status, out, err = run_forest(bench, "--json")
+    status, out, err = run_forest(bench, "--json", "--rerun")
     runs = json.loads(out)["runs"]
     assert status == 0
     assert [r["spec"]["method"] for r in runs] == ["majority", "forest"]
@@ -127,16 +134,16 @@ def test_classify_looks_at_its_capture_alone(bench, place, monkeypatch):
         ("--split", "attribute:x=("),
     ],
 )
-def test_what_no_run_can_be_is_told_before_any(bench, words):
-    status, out, err = bench("run", "--method", "majority", "--dataset", "traffic", *words)
+def test_what_no_run_can_be_is_told_before_any(prepared, words):
+    status, out, err = prepared("run", "--method", "majority", "--dataset", "traffic", *words)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
 
 
-def test_a_bound_under_paper_is_told_before_any_run(bench):
+def test_a_bound_under_paper_is_told_before_any_run(prepared):
     words = ("--dataset", "traffic", "--split", "paper", "--sampling", "window=2", "--max-per-class")
-    status, out, err = bench("run", "--method", "majority", *words, 10**12)
+    status, out, err = prepared("run", "--method", "majority", *words, 10**12)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
-    status, out, _ = bench("run", "--method", "majority", *words, 30)
+    status, out, _ = prepared("run", "--method", "majority", *words, 30)
     assert (status, out.splitlines()[1].count("max_per_class=30")) == (0, 1)
 
 

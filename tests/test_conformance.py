@@ -58,13 +58,6 @@ class Sound(Method):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "conformance"  # one for the two files that need the traffic
-    path.mkdir(exist_ok=True)
-    return path
-
-
-@pytest.fixture(scope="module")
 def file(folder):
     path = folder / "sound.py"
     path.write_text(SOUND)
@@ -279,5 +272,11 @@ def test_a_class_that_is_not_what_its_source_says_fails(tmp_path, folder, member
 @pytest.mark.parametrize("kind", [EstimatorMethod, TorchMethod, PacketMethod])
 def test_a_hook_under_its_old_name_is_refused(hook, kind):
     """It would never be called, and nobody would notice."""
-    with pytest.raises(TypeError, match=f"Old.{hook}: this hook is called {RENAMED[hook]} now"):
+    with pytest.raises(TypeError, match=f"Old.{hook}: this hook is called {RENAMED[hook]};"):
         type("Old", (kind,), {hook: lambda self: None})
+
+
+def test_one_wrong_preset_fails_one_check(sound, folder):
+    wrong = type("Wrong", (sound,), {"presets": {"fast": {"speed": 2}}, "__doc__": sound.__doc__})
+    failed = [one.name for one in conformance.check(wrong, folder=folder) if not one.passed and not one.needs]
+    assert failed == ["documents_its_parameters"]

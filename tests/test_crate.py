@@ -81,7 +81,9 @@ VOCABULARY = {"@vocab": "http://schema.org/", "File": "http://schema.org/MediaOb
 @pytest.mark.parametrize("licence", ["", "CC-BY-4.0"])
 def test_the_validator_of_ro_crates_takes_it(licence, place, filled, tmp_path, monkeypatch):
     """All that the profile requires, on the unpacked files; only whether the context can be fetched is not asked."""
-    services = pytest.importorskip("rocrate_validator.services", reason="roc-validator is not installed")
+    services = pytest.importorskip(
+        "rocrate_validator.services", reason="roc-validator is not installed: it takes no rich as new as the gate's"
+    )
     models, loader = (pytest.importorskip(f"rocrate_validator.{name}") for name in ("models", "utils.document_loader"))
     monkeypatch.setattr(loader, "_fetch_json_ld", lambda url: {"@context": VOCABULARY})
     write_bundle(filled, stored_runs(filled), file := place.file(), licence=licence)

@@ -1,5 +1,7 @@
 """ET-BERT: sizes, tokens by hand, pairs of half bursts, masks, the vocabulary, names of the authors' tensors."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,8 @@ def test_tokens_are_what_the_bytes_say():
         captured[0, number, : min(30, len(packet))] = list(packet[:30])
         lengths[0, number] = len(packet)
     captured[0, 2, 28:] = 9  # behind the packet's end
-    cut = bigrams_of(captured, np.array([[26, 24, 0, 0]]), np.array([[1, -1, -1, 0]], np.int8), 16)
+    captured, lengths = captured[:, :, 24:], lengths - 24  # behind the ports
+    cut = bigrams_of(captured, np.array([[2, 0, 0, 0]]), np.array([[1, -1, -1, 0]], np.int8), 16)
     assert cut["bigrams"][0].tolist() == [0, *[-1] * 15]  # what the capture cut off gives no tokens
     found = bigrams_of(captured, lengths, np.array([[1, -1, -1, 0]], np.int8), 16)
     tcp = [0x0000, 0x0000, 0x0001, 0x0100, 0x0000]  # sequence number 1, then acknowledgement 2: 00 00 00 01 00 00
@@ -75,6 +78,9 @@ def test_bytes_that_the_capture_cut_off_are_no_tokens(make_store):
     samples = Samples(two, np.zeros(2, np.int64), np.ones(2, np.int64))
     found = make().represent(View(store, samples, EtBert.reads))["bigrams"]
     assert (found >= 0).sum(1).tolist() == [len(packet) - 25, 2]
+    whole = make(headers=True).represent(View(store, samples, EtBert.reads))["bigrams"]
+    assert (whole >= 0).sum(1).tolist() == [min(len(packet) - 1, 95), 26]
+    assert whole[1, :26].tolist() == [int(first) * 256 + int(second) for first, second in pairwise(packet[:27])]
 
 
 def test_the_most_frequent_bigrams_have_tokens():

@@ -12,6 +12,7 @@ from bench.paper.declaration import Arm, Experiment, find_paper
 from bench.paper.experiment_results import (
     ArmResult,
     ExperimentResults,
+    fits_of,
     minus,
     notes_of,
     paired_notes,
@@ -63,6 +64,19 @@ def test_scores_stand_beside_the_papers_with_marks_of_their_mode():
     heads = ["system", *(f"f1: {what}" for what in told)]
     assert table.head == heads
     assert table.rows == [["A", "90.10", "95.00 *†", "90.00", "+4.90", "-0.10", "+5.00"]]
+
+
+def test_what_was_fitted_stands_beside_the_scores():
+    told = {"training_accuracy": 0.984, "chosen_step": 20.0, "optimiser_steps": 31.0}
+    found = results(runs(0, "paper", 0.9), runs(0, "clean", 0.8, 0.7, **told), runs(1, "clean", 0.9), modes=("clean",))
+    table = scores(found, ("macro_f1",))
+    assert table.head == ["system", "f1: clean", "training: clean"]
+    assert [row[2] for row in table.rows] == ["98.40 at 20 of 31", "–"]
+    assert any(note.startswith("training: percent") for note in table.notes)
+    assert table.records[0]["clean_training_accuracy"] == 0.984 and "clean_optimiser_steps" not in table.records[1]
+    assert fits_of(found)[0] == "A, clean: training 98.40 at 20 of 31" and len(fits_of(found)) == 2
+    without_steps = results(runs(0, "clean", 0.8, training_accuracy=1.0), modes=("clean",))
+    assert scores(without_steps, ("macro_f1",)).rows[0][2] == "100.00" and fits_of(results()) == []
 
 
 def test_differences_to_the_paper_are_for_its_own_data_alone():

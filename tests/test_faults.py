@@ -125,7 +125,7 @@ from bench.errors import InputError
 readers.SPILL_BYTES = 1
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    readers._zeros((1 << 20,))[:] = 1
+    readers.zeros((1 << 20,))[:] = 1
 except InputError as error:
     print(error.code, error)
 """

@@ -189,7 +189,7 @@ def test_results_are_fetched_with_their_captures_and_become_labels(server, bench
     for _ in range(2):  # the second finds all there
         status, out, err = call("prepare", "my-ndpi-services.toml", "--download")
         assert status == 0, err
-    assert "encrypted: 3 sessions in 1 classes" in out and len(server.asked) == 6
+    assert "encrypted: 3 sessions in 1 class" in out and len(server.asked) == 6
 
 
 def test_ndpi_labels_agree_with_those_that_others_made(tmp_path):

@@ -157,13 +157,14 @@ def filled(resolution, packets, number):
 
 
 @pytest.mark.parametrize(("resolution", "stride"), [(32, 2), (64, 2), (89, 5), (256, 5), (1500, 5)])
-def test_the_convolution_of_filled_cells_is_that_of_the_picture_pooled(resolution, stride):
+@pytest.mark.parametrize("whole", [False, True])  # True: as on a GPU
+def test_the_convolution_of_filled_cells_is_that_of_the_picture_pooled(resolution, stride, whole):
     layer = CellConvolution(resolution, 10, 10, stride, 3)
     where, counts, dense = filled(resolution, 200, 2)
     weight = layer.weight.T.reshape(10, 1, 10, 10)
     layer.bias.data.uniform_(-0.1, 0.1)
     expected = F.max_pool2d(F.conv2d(dense, weight, layer.bias, stride, 3).relu(), 2)
-    found = layer(where, counts, 2)
+    found = layer.of_whole(dense) if whole else layer(where, counts, 2)
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, atol=1e-5)
     down = torch.randn_like(expected)

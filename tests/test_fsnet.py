@@ -38,6 +38,10 @@ def draw_words(sizes, width, vocabulary=1504):
     return words
 
 
+def answered(network, words):
+    return network(words, (words != PAD).sum(1))
+
+
 def view_of(make_store, sessions, counts=None):
     """A view of sessions given as lists of (length, direction, payload length)."""
     sizes = [len(session) for session in sessions]
@@ -155,17 +159,17 @@ def test_padding_reaches_neither_states_nor_answers(head):
     network = small(head=head).network().eval()
     sizes = [1, 8, 3, 5]
     words = draw_words(sizes, 10)
-    together = network(words)
+    together = answered(network, words)
     for row, size in enumerate(sizes):
-        assert torch.allclose(network(words[row : row + 1, : size + 2]), together[row : row + 1], atol=1e-6)
+        assert torch.allclose(answered(network, words[row : row + 1, : size + 2]), together[row : row + 1], atol=1e-6)
     network.embedding.weight.data[PAD] = 1e3
-    assert torch.equal(network(words), together)
+    assert torch.equal(answered(network, words), together)
 
 
 def test_reconstruction_is_the_masked_cross_entropy_of_every_word():
     network = small(dropout=0.0).network()
     words = draw_words([1, 8, 3], 10)
-    network(words)
+    answered(network, words)
     mask = words != PAD
     losses = []
     for row, size in zip(words, mask.sum(1).tolist(), strict=True):  # one sequence at a time, nothing to pad
@@ -178,7 +182,7 @@ def test_reconstruction_is_the_masked_cross_entropy_of_every_word():
         losses.append(F.cross_entropy(network.words(outputs), row[:size].long(), reduction="sum"))
     assert torch.allclose(network.reconstruction, sum(losses) / mask.sum(), atol=1e-5)
     assert network.diagnostics() == {"reconstruction_loss": pytest.approx(network.reconstruction.item())}
-    network.eval()(words)
+    answered(network.eval(), words)
     assert network.reconstruction is None and network.diagnostics() == {}
 
 
@@ -187,7 +191,7 @@ def test_the_loss_adds_alpha_times_the_reconstruction():
     for alpha in (0.0, 0.5, 1.0):
         method = small(alpha=alpha)
         method.model = method.network()
-        logits = method.model(draw_words([1, 8, 3], 10))
+        logits = answered(method.model, draw_words([1, 8, 3], 10))
         expected = F.cross_entropy(logits, labels) + alpha * method.model.reconstruction
         assert torch.allclose(method.loss(logits, labels), expected)
 
@@ -196,7 +200,7 @@ def test_the_product_head_sees_states_their_product_and_their_difference():
     network = small().network().eval()
     seen = []
     network.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    network(draw_words([4, 6], 10))
+    answered(network, draw_words([4, 6], 10))
     encoded, decoded, product, difference = seen[0].chunk(4, dim=1)
     assert torch.equal(product, encoded * decoded)
     assert torch.equal(difference, (encoded - decoded).abs())
@@ -206,7 +210,7 @@ def test_the_product_head_sees_states_their_product_and_their_difference():
 def test_further_flags_change_the_network(values):
     method = small(**values)
     words = draw_words([2, 8], 10, method.parameters.vocabulary)
-    assert method.network()(words).shape == (2, 3)
+    assert answered(method.network(), words).shape == (2, 3)
     default = small()
     shapes = [{name: tuple(p.shape) for name, p in one.network().named_parameters()} for one in (method, default)]
     assert shapes[0] != shapes[1]
@@ -234,4 +238,4 @@ def test_it_learns_classes_and_words():
 
 def test_on_the_cpu_no_layer_runs_torchs_gru(monkeypatch):
     monkeypatch.setattr(nn.GRU, "forward", None)
-    assert small().network()(draw_words([4, 8], 10)).shape == (2, 3)
+    assert answered(small().network(), draw_words([4, 8], 10)).shape == (2, 3)

@@ -118,7 +118,7 @@ def test_edges_go_both_ways_unless_directed():
     batch, directed = (method(directed=d).batch({"lengths": lengths}) for d in (False, True))
     assert directed["edges"].tolist() == there.tolist()
     assert batch["edges"].tolist() == np.hstack([there, there[::-1]]).tolist()
-    assert batch["graph"].tolist() == [s for s in range(4) for length in lengths[s] if length]
+    assert batch["sizes"].tolist() == [sum(length != 0 for length in of) for of in lengths]
     assert batch["lengths"].tolist() == [length for of in lengths for length in of if length]
 
 
@@ -133,7 +133,7 @@ def test_an_iteration_is_the_equation():
         count = len(batch["lengths"])
         adjacency = torch.zeros(count, count)
         adjacency[batch["edges"][1], batch["edges"][0]] = 1
-        member = torch.nn.functional.one_hot(batch["graph"]).T.float()
+        member = torch.nn.functional.one_hot(torch.arange(3).repeat_interleave(batch["sizes"]), 3).T.float()
         vertices, sums = net.embedding.weight[batch["lengths"].long() + 1500], []
         for _ in range(3):
             vertices = convolution.nn(1.25 * vertices + adjacency @ vertices)

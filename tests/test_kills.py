@@ -107,7 +107,7 @@ def test_a_run_that_its_worker_could_not_close_is_closed_for_it(place, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)])
 def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp_path, number, status):
     apps = write_captures(place / "apps", 5)
     words = f"run --method {place / 'own.py'}:Slow --dataset {apps} --split capture --seeds 3 --jobs 2"
@@ -115,7 +115,7 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", *words.split(), "--results", results], cwd=ROOT, start_new_session=True,
         env=os.environ | {"MARK": str(mark)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
+        preexec_fn=heard)  # fmt: skip
     while not mark.exists() and process.poll() is None:
         time.sleep(0.05)
     if number == signal.SIGINT:
@@ -132,6 +132,12 @@ def test_a_signal_closes_runs_lets_go_of_claims_and_leaves_no_process(place, tmp
     tracker = Tracker(results)
     assert {run.status for run in tracker.search(latest=False)} == {"killed"} and not tracker.claims.holders()
     assert not list((results / "pending").iterdir())
+
+
+def heard():
+    """Signals that whoever runs the tests may have ignored, as a shell does for its jobs and nohup for all."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def is_there(group):
@@ -155,7 +161,7 @@ class Cleared:
 
 try:
     Cleared()
-    time.sleep(5)
+    time.sleep(120)
     print("went on")
 except (Terminated, KeyboardInterrupt) as end:
     print(type(end).__name__)
@@ -166,7 +172,6 @@ except (Terminated, KeyboardInterrupt) as end:
 def test_a_signal_that_comes_where_nothing_can_be_raised_comes_again(number, name):
     """Python drops what is raised in a destructor, with a trace; MLflow's import calls thousands."""
     words = [sys.executable, "-c", LOST, str(int(number))]
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731 (a shell's job ignores it)
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=ROOT, preexec_fn=heard)
     assert (done.stdout, done.stderr) == (f"{name}\n", "")
     assert not issubclass(Terminated, Exception)

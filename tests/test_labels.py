@@ -1,5 +1,7 @@
 """Labels from a file of sessions."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from refusals import refused
 from small_captures import packet, pcap, talk
 
+from bench.cli.text import unused
 from bench.data.cards import read_card
 from bench.data.labels import (
     LISTED,
@@ -388,3 +391,10 @@ def test_five_tuples_are_equal_where_they_should_be(rows):
         for j, other in enumerate(known):
             assert (number[i] == number[j]) == (one == other)
     assert sorted(set(number.tolist())) == list(range(len(set(known))))
+
+
+def test_a_class_of_too_few_captures_is_named_where_sessions_are_not_used():
+    task = SimpleNamespace(sessions=5, dropped={"Solo": 1, "Pair": 2})
+    told = unused(SimpleNamespace(sessions=8, tasks={"kind": task}), "kind")
+    assert told.startswith("3 of 8 sessions are not used")
+    assert told.endswith("; Solo is left out, in 1 capture; Pair is left out, in 2 captures")

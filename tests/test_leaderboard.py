@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -229,6 +230,15 @@ def test_what_is_named_as_a_bundle_and_is_none_is_told(folder, name, told, comma
     (folder / os.fsdecode(name)).symlink_to("nowhere")
     status, _, err = command_line("leaderboard", folder)
     assert status == 2 and told in err and not (folder / "index.html").exists()
+
+
+def test_a_packed_bundle_is_not_passed_over(folder, place, command_line):
+    """It was: a contributor who packs as the project does was told that all is sound."""
+    (folder / "carl.zip.xz").write_bytes(lzma.compress((folder / "bob.zip").read_bytes()))
+    status, _, err = command_line("leaderboard", folder, "--check")
+    assert status == 2 and "carl.zip.xz: is packed and was not read; unpack it" in err
+    with refused("bad-bundle", "carl.zip.xz: is packed", "`xz -dk carl.zip.xz`"):
+        import_bundle(place.tracker(), folder / "carl.zip.xz")
 
 
 def test_a_finished_run_without_answers_is_refused(folder):

@@ -24,13 +24,6 @@ EXPECTED_FAILURES = {}
 SHARED_PACKETS = 16
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "conformance"  # one for the two files that need the traffic
-    path.mkdir(exist_ok=True)
-    return path
-
-
 @pytest.fixture(scope="module", params=registry.names())
 def case(request, folder):
     case = conformance.Case(registry.load(request.param), folder)

@@ -19,13 +19,6 @@ def mixed(self):
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "conformance"  # shared with other files: the traffic is made once
-    path.mkdir(exist_ok=True)
-    return path
-
-
 def test_all_deep_methods_are_asked():
     assert len(TORCH) == 19
 

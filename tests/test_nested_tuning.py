@@ -42,7 +42,7 @@ def test_the_trials_keep_what_is_set_at_its_default(bench_in, tmp_path, suite, m
         spaces.append(set(search.spaces))
         raise InputError("bad-options", "no further")
 
-    for place in ("bench.tuning.study.tune", "bench.tuning.nested.tune"):
+    for place in ("bench.tuning.nested.tune", "bench.tuning.study.tune"):  # nested takes it from study when imported
         monkeypatch.setattr(place, tune)
     (tmp_path / "s.toml").write_text(
         'format = "bench-suite-1"\nname = "s"\ntrials = 2\n'

@@ -18,7 +18,7 @@ from bench.matrix.cells import run_matrix
 from bench.render.table import render
 from bench.runs import plan as planning
 from bench.runs.execute import Outcome, RunOptions, execute
-from bench.runs.plan import Estimate, Forecast, expand, first_places_first, planned, samples_seen
+from bench.runs.plan import Estimate, Forecast, expand, first_places_first, planned, samples_seen, seen_without_labels
 from bench.spec import SplitSpec
 from bench.tracking.tracker import Tracker
 
@@ -87,6 +87,10 @@ def test_an_estimate_rests_on_runs_of_its_row_else_on_a_rate_else_it_is_unknown(
     assert forecast.of(ports) == Estimate(None, "unknown")
     assert forecast.of(atvitsc).seconds == 0.7 * 120 * 30 / 2  # its epochs
     assert samples_seen("atvitsc", {"steps": 100, "batch_size": 8}, 7) == 800
+    assert seen_without_labels("yatc", {}, 7) == 150_000 * 128 and seen_without_labels("atvitsc", {}, 7) == 0
+    assert seen_without_labels("yatc", {"pretraining": "scratch"}, 7) == 0
+    assert seen_without_labels("yatc", {"weights": "authors.pth"}, 7) == 0
+    assert seen_without_labels("deeppacket-sae", {"pretraining_epochs": 3}, 7) == 21
     assert samples_seen("deeppacket", {"steps": 100, "packets": 8}, 7) == 100 * 256 / 16  # a batch is of packets
     folds = matrix("majority", seeds=1, folds=4)
     assert forecast.of(folds[0]).seconds == pytest.approx(0.75 * 0.875 * 120 / 7)

@@ -45,9 +45,11 @@ def test_what_the_parts_share_is_counted_and_nothing_is_promised(table_store):
 
 
 def test_a_protocol_is_a_word_for_its_options_and_what_is_typed_goes_over_it():
-    flow, packet = (SplitSpec.typed(name) for name in PROTOCOLS)
+    flow, packet, whole, limited = (SplitSpec.typed(name) for name in PROTOCOLS)
     assert flow == SplitSpec("random", max_per_class=500, filter="sugar")
     assert packet == SplitSpec("random", max_per_class=5_000, filter="sugar", sampling="window=1")
+    assert whole == SplitSpec("random")
+    assert limited == SplitSpec("random", min_per_class=500, max_per_class=2_000)
     assert SplitSpec.typed("et-bert-flow", filter="dns", seed=3) == SplitSpec(
         "random", max_per_class=500, filter="dns", seed=3
     )
@@ -69,6 +71,9 @@ def test_a_protocol_is_a_word_for_its_options_and_what_is_typed_goes_over_it():
         (SplitSpec.typed("et-bert-flow", max_per_class=499), True),
         (SplitSpec.typed("et-bert-packet", max_per_class=500), True),
         (SplitSpec("random", max_per_class=500), True),  # without its filter it is nobody's protocol
+        (SplitSpec.typed("netmamba-flow"), False),
+        (SplitSpec.typed("netmamba-flow", max_per_class=1_999), True),
+        (SplitSpec("random", max_per_class=2_000), True),
         (SplitSpec("random"), False),
         (SplitSpec("paper", max_per_class=PAPER_PER_CLASS), False),
         (SplitSpec("paper", max_per_class=PAPER_PER_CLASS - 1), True),
@@ -131,3 +136,17 @@ def test_what_is_typed_as_without_a_protocol_goes_over_it(bench_in, tmp_path):
     assert "filter" not in over and "sampling" not in over  # as ever
     status, _, err = bench("audit", "demo", "--split", "et-bert-flow", "--no-runs")
     assert status == 2 and "did you mean" not in err and "filter=sugar" in err
+
+
+@pytest.mark.parametrize(("classes", "each", "folds"), [(30, 8, 5), (30, 12, 10), (6, 25, 10), (3, 31, 2)])
+def test_folds_at_random_have_one_size_and_every_class_alike(table_store, classes, each, folds):
+    labels = np.repeat(np.arange(classes), each)
+    rows = np.arange(len(labels))
+    store = table_store({"labels": labels, "conversation": rows, "capture": rows % 7, "start": rows})
+    tested = [split_of(store, "task", "random", folds=folds, fold=fold).test.session for fold in range(folds)]
+    assert sorted(np.concatenate(tested).tolist()) == rows.tolist()
+    sizes = [len(part) for part in tested]
+    assert max(sizes) - min(sizes) <= 1
+    for part in tested:
+        counts = np.bincount(labels[part], minlength=classes)
+        assert {each // folds, -(-each // folds)} >= set(counts.tolist())

@@ -8,6 +8,7 @@ from refusals import refused
 
 from bench.analysis.ranking_entries import ranking_entries, suite_entries
 from bench.suites.suite import FORMAT, Contender, Portion, Suite
+from bench.tracking.selection import Wanted, narrowed
 
 
 def rows(method, scores, **more):
@@ -94,3 +95,25 @@ def test_who_did_not_fit_is_named_and_not_ranked():
     assert notes == ["cmtsnn: not ranked, it did not fit its training samples (accuracy 0.31 to 0.35 on them)"]
     with refused("no-runs", "a ranking needs two"):
         ranking_entries(records[5:], ["demo"])
+
+
+def test_a_split_is_called_what_tables_call_it_and_what_rankings_do():
+    records = [*rows("forest", [0.8] * 5, max_per_class=60), *rows("tree", [0.7] * 5, max_per_class=60)]
+    whole = "session, 5 folds, max_per_class=60"
+    for word in ("session", "session, 5 folds", whole):
+        assert len(ranking_entries(records, ["demo"], split=word)[0]) == 2
+        assert len(narrowed(records, Wanted(split=word))[0]) == 10
+    with refused("ambiguous-split", f"'{whole}'"):
+        ranking_entries(records, ["demo"], split="session, 5")
+
+
+def test_a_method_of_one_block_does_not_cut_the_others_to_it():
+    records = [one for name in ("forest", "tree") for one in rows(name, [0.8] * 2)]
+    entries, notes = ranking_entries([*records, *rows("mine", [0.5])], ["demo"])
+    assert [entry.label for entry in entries] == ["forest", "tree"] and notes == ["mine: left out, 1 of 2 blocks"]
+    unfitted = [
+        dataclasses.replace(one, metrics=one.metrics | {"training_accuracy": 0.2, "training_majority": 0.2})
+        for one in rows("tree", [0.1] * 2)
+    ]
+    with refused("no-runs", "1 method can be ranked on demo", "tree: not ranked, it did not fit"):
+        ranking_entries([*rows("forest", [0.8] * 2), *unfitted], ["demo"])

@@ -8,12 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from record_tables import CARD, PLAIN, ROWS, WRITERS, made, store_of
 
+from bench.cli.text import brief
 from bench.data.card_tables import Task
 from bench.data.labels import LabelTable, task_labels
 from bench.data.names import find_card
 from bench.data.prepare import open_dataset, prepare_dataset
 from bench.data.store import Store
 from bench.errors import InputError
+from bench.records.cells import BadCell, lists
 from bench.records.guess import guessed_card
 
 BAD_CELLS = {
@@ -265,9 +267,20 @@ def test_a_guess_for_names_with_dots_and_other_directions(tmp_path):
     rows = [{"a.b": [60, 70], "splt.dir": [0, 1], "lab.el": "x\ny"}, {"a.b": [61], "splt.dir": [0], "lab.el": "z"}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     (tmp_path / "guess.toml").write_text(guessed_card(tmp_path / "t.parquet", "guess"))
+    assert all("GUESSED" in line for line in (tmp_path / "guess.toml").read_text().splitlines() if "a.b" in line)
     card = find_card(tmp_path / "guess.toml")
     assert (card.records.lengths, card.records.directions, card.records.forward) == ("`a.b`", "`splt.dir`", "0")
     assert Store.open(prepare_dataset(card, home=tmp_path).store_path).packet("direction").tolist() == [1, -1, 1]
+
+
+def test_a_guessed_class_column_counts_no_empty_cell_and_a_task_tells_what_it_leaves_out(tmp_path):
+    rows = [{"sizes": [60, 70], "label": label} for label in ("x", "y", "", "x", "")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    (tmp_path / "guess.toml").write_text(guessed_card(tmp_path / "t.parquet", "guess"))
+    assert "GUESSED: 2 values in the first rows, 2 rows without one" in (tmp_path / "guess.toml").read_text()
+    manifest = Store.open(prepare_dataset(find_card(tmp_path / "guess.toml"), home=tmp_path).store_path).manifest
+    told = brief(manifest)["tasks"]["label"]
+    assert told.startswith("3 sessions in 2 classes; 2 of 5 sessions are not used (no label")
 
 
 def test_what_is_not_looked_at_is_told(tmp_path):
@@ -364,3 +377,15 @@ def test_a_label_may_be_called_as_a_column_of_packets(tmp_path):
     store = store_of(tmp_path, text + '[tasks.label]\nlabel = "sport"\n')
     assert store.session("client_port").tolist() == [5000] and store.session("protocol").tolist() == [6]
     assert store.session("packets").tolist() == [2] and store.classes("label") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [("[1,-2", "begins with a bracket and ends with none"), ("1,-2]", "ends with a bracket and begins with none")],
+)
+def test_a_list_that_was_cut_is_not_read_as_a_shorter_one(cell, told):
+    """Spreadsheets cut a cell at 32,767 characters, in the middle of a number, too."""
+    batch = pa.record_batch({"sizes": ["[1, 2]", "3 4", None, "[[5, 6]]", cell]})
+    with pytest.raises(BadCell, match=f"sizes {told}: it was cut") as found:
+        lists(batch, "sizes")
+    assert found.value.row == 4 and lists(batch.slice(0, 3), "sizes").sizes.tolist() == [2, 2, 0]

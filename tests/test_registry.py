@@ -403,3 +403,12 @@ def test_what_a_room_shows_of_itself_is_read_without_torch(tmp_path):
         "assert 'torch' not in sys.modules and 'bench.training.loop' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_file_without_a_class_is_told_as_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused("unknown-method", "method nothing.py: no such file; give FILE.py:CLASS"):
+        registry.load("nothing.py")
+    (tmp_path / "mine.py").write_text("")
+    with refused("unknown-method", "which class of the file"):
+        registry.load("mine.py")

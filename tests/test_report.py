@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,12 +23,13 @@ from bench.cli import base, cli
 from bench.files import file_sha256
 from bench.render.html import Html, el
 from bench.render.svg import bars, confusion, dots, lines, reliability
-from bench.report.details import divided
+from bench.report.details import _calibration, divided
 from bench.report.frame import SCRIPT, STYLE
 from bench.report.page import write
+from bench.scores.metrics import evaluate
 from bench.scores.metrics import reliability as binned
 from bench.spec import Settings, command_lines
-from bench.tracking.results import SplitSummary
+from bench.tracking.results import Predictions, SplitSummary
 from bench.tracking.run_files import RunFiles
 from bench.tracking.tracker import Tracker
 
@@ -340,3 +342,16 @@ def test_making_a_page_imports_no_training(results, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(1.0, "it does not say how sure it is"), (0.9, "Reliability: calibration")]
+)
+def test_answers_that_are_labels_have_no_reliability(share, told):
+    probabilities = np.full((4, 2), 1 - share, np.float32)
+    probabilities[:, 0] = share
+    truth, rows = np.array([0, 0, 1, 0]), np.arange(4)
+    kept = Predictions(["a", "b"], rows, rows, truth, rows, probabilities)
+    run = SimpleNamespace(predictions=lambda: kept)
+    page = "".join(str(one) for one in _calibration(run, evaluate(truth, probabilities, ["a", "b"]), "x"))
+    assert told in page and ("<svg" in page) == (share < 1)

@@ -8,8 +8,9 @@ from records import record
 from bench.analysis.tables import group, results_table
 from bench.cli.text import outcome_table
 from bench.render.table import render
+from bench.runs import registry
 from bench.runs.execute import Outcome
-from bench.runs.run_labels import marks, remarks
+from bench.runs.run_labels import marks, reductions, remarks
 
 WHOLE = {"classes": 12.0, "classes_tested": 12.0, "classes_trained": 12.0}
 WHOLE |= {"training_majority": 0.1, "training_accuracy": 0.41}
@@ -109,3 +110,10 @@ def test_a_table_tells_what_training_has_seen_of_each_split():
     assert "capture: 1 class of the task left out" in render(
         results_table([run(split="capture", classes_left_out=1.0)]), "text"
     )
+
+
+def test_a_forest_on_a_methods_input_is_not_reduced_by_its_training():
+    """Its fits have no epochs; before, three of them made it one of a reduced scale."""
+    outline = registry.describe("fsnet")
+    forest = registry.describe("forest-on:fsnet")
+    assert reductions(outline, {"epochs": 3}, None) == ["epochs=3"] and reductions(forest, {"epochs": 3}, None) == []

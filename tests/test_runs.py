@@ -260,7 +260,7 @@ def test_expand_refuses_in_one_line(store, asked, code, named):
 def test_a_run_is_recorded_and_never_computed_again(store, tracker, monkeypatch):
     told = []
     wanted = spec(store)
-    done = execute(wanted, tracker, RunOptions(progress=lambda s, stage, values: told.append(stage)))
+    done = execute(wanted, tracker, RunOptions(progress=lambda s, stage, values: told.append(stage), rerun=True))
     assert (done.status, done.reason) == ("done", "")
     assert told == ["split", "represent", "fit", "represent", "predict", "check", "score"]
     assert done.metrics["macro_f1"] == pytest.approx(1 / 6)  # one class of three, always

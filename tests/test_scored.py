@@ -79,6 +79,12 @@ def test_a_runs_own_answers_give_its_numbers_to_the_bit(store, split, tmp_path):
     np.testing.assert_array_equal(scored.predictions().probabilities, run.predictions().probabilities)
     same = ("accuracy", "macro_f1", "macro_f1_low", "macro_f1_high", "calibration_error", "test_in_training_captures")
     assert [scored.metrics.get(name) for name in same] == [run.metrics.get(name) for name in same]
+    assert {"f1/chat", "f1/mail", "f1/web"} < scored.metrics.keys()
+    assert scored.metrics == {name: run.metrics[name] for name in scored.metrics}
+    rest = run.metrics.keys() - scored.metrics.keys()
+    assert all(re.match("seconds|validation_|training_|model_|peak_|packets_|samples_|bytes", name) for name in rest), (
+        rest
+    )
     assert scored.result().scores == run.result().scores and scored.split == run.split
     assert scored.spec.split == run.spec.split and scored.origin == "elsewhere"
     assert score(tmp_path / "answers.csv", tmp_path / "split.json", store, "again", tracker).status == "cached"
@@ -94,6 +100,15 @@ def test_abstentions_and_labels_are_read(split, tmp_path):
     (tmp_path / "a.csv").write_text(answers(split, **{first: "", second: "web"}))
     found = read_predictions(tmp_path / "a.csv", split, CLASSES)[split.order("test")]
     assert np.isnan(found[0]).all() and found[1].tolist() == [0, 0, 1] and found[2].tolist() == [0, 1, 0]
+
+
+def test_a_class_may_be_called_as_a_column_is(split, tmp_path):
+    classes = ["chat", "sample", "prediction"]
+    head, names = ["sample", *classes], sample_names(split, "test")
+    (tmp_path / "a.csv").write_text("\n".join([",".join(head), *(f"{name},0.25,0.75,0" for name in names)]) + "\n")
+    assert read_predictions(tmp_path / "a.csv", split, classes)[0].tolist() == [0.25, 0.75, 0]
+    (tmp_path / "b.csv").write_text("sample,prediction\n" + "".join(f"{name},sample\n" for name in names))
+    assert read_predictions(tmp_path / "b.csv", split, classes)[0].tolist() == [0, 1, 0]
 
 
 def rows(split, line):
@@ -121,6 +136,7 @@ def rows(split, line):
         (lambda s: ",".join(f"c{n}" * 50 for n in range(5000)) + "\n", "needs the columns .{,1500}$"),
         (lambda s: "", "needs the columns"),
         (lambda s: "sample,prediction,prediction\n", "a column is there twice"),
+        (lambda s: "sample,sample,prediction\n", "a column is there twice"),
         (lambda s: b"\xff\xfe\x00", "cannot be read as CSV"),
         (lambda s: answers(s).replace("mail", '"mail', 1), "row 2: a quote does not close"),
         (lambda s: answers(s).replace("mail", "ma\0il", 1), "row 2: holds a NUL byte"),

@@ -217,7 +217,8 @@ def test_a_guessed_card_gives_what_the_shipped_one_gives(table, tmp_path):
 def test_new_dataset_as_a_user_types_it(bench_in, tmp_path):
     rows = [
         {"flow": {"src_ip": f"10.0.0.{i}", "dst_ip": "10.1.1.1", "sport": 1000 + i, "dport": 443, "proto": "TCP"},
-         "pkts": [{"len": 100 + i, "dir": ">", "iat": 0.0}, {"len": 900, "dir": "<", "iat": 0.5}],
+         "pkts": [{"len": 100 + i, "dir": ">", "iat": 0.0, "time": 0.0},
+                  {"len": 900, "dir": "<", "iat": 0.5, "time": 0.5}],
          "first_seen": 1_600_000_000_000 + i, "app_name": "ab"[i % 2]}
         for i in range(6)
     ]  # fmt: skip
@@ -228,6 +229,7 @@ def test_new_dataset_as_a_user_types_it(bench_in, tmp_path):
     assert out.startswith("my-flows.toml: check it") and "bench prepare my-flows.toml" in out
     written = (tmp_path / "my-flows.toml").read_text()
     assert "GUESSED: which bytes do lengths count?" in written
+    assert "# not read: pkts.time; name one above" in written
     status, out, err = call("prepare", "my-flows.toml")
     assert status == 0 and "sessions: 6" in out, err
     store = Store.find("my-flows", tmp_path / "home")

@@ -296,7 +296,7 @@ def test_bad_requests(table_store, simple, tmp_path):
 
 
 def test_one_start_for_all_cannot_be_split_by_time(table_store, simple):
-    with refused("split-violation", "empty"):
+    with refused("bad-options", "no session tells when it began"):
         split_of(table_store(simple | {"start": simple["start"] * 0}), "task", "time")
 
 

@@ -28,6 +28,7 @@ from bench.stress.other_setups import SHARED, UNKNOWN
 from bench.stress.stress import StressRequest, differing, stress
 from bench.stress.stress_record import NOT_READ, SCORED, Stress
 from bench.stress.stress_tables import stress_text
+from bench.structure import FieldError
 from bench.tracking.record import ELSEWHERE
 from bench.tracking.tracker import Tracker
 from methods.knn import KNearest
@@ -252,7 +253,8 @@ def test_a_class_is_left_out_and_told_by_confidence(place):
     assert [one.unknown for one in found.unknown] == counts.tolist()
     assert {one.known + one.unknown for one in found.unknown} == {len(kept.truth)}
     for one in found.unknown:
-        assert 0 <= one.auroc_low <= one.auroc <= one.auroc_high <= 1 and 0 <= one.fpr <= 1
+        assert 0 <= one.auroc_low <= one.auroc <= one.auroc_high <= 1
+        assert 0 <= one.fpr_low <= one.fpr <= one.fpr_high <= 1
     (ports,) = place.stress("majority", open_set=(kept.classes[1],)).unknown
     assert (ports.auroc, ports.fpr) == (0.5, 1.0)  # the same answer to all tells nothing
 
@@ -262,6 +264,21 @@ def test_calibration_is_of_the_test_part_by_a_temperature_of_validation(place):
     kept = place.run(place.own).result()
     assert found.calibration_error == pytest.approx(kept.scores.calibration_error)
     assert found.validation == kept.split.samples["validation"] and found.temperature != 1.0
+    assert set(found.intervals) > {"log_loss_difference", "calibration_error_difference"}
+    for name, (value, low, high) in found.intervals.items():
+        assert low <= value <= high and value == pytest.approx(vars(found).get(name, value))
+    text = stress_text(place.stress(place.own), "text")
+    assert "calibration error [95 %]" in text and "\ndifference" in text
+
+
+def test_a_stress_test_of_before_has_a_calibration_without_intervals(place):
+    now = place.stress(place.own)
+    old = dataclasses.replace(now, calibration=dataclasses.replace(now.calibration, intervals={}))
+    told = stress_text(old, "text")
+    assert f"{now.calibration.log_loss:.3f}" in told and "\ndifference" not in told
+    for wrong in ({"log_loss": [1, 2, 3]}, now.calibration.intervals | {"log_loss": [1]}):
+        with pytest.raises(FieldError, match=r"log_loss_after|two ends"):
+            dataclasses.replace(now.calibration, intervals=wrong)
 
 
 def test_inputs_that_differ_are_counted_by_sample():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refused
 from tiny_store import tiny_home
+from working_folder import write_working_folder
 
 from bench.data.store import Store
 from bench.errors import InputError
@@ -345,7 +346,7 @@ def test_a_suite_is_tuned_fold_by_fold_and_stands_beside_its_defaults(bench_in, 
     bench = bench_in(tmp_path)
     (tmp_path / "s.toml").write_text(
         'format = "bench-suite-1"\nname = "s"\ntrials = 3\nmethods = [{name = "knn"}, {name = "majority"}]\n'
-        'metrics = ["macro_f1", "search_trials", "seconds_search"]\n'
+        'metrics = ["macro_f1"]\n'
         '[[datasets]]\nname = "demo"\ntask = "service"\nsplit = "session"\nfolds = 2\n'
     )
     status, out, told = bench("tune", "--suite", "s.toml", "--json")
@@ -361,6 +362,7 @@ def test_a_suite_is_tuned_fold_by_fold_and_stands_beside_its_defaults(bench_in, 
     assert bench("run", "--suite", "s.toml")[0] == 0
     status, out, _ = bench("table", "--suite", "s.toml")
     assert status == 0 and "knn (tuned: 3 trials a fold)" in out and "not done" not in out
+    assert "search_trials" in out and "seconds_search" in out  # beside what they made
     assert any(line.startswith("knn ") and "tuned" not in line for line in out.splitlines())
     assert bench("report", "--output", "page.html")[0] == 0
     assert "--fold 1" in (tmp_path / "page.html").read_text()
@@ -461,3 +463,17 @@ def test_runs_on_two_states_of_a_data_set_are_not_mixed(place, suite, tmp_path):
     assert kept == records and "tiny: 2 runs on another state of the data set left out" in notes
     kept, notes = of_suite(suite, records)
     assert kept == records and not any("another state" in note for note in notes)
+
+
+def test_classes_that_a_suite_loses_are_told_before_it_runs(bench_in, tmp_path):
+    """By capture a class of one capture is no class; before, only a run without a suite told it."""
+    folder = write_working_folder(tmp_path, others={"captures": 3})
+    for capture in sorted((folder / "my captures" / "chat").iterdir())[1:]:
+        capture.unlink()
+    bench = bench_in(folder)
+    words = ("--method", "majority", "--dataset", "my captures", "--split", "capture")
+    status, _, alone = bench("run", *words, "--save-plan", "plan.toml")
+    again, _, suite = bench("run", "--suite", "plan.toml", "--dry-run")
+    assert (status, again) == (0, 0)
+    for told in (alone, suite):
+        assert told.count("leaves no sample of chat; the task loses 1 of 3 classes") == 1

@@ -127,7 +127,7 @@ def study(tmp_path, monkeypatch):
     def call(search, fit, trials, storage="study.db"):
         seen = []
 
-        def fit_and_validate(spec, store, kind, monitor, *, device):
+        def fit_and_validate(spec, store, kind, monitor, *, device, code):
             seen.append(dict(spec.parameters))
             return Scored(fit(spec.parameters, monitor))
 

@@ -25,7 +25,7 @@ from bench.tuning.share import Share, TuneOptions
 from bench.tuning.studies import open_study, storage_of, stored_study
 
 METHOD = """
-import os, time
+import os, signal, time
 from dataclasses import dataclass
 from pathlib import Path
 from bench.method import Range, parameter
@@ -42,6 +42,9 @@ class Slow(Majority):
     def fit(self, train, validation, monitor):
         with Path(os.environ["FITS"]).open("a") as file:
             file.write(f"{self.parameters.x} {this_process()}\\n")
+        if "DEAF" in os.environ:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(600)
         for epoch in range(1, 5):
             time.sleep(0.1)
             monitor.epoch(epoch, 4, validation_macro_f1=0.5)
@@ -152,6 +155,19 @@ def test_jobs_end_with_their_parent_and_survive_each_other(place):
     look = trials_of(place)
     assert (len(look.finished), look.running, len(look.of(TrialState.FAIL))) == (wanted, [], failed + 1)
     assert len(look.known) == wanted  # none was a repetition
+
+
+@pytest.mark.slow
+def test_trials_of_processes_that_had_to_be_killed_are_closed_by_who_killed_them(place, monkeypatch):
+    monkeypatch.setenv("DEAF", "yes")
+    parent = begin(place, 200, jobs=2)
+    wait_for(lambda: len({who for _, who in fits(place)}) == 2, parent)
+    parent.send_signal(signal.SIGINT)
+    parent.communicate(timeout=60)
+    assert not any(process_lives(who) for _, who in fits(place))
+    look = trials_of(place)
+    assert (look.running, len(look.of(TrialState.FAIL)), len(look.of(TrialState.WAITING))) == ([], 2, 2)
+    assert not Tracker(place / "results").claims.holders()
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt, Terminated])

@@ -33,13 +33,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "conformance"  # shared with other files: the traffic is made once
-    path.mkdir(exist_ok=True)
-    return path
-
-
 @pytest.fixture
 def own(here):
     """Writes a module of the user's own and imports it."""
@@ -238,3 +231,12 @@ def test_keywords_come_by_partial(own):
     text = text_of(bench.wrap(functools.partial(module.small_net, hidden=3), reads=["lengths"]))
     assert "return small_net((16, 1), self.classes, hidden=3)" in text and '{"input": ' in text
     assert "torch" in text.partition("# Written by")[2].partition("\n")[0]
+
+
+def test_a_run_from_python_takes_the_words_of_the_command_line(here):
+    """A word in place of a SplitSpec was a trace; a wrong one is refused as the command line does."""
+    (one,) = bench.run("majority", "demo", "session")
+    (same,) = bench.run(["majority"], ["demo"], [bench.SplitSpec("session")])
+    assert (one.status, same.status, one.spec) == ("done", "cached", same.spec)
+    with refused("unknown-split", "sesion", "did you mean session?"):
+        bench.run("majority", "demo", "sesion")

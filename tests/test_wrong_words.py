@@ -110,6 +110,8 @@ WRONG = [
     ("results rm --status , --yes", "--status ',' names nothing", "leave it out"),
     (f"{RUN} --params pipe", "pipe", "is no file but a pipe"),
     (f"{RUN} --set trees=3 --set trees=4", "trees is there twice", "give it once"),
+    (f"{RUN} --seed 1 --seed 2", "--seed is there twice", "give it once"),
+    ("table --format md --format=csv", "--format is there twice", "give it once"),
     (f"{TUNE} --param neighbours=1,2 --param neighbours=3,4", "neighbours is there twice", "give it once"),
     ("audit 'my captures' --split sesion", "sesion", "did you mean session?"),
     ("table --dataset tpyo", "tpyo", "there is: my-captures"),

@@ -125,6 +125,7 @@ def audit_dataset(
         sampling=plain.sampling,
         balance=request.options.get("balance"),
         min_per_class=plain.min_per_class,
+        min_groups=plain.min_groups,
         max_per_class=plain.max_per_class,
         samples=len(pool.samples),
         classes=class_counts(pool),
@@ -289,6 +290,14 @@ def seen_by(spec: RunSpec, named: Sequence[str] = ()) -> dict[str, Any]:
     return {"preset": preset, "family": outline.family, "sees": sorted(outline.reads - set(away)), "without": away}
 
 
+def _is_of_others(path: Path, head: Sequence[str]) -> bool:
+    """Whether another data set and task have an audit there."""
+    try:
+        return path.is_file() and Audit.load(path).labels[:2] != head
+    except InputError:  # damaged: it is written anew
+        return False
+
+
 def save(record: Audit, results: Path) -> Path:
     """Write an audit, over what was found before under the same options but splits and methods.
 
@@ -297,5 +306,7 @@ def save(record: Audit, results: Path) -> Path:
     head = record.labels[:2]
     asked = [re.sub(r"[^\w.,=+-]+", "_", word) for word in record.labels[2:]]
     path = results / "audits" / f"{'-'.join([*head, *asked])}.json"
+    if _is_of_others(path, head):  # a-b of c, and a of b-c
+        path = path.with_name(f"{'-'.join([','.join(head), *asked])}.json")
     write_json(path, record.to_dict())
     return path

@@ -148,6 +148,7 @@ class Audit:
     sampling: str = "session"
     balance: str | None = None
     min_per_class: int | None = None
+    min_groups: int | None = None
     max_per_class: int | None = None
     samples: int = 0  # that filter and sampling leave; the next four are about these, before any split
     classes: list[ClassCount] = field(default_factory=list)
@@ -174,7 +175,7 @@ class Audit:
 
     def option_labels(self, of_split: bool = True) -> list[str]:
         """The options that are not as usual, a text each; those of splits, too, if ``of_split``."""
-        names = ("filter", *(("balance", "min_per_class", "max_per_class") if of_split else ()))
+        names = ("filter", *(("balance", "min_per_class", "min_groups", "max_per_class") if of_split else ()))
         words = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) != NEW_FIELDS.get(name)]
         return [*([self.sampling] if self.sampling != NEW_FIELDS["sampling"] else []), *words]
 

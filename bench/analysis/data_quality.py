@@ -106,22 +106,34 @@ def groups_of_several_classes(pool: Pool) -> dict[str, int]:
 def payload_kinds(store: Store, session: NDArray[np.int64]) -> dict[str, float]:
     """Share of sessions, int64 ``[sessions]``, by what their first 64 payload bytes look like: our choice of rules.
 
-    ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``other``.
-    Empty where the store holds no payload.
+    ``tls``: a TLS record; ``text``: nine tenths printable, so readable by anybody; ``empty``: no payload; ``cut``: the
+    capture holds none of it (where there is such); ``other``.  Empty where the store holds no payload.
     """
     if "payload" in store.lacks:
         return {}
     samples = Samples(session, np.zeros_like(session), np.asarray(store.session("packets"), np.int64)[session])
     stream = View(store, samples, {"payload"}).payload_stream(64)
     payload_bytes = np.asarray(store.session("payload_bytes"))[session]
-    size = np.minimum(np.maximum(payload_bytes, 1), 64)
+    held = _captured_payload(store, session)
+    size = np.minimum(np.maximum(held, 1), 64)
     printable = ((stream >= 0x20) & (stream < 0x7F)) | np.isin(stream, (9, 10, 13))
     inside = np.arange(64) < size[:, None]
     text = (printable & inside).sum(axis=1) >= 0.9 * size
     tls = (stream[:, 0] >= 20) & (stream[:, 0] <= 23) & (stream[:, 1] == 3)
-    kinds = {"empty": payload_bytes == 0, "tls": tls, "text": text & ~tls}
+    kinds = {"empty": payload_bytes == 0, "tls": tls, "text": text & ~tls & (held > 0)}
+    if (cut := (payload_bytes > 0) & (held == 0)).any():
+        kinds["cut"] = cut
     shares = {name: float((marks & ((payload_bytes > 0) | (name == "empty"))).mean()) for name, marks in kinds.items()}
     return shares | {"other": max(0.0, 1 - sum(shares.values()))}
+
+
+def _captured_payload(store: Store, session: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes of payload that captures hold of sessions, int64 ``[sessions]``."""
+    captured, ahead, declared = (np.asarray(store.packet(name)) for name in ("captured", "payload", "payload_length"))
+    held = np.minimum(np.where(captured > ahead, captured - ahead, 0), declared)
+    whole = np.concatenate([[0], np.cumsum(held, dtype=np.int64)])
+    first, packets = (np.asarray(store.session(name), np.int64)[session] for name in ("first_packet", "packets"))
+    return np.asarray(whole[first + packets] - whole[first], np.int64)
 
 
 def equal_input_keys(inputs: Inputs) -> NDArray[np.int64]:

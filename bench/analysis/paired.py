@@ -67,6 +67,11 @@ def count_tested(pooled: Predictions) -> tuple[Ints, int]:
     return np.bincount(pooled.truth[first], minlength=len(pooled.classes)).astype(np.int64), int(times.max())
 
 
+def mean_ratio(records: Sequence[Record]) -> float:
+    """The mean of :func:`test_train_ratio` over runs, which may be folds of unequal sizes."""
+    return float(np.mean([test_train_ratio(record) for record in records]))
+
+
 def test_train_ratio(record: Record) -> float:
     """Test samples over distinct training samples of a run, as `Tracker.load` gives it.
 
@@ -118,7 +123,7 @@ def paired_p(one: Sequence[Record], other: Sequence[Record], metric: str) -> flo
         return float("nan")
     pairs = paired_runs(one, other)
     differences = np.array([[a.metrics[metric] - b.metrics[metric]] for a, b in pairs])
-    return float(corrected_t(differences, np.array([test_train_ratio(one[0])]))[0])
+    return float(corrected_t(differences, np.array([mean_ratio(one)]))[0])
 
 
 def is_separable(ends: Mapping[str, float], p: float) -> bool:

@@ -20,10 +20,10 @@ from bench.analysis.paired import (
     count_tested,
     group_label_of,
     interval_note,
+    mean_ratio,
     paired_tests,
     pooled_parts,
     same_tests,
-    test_train_ratio,
 )
 from bench.analysis.ranking_entries import Block, Entry, split_of
 from bench.analysis.tables import described, notes_of
@@ -152,7 +152,7 @@ def _pool(entries: Sequence[Entry], blocks: Sequence[Block], load: Load) -> _Poo
             parts.append(other.predictions())
             same_tests((record, part), (other, parts[-1]))
         answers.append(decide(pooled_parts(parts).probabilities))
-    ratio = float(np.mean([test_train_ratio(record) for record in first]))
+    ratio = mean_ratio(first)
     repeated = len(known) > 1 and len({part.session.tobytes() for part in known}) == 1
     tested, times = count_tested(whole)
     jackknife = GroupJackknife(whole.truth, answers, whole.groups, classes=len(whole.classes), different=tested)
@@ -306,7 +306,8 @@ def _left(entries: Sequence[Entry], blocks: int) -> list[str]:
 
 def ranking_table(ranking: Ranking) -> Table:
     """The ranking as a table."""
-    head = ["method", "runs", ranking.metric, "rank", "pooled [95 %]", "to the best [95 %]", "p", "d_z", "dominance"]
+    head = ["method", "runs", "steps", "on training", ranking.metric, "rank", "pooled [95 %]", "to the best [95 %]",
+            "p", "d_z", "dominance"]  # fmt: skip
     return Table(
         ranking.title,
         head,
@@ -329,6 +330,7 @@ def _cells(standing: Standing, best: bool, sign: str) -> list[str]:
     return [
         entry.marked,
         " + ".join(row.runs for row in entry.rows),
+        *_of_training(entry),
         f"{standing.mean:.3f}{spread}" + f" {SAME}" * standing.level,
         f"{standing.rank:.1f}",
         with_interval(standing.pooled, *standing.interval, sign=sign),
@@ -337,6 +339,18 @@ def _cells(standing: Standing, best: bool, sign: str) -> list[str]:
         "–" if standing.dz is None else f"{standing.dz:+.1f}",
         "–" if standing.dominance is None else f"{standing.dominance:+.1f}",
     ]
+
+
+def _of_training(entry: Entry) -> list[str]:
+    """Optimiser steps, of several runs from the fewest to the most, and mean accuracy on training samples."""
+    steps, accuracy = (_known(entry, name) for name in ("optimiser_steps", "training_accuracy"))
+    ends = list(dict.fromkeys(f"{one:,.0f}" for one in (min(steps), max(steps)))) if steps else ["–"]
+    return [" to ".join(ends), f"{np.mean(accuracy):.2f}" if accuracy else "–"]
+
+
+def _known(entry: Entry, metric: str) -> list[float]:
+    """A metric of the runs that have it."""
+    return [run.metrics[metric] for run in entry.runs.values() if metric in run.metrics]
 
 
 def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any]) -> dict[str, Any]:
@@ -356,6 +370,8 @@ def _record(standing: Standing, metric: str, best: bool, tests: Mapping[str, Any
         "resampled": tests["resampled"],
         "interval_groups": tests["interval_groups"],
         "runs": len(entry.runs),
+        "training_accuracy": float(np.mean(known)) if (known := _known(entry, "training_accuracy")) else None,
+        "optimiser_steps": float(np.mean(known)) if (known := _known(entry, "optimiser_steps")) else None,
         metric: standing.mean,
         f"{metric}_sd": _number(standing.deviation),
         "rank": standing.rank,

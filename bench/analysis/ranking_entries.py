@@ -11,6 +11,7 @@ from bench.scores.significance import FEWEST
 from bench.suites.contents import of_suite
 from bench.suites.suite import Suite
 from bench.tracking.record import Record
+from bench.tracking.selection import split_words
 
 Block = tuple[int, int, int | None]  # number of the data set, seed, fold
 
@@ -109,16 +110,13 @@ def _rows(records: Sequence[Record], dataset: str, notes: list[str]) -> list[Row
 
 def split_of(row: Row) -> str:
     """All that decides the test samples: split, folds, sampling, scale, file."""
-    split = row.head.spec.split
-    limit = [f"max_per_class={split.max_per_class}"] if split.max_per_class and not split.leaky else []
-    file = [split.file_digest[:8]] if split.file_digest else []
-    return ", ".join([row.split, *limit, *file])
+    return split_words(row.head.spec.split)
 
 
 def _place(places: Sequence[set[str]], split: str | None, datasets: str) -> str:
     """The one split of those asked for that all data sets have."""
     common = sorted(set.intersection(*places))
-    meant = [place for place in common if split in (None, place, place.split(", ")[0])]
+    meant = [place for place in common if split is None or f"{place}, ".startswith(f"{split}, ")]
     if split in meant or len(meant) == 1:
         return str(split if split in meant else meant[0])
     what = "several splits" if meant else "no such split that all have"
@@ -146,14 +144,15 @@ def _complete(entries: Sequence[Entry], datasets: Sequence[str], notes: list[str
             notes.append(f"{entry.label}: left out, no runs on {', '.join(lacking)}")
         elif any("did-not-fit" in row.marks for row in entry.rows):
             notes.append(f"{entry.label}: not ranked, it did not fit its training samples{_accuracies(entry)}")
-        elif len(entry.runs) < FEWEST <= most:
+        elif len(entry.runs) < min(FEWEST, most):
             notes.append(f"{entry.label}: left out, {len(entry.runs)} of {most} blocks")
         else:
             kept.append(entry)
     if len(kept) < 2:
         raise InputError(
             "no-runs",
-            f"compare: {counted(len(kept), 'method')} with finished runs on {', '.join(datasets)}; a ranking needs two",
+            f"compare: {counted(len(kept), 'method')} can be ranked on {', '.join(datasets)}, a ranking needs two"
+            + "".join(f"; {note}" for note in notes if note.partition(":")[0] in {one.label for one in entries}),
         )
     return kept
 

@@ -35,6 +35,7 @@ from bench.tracking.record import ELSEWHERE, Record
 from bench.tracking.selection import NO_RUNS
 
 COLUMNS: Final = (*MACRO, "training_accuracy", "chosen_step", "seconds")
+SEARCH_COSTS: Final = ("search_trials", "seconds_search")  # beside a row whose parameters were searched
 PLACE: Final = ("dataset", "task", "split")  # in the caption where all rows agree, else columns
 #: whole numbers
 COUNTS: Final = (
@@ -45,8 +46,10 @@ COUNTS: Final = (
     "pretraining_optimiser_steps",
     "pretraining_samples_seen",
     "chosen_step",
+    "search_trials",
     "samples_seen",
     "packets_read",
+    "samples_kept",
 )
 GROUPS: Final = ("interval_groups", "interval_groups_total")  # behind intervals: of the smallest class, and all
 
@@ -250,12 +253,16 @@ def results_table(
         metrics = [*metrics, "abstentions"]
     if any("class-missing" in row.marks for row in rows):
         metrics = [*metrics, "macro_f1_tested", "classes_tested"]
+    if any(row.value(SEARCH_COSTS[0]) for row in rows):
+        metrics = [*metrics, *SEARCH_COSTS]
     metrics = list(dict.fromkeys(metrics))  # some were asked for
     numbers = [row.to_dict(metrics) for row in rows]
     if not rows:
         return Table("", [], [], empty=NO_RUNS)
     title, cells = _cells(rows, metrics) if columns is None else _spread(rows, metrics[0], columns)
-    return Table(title, cells[0], cells[1:], [*notes_of(rows, footnotes), *interval_notes(rows)], numbers)
+    shown = metrics if columns is None else metrics[:1]
+    notes = [*notes_of(rows, footnotes), *interval_notes(rows), *kept_notes(rows, shown)]
+    return Table(title, cells[0], cells[1:], notes, numbers)
 
 
 def field_of(row: Row, name: str) -> str:
@@ -331,6 +338,16 @@ def interval_notes(rows: Sequence[Row]) -> list[str]:
     values = [value for row in rows for value in [row.value("macro_f1")] if "macro_f1_low" in value]
     known = [(value[GROUPS[0]], value[GROUPS[1]]) for value in values if GROUPS[0] in value]
     return group_notes(known) + interval_meanings(interval_sign(value.get(GROUPS[0])) for value in values)
+
+
+def kept_notes(rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
+    """How many runs found kept arrays, where seconds are shown that would be others without."""
+    done = [record for row in rows for record in row.done]
+    found = sum(record.metrics.get("samples_kept", 0) > 0 for record in done)
+    if not found or not {"seconds", "seconds_represent"} & set(metrics):
+        return []
+    what = "arrays that an earlier run had kept; their seconds_represent, a part of seconds, is mostly reading them"
+    return [f"{found} of {len(done)} runs found {what} (samples_kept)"]
 
 
 def group_notes(counts: Iterable[tuple[float, float]]) -> list[str]:

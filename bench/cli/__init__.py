@@ -10,7 +10,7 @@ which in which.  `progress` shows bars on a terminal and plain lines elsewhere, 
 The module of a command is imported when the command is called, and heavy packages inside it, so that `bench --help`,
 the listing commands and wrong words stay quick.
 With ``--json`` a result is one JSON object.  Exit status: 0 done, 1 some runs failed, 2 bad input (one line), 3 some
-runs are left since the time of --budget was used up, 130 interrupted, 143 terminated.
+runs are left since the time of --budget was used up, 130 interrupted, 143 terminated, or its terminal closed.
 """
 
 import os
@@ -23,6 +23,7 @@ from bench.cli.base import cli
 from bench.cli.help import COMPLETION, Program
 from bench.environment import PACKAGES_OF_OURS
 from bench.errors import InputError, Terminated
+from bench.files import remedy_of
 
 __all__ = ["cli", "main"]
 
@@ -55,7 +56,8 @@ def main() -> None:
         _fail(f"the Python package {error.name} is not installed; {remedy}", 2)
     except OSError as error:  # a folder that cannot be written, a full disk, a name that is too long
         place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; nothing is half written; fix this and run the command again", 2)
+        remedy = remedy_of(error, "fix this")
+        _fail(f"{place}{error.strerror or error}; nothing is half written; {remedy} and run the command again", 2)
 
 
 def _program() -> Program:

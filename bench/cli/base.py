@@ -228,7 +228,7 @@ split_options = grouped(
     click.option("--split", "scheme", default="auto", show_default=True, metavar="S",
                  help="session, capture, capture+session, time, attribute:NAME, paper or random (leaky on purpose), "
                  f"file:PATH, or auto: capture if every class has enough capture groups, else session.  "
-                 f"{' and '.join(PROTOCOLS)} are random with that paper's samples and filter."),
+                 f"{', '.join(PROTOCOLS)} are random with that paper's samples and filter."),
     click.option("--folds", type=click.IntRange(min=2), help="Test on each of N groups of sessions in turn."),
     click.option("--fold", type=click.IntRange(min=0), help="Only this one of --folds, counted from 0."),
     *_sample_options,
@@ -472,10 +472,13 @@ def suite_specs(
         raise InputError("bad-options", f"{what}; leave it out, or change the suite's file")
     from bench.suites.contents import cells, chosen_portions
 
-    for one in chosen_portions(suite, datasets, task):
+    for one in (portions := chosen_portions(suite, datasets, task)):
         with suite.at(one):
             check_task(one.name, one.task)
-    return cells(suite, open_, methods, datasets, task)
+    specs = cells(suite, open_, methods, datasets, task)
+    for one in portions:
+        check_classes(open_(one.name), one.task, next(filter(one.is_of, specs)).split, strict=False)
+    return specs
 
 
 def check_device(device: str) -> None:

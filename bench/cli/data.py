@@ -38,8 +38,9 @@ from bench.cli.text import (
     outline,
     remarked,
     split_text,
+    unused,
 )
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.files import from_here, plain, typed_path, write_text
 from bench.ingest.options import IngestOptions
 from bench.spec import Settings
@@ -350,6 +351,14 @@ def split(
 
         write_samples(samples, store, division, labels=not no_test_labels)
     summary = division.summary()
+    if left := unused(store.manifest, division.task):
+        tell(f"{store.name}, task {division.task}: {left}")
+    from bench.analysis.capture_setup import differences, set_up_by_class
+
+    if ways := differences(set_up_by_class(store, division.task)):
+        lists, measures = store.command(word=dataset), shlex.join(["bench", "audit", store.name])
+        what = f"the capture set-up differs by class ({counted(len(ways), 'way')})"
+        tell(f"WARNING: {store.name}: {what}: `{lists}` lists them, `{measures}` measures what they reveal")
     for line in division.remarks:
         tell(line)
     emit(as_json, summary, split_text(summary))

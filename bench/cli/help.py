@@ -88,10 +88,18 @@ class Heard(click.Command):
                 named = word.rstrip("=") or (before if before.startswith("-") else "an argument")
                 raise click.UsageError(f"{named} is empty; give a value, or leave it out", ctx)
         try:
+            self._refuse_repeats(ctx, args)
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def _refuse_repeats(self, ctx: click.Context, args: list[str]) -> None:
+        """An option of one value that is there twice is refused: click takes the last and says nothing."""
+        order = self.make_parser(ctx).parse_args([*args])[2]
+        single = [one for one in order if isinstance(one, click.Option) and not (one.multiple or one.is_flag)]
+        if twice := [one for one in single if single.count(one) > 1]:
+            raise click.UsageError(f"{twice[0].opts[-1]} is there twice; give it once", ctx)
 
 
 class Commands(click.Group):

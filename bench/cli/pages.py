@@ -1,7 +1,6 @@
 """Commands that make or serve pages."""
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -98,7 +97,6 @@ def ui(port: int, is_opened: bool | None, results: Path) -> None:
         _show(links(page_of(address), experiments), opened)
         return
     with served(address, port) as server:
-        _end_with_the_terminal()
         tell("starting MLflow's server; this takes a few seconds")
         with suppress(KeyboardInterrupt):
             server.wait_until_it_listens()
@@ -122,9 +120,3 @@ def _has_desktop() -> bool:
     """Whether somebody sees what is opened; a browser in the terminal itself would hide the addresses."""
     desktop = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
     return desktop and sys.stdout.isatty()
-
-
-def _end_with_the_terminal() -> None:
-    """Take the end of the terminal as SIGTERM, unless whoever started us wants it ignored, as nohup does."""
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))

@@ -1,9 +1,11 @@
 """Progress on standard error, a live bar on a terminal and a plain line now and then elsewhere; what guards both."""
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TextIO
 
@@ -58,8 +60,8 @@ class Guarded:
 def guard() -> None:
     """Let all that this process writes to standard output and error from now on pass through `Guarded`."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Guarded):
+        stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")
+        if not isinstance(stream, Guarded):
             setattr(sys, name, Guarded(stream))
     os.environ.setdefault("PYTHON_COLORS", "0")  # the colours of a trace would be written out as well
 
@@ -125,8 +127,9 @@ class PlainLines(Silence):
     def tell(self, text: str) -> None:
         """See `Display`."""
         self._last, self._told = time.monotonic(), text
-        sys.stderr.write(one_line(text) + "\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a log on a full disk, a closed pipe: what is computed counts
+            sys.stderr.write(one_line(text) + "\n")
+            sys.stderr.flush()
 
 
 class LiveBars:

@@ -37,6 +37,7 @@ from bench.cli.base import (
 )
 from bench.cli.help import Choice, examples, grouped, json_option, list_option, pairs, seconds_of, words_of_results
 from bench.cli.text import columns, next_steps, outcome_table, outline, parameter_table, plan_table, rows_of
+from bench.environment import CPU
 from bench.errors import InputError, counted
 from bench.files import plain, typed_path
 from bench.spec import RunSpec, Settings, command_lines
@@ -177,7 +178,7 @@ def run(
         specs = specs_of(cells.names, cells.datasets, split, settings, seeds, open_=open_)
     specs = [spec.on(matrix.device) for spec in specs]
     if cells.save_plan is not None:
-        _save_plan(suite, cells.names, specs, cells.save_plan)
+        _save_plan(suite, cells.names, specs, cells.save_plan, matrix.device)
     from bench.render.table import render
     from bench.runs.plan import planned
     from bench.tracking.tracker import Tracker
@@ -207,8 +208,13 @@ def _check_plan(suite: "Suite", path: Path | None) -> None:
         raise InputError("bad-options", f"--save-plan {path}: {what}; name another file")
 
 
-def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[RunSpec], path: Path) -> None:
-    """Write a matrix, or what is run of a suite, with the digests of this machine's stores and splits."""
+def _save_plan(
+    suite: "Suite | None", methods: Sequence[str], specs: Sequence[RunSpec], path: Path, device: str
+) -> None:
+    """Write a matrix, or what is run of a suite, with the digests of this machine's stores and splits.
+
+    It says what is run; the device, which is part of each run's identity, is the command's.
+    """
     from bench.data.store import Store
     from bench.suites.contents import contenders_of, held, narrowed_to, suite_with_digests
 
@@ -219,7 +225,8 @@ def _save_plan(suite: "Suite | None", methods: Sequence[str], specs: Sequence[Ru
         asked = [one for one in suite.datasets if any(map(one.is_of, specs))]
         plan = held(narrowed_to(suite, asked, contenders_of(suite, methods)), stores)
     plan.save(path)
-    note(f"{path}: the plan; `{shlex.join(['bench', 'run', '--suite', str(path)])}` runs it anywhere")
+    words = ["bench", "run", "--suite", str(path), *([] if device == CPU else ["--device", device])]
+    note(f"{path}: the plan; `{shlex.join(words)}` runs it anywhere")
 
 
 def _check_both(names: Sequence[str], datasets: Sequence[str]) -> None:

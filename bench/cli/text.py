@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.errors import some
+from bench.errors import counted, some
 from bench.files import plain
 from bench.render.table import Table, one_line, render, shortened
 
@@ -115,7 +115,9 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
     shown: dict[str, Any] = {"captures": len(manifest.captures)}
     shown |= {"sessions": manifest.sessions, "packets": manifest.packets, "switches": manifest.options.switches}
     shown["tasks"] = {
-        name: f"{task.sessions} sessions in {len(task.classes)} classes" for name, task in manifest.tasks.items()
+        name: f"{task.sessions} sessions in {len(task.classes)} class{'' if len(task.classes) == 1 else 'es'}"
+        + unused(manifest, name, "; ")
+        for name, task in manifest.tasks.items()
     }
     if manifest.files:
         shown["files"] = plain(manifest.files) | {"lacking": {one.task: one.classes for one in manifest.files.lacking}}
@@ -125,6 +127,17 @@ def brief(manifest: "Manifest") -> dict[str, Any]:
     shown |= {name: plain(value) for name in told if (value := getattr(manifest, name))}
     names = ("labels", "unexpected", "skipped", "damaged", "copies", "unreadable", "empty_classes", "empty", "ignored")
     return shown | {name: plain(getattr(manifest, name)) for name in names}
+
+
+def unused(manifest: "Manifest", task: str, before: str = "") -> str:
+    """How many sessions a task does not use, and what that can be for; empty where it uses all."""
+    entry = manifest.tasks[task]
+    left = manifest.sessions - entry.sessions
+    if not left:
+        return ""
+    of = f"{left:,} of {manifest.sessions:,} sessions are not used"
+    few = "".join(f"; {name} is left out, in {counted(number, 'capture')}" for name, number in entry.dropped.items())
+    return f"{before}{of} (no label, a label that the task leaves out, or no payload where it asks for some){few}"
 
 
 def captures_table(seen: Sequence[Mapping[str, Any]]) -> Table:
@@ -325,7 +338,10 @@ def plan_table(plan: "Plan", budget: float | None = None) -> Table:
     lines = [_plan_line(one) for one in records]
     shown = [str(total[name]) for name in ("runs", "done", "running_elsewhere", "to_do")]
     lines.append(["in all", "", "", *shown, "", duration(seconds) + (f" and {unknown} unknown" if unknown else ""), ""])
-    notes = ["rates of training are from two slow cores and cover the fit alone (results/rates.csv)"]
+    notes = [
+        "rates of training are from two slow cores and windows of 16 packets (results/rates.csv): of whole sessions a "
+        "method that reads more takes longer; steps without labels count as others do, nothing else is in them"
+    ]
     notes += [f"{plan.jobs} at once"] if plan.jobs > 1 else []
     if budget is not None and (unknown or seconds > budget):
         notes.append(f"--budget {duration(budget)} may not be enough; first seeds and folds come first")

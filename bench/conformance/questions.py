@@ -5,6 +5,7 @@ It raises, or returns nothing or a number in words.
 
 import copy
 import dataclasses
+import difflib
 import inspect
 import random
 import re
@@ -29,6 +30,8 @@ from bench.spec import FOREST_ON
 TOLERANCE: Final = 1e-5  # of probabilities between two orders of summation
 MARGIN: Final = 0.15  # accuracy above majority's that shows learning
 LARGE: Final = 20_000_000  # weights of a network that a check does not train: minutes a step on two cores
+SEED: Final = 20_261_201  # of the global generators while a fit must leave them alone
+ALIKE: Final = 0.85  # of two names, as difflib has it: `befor_training` is meant to be a hook
 FAMILIES: Final = ("baseline", "features", "deep", "graph")
 
 
@@ -72,7 +75,10 @@ def declares_itself(case: Case) -> None:
     _demand(method.family in FAMILIES, f"family {method.family!r}: one of {', '.join(FAMILIES)}")
     _demand(method.unit in ("session", "packet"), f"unit {method.unit!r}: session or packet")
     unknown = sorted(set(method.reads) - set(READS))
-    _demand(isinstance(method.reads, frozenset) and not unknown, f"reads: a frozenset of known names, not {unknown}")
+    _demand(isinstance(method.reads, frozenset), f"reads: a frozenset, not a {type(method.reads).__name__}")
+    _demand(not unknown, f"reads: {', '.join(map(repr, unknown))} is nothing that can be read")
+    for name, hook in _nearly_hooks(method):
+        _demand(False, f"{name}: nothing calls it; did you mean {hook}?")
     _demand(all(isinstance(line, str) for line in method.deviations), "deviations: a tuple of sentences")
     reason = method.skip(case.store.traits)
     _demand(reason is None or isinstance(reason, str), "skip: None or a sentence")
@@ -142,7 +148,7 @@ def represents_purely(case: Case) -> None:
     same_inputs(take(case.inputs, some), case.represent(case.samples.take(some)), "of a subset")
 
 
-@about("represent", "represents_samples")
+@about("represent", "represents_samples", "documents_its_parameters")
 def reads_what_it_declares(case: Case) -> None:
     """Nothing undeclared (the view refuses) and nothing declared in vain."""
     view = case.view(case.samples)
@@ -152,7 +158,7 @@ def reads_what_it_declares(case: Case) -> None:
     _demand(not vain, f"reads: {', '.join(vain)} declared but not used")
 
 
-@about("represent", "represents_samples", "represents_purely")
+@about("represent", "represents_samples", "represents_purely", "documents_its_parameters")
 def ignores_what_it_does_not_read(case: Case) -> None:
     """Other addresses, ports, checksums and another date give equal arrays, unless they are read; in every preset."""
     for name, preset in {"": {}, **case.method.presets}.items():
@@ -256,7 +262,8 @@ def fits_its_training_samples(case: Case) -> str | None:
     from bench.training.fitting import FITTED, steps_on_demo
 
     steps, accuracy = steps_on_demo(case.method, case.method.tiny, case.folder / "five", device=case.device)
-    _demand(accuracy >= FITTED, f"accuracy {accuracy:.2f} on training samples after {steps} steps, {FITTED} expected")
+    complaint = f"accuracy {accuracy:.3f} on training samples after {steps} steps, {FITTED} expected"
+    _demand(accuracy >= FITTED, f"{complaint}; dropout, noise and small batches may stand in its way: `tiny` sets them")
     return f"accuracy {accuracy:.2f} on 5 x 40 training sessions after {steps} steps"
 
 
@@ -317,14 +324,36 @@ def fits_every_preset(case: Case) -> None:
 
 @about("network", "answers_with_probabilities")
 def trains_every_weight(case: Case) -> None:
-    """Every trainable tensor of a torch method has a finite gradient after the last step."""
+    """Every trainable tensor of a torch method has a finite gradient after the last step, and its optimiser has it."""
     if not _is_torch(case.method):
         return
     fitted: Any = case.fitted
+    known = {id(weight) for group in fitted.optimiser(fitted.model).param_groups for weight in group["params"]}
     for name, weight in fitted.model.named_parameters():
         if weight.requires_grad:
             _demand(weight.grad is not None, f"{name}: no gradient")
             _demand(bool(weight.grad.isfinite().all()), f"{name}: gradient is not finite")
+            _demand(id(weight) in known, f"{name}: optimiser does not have it, so that no step changes it")
+
+
+@about("loss_divisor", "answers_with_probabilities")
+def divides_its_loss_as_it_says(case: Case) -> None:
+    """The loss of a batch is that of its parts, each times its `loss_divisor`, over the batch's; else it is None."""
+    if not _is_torch(case.method):
+        return
+    import torch
+
+    method: Any = case.fitted
+    labels = torch.from_numpy(np.sort(case.labels[case.rows[0]])).to(case.device)  # parts of other classes each
+    logits = torch.linspace(-1, 1, len(labels) * CLASSES, device=case.device).view(-1, CLASSES).sin()
+    parts = labels.split(max(1, len(labels) // 3)), logits.split(max(1, len(labels) // 3))
+    with torch.no_grad():
+        if (whole := method.loss_divisor(labels)) is None:
+            return
+        shares = [method.loss(two, one) * method.loss_divisor(one) for one, two in zip(*parts, strict=True)]
+        expected, found = float(method.loss(logits, labels) * whole), float(sum(shares))
+    complaint = f"times it the loss of a batch is {expected:.6g}, of its parts {found:.6g}: micro_batch changes scores"
+    _demand(abs(expected - found) <= 1e-4 * abs(expected) + 1e-6, f"{complaint}; say what `loss` divides by, or None")
 
 
 CHECKS: Final[tuple[Question, ...]] = (
@@ -348,10 +377,22 @@ CHECKS: Final[tuple[Question, ...]] = (
     saves_and_loads,
     fits_every_preset,
     trains_every_weight,
+    divides_its_loss_as_it_says,
 )
 
 
 # --- helpers --------------------------------------------------------------------------------------------------
+
+
+def _nearly_hooks(method: type[Method]) -> Iterator[tuple[str, str]]:
+    """Public names that a class gives itself and that are nearly a hook of what it inherits, each with that hook."""
+    ours = {name for kind in method.__mro__ if kind.__module__.startswith("bench.") for name in vars(kind)}
+    hooks = sorted(name for name in ours if not name.startswith("_"))
+    for kind in method.__mro__:
+        own = () if kind.__module__.startswith("bench.") else (name for name in vars(kind) if name not in ours)
+        for name in own:
+            if not name.startswith("_") and (near := difflib.get_close_matches(name, hooks, 1, ALIKE)):
+                yield name, near[0]
 
 
 def _is_torch(method: type[Method]) -> bool:
@@ -410,11 +451,24 @@ def _random_state_kept() -> Iterator[None]:
         legacy = np.random.get_state(legacy=False)  # noqa: NPY002 (what others may have used)
         return [random.getstate(), repr(legacy), [] if torch is None else torch.get_rng_state().tolist()]
 
-    before = states()
-    yield
-    changed = [
-        name for name, one, two in zip(("random", "numpy", "torch"), before, states(), strict=True) if one != two
+    torch = sys.modules.get("torch")
+    put_back: list[tuple[Any, Any]] = [
+        (random.setstate, random.getstate()),
+        (np.random.set_state, np.random.get_state()),  # noqa: NPY002
     ]
+    put_back += [(torch.set_rng_state, torch.get_rng_state())] if torch else []
+    random.seed(SEED)  # a state of its own: one that an earlier fit left would hide that this one leaves it, too
+    np.random.seed(SEED)  # noqa: NPY002
+    if torch:
+        torch.random.default_generator.manual_seed(SEED)
+    before = states()
+    try:
+        yield
+        after = states()
+    finally:
+        for put, state in put_back:
+            put(state)
+    changed = [name for name, one, two in zip(("random", "numpy", "torch"), before, after, strict=True) if one != two]
     _demand(not changed, f"the global random state of {', '.join(changed)} is changed")
 
 

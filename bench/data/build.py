@@ -34,6 +34,7 @@ from bench.data.labels import (
     with_observed,
 )
 from bench.data.manifest import (
+    CONTENT,
     FORMAT,
     CaptureEntry,
     DamagedCapture,
@@ -109,6 +110,7 @@ class Build(ABC):
         if isinstance(card.labels, SessionLabels) and source.label_file:  # read first: a wrong one ends all at once
             self.label_file = read_label_file(card.labels, source.label_file, card.tasks)
         self.captures: list[CaptureEntry] = []
+        self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture -> rows of captures
         self.unreadable: list[UnreadableEntry] = []
         self.empty: list[EmptyCapture] = []
         self.unpacked: dict[str, str] = {}
@@ -132,8 +134,39 @@ class Build(ABC):
         """Fields of the manifest that tell of the files and how they met the card's list."""
 
     def contradictions(self, columns: Columns, tasks: Mapping[str, TaskEntry]) -> list[str]:
-        """Where the same is labelled otherwise, a line each.  ``columns`` has the tasks' classes."""
-        return []
+        """Captures that hold the same, and so the same sessions in the same order, and are labelled otherwise."""
+        lines, order = [], np.argsort(columns["capture"], kind="stable")
+        captures = columns["capture"][order]
+        for rows in self._copied():
+            sessions = [order[slice(*np.searchsorted(captures, (row, row + 1)))] for row in rows]
+            for name, task in tasks.items():
+                labels = [columns[TASK_COLUMN.format(name)][some] for some in sessions]
+                if not all(np.array_equal(labels[0], other) for other in labels):
+                    of = [_named(np.unique(one).tolist(), task) for one in labels]
+                    each = [f"{self.captures[row].path} is {what}" for row, what in zip(rows, of, strict=True)]
+                    lines.append(f"the same capture has several labels of task {name}: {', '.join(each)}")
+        return lines
+
+    def copies(self) -> list[list[str]]:
+        """Paths of captures that hold the same."""
+        return [[self.captures[row].path for row in rows] for rows in self._copied()]
+
+    def _copied(self) -> list[list[int]]:
+        return [rows for rows in self.of_content.values() if len(rows) > 1]
+
+    def join_groups(self) -> None:
+        """Make the groups of captures that hold the same one group: no split by capture may part them."""
+        joined: dict[str, str] = {}  # group -> one that it is part of
+
+        def whole(group: str) -> str:
+            while group in joined:
+                group = joined[group]
+            return group
+
+        for rows in self._copied():
+            same = {whole(self.captures[row].group) for row in rows}
+            joined |= dict.fromkeys(same - {min(same)}, min(same))
+        self.captures = [replace(one, group=whole(one.group)) for one in self.captures]
 
     def conversations(self, columns: Columns) -> NDArray[np.int32]:
         """The conversation of each session: int32 ``[sessions]``."""
@@ -276,7 +309,6 @@ class CaptureBuild(Build):
     def __init__(self, *where: Any) -> None:
         super().__init__(*where)
         self.tls: list[NDArray[np.bool_]] = []  # by capture, where the card's tasks ask: which sessions are TLS
-        self.of_content: dict[str, list[int]] = {}  # SHA-256 of what is in a capture, unpacked -> rows of captures
 
     def read(self, sinks: Mapping[str, Any], readers: Readers, progress: Progress | None) -> None:
         """Read the captures."""
@@ -323,7 +355,7 @@ class CaptureBuild(Build):
                 f"{self.source.root}: no TCP or UDP packet in the captures of {self.card.name} ({first.path}: "
                 f"{first.reason}); `bench inspect` says more, check what is there",
             )
-        self._join_groups()
+        self.join_groups()
 
     def labelled(self, columns: Columns) -> LabelTable:
         """By paths, the card's list or its label file."""
@@ -340,21 +372,7 @@ class CaptureBuild(Build):
         skipped: collections.Counter[str] = collections.Counter()
         for capture in self.captures:
             skipped.update(capture.skipped)
-        copies = [[self.captures[row].path for row in rows] for rows in self.of_content.values() if len(rows) > 1]
-        return {"skipped": dict(sorted(skipped.items())), "copies": copies, "lacks": self._lacks()}
-
-    def contradictions(self, columns: Columns, tasks: Mapping[str, TaskEntry]) -> list[str]:
-        """Captures that hold the same, and so the same sessions in the same order, and are labelled otherwise."""
-        lines, captures = [], columns["capture"]  # in the order of the captures
-        for rows in (rows for rows in self.of_content.values() if len(rows) > 1):
-            spans = [slice(*np.searchsorted(captures, (row, row + 1))) for row in rows]
-            for name, task in tasks.items():
-                labels = [columns[TASK_COLUMN.format(name)][span] for span in spans]
-                if not all(np.array_equal(labels[0], other) for other in labels):
-                    of = [_named(np.unique(one).tolist(), task) for one in labels]
-                    each = [f"{self.captures[row].path} is {what}" for row, what in zip(rows, of, strict=True)]
-                    lines.append(f"the same capture has several labels of task {name}: {', '.join(each)}")
-        return lines
+        return {"skipped": dict(sorted(skipped.items())), "copies": self.copies(), "lacks": self._lacks()}
 
     def _lacks(self) -> dict[str, str]:
         """Payload, where all that there is was cut or is zeros: no method that reads bytes finds any."""
@@ -408,17 +426,9 @@ class CaptureBuild(Build):
                 sessions=sessions,
                 damage=[DamageEntry(d.offset, d.reason, d.bytes_lost) for d in index.damage],
                 skipped={name: int(n) for name, n in index.skipped.items() if n},
-                remarks=details(index),
+                remarks=details(index) | ({CONTENT: content} if content != digest else {}),
             )
         )
-
-    def _join_groups(self) -> None:
-        """Make the groups of captures that hold the same one group: no split by capture may part them."""
-        for rows in self.of_content.values():
-            same = {self.captures[row].group for row in rows}
-            if len(same) > 1:
-                first = min(same)
-                self.captures = [replace(one, group=first if one.group in same else one.group) for one in self.captures]
 
 
 def _named(classes: Sequence[int], task: TaskEntry) -> str:

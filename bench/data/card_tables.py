@@ -5,7 +5,7 @@ Only the standard library and cattrs are imported here and in `bench.data.cards`
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -207,3 +207,20 @@ def check_classes(code: str, where: str, names: Sequence[str], remedy: str) -> N
         if (other := alike.setdefault(read, name)) != name:
             what = f"classes {other!a} and {name!a} are one name in two forms of Unicode or spaces"
             raise InputError(code, f"{where}: {what}; {remedy}")
+
+
+def filled(task: Task, row: Sequence[str]) -> str:
+    """The task's label for one row's values of ``task.columns``."""
+    if task.columns == (task.label,):
+        return row[0]
+    known = {f"{{{column}}}": value for column, value in zip(task.columns, row, strict=True)}
+    return re.sub("|".join(map(re.escape, known)), lambda match: known[match[0]], task.label)
+
+
+def check_apart(task: Task, filled_rows: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Raises :class:`InputError` where rows of other values make one text: ``{a}-{b}`` of x-y, z and of x, y-z."""
+    known: dict[str, Sequence[str]] = {}
+    for text, row in filled_rows:
+        if known.setdefault(text, row) != row:
+            what = f"its label {task.label!r} makes {text!r} of {' and '.join(known[text])}, and of {' and '.join(row)}"
+            raise InputError("bad-card", f"a task: {what}; put another sign between its columns")

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.card_tables import PatternLabels, SessionLabels, Task, check_classes
+from bench.data.card_tables import PatternLabels, SessionLabels, Task, check_apart, check_classes, filled
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError, all_wrong
 from bench.files import csv_rows
@@ -196,22 +196,17 @@ def task_labels(task: Task, table: LabelTable, sessions: Columns) -> tuple[NDArr
 
 
 def row_classes(task: Task, columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Class name of every row of label columns, empty where the task does not use it."""
-    parts = zip(*(columns[name] for name in task.columns), strict=True)
-    values = [_filled(task, row) if all(row) else "" for row in parts]
-    values = [task.merge.get(value, value) for value in values]
+    """Class name of every row of label columns, empty where the task does not use it.
+
+    Raises :class:`InputError` where rows of other values have one name.
+    """
+    rows = list(zip(*(columns[name] for name in task.columns), strict=True))
+    texts = [filled(task, row) if all(row) else "" for row in rows]
+    values = [task.merge.get(text, text) for text in texts]
     for column, kept in task.where.items():
         values = [name if value in kept else "" for name, value in zip(values, columns[column], strict=True)]
+    check_apart(task, [(text, row) for text, row, value in zip(texts, rows, values, strict=True) if value])
     return values
-
-
-def _filled(task: Task, row: Sequence[str]) -> str:
-    """The task's label for one row's values of ``task.columns``."""
-    if task.columns == (task.label,):
-        return row[0]
-    return functools.reduce(
-        lambda text, part: text.replace(f"{{{part[0]}}}", part[1]), zip(task.columns, row, strict=True), task.label
-    )
 
 
 def _listed(items: Sequence[Any] | NDArray[Any], describe: Callable[[Any], Any] = lambda item: item) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.errors import InputError
-from bench.files import plain
+from bench.files import is_of_machine, plain, unreadable
 from bench.ingest.options import IngestOptions
 from bench.structure import structured
 
 #: changes when a store of before cannot be read, or the ingest would make another one of the same captures
 FORMAT: Final = 3
 CHECKSUM: Final = "sha256"  # of the rest of the manifest; stores of before have none
+CONTENT: Final = "content_sha256"  # a remark: of the unpacked capture, or of a capture's records
 #: fields that do not decide the store's digest: files that are no captures change nothing, nor does the code by itself;
 #: checksums follow from the rest, and stores of before have none; remarks on single captures are left out, too
 REPORTED: Final = (
@@ -56,8 +57,7 @@ class Options(IngestOptions):
             words.append("--join-records" if self.asked_to_join else "--no-join-records")
         for name, value in asked.items():
             option = f"--{name.partition(' ')[0].replace('_', '-')}"
-            text = ",".join(value) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else value
-            words += [option] if value is True else [option, text]
+            words += [option] if value is True else [option, _typed(value)]
         return words
 
     @property
@@ -97,6 +97,13 @@ class DamageEntry:
     bytes_lost: int
 
 
+def _typed(value: Any) -> str:
+    """An option's value as it is typed, with every digit."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class CaptureEntry:
     """One capture."""
@@ -114,7 +121,12 @@ class CaptureEntry:
     sessions: int = 0
     damage: list[DamageEntry] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
-    remarks: dict[str, Any] = field(default_factory=dict)  # see `bench.ingest.inspection.details`
+    remarks: dict[str, Any] = field(default_factory=dict)  # see `bench.ingest.inspection.details`; and `CONTENT`
+
+    @property
+    def content(self) -> str:
+        """SHA-256 (hex) of what is in it, however it is packed; empty for records of an earlier version's store."""
+        return str(self.remarks.get(CONTENT, self.sha256))
 
 
 @dataclass(frozen=True)
@@ -341,6 +353,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         content = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
+        if is_of_machine(error):
+            raise unreadable(folder / "manifest.json", error) from error
         raise InputError(
             "store-damaged", f"{folder}: not a store ({error}); run `bench prepare {folder.name}`"
         ) from error

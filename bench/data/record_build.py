@@ -5,9 +5,11 @@ a table with one row a packet, a whole file).
 """
 
 import collections
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +19,7 @@ from bench.data.build import Build, Columns, Progress, Readers
 from bench.data.card_tables import ColumnLabels, FileLabels
 from bench.data.file_list import match_captures
 from bench.data.labels import LabelTable, label_table, list_table, session_tuples
-from bench.data.manifest import CaptureEntry, FilesReport, TableEntry
+from bench.data.manifest import CONTENT, CaptureEntry, FilesReport, TableEntry
 from bench.data.sources import CaptureFile, capture_attributes, capture_group
 from bench.data.store import path_value
 from bench.errors import InputError
@@ -32,6 +34,8 @@ from bench.schema import MARK_BOUNDED, PACKET_COLUMNS, numbered
 
 Ints = NDArray[np.int64]
 
+
+FEW: Final = 10  # packets that may be the same in two captures, where nothing tells when and between whom they were
 
 #: what a batch raises whose columns are of kinds that no layout fits; ArrowException is a ValueError or one of these
 _UNFIT: Final = (BadCell, ValueError, TypeError, NotImplementedError, KeyError)
@@ -163,6 +167,8 @@ class RecordBuild(Build):
         if self.options.join_records or not kept.all():
             self._rearrange(sessions, np.flatnonzero(kept))
         self._number_captures()
+        self._compare()
+        self.join_groups()
         self._describe()
 
     def _check_directions(self) -> None:
@@ -258,6 +264,27 @@ class RecordBuild(Build):
                 )
             )
 
+    def _compare(self) -> None:
+        """Find captures whose records are the same, whatever their names and labels, by digests of their columns."""
+        (sessions,), packets = self.sessions, self.spooled()
+        own = {name: column for name, column in sessions.items() if name not in ("capture", "first_packet")}
+        names = [*packets, *(f"of {name}" for name in own)]
+        digests = [{name: hashlib.sha256() for name in names} for _ in self.captures]
+        begins = np.flatnonzero(np.diff(sessions["capture"], prepend=-1))
+        first = np.append(sessions["first_packet"][begins], self.packets)
+        ends = np.append(begins[1:], len(sessions["capture"]))
+        for run, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
+            digest = digests[sessions["capture"][begin]]
+            for name, column in packets.items():
+                digest[name].update(np.ascontiguousarray(column[first[run] : first[run + 1]]).data)
+            for name, column in own.items():
+                digest[f"of {name}"].update(np.ascontiguousarray(column[begin:end]).data)
+        for row, (capture, digest) in enumerate(zip(self.captures, digests, strict=True)):
+            content = hashlib.sha256(b"".join(one.digest() for one in digest.values())).hexdigest()
+            if self.layout.endpoints or self.layout.start or capture.packets >= FEW:
+                self.of_content.setdefault(content, []).append(row)
+                self.captures[row] = replace(capture, remarks={CONTENT: content})
+
     def _describe(self) -> None:
         """Count what the sessions do not show."""
         marks = self.spooled()["marks"]
@@ -290,6 +317,7 @@ class RecordBuild(Build):
         return {
             "tables": self.tables,
             "skipped": dict(sorted(self.skipped.items())),
+            "copies": self.copies(),
             "lacks": self.layout.lacks,
             "limits": list(self._limits()),
         }

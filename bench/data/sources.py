@@ -59,9 +59,8 @@ def source_folder(card: Card, source: Path | None, home: Path) -> Path:
         return _generated(home)
     if source is None and not card.source:
         how = "--source DIR, or --download" if card.downloads else "--source DIR"
-        raise InputError(
-            "missing-source", f"{card.name}: say where its captures are ({how}); they are published at {card.home}"
-        )
+        where = f"; they are published at {card.home}" if card.home else ""
+        raise InputError("missing-source", f"{card.name}: say where its captures are ({how}){where}")
     folder = _straight(Path(source or card.source).absolute())
     if not folder.is_dir():
         raise InputError(

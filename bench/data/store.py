@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.data.manifest import ColumnFile, Manifest, Sources, read_manifest, store_path, unpacked_path
 from bench.errors import InputError, instead
-from bench.files import file_sha256, mapped, plain, read_json, typed_path, write_json
+from bench.files import file_sha256, is_of_machine, mapped, plain, read_json, typed_path, unreadable, write_json
 from bench.schema import PACKET_COLUMNS, SESSION_COLUMNS, StoreTraits, check_packets, check_sessions
 
 TASK_COLUMN: Final = "task:{}"  # int16, NO_CLASS where the task does not use the session
@@ -408,6 +408,8 @@ def _read_batch(path: Path, rows: int) -> Any:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(mapped(path)))).get_batch(0)
     except (OSError, ValueError, pa.ArrowException) as error:
+        if is_of_machine(error):
+            raise unreadable(path, error) from error
         raise InputError(
             "store-damaged", f"{path}: damaged ({error}); run `bench prepare {path.parent.name}` again"
         ) from error

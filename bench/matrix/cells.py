@@ -19,7 +19,7 @@ LOOK_SECONDS: Final = 1.0  # between two looks at what others compute
 def run(
     methods: str | Sequence[str],
     datasets: str | Sequence[str],
-    splits: SplitSpec | Sequence[SplitSpec] = WHOLE,
+    splits: str | SplitSpec | Sequence[str | SplitSpec] = WHOLE,
     *,
     task: str | None = None,
     settings: Settings = DEFAULTS,
@@ -29,14 +29,16 @@ def run(
     """`bench run` from Python: every method on every data set and split, finished runs from the store of runs.
 
     ``methods`` and ``datasets`` are names as on the command line, a folder of captures, or ``FILE.py:CLASS``; each of
-    ``splits`` stands for all its folds.  The outcomes come as in :func:`run_matrix`; that a run failed or was skipped
-    is an outcome with a reason.  Raises :class:`InputError` for what cannot be, before the first run.
+    ``splits``, words of ``--split`` or `SplitSpec`, stands for all its folds.  The outcomes come as in
+    :func:`run_matrix`; that a run failed or was skipped is an outcome with a reason.  Raises :class:`InputError` for
+    what cannot be, before the first run.
 
     >>> spec = SplitSpec("capture").each_seed(3)  # three runs a method
     """
     from bench.data.prepare import open_dataset  # not needed by `bench run`, which has its stores
 
-    names, split_specs = _listed(methods), [splits] if isinstance(splits, SplitSpec) else splits
+    names, asked = _listed(methods), [splits] if isinstance(splits, str | SplitSpec) else splits
+    split_specs = [SplitSpec.typed(one) if isinstance(one, str) else one for one in asked]
     stores = [open_dataset(name) for name in _listed(datasets)]
     specs = [
         spec

@@ -152,4 +152,4 @@ def _in_worker(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     except Terminated:
         os._exit(128 + signal.SIGTERM)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        Terminated.listen_no_more()

@@ -117,9 +117,9 @@ class _Reckoner:
         return Cost(each * len(arms), sum(done), seconds / 3600)
 
     def _seen(self, experiment: Experiment, arm: Arm, trained: float) -> float:
-        """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget."""
-        preset = describe(arm.method).presets.get(self.scale.preset or "", {})
-        return samples_seen(arm.method, {**preset, **arm.values}, trained, self.scale.epochs or experiment.epochs)
+        """Samples that training sees, of ``trained`` ones: with repetitions, at its whole budget."""
+        values = {**describe(arm.method).presets.get(self.scale.preset or "", {}), **arm.values}
+        return samples_seen(arm.method, values, trained, self.scale.epochs or experiment.epochs)
 
     def _samples(self, experiment: Experiment, mode: str, dataset: str, store: Store | None) -> float | None:
         """Samples of a run before they are divided; None where neither store nor card knows the classes."""

@@ -10,18 +10,23 @@ from typing import Any, Final
 import numpy as np
 
 from bench.analysis.comparison import Comparison, compare
-from bench.analysis.paired import is_separable, paired_p, test_train_ratio
+from bench.analysis.paired import is_separable, mean_ratio, paired_p
 from bench.analysis.tables import GROUPS, Row, interval_notes
 from bench.data.store import Store
 from bench.paper.declaration import Arm, Experiment, Paper
 from bench.paper.published import published_table
 from bench.render.table import Table
+from bench.runs.attempt import TRAINING_ASKED
 from bench.runs.run_labels import interval_sign, marked, meanings, origin_of, provenance, with_interval
 from bench.scores.significance import FEWEST, holm, welch
 from bench.tracking.record import Record
 from bench.tracking.tracker import Tracker
 
 COMPARED: Final = ("macro_f1", "accuracy")  # metrics whose differences are shown
+TRAINING: Final = (
+    f"training: percent of {TRAINING_ASKED} training samples, drawn, that are right at the end, means over runs; of "
+    "networks after how many optimiser steps the kept weights stood, of how many that were made"
+)
 NAMES: Final = {"macro_precision": "precision", "macro_recall": "recall", "macro_f1": "f1", "accuracy": "accuracy"}
 
 
@@ -38,6 +43,17 @@ class ArmResult:
     def row(self) -> Row:
         """The runs as tables know them."""
         return Row(list(self.records), [])
+
+    @property
+    def on_training(self) -> str:
+        """Means over the runs that know it: percent of the training samples that are right, at which step, of how many.
+
+        Empty where none does.
+        """
+        names = ("training_accuracy", "chosen_step", "optimiser_steps")
+        accuracy, chosen, steps = (self.row.value(name).get(name) if self.records else None for name in names)
+        at = "" if chosen is None or steps is None else f" at {chosen:.0f} of {steps:.0f}"
+        return "" if accuracy is None else f"{100 * accuracy:.2f}{at}"
 
     @property
     def places(self) -> set[tuple[int, int | None]]:
@@ -125,9 +141,7 @@ def minus(one: Sequence[Record], other: Sequence[Record], metric: str) -> str:
     middle = f"{100 * (scores[0].mean() - scores[1].mean()):+.2f}"
     if min(map(len, scores)) < 2:
         return middle
-    low, high = (
-        100 * end for end in welch(scores[0], scores[1], (test_train_ratio(one[0]), test_train_ratio(other[0])))
-    )
+    low, high = (100 * end for end in welch(scores[0], scores[1], (mean_ratio(one), mean_ratio(other))))
     return with_interval(float(middle), low, high, "+.2f")
 
 
@@ -155,19 +169,29 @@ def scores(
             heads += [f"{NAMES[metric]}: {mode} − published" for mode in results.ours if results.against]
             heads += [f"{NAMES[metric]}: paper − clean"] if _both(results) else []
     sourced = any("provenance" in row for row in results.printed.values()) and "published" in results.modes
+    fitted = [mode for mode in results.ours if any(f.on_training for f in results.arm_results if f.mode == mode)]
     rows, records = [], []
     for arm in results.arms:
         source = results.printed.get(arm.published, {}).get("provenance", "")
         cells = [cell for metric in metrics for cell in _score_cells(results, arm, metric, metric in against)]
+        cells += [results.of(arm, mode).on_training or "–" for mode in fitted]
         rows.append([arm.label, *cells, *([source] if sourced else [])])
         records.append({"system": arm.label, "published_source": source, **_numbers(results, arm)})
+    heads += [f"training: {mode}" for mode in fitted]
     head = [*heads, *(["source of the published"] if sourced else [])]
     how = [
         "percent; ± standard deviation over seeds and folds; [ ] 95 % interval: of a single run over its groups, of "
         "paper − clean over seeds (Welch, variances enlarged by test/train: runs share training data)"
     ]
+    how += [TRAINING] if fitted else []
     groups = interval_notes([f.row for f in results.arm_results if f.records])
     return Table(results.title, head, rows, [*notes_of(results), *how, *groups], records)
+
+
+def fits_of(results: ExperimentResults) -> list[str]:
+    """What the columns ``training`` of :func:`scores` say, for a table without them."""
+    told = [f"{f.arm.label}, {f.mode}: training {f.on_training}" for f in results.arm_results if f.on_training]
+    return [*told, *([TRAINING] if told else [])]
 
 
 def _both(results: ExperimentResults) -> bool:
@@ -197,6 +221,8 @@ def _numbers(results: ExperimentResults, arm: Arm) -> dict[str, Any]:
     for mode in results.ours:
         result = results.of(arm, mode)
         for metric in NAMES:
+            numbers |= {f"{mode}_{name}": value for name, value in result.row.value(metric).items()}
+        for metric in ("training_accuracy", "chosen_step", "optimiser_steps") if result.records else ():
             numbers |= {f"{mode}_{name}": value for name, value in result.row.value(metric).items()}
         numbers |= {f"{mode}_runs": len(result.records), f"{mode}_run_ids": [r.run_id for r in result.records]}
     return numbers

@@ -193,7 +193,7 @@ def save(shown: Reproduced, request: Request, command: str, folder: Path) -> Pat
         content = {**dataclasses.asdict(shown.table), "id": request.experiment.id, "command": command}
         (aside / "sheet.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         picture = "\n\n![figure](figure.svg)" if shown.draw else ""
-        (aside / "table.md").write_text(f"{render(shown.table, 'md')}\n\n`{command}`{picture}\n")
+        (aside / "table.md").write_text(f"{render(shown.table, 'md')}\n\n`{command}`{picture}\n", "utf-8")
         if shown.draw:
             shown.draw(aside / "figure.svg")
     return place

@@ -19,6 +19,7 @@ from bench.paper.declaration import Arm, Over
 from bench.paper.experiment_results import (
     COMPARED,
     ExperimentResults,
+    fits_of,
     notes_of,
     paired_notes,
     percent,
@@ -84,7 +85,7 @@ def _classes(results: ExperimentResults) -> Reproduced:
         records.append(record)
     head = ["class", *(f"{kind}: {results.headed(mode)}" for mode in shown for kind in kinds)]
     alone = any(len(runs) == 1 for runs in by_mode.values())
-    notes = [*notes_of(results), *(["classes: one run shows no spread"] if alone else [])]
+    notes = [*notes_of(results), *fits_of(results), *(["classes: one run shows no spread"] if alone else [])]
     return Reproduced(Table(results.title, head, rows, notes, records))
 
 
@@ -189,6 +190,7 @@ def _attention(results: ExperimentResults) -> Reproduced:
     answer = "taken for it" if seen.predicted == seen.class_name else f"taken for {seen.predicted}"
     notes = [
         *notes_of(results),
+        *fits_of(results),
         f"one session of the test part: number {seen.session}, {seen.class_name}, {answer}; {run}",
         "percent of the attention between packets: last layer, mean over heads, class token left out; no uncertainty: "
         "one session, one model",
@@ -250,7 +252,11 @@ def _weights(results: ExperimentResults) -> Reproduced:
     head = ["branch", "mode", "runs", "first step", "lowest", "highest", "mean of the last tenth", "its sd over runs"]
     title = _caption(results, "mean over runs, lowest to highest")
     draw = partial(plots.draw_series, series, title=title, labels=("optimiser step", "weight α"))
-    notes = [*notes_of(results), "a step's value is the mean over its batch; lowest and highest of all steps and runs"]
+    notes = [
+        *notes_of(results),
+        *fits_of(results),
+        "a step's value is the mean over its batch; lowest and highest of all steps and runs",
+    ]
     return Reproduced(Table(results.title, head, rows, notes, records), draw)
 
 
@@ -274,7 +280,7 @@ def _training(results: ExperimentResults) -> Reproduced:
         rows.append(cells)
         records.append(record)
     head = ["epoch", *(f"{name}: {results.headed(results.drawn)}" for name in series)]
-    notes = [*notes_of(results), "training accuracy, percent: mean over runs (lowest, highest)"]
+    notes = [*notes_of(results), *fits_of(results), "training accuracy, percent: mean over runs (lowest, highest)"]
     title = _caption(results, "mean over runs, lowest to highest")
     draw = partial(plots.draw_series, series, title=title, labels=("epoch", "training accuracy"))
     return Reproduced(Table(results.title, head, rows, notes, records), draw)
@@ -304,7 +310,7 @@ def _single(results: ExperimentResults) -> Reproduced:
     if not rows:
         return _nothing(results, *notes)
     head = ["mode", "system", "class", "samples", "right", "most taken for"]
-    return Reproduced(Table(results.title, head, rows, [*notes_of(results), *notes], records), draw)
+    return Reproduced(Table(results.title, head, rows, [*notes_of(results), *fits_of(results), *notes], records), draw)
 
 
 def _mean_diagonal(seen: OnePacket) -> str:

@@ -16,6 +16,8 @@ from bench.records.layout import alternatives, steps, top_level
 _SEPARATORS: Final = r"\s*[,;|]\s*|\s+"
 _NESTED: Final = r"^\s*[\[(]\s*[\[(]"
 _OUTER: Final = r"(?s)^\s*[\[({]?\s*(.*?)\s*[\])}]?\s*$"  # one pair of brackets, if there is one
+_BEGINS: Final = r"^\s*[\[({]"
+_ENDS: Final = r"[\])}]\s*$"
 _INNER: Final = r"\]\s*[,;]?\s*\["
 
 
@@ -66,6 +68,7 @@ def lists(batch: Any, path: str) -> Lists:
     import pyarrow as pa
 
     cells, sizes = batch.column(top_level(path)), None
+    _check_ends(cells, path)
     for step in steps(path):
         if isinstance(step, str) and is_list(cells.type):
             sizes, cells = _sizes(cells), cells.flatten()
@@ -211,6 +214,21 @@ def _as_text(cells: Any) -> Any:
     import pyarrow as pa
 
     return cells.cast(pa.string()).fill_null("")
+
+
+def _check_ends(cells: Any, path: str) -> None:
+    """Raises BadCell for a text that begins with a bracket and ends with none, or the other way: it was cut."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if not pa.types.is_string(_plain(cells).type):
+        return
+    begins, ends = (np.asarray(pc.match_substring_regex(_as_text(cells), one)) for one in (_BEGINS, _ENDS))
+    if len(cut := np.flatnonzero(begins != ends)):
+        what = (
+            "begins with a bracket and ends with none" if begins[cut[0]] else "ends with a bracket and begins with none"
+        )
+        raise BadCell(int(cut[0]), f"{path} {what}: it was cut")
 
 
 def _split(cells: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.errors import InputError, counted
 from bench.records.cells import BadCell, is_list, lists, single, texts
 from bench.records.layout import PROTOCOLS, top_level
 from bench.records.tables import KEY, batches
@@ -52,8 +52,7 @@ class Guess:
     def take(self, name: str, value: Any, remark: str = "") -> None:
         """Set one."""
         self.values[name] = value
-        if remark:
-            self.remarks[name] = remark
+        self.remarks[name] = f"GUESSED: {remark}" if remark else "GUESSED"
 
 
 def guessed_card(path: Path, name: str) -> str:
@@ -73,7 +72,8 @@ def guessed_card(path: Path, name: str) -> str:
     labels = [one for one in cells if re.search(_LABELS, one, re.I) and one not in _used(guess)]
     few = [one for one, words in cells.items() if 2 <= len(set(words)) <= MOST_CLASSES and not _are_numbers(words)]
     labels = [one for one in labels or few if one not in _used(guess) and len(set(cells[one])) <= MOST_CLASSES]
-    return _written(path, name, guess, labels, cells)
+    unused = [one for one in of_lists if one not in _used(guess)]
+    return _written(path, name, guess, labels, cells, unused)
 
 
 def _paths(schema: Any) -> Iterator[str]:
@@ -179,19 +179,19 @@ def _guess_lists(guess: Guess, of_lists: dict[str, _Numbers]) -> None:
     for kind in ("lengths", "directions", "times", "gaps"):
         if kind in kinds and not (kind == "times" and "gaps" in kinds):
             more = f"; or {', '.join(kinds[kind][1:])}" if len(kinds[kind]) > 1 else ""
-            guess.take(kind, kinds[kind][0], f"guessed{more}")
+            guess.take(kind, kinds[kind][0], f"by its values or its name{more}")
     length = of_lists[guess.values["lengths"]]
     size = np.abs(length.values) if len(length.values) else np.zeros(1)
     usual = "ip" if size.min() >= _SMALLEST_IP and size.max() <= _ETHERNET else "payload"
     layer = next((one for one, word in _LAYER if re.search(word, guess.values["lengths"], re.I)), usual)
-    guess.take("layer", layer, "GUESSED: which bytes do lengths count? frame, ip, transport or payload")
+    guess.take("layer", layer, "which bytes do lengths count? frame, ip, transport or payload")
     if len(length.values) and length.values.min() < 0:
         guess.take("signed", True, "some lengths are negative: packets to the source")
         guess.values.pop("directions", None)
     elif "directions" in guess.values:
         found = of_lists[guess.values["directions"]]
         words = found.words or tuple(f"{value:g}" for value in np.unique(found.values).tolist())
-        guess.take("forward", found.forward, f"there are: {', '.join(words)}; GUESSED: most records begin with it")
+        guess.take("forward", found.forward, f"there are: {', '.join(words)}; most records begin with it")
     if time := guess.values.get("times") or guess.values.get("gaps"):
         unit, why = _unit(time, of_lists[time].values)
         guess.take("time_unit", unit, why)
@@ -201,7 +201,7 @@ def _unit(path: str, values: NDArray[Any]) -> tuple[str, str]:
     """The unit of differences of times, and why."""
     if match := re.search(r"_(s|ms|us|ns)$", path, re.I):
         return match[1].lower(), "by the column's name"
-    return ("ms", "GUESSED: whole numbers") if values.dtype == np.int64 else ("s", "GUESSED: fractions")
+    return ("ms", "whole numbers") if values.dtype == np.int64 else ("s", "fractions")
 
 
 def _guess_single(guess: Guess, cells: dict[str, list[str]]) -> None:
@@ -221,7 +221,7 @@ def _guess_single(guess: Guess, cells: dict[str, list[str]]) -> None:
         guess.take("capture", found["capture"], "what must not part in a split by capture")
     totals = [one for one in cells if re.search(_TOTALS, one, re.I) and _are_numbers(cells[one])]
     if totals:
-        guess.take("totals", totals, "GUESSED: their sum is how many packets a record has")
+        guess.take("totals", totals, "their sum is how many packets a record has")
 
 
 def _are_numbers(words: Sequence[str]) -> bool:
@@ -245,28 +245,34 @@ def _used(guess: Guess) -> set[str]:
     return {one for one in values if isinstance(one, str)}
 
 
-def _written(path: Path, name: str, guess: Guess, labels: Sequence[str], cells: dict[str, list[str]]) -> str:
-    """The card's text."""
+def _written(
+    path: Path, name: str, guess: Guess, labels: Sequence[str], cells: dict[str, list[str]], unused: Sequence[str]
+) -> str:
+    """The card's text; ``unused`` are columns of lists that nothing of it reads."""
     payload = guess.values.get("layer") == "payload" or "protocol" in guess.values
     lines = [f'name = "{name}"', f'title = "Flow records of {path.name}"', 'kind = "records"',
              f"source = {_quoted(str(path.absolute().parent))} # folder of the table", "", "[captures]",
              f"include = [{_quoted(path.name)}]", "", "[records]"]  # fmt: skip
     for key, value in guess.values.items():
         text = str(value).lower() if isinstance(value, bool) else _listed(value)
-        remark = guess.remarks.get(key, "")
-        lines.append(f"{key} = {text}" + (f" # {' '.join(remark.split())}" if remark else ""))
+        lines.append(f"{key} = {text} # {' '.join(guess.remarks[key].split())}")
     for key in ("endpoints", "protocol", "start", "capture"):
         if key not in guess.values:
             lines.append(f"# {key}: nothing found; datasets/README.md says what it is for")
+    if unused:
+        lines.append(f"# not read: {', '.join(unused)}; name one above where it is what is meant")
     taken = list({_key(one): one for one in reversed(labels)}.values())[::-1] or [
         guess.values.get("capture") or next(iter(cells), "label")
     ]
     lines += ["", "[labels]", 'kind = "columns"', "", "[labels.paths]"]
     for one in taken:
-        lines.append(f"{_key(one)} = {_quoted(one)} # {len(set(cells.get(one, ())))} values in the first rows")
+        words = cells.get(one, ())
+        empty = f", {counted(words.count(''), 'row')} without one" if "" in words else ""
+        number = len(set(words) - {""})
+        lines.append(f"{_key(one)} = {_quoted(one)} # GUESSED: {number} values in the first rows{empty}")
     for number, one in enumerate(taken):
         lines += ["", f"[tasks.{_key(one)}]", f"label = {_quoted(_key(one))}"]
-        lines += ["default = true"] if number == 0 and len(taken) > 1 else []
+        lines += ["default = true # GUESSED"] if number == 0 and len(taken) > 1 else []
         lines += [] if payload else ["payload = false # these records do not show payload"]
     return "\n".join(lines) + "\n"
 

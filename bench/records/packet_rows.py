@@ -42,7 +42,7 @@ def records_of_packets(batches: Iterable[Any], layout: Layout, labels: Mapping[s
     offsets = np.concatenate([[0], np.cumsum(np.bincount(record))]).astype(np.int32)
     first = order[offsets[:-1]]
     lists = {
-        "lengths": numbers(single(batch, layout.lengths), layout.lengths)[order],
+        "lengths": _lengths(single(batch, layout.lengths), layout).take(pa.array(order)),
         "times": times[order],
         "directions": np.where(forward == forward[first][record], 1, -1)[order],
     }
@@ -55,6 +55,21 @@ def records_of_packets(batches: Iterable[Any], layout: Layout, labels: Mapping[s
     for number, path in enumerate(labels.values()):
         columns[label_column(number)] = single(batch, path).take(pa.array(first))
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)), skipped
+
+
+def _lengths(cells: Any, layout: Layout) -> Any:
+    """The length of each row as an Arrow array; null for one without, where the card says what to take it for."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if layout.without_length >= 0 and pa.types.is_string(cells.type):  # of CSV, where nothing is null
+        cells = pc.if_else(pc.equal(pc.utf8_trim_whitespace(cells), ""), None, cells)
+    missing = np.asarray(cells.is_null()) & (layout.without_length >= 0)
+    there = np.flatnonzero(~missing)
+    found = numbers(cells.take(pa.array(there)), layout.lengths, lambda place: int(there[place]))
+    lengths = np.zeros(len(missing), found.dtype)
+    lengths[there] = found
+    return pa.array(lengths, mask=missing)
 
 
 def label_column(number: int) -> str:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from csv import reader as text_rows
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -149,7 +150,6 @@ def _csv(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 
 def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
     import pyarrow as pa
-    from pyarrow import json as arrow_json
 
     if (rows := _whole(path)) is not None:
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -160,6 +160,7 @@ def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
             some = [{name: row.get(name) for name in names} for row in rows[begin : begin + ROWS]]
             yield from pa.Table.from_pylist(some).to_batches()
         return
+    is_named = cache(partial(_is_named, path))
     with _opened(path) as file:
         while block := file.read(BLOCK):
             block += file.readline(LONGEST)  # a block ends with a row
@@ -168,8 +169,45 @@ def _json(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
             if match := _NO_OBJECT.search(block):
                 raise ValueError(f"a line begins with {match[1][:20].decode(errors='replace')!r}, not with an object")
             if block.strip():
-                reading = arrow_json.ReadOptions(block_size=len(block) + 1, use_threads=False)
-                yield from arrow_json.read_json(io.BytesIO(block), read_options=reading).to_batches()
+                yield from _block(block, [name for name in columns or () if is_named(name)])
+
+
+def _block(block: bytes, columns: Sequence[str]) -> Iterator[Any]:
+    """The rows of JSON lines: texts stay texts, and one of the file's ``columns`` that no row of them has is null.
+
+    Arrow takes texts for times where all of a block look so: then one name would have two spellings in two blocks.
+    """
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    reading = arrow_json.ReadOptions(block_size=len(block) + 1, use_threads=False)
+    table = arrow_json.read_json(io.BytesIO(block), read_options=reading)
+    told = pa.schema([pa.field(one.name, _without_times(one.type)) for one in table.schema])
+    if told != table.schema:
+        parsing = arrow_json.ParseOptions(explicit_schema=told)
+        table = arrow_json.read_json(io.BytesIO(block), read_options=reading, parse_options=parsing)
+    for name in columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows))
+    yield from table.to_batches()
+
+
+def _without_times(kind: Any) -> Any:
+    """A type of Arrow's with texts in the place of times."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(one.name, _without_times(one.type)) for one in kind])
+    return pa.list_(_without_times(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def _is_named(path: Path, name: str) -> bool:
+    """Whether any row of JSON lines has, it seems, a key of that name."""
+    key = json.dumps(name, ensure_ascii=False).encode()
+    with _opened(path) as file:
+        return any(key in line for line in file)
 
 
 def _whole(path: Path) -> list[dict[str, Any]] | None:

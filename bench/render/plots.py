@@ -231,16 +231,20 @@ def draw_critical_difference(scores: Floats, labels: list[str], title: str, path
 
     figure, axes = _plain(8.0, 1.6 + 0.14 * len(labels))
     places = ranks(scores).mean(axis=0)
-    critical_difference_diagram(
-        dict(zip(labels, places, strict=True)),
-        DataFrame(nemenyi(scores), index=labels, columns=labels),
+    drawn = critical_difference_diagram(  # of numbers: bars go through sets, whose order for names is drawn anew
+        dict(enumerate(places)),
+        DataFrame(nemenyi(scores)),
         alpha=LEVEL,
         ax=axes,
-        label_fmt_left="{label} ({rank:.1f})",
-        label_fmt_right="({rank:.1f}) {label}",
+        label_fmt_left="{label} left",
+        label_fmt_right="{label} right",
         label_props={"fontsize": 8, "parse_math": False},
         elbow_props={"color": "0.25", "linewidth": 0.8},
     )
+    for text in drawn["labels"]:
+        number, side = text.get_text().split()
+        words = [labels[int(number)], f"({places[int(number)]:.1f})"]
+        text.set_text(" ".join(words if side == "left" else reversed(words)))
     distance = critical_difference(scores.shape[1], len(scores))
     above = axes.get_xaxis_transform() + ScaledTranslation(0, 24 / 72, figure.dpi_scale_trans)  # free of tick labels
     start = float(places.min())

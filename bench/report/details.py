@@ -107,10 +107,14 @@ def _calibration(run: Record, scores: Scores, name: str) -> Iterator[Html]:
             yield el("p", "The run's answers are not readable; run it again with --rerun.")
         return
     answers = binned(kept.truth, kept.probabilities)
-    if answers.count.sum():
-        title = f"Reliability: calibration error {scores.calibration_error:.3f}"
-        yield el("p", el("strong", title))
-        yield reliability(answers, f"{name}-reliability", title)
+    if not answers.count.sum():
+        return
+    if not ((kept.probabilities > 0) & (kept.probabilities < 1)).any():  # as labels alone are kept
+        yield el("p", "Each answer is one class, as if certain: it does not say how sure it is.")
+        return
+    title = f"Reliability: calibration error {scores.calibration_error:.3f}"
+    yield el("p", el("strong", title))
+    yield reliability(answers, f"{name}-reliability", title)
 
 
 def _per_class(scores: Scores) -> Table:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bench import __version__
 from bench.analysis.paired import count_tested, pooled_parts
-from bench.analysis.tables import GROUPS, Row, described, group, group_notes, seed_notes, seen_notes
+from bench.analysis.tables import GROUPS, SEARCH_COSTS, Row, described, group, group_notes, seed_notes, seen_notes
 from bench.errors import InputError, counted
 from bench.files import write_text
 from bench.render.html import Html, el, table
@@ -53,7 +53,8 @@ def write(found: Submissions, output: Path, suite: Suite | None = None) -> int:
         what = f" at the places of suite {suite.called}" if suite else ""
         raise InputError("no-runs", f"leaderboard: no finished run{what} in these bundles; no page is written")
     notes += _left_out(sum(record.status != "done" for record in records), "not finished")
-    board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS))), rows)
+    searched = SEARCH_COSTS if any(row.value(SEARCH_COSTS[0]) for row in rows) else ()
+    board = _Board(found, tuple(dict.fromkeys((*SCORES, *(suite.metrics if suite else ()), *COSTS, *searched))), rows)
     lines = [board.line(row) for row in rows]
     write_text(output / PAGE, board.page(rows, [*notes, *store_notes(_stores(rows))], suite))
     write_text(output / CSV, render(Table("", [], [], records=lines), "csv") + "\n")

@@ -10,7 +10,7 @@ from bench import __version__
 from bench.analysis.audit_record import Audit
 from bench.analysis.audit_tables import audit_tables
 from bench.analysis.tables import Row, group, results_table
-from bench.environment import environment
+from bench.environment import CPU, environment
 from bench.errors import InputError, counted
 from bench.files import from_here, write_text
 from bench.render.html import Html, el, facts, picture, table
@@ -59,6 +59,8 @@ def write(
     own = [one.spec for one in records if one.origin != ELSEWHERE and not one.spec.tuned]
     if suite is None and (others := len(records) - len(own)):
         notes.append(f"{counted(others, 'run')} of other programs, or tuned fold by fold, not in the plan")
+    if suite is None and (devices := sorted({spec.device for spec in own} - {CPU})):
+        notes.append(f"some runs are of {', '.join(devices)}: the plan names no device, `--device` does")
     plan = suite or (suite_of("runs", own, digests) if own else None)
     write_text(output, _Page(tracker, wanted.datasets, damaged, (plan, notes)).markup(records))
     return len(records)
@@ -240,11 +242,16 @@ def _plan(suite: Suite, notes: Sequence[str], where: Sequence[str]) -> Html:
 
     Of a split file's place no more than its name is shown: the page may be published.
     """
+    free = [one for one in suite.datasets if not one.splits]
     told = el(
         "p",
         "Methods, data sets and splits of this page in one file. ",
         el("code", shlex.join(["bench", "run", "--suite", f"{suite.name}.toml", *where])),
         " computes every method on all of them and refuses data sets and splits of other digests.",
+        f" Of {len(free)} of its {counted(len(suite.datasets), 'task')} it has all folds and seeds, of which some were "
+        "not run here, and holds none to a digest."
+        if free
+        else "",
     )
     shown = el("details", el("summary", f"{suite.name}.toml"), el("pre", el("code", suite.text())))
     lines = el("ul", *(el("li", note) for note in notes)) if notes else None

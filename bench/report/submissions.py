@@ -13,7 +13,7 @@ from bench.files import file_sha256
 from bench.splits.split import make_split
 from bench.suites.contents import of_suite, part_of
 from bench.suites.suite import Suite
-from bench.tracking.bundle import Checked, checked_runs, is_same
+from bench.tracking.bundle import UNPACK, Checked, checked_runs, is_same
 from bench.tracking.record import Record, differs, shown
 from bench.tracking.results import Predictions
 
@@ -40,7 +40,8 @@ class Submissions:
         self.runs: dict[str, Checked] = {}  # by name, each once
         self.bundle_of: dict[str, str] = {}  # a bundle's file name, by the name of a run
         self.digests: dict[str, str] = {}  # SHA-256 of a bundle, by its file name
-        self.faults: list[str] = []
+        packed = sorted(one.name for one in folder.glob("*") if one.suffix.lower() in UNPACK)
+        self.faults: list[str] = [f"{name}: is packed and was not read; unpack it" for name in packed]
         self.notes: list[str] = []
         self._asked: dict[Place, tuple[str, str]] = {}  # where runs are alike: a bundle, and what it was asked
         for file in files:

@@ -25,6 +25,7 @@ from bench.runs.guards import (
     ContractBroken,
     FitMonitor,
     PretrainMonitor,
+    anew,
     chance_from,
     content_of,
     first_surroundings,
@@ -36,6 +37,7 @@ from bench.runs.guards import (
     surroundings_of,
     unchanged,
 )
+from bench.runs.kept_arrays import KeptArrays, Represented, keeping
 from bench.schema import MARK_BOUNDED, Samples, drawn_order, is_cut
 from bench.scores.jackknife import count_groups, intervals
 from bench.scores.metrics import MACRO, Scores, are_probabilities, decide, evaluate
@@ -50,7 +52,9 @@ HALVES: Final = ("quic_ids", "quic_continued", "equal_payloads")  # of `bench.sp
 WORK: Final = ("represent", "pretrain", "fit", "predict")  # stages that are the method's
 REMEMBERS: Final = "its module or class remembers something of a run; keep it in the object"
 #: names under which what a method says of itself does not count; scores stand above it anyway
-OURS: Final = re.compile(r"seconds.*|f1/.*|(test|validation|search)_.*|model_parameters|peak_memory_bytes|packets_read")
+OURS: Final = re.compile(
+    r"seconds.*|f1/.*|(test|validation|search)_.*|model_parameters|peak_memory_bytes|packets_read|samples_kept"
+)
 TRAINING_ASKED: Final = 256  # training samples that are asked how well they were learned
 
 
@@ -99,11 +103,22 @@ class _Clock:
 
 
 def attempt(
-    spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, *, device: str = "cpu"
+    spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, *, device: str = "cpu", code: str = ""
 ) -> Attempt:
     """Do it.  Raises :class:`InputError` for what cannot be, ContractBroken (`bench.runs.guards`) for what no method
     may do, and whatever the method raises.
+
+    ``code`` is the digest of what decides the result: with it arrays are shared with other attempts (`KeptArrays`).
     """
+    with keeping(spec, store, kind, code, device) as kept:
+        done = _attempted(spec, store, kind, monitor, device, kept)
+        kept.keep(done.method)
+    return done
+
+
+def _attempted(
+    spec: RunSpec, store: Store, kind: type[Method], monitor: AttemptMonitor, device: str, kept: KeptArrays
+) -> Attempt:
     reset_peak_memory()
     clock = _Clock(monitor)
     with clock.stage("split"):
@@ -112,10 +127,11 @@ def attempt(
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     surroundings = first_surroundings(method)
-    validation, trained, training_view = _learn(method, store, split, clock)
+    samples = _Parts(store, split, kept)
+    validation, trained, training = _learn(method, samples, clock)
     state = state_of(method)
     with clock.stage("represent"):
-        test, test_view = _represent(method, store, split, "test")
+        test, tested = samples.represent(method, "test", learned=True)
     state = unchanged(state, state_of(method), "represent changes the object; keep nothing of what is represented")
     with clock.stage("predict"):
         answers = method.predict_proba(test.inputs)
@@ -123,46 +139,79 @@ def attempt(
     predictions = _put_back(split, classes, test.labels, answers)
     with clock.stage("check"):
         _check(spec, method, store, split, test.inputs, answers)
+        samples.confirm(method, "test", test)
+        kept.add(method, store, samples.of("test"))
         unchanged(surroundings, surroundings_of(method), REMEMBERS)
     with clock.stage("score"):
         scores, numbers = scores_of(predictions, split)
         metrics = {name: value for name, value in monitor.facts.items() if not OURS.fullmatch(name)}
         metrics |= numbers | _training_scores(method, trained) | _validation_scores(method, validation, classes)
-    metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training_view.packets_read)}
-    metrics |= clock.metrics | _size(method)
-    used = frozenset(training_view.used | test_view.used)
+    metrics |= {"peak_memory_bytes": float(peak_memory()), "packets_read": float(training.packets.sum())}
+    metrics |= clock.metrics | _size(method) | ({"samples_kept": float(kept.found)} if kept.found else {})
+    used = training.used | tested.used
     metrics |= _cut(store, split.test) if used & BYTES else {}
     metrics |= _bounded(store, split.test) if store.of_records else {}
     return Attempt(method, split, predictions, scores, metrics, used)
 
 
-def _learn(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[Part, Part, View]:
-    """Pre-train, where the method does, and fit: the validation part, `_some` of the training part, and its view.
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a split as methods get them."""
+
+    store: Store
+    split: Split
+    kept: KeptArrays
+
+    def represent(self, method: Method, name: str, *, learned: bool = False) -> tuple[Part, Represented]:
+        """A part, and what was read for it; the samples come in the order of `Split.order`."""
+        samples = self.of(name)
+        labels = self.split.to_scored_classes(self.store.labels(self.split.task)[samples.session])
+        done = self.kept.represent(method, self.store, samples, learned=learned)
+        return Part(done.inputs, labels), done
+
+    def write(self, *done: Represented) -> None:
+        """Keep arrays aside before `fit` can change them."""
+        self.kept.write(done, sum(map(len, self.split.parts.values())))
+
+    def confirm(self, method: Method, name: str, part: Part) -> None:
+        """See `KeptArrays.confirm`."""
+        self.kept.confirm(method, self.store, self.of(name), part.inputs)
+
+    def of(self, name: str) -> Samples:
+        """The samples of a part, in the order in which methods get them."""
+        return self.split.parts[name].take(self.split.order(name))
+
+
+def _learn(method: Method, samples: _Parts, clock: _Clock) -> tuple[Part, Part, Represented]:
+    """Pre-train, where the method does, and fit: the validation part, `_some` of the training part, what it read.
 
     While a method pre-trains nothing but the training part is represented, and its labels are not at hand.  It knows
     nothing of other runs of this process.
     """
     forget(type(method))
     with chance_from(method.seed):
-        return _learned(method, store, split, clock)
+        return _learned(method, samples, clock)
 
 
-def _learned(method: Method, store: Store, split: Split, clock: _Clock) -> tuple[Part, Part, View]:
+def _learned(method: Method, samples: _Parts, clock: _Clock) -> tuple[Part, Part, Represented]:
     with clock.stage("represent"):
-        train, view = _represent(method, store, split, "train")
+        train, trained_on = samples.represent(method, "train")
         trained = _some(method, train)
         if not pretrains(type(method)):
-            validation, _ = _represent(method, store, split, "validation")
+            validation, judged_on = samples.represent(method, "validation")
     if pretrains(type(method)):
+        samples.write(trained_on)
         with clock.stage("pretrain"):
             method.pretrain(dict(train.inputs), PretrainMonitor(clock.monitor))
         with clock.stage("represent"):
-            validation, _ = _represent(method, store, split, "validation")
+            validation, _ = samples.represent(method, "validation", learned=True)
+    else:
+        samples.write(trained_on, judged_on)
     judging = content_of(validation)
     with clock.stage("fit"), pretraining_over(method):
         method.fit(train, validation, FitMonitor(clock.monitor))
     unchanged(judging, content_of(validation), "fit changes the validation part; change a copy")
-    return validation, trained, view
+    return validation, trained, dataclasses.replace(trained_on, inputs={})  # which take memory
 
 
 def _packets_of(store: Store, samples: Samples) -> Rows:
@@ -196,9 +245,9 @@ def _check(
     rows = drawn_order(len(answers), named_seed(spec.digest, "check"))[:ASKED]
     if not len(rows):
         return
-    new = type(method)(method.parameters, classes=method.classes, seed=method.seed, device=method.device)
     samples = split.test.take(split.order("test")[rows])
-    same_inputs(take(inputs, rows), new.represent(View(store, samples, method.reads)), "of a part of the samples")
+    again = anew(method).represent(View(store, samples, method.reads))
+    same_inputs(take(inputs, rows), again, "of a part of the samples")
     if not type(method).transductive:
         same_answers(method, inputs, answers, rows)
 
@@ -215,11 +264,11 @@ def _put_back(split: Split, classes: list[str], labels: Rows, answers: NDArray[n
 
 
 def fit_and_validate(
-    spec: RunSpec, store: Store, kind: type[Method], monitor: Monitor, *, device: str = "cpu"
+    spec: RunSpec, store: Store, kind: type[Method], monitor: Monitor, *, device: str = "cpu", code: str = ""
 ) -> Scores:
     """Scores on the validation part of a fresh fit.  The test part is not even represented: this is for tuning.
 
-    Raises :class:`InputError` for a split without a validation part.
+    ``code`` as in :func:`attempt`.  Raises :class:`InputError` for a split without a validation part.
     """
     split = make_split(store, spec.task, spec.split)
     if not len(split.validation):
@@ -229,9 +278,13 @@ def fit_and_validate(
     classes = scored_classes(split, store)
     method = new_method(spec, kind, len(classes), device)
     surroundings = first_surroundings(method)
-    validation, *_ = _learn(method, store, split, _Clock(monitor))
-    answers = method.predict_proba(validation.inputs)
-    unchanged(surroundings, surroundings_of(method), REMEMBERS)
+    with keeping(spec, store, kind, code, device) as kept:
+        samples = _Parts(store, split, kept)
+        validation, *_ = _learn(method, samples, _Clock(monitor))
+        answers = method.predict_proba(validation.inputs)
+        samples.confirm(method, "validation", validation)
+        unchanged(surroundings, surroundings_of(method), REMEMBERS)
+        kept.keep(method)
     return evaluate(validation.labels, answers, classes)
 
 
@@ -240,15 +293,8 @@ def represent_parts(method: Method, store: Store, split: Split, names: Sequence[
 
     The samples come in the order of `Split.order`.
     """
-    return {name: _represent(method, store, split, name)[0] for name in names}
-
-
-def _represent(method: Method, store: Store, split: Split, name: str) -> tuple[Part, View]:
-    """A part, and the view that knows what was read for it."""
-    samples = split.parts[name].take(split.order(name))
-    view = View(store, samples, method.reads)
-    labels = split.to_scored_classes(store.labels(split.task)[samples.session])
-    return Part(method.represent(view), labels), view
+    samples = _Parts(store, split, KeptArrays())
+    return {name: samples.represent(method, name)[0] for name in names}
 
 
 def scored_classes(split: Split, store: Store) -> list[str]:
@@ -272,8 +318,9 @@ def _validation_scores(method: Method, part: Part, classes: Sequence[str]) -> di
 
 
 def _some(method: Method, train: Part) -> Part:
-    """Drawn samples of the training part, copied before `fit` can change them."""
-    rows = drawn_order(len(train), named_seed(method.seed, "training"))[:TRAINING_ASKED]
+    """Drawn samples of those that the method learns from, copied before `fit` can change them."""
+    rows = method.trained_rows(train)
+    rows = rows[drawn_order(len(rows), named_seed(method.seed, "training"))[:TRAINING_ASKED]]
     return Part(take(train.inputs, rows), train.labels[rows])
 
 

@@ -20,10 +20,10 @@ from bench.errors import InputError
 from bench.method import files_of, reason_to_skip
 from bench.runs import registry
 from bench.runs.attempt import Attempt, AttemptMonitor, attempt, parameters_of
+from bench.runs.kept_arrays import limit
 from bench.runs.model_card import CARD, model_card
 from bench.runs.plan import Forecast
 from bench.runs.run_labels import method_label, reductions, settings_of
-from bench.scores.metrics import Scores
 from bench.spec import RunSpec
 from bench.splits.split import Split
 from bench.tracking.claims import Claims
@@ -96,9 +96,10 @@ def execute(spec: RunSpec, tracker: Tracker, options: RunOptions = DEFAULT_OPTIO
     """Run it, unless the tracker has it done or another process is at it.
 
     An interrupt ends the run as killed and goes on its way.  Raises :class:`InputError` where the store of runs does
-    not answer: what was computed is kept beside it, and logged by `Tracker.sync`; and where the results folder cannot
-    be written: other runs had no better luck.
+    not answer: what was computed is kept beside it, and logged by `Tracker.sync`; where the results folder cannot
+    be written: other runs had no better luck; and where the limit of kept arrays is none.
     """
+    limit()
     spec = spec.on(options.device)
     if not options.rerun and (known := tracker.finished(spec.digest)) is not None:
         return recalled(spec, known, tracker, options)
@@ -138,7 +139,7 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
             given = files_of(kind, spec.parameters)
             run.tags({GIVEN: json.dumps(given)} if given else {})
             monitor = RunMonitor(spec, run, options.progress, tracker.claims)
-            result = attempt(spec, store, kind, monitor, device=options.device)
+            result = attempt(spec, store, kind, monitor, device=options.device, code=code_of(spec))
             result.metrics.update(options.beside)
             told = dataclasses.replace(result_of(spec, store, result, options.device), given=given)
             _keep(run, result, told, model=options.models != "none")
@@ -153,7 +154,7 @@ def _computed(spec: RunSpec, tracker: Tracker, options: RunOptions) -> Outcome:
     except Exception as error:
         status, reason = "failed", _reason(error)
         with suppress(Unwritable), run.artefacts() as folder:
-            (folder / "traceback.txt").write_text(traceback.format_exc())
+            (folder / "traceback.txt").write_text(traceback.format_exc(), "utf-8", "backslashreplace")
     except BaseException:
         run.end("killed", "interrupted")
         raise
@@ -209,7 +210,7 @@ class RunMonitor(AttemptMonitor):
 
 def _keep(run: Run, attempted: Attempt, result: RunResult, *, model: bool) -> None:
     """Write all of an attempt into the store of runs, its ``model`` only where that is kept."""
-    run.metrics(attempted.metrics | _f1_by_class(attempted.scores))
+    run.metrics(attempted.metrics | attempted.scores.f1_by_class)
     with run.artefacts() as folder:
         if model:
             (folder / "model").mkdir()
@@ -219,10 +220,6 @@ def _keep(run: Run, attempted: Attempt, result: RunResult, *, model: bool) -> No
             run.tags({MODEL: "not kept, by --keep-models none"})
         result.save(folder / "result.json")  # after the method's own code: it writes nothing over them
         attempted.predictions.save(folder / "predictions.npz")
-
-
-def _f1_by_class(scores: Scores) -> dict[str, float]:
-    return {f"f1/{name}": row["f1"] for name, row in scores.per_class.items()}
 
 
 def result_of(spec: RunSpec, store: Store, attempted: Attempt, device: str) -> RunResult:

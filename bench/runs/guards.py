@@ -4,6 +4,7 @@ Cheap questions about the run's own traffic: of a drawn sample of rows, not of a
 wants to cheat; what is here turns an accident, a cache or a look at the neighbours into a failed run with a reason.
 """
 
+import dataclasses
 import hashlib
 import pickle
 import random
@@ -131,6 +132,57 @@ def chance_from(seed: int) -> Iterator[None]:
         np.random.set_state(before[1])  # noqa: NPY002
         if torch:
             torch.set_rng_state(before[2])
+
+
+def anew(method: Method) -> Method:
+    """A new object of the same parameters, seed and device, which has learned nothing."""
+    return type(method)(method.parameters, classes=method.classes, seed=method.seed, device=method.device)
+
+
+def chance_now() -> str:
+    """A digest of where Python's, NumPy's and torch's own generators are."""
+    torch = sys.modules.get("torch")
+    drawn = torch.get_rng_state().numpy().tobytes() if torch else b""
+    return _kept([random.getstate(), np.random.get_state(legacy=False), drawn], frozenset())  # noqa: NPY002
+
+
+def noted(parameters: Any, read: set[str]) -> Any:
+    """Equal parameters that note the names of their fields that are read.
+
+    Pickles, copies and a look at their dictionary read all; so does what `__post_init__` left there beside the fields.
+    """
+    kind: Any = type(parameters)
+    names = {one.name for one in dataclasses.fields(parameters)}
+    whole = {"__dict__", "__getstate__", *(getattr(parameters, "__dict__", {}).keys() - names)}
+
+    def get(self: Any, name: str) -> Any:
+        if name == "__class__":  # what compares itself with another of its class goes on doing so
+            return kind
+        read.update(names if name in whole else {name} & names)
+        return kind.__getattribute__(self, name)
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        read.update(names)
+        return parameters.__reduce_ex__(protocol)
+
+    its_own = type(kind.__name__, (kind,), {"__getattribute__": get, "__reduce_ex__": reduce, "__slots__": ()})
+    new: Any = object.__new__(its_own)
+    values = {name: getattr(parameters, name) for name in names} | getattr(parameters, "__dict__", {})
+    for name, value in values.items():
+        object.__setattr__(new, name, value)
+    return new
+
+
+@contextmanager
+def noting(method: Method, read: set[str]) -> Iterator[None]:
+    """Within, the method's parameters note what is read of them."""
+    before = method.parameters
+    method.parameters = during = noted(before, read)
+    try:
+        yield
+    finally:
+        if method.parameters is during:
+            method.parameters = before
 
 
 def _modules_of(kind: type[Method]) -> frozenset[str]:

@@ -254,10 +254,15 @@ def rates_of(path: Path) -> dict[str, float]:
 
 
 def samples_seen(method: str, values: Mapping[str, Any], trained: float, epochs: int | None = None) -> float:
-    """Samples that a fit sees, of ``trained`` ones: with repetitions, at its whole budget or in so many ``epochs``.
+    """Samples that training sees, of ``trained`` ones: with repetitions, at its whole budget or in so many ``epochs``.
 
-    A batch of single packets counts as the samples that they are of: rates are of samples with the default's packets.
+    Those of pre-training are among them.  A batch of single packets counts as the samples that they are of: rates are
+    of samples with the default's packets.
     """
+    return seen_without_labels(method, values, trained) + _seen_with_labels(method, values, trained, epochs)
+
+
+def _seen_with_labels(method: str, values: Mapping[str, Any], trained: float, epochs: int | None) -> float:
     outline = describe(method)
     settings = outline.defaults | dict(values)
     if "epochs" not in settings:
@@ -266,6 +271,22 @@ def samples_seen(method: str, values: Mapping[str, Any], trained: float, epochs:
         each = outline.defaults.get("packets") if outline.unit == "packet" else 1
         return float(steps * settings["batch_size"] / (each or 1))
     return trained * int(epochs or settings["epochs"])
+
+
+def seen_without_labels(method: str, values: Mapping[str, Any], trained: float) -> float:
+    """Samples that pre-training sees, with repetitions, of ``trained`` ones; 0 where there is none.
+
+    >>> seen_without_labels("et-bert", {"pretraining_steps": 10}, 99.0)
+    320.0
+    >>> seen_without_labels("et-bert", {"pretraining": "scratch"}, 99.0)
+    0.0
+    """
+    settings = describe(method).defaults | dict(values)
+    if settings.get("pretraining") == "scratch" or settings.get("weights"):
+        return 0.0
+    if steps := settings.get("pretraining_steps"):
+        return float(steps * settings["pretraining_batch"])
+    return float(trained * settings.get("pretraining_epochs", 0))
 
 
 def _by_rate(spec: RunSpec, rates: Mapping[str, float]) -> Estimate:

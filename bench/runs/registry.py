@@ -371,6 +371,9 @@ def _locate(name: str) -> tuple[Path, str | None]:
         return Path(file).resolve(), wanted
     if entry := _plug_ins().entries.get(name):
         return _locate_entry(entry)
+    if name.endswith(".py"):
+        what = "does not say which class of the file" if Path(name).is_file() else "no such file"
+        raise InputError("unknown-method", f"method {name}: {what}; give FILE.py:CLASS")
     if name not in _files():
         for fault in _plug_ins().faults:
             if fault.name == name:

@@ -10,7 +10,7 @@ from bench.errors import InputError, counted
 from bench.runs.registry import Outline, describe, file_origin, is_file, is_shipped
 from bench.scores.jackknife import FEWEST_GROUPS
 from bench.scores.metrics import is_fitted
-from bench.spec import RunSpec
+from bench.spec import FOREST_ON, RunSpec
 from bench.tracking.record import ELSEWHERE, Record
 from bench.training.budget import steps_an_epoch
 
@@ -70,8 +70,13 @@ def is_elsewhere(record: Record) -> bool:
 
 
 def reductions(outline: Outline, parameters: Mapping[str, Any], samples: float | None) -> list[str]:
-    """In what parameters make a run smaller than a method's own are; ``samples`` are those of training, once known."""
-    own, reduced = outline.defaults, []
+    """In what parameters make a run smaller than a method's own are; ``samples`` are those of training, once known.
+
+    A forest on what a method reads takes that method's parameters, and its training ones do nothing to it.
+    """
+    own, reduced = outline.defaults, list[str]()
+    if outline.name.startswith(FOREST_ON):
+        return reduced
     values = {**own, **parameters}
     epochs, steps, before = (values.get(name) for name in ("epochs", "steps", "pretraining_steps"))
     if before is not None and before < own["pretraining_steps"]:

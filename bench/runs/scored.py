@@ -8,7 +8,7 @@ import csv
 import ipaddress
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,15 +70,18 @@ def _rows(store: Store, split: Split, part: str, labels: bool) -> Iterator[list[
             part,
             classes[number[session]] if labels else "",
             paths[of["capture"]],
-            {6: "TCP", 17: "UDP"}[int(of["protocol"])],
-            _address(bytes(of["client_ip"]), int(of["ip_version"])),
-            of["client_port"],
-            _address(bytes(of["server_ip"]), int(of["ip_version"])),
-            of["server_port"],
+            {6: "TCP", 17: "UDP"}.get(int(of["protocol"]), ""),  # of records that do not tell
+            *([""] * 4 if "ports" in store.lacks else _ends(of)),
             of["start"],
             samples.first[row],
             samples.count[row],
         ]
+
+
+def _ends(of: Mapping[str, Any]) -> list[Any]:
+    """Address and port of client and server."""
+    ends = ((bytes(of[f"{end}_ip"]), of[f"{end}_port"]) for end in ("client", "server"))
+    return [cell for packed, port in ends for cell in (_address(packed, int(of["ip_version"])), port)]
 
 
 def _address(packed: bytes, version: int) -> str:
@@ -110,8 +113,7 @@ def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> NDArra
     names = {name: number for number, name in enumerate(sample_names(split, "test"))}
     answers = np.full((len(names), len(classes)), np.nan, np.float32)
     seen = np.zeros(len(names), bool)
-    for number, row in _read(path, classes):
-        name = row["sample"]
+    for number, name, row in _read(path, classes):
         place = names.get(name)
         if place is None:
             raise _refused(path, number, _strange(name, split))
@@ -128,8 +130,11 @@ def read_predictions(path: Path, split: Split, classes: Sequence[str]) -> NDArra
     return in_order
 
 
-def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows by column, each with its line, as far as the head is right."""
+def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Line, sample and the other columns of each row, as far as the head is right.
+
+    The first column ``sample`` has the names; a second one is of a class of that name.
+    """
     rows = csv_rows(path)
     try:
         _, head = next(rows, (1, list[str]()))
@@ -139,7 +144,9 @@ def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, s
             if len(row) != len(columns):
                 what = f"has {counted(len(row), 'column')}, the head has {len(columns)}; write the file again, whole"
                 raise _refused(path, line, what)
-            yield line, dict(zip(columns, row, strict=True))
+            place = columns.index("sample")
+            name, others = row.pop(place), columns[:place] + columns[place + 1 :]
+            yield line, name, dict(zip(others, row, strict=True))
     except FileNotFoundError:
         raise InputError("missing-file", f"{path}: there is no such file; give a CSV of predictions") from None
     except (OSError, ValueError) as error:
@@ -148,17 +155,18 @@ def _read(path: Path, classes: Sequence[str]) -> Iterator[tuple[int, dict[str, s
 
 
 def _check_head(path: Path, head: Sequence[str], classes: Sequence[str]) -> None:
-    lacking = [name for name in classes if name not in head]
+    others = [name for place, name in enumerate(head) if name != "sample" or "sample" in head[:place]]
+    lacking = [name for name in classes if name not in others]
     if "sample" not in head or ("prediction" not in head and lacking):
         what = "needs the columns sample and prediction, or sample and one a class"
         cut = [f"{name!r:.40}" for name in head]
         raise InputError(
             "wrong-predictions", f"{path}: {what}: {some(classes, LISTED)}; it has {some(cut, LISTED) or 'none'}"
         )
-    if "prediction" in head and "prediction" not in classes and any(name in head for name in classes):
+    if "prediction" in head and "prediction" not in classes and any(name in others for name in classes):
         both = "has a column of predictions and of probabilities; give one of them"
         raise InputError("wrong-predictions", f"{path}: {both}")
-    if len(set(head)) < len(head):
+    if len(set(others)) < len(others) or ("sample" in others and "sample" not in classes):
         raise InputError("wrong-predictions", f"{path}: a column is there twice; give each once")
 
 
@@ -270,7 +278,7 @@ def _remembered(
         ingest=store.manifest.options.unusual,
     )
     try:
-        run.metrics(metrics)
+        run.metrics(metrics | scores.f1_by_class)
         with run.artefacts() as folder:
             result.save(folder / "result.json")
             kept.save(folder / "predictions.npz")

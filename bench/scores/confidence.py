@@ -1,16 +1,19 @@
 """How sure answers are: likelihood, temperature, and whether confidence tells what is known from what is not."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.scores.metrics import Floats, Ints
+from bench.scores.metrics import BINS, Floats, Ints, binned
+from bench.scores.significance import student
 
 FLOOR: Final = 1e-7  # least probability that is taken: a forest answers 0, whose logarithm says nothing (our choice)
 TEMPERATURES: Final = (0.01, 100.0)  # between which one is looked for (our choice)
 SHARE: Final = 0.95  # of known samples that are taken for known, where the others are counted
+HIGHEST: Final = {"log_loss": -float(np.log(FLOOR)), "calibration_error": 1.0}  # that each can be; the lowest is 0
 
 Probabilities = NDArray[np.floating[Any]]
 
@@ -23,10 +26,58 @@ def log_loss(truth: Ints, probabilities: Probabilities) -> float:
     >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])), 4)
     0.6931
     """
-    answered = ~np.isnan(probabilities).any(axis=1)
-    if not answered.any():
-        return float("nan")
-    return float(-_logarithms(probabilities[answered])[np.arange(answered.sum()), truth[answered]].mean())
+    losses = _losses(truth, probabilities)
+    return float(losses[~np.isnan(losses)].mean()) if not np.isnan(losses).all() else float("nan")
+
+
+def _losses(truth: Ints, probabilities: Probabilities) -> Floats:
+    """Of each sample, NaN of an abstention: float64 ``[samples]``."""
+    losses = -_logarithms(probabilities)[np.arange(len(truth)), truth]
+    return np.asarray(np.where(np.isnan(probabilities).any(axis=1), np.nan, losses), np.float64)
+
+
+def without_each(truth: Ints, probabilities: Probabilities, groups: Ints) -> dict[str, Floats]:
+    """`log_loss` and the calibration error, both float64 ``[1 + groups]``: of all samples, then without each group.
+
+    ``groups`` int64 ``[samples]`` are any labels; what nothing is left for is NaN.
+    """
+    kinds, group = np.unique(groups, return_inverse=True)
+    losses = _losses(truth, probabilities)
+    answered = ~np.isnan(losses)
+    bins, confidence, right = binned(truth, np.asarray(probabilities, np.float32))
+    gaps = np.bincount(group * BINS + bins, right - confidence, len(kinds) * BINS).reshape(-1, BINS)
+    with np.errstate(invalid="ignore"):
+        return {
+            "log_loss": _left(np.bincount(group, np.where(answered, losses, 0))) / _left(np.bincount(group, answered)),
+            "calibration_error": np.abs(_left(gaps)).sum(axis=1) / _left(np.bincount(group)),
+        }
+
+
+def _left(parts: NDArray[Any]) -> Floats:
+    """The sum over groups of ``[groups, …]``, then the same without each of them: ``[1 + groups, …]``."""
+    total = parts.sum(axis=0)
+    return np.concatenate((total[None], total - parts), dtype=np.float64)
+
+
+def over_groups(values: Floats, lowest: float, highest: float) -> tuple[float, float, float]:
+    """A value and its 95 % interval for other groups: a jackknife with Student's t over ``[1 + groups]``.
+
+    ``values`` are that of all samples, then those without each group.  The interval goes from ``lowest`` to
+    ``highest`` where there is a single group, and stays between them.
+
+    >>> over_groups(np.array([0.5, 0.25, 0.75]), 0.0, 1.0)
+    (0.5, 0.0, 1.0)
+    """
+    value, others = float(values[0]), values[1:]
+    if len(others) < 2 or np.isnan(others).any():
+        return value, lowest, highest
+    half = student(len(others) - 1) * float(np.sqrt((_deviations(others) ** 2).sum()))
+    return value, max(value - half, lowest), min(value + half, highest)
+
+
+def _deviations(others: Floats) -> Floats:
+    """What values without each group ``[groups]`` say of their part in the whole; the sum of squares is a variance."""
+    return np.asarray((others - others.mean()) * np.sqrt((len(others) - 1) / len(others)), np.float64)
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> NDArray[np.float32]:
@@ -76,6 +127,8 @@ class Separation:
     low: float  # 95 % interval; 0 and 1 where one side has a single group, of which nothing is known
     high: float
     fpr: float  # of unknown samples, the share that is at least as sure as the least sure of 95 % of the known ones
+    fpr_low: float
+    fpr_high: float
 
 
 def confidences(probabilities: Probabilities) -> Floats:
@@ -91,8 +144,9 @@ def confidences(probabilities: Probabilities) -> Floats:
 def separation(known: tuple[Floats, Ints], unknown: tuple[Floats, Ints]) -> Separation:
     """Confidences ``[samples]`` and groups ``[samples]`` of both sides (Hendrycks and Gimpel, ICLR 2017).
 
-    The interval is of the area for other groups of both sides (Obuchowski, Biometrics 53, 1997), with Student's t of
-    the smaller number of groups.  Raises ValueError where one side is empty.
+    The intervals are for other groups of both sides, with Student's t of the smaller number of groups: that of the
+    area as Obuchowski has it (Biometrics 53, 1997), that of the false-positive rate as Woodruff has it of what follows
+    from a quantile, here the threshold.  Raises ValueError where one side is empty.
 
     >>> both = separation((np.array([0.9, 0.8]), np.array([0, 1])), (np.array([0.8, 0.1]), np.array([2, 3])))
     >>> both.auroc, both.fpr
@@ -102,16 +156,47 @@ def separation(known: tuple[Floats, Ints], unknown: tuple[Floats, Ints]) -> Sepa
     if not (len(sure) and len(unsure)):
         raise ValueError("both sides need a sample")
     above, below = _placed(sure, unsure), 1 - _placed(unsure, sure)
-    area = float(above.mean())
-    variance, least = _variance((above, known[1]), (below, unknown[1]))
-    low, high = 0.0, 1.0
-    if least > 1:
-        from scipy.stats import t
+    area, taken = float(above.mean()), _share_taken(sure, unsure)
+    least = min(len(np.unique(groups)) for _, groups in (known, unknown))
+    if least < 2:
+        return Separation(area, 0.0, 1.0, taken, 0.0, 1.0)
+    half = student(least - 1) * math.sqrt(_variance((above, known[1]), (below, unknown[1])))
+    low, high = max(area - half, 0.0), min(area + half, 1.0)
+    return Separation(area, low, high, taken, *_taken_interval(known, unknown, student(least - 1)))
 
-        half = float(t.ppf(0.975, least - 1)) * np.sqrt(variance)
-        low, high = max(area - half, 0.0), min(area + half, 1.0)
-    threshold = np.sort(sure)[::-1][int(np.ceil(SHARE * len(sure))) - 1]
-    return Separation(area, float(low), float(high), float((unsure >= threshold).mean()))
+
+def _threshold(sure: Floats, share: float) -> float:
+    """The least sure of that share of the known."""
+    place = max(0, len(sure) - max(1, int(np.ceil(share * len(sure)))))
+    return float(np.partition(sure, place)[place])
+
+
+def _share_taken(sure: Floats, unsure: Floats, share: float = SHARE) -> float:
+    """Of the unknown, those that are at least as sure as the least sure of ``share`` of the known."""
+    return float((unsure >= _threshold(sure, share)).mean())
+
+
+def _taken_interval(known: tuple[Floats, Ints], unknown: tuple[Floats, Ints], t: float) -> tuple[float, float]:
+    """The ends of `_share_taken`, by groups that both sides may have.
+
+    The threshold is a quantile, for which a jackknife is too narrow: its ends are those of the share of the known below
+    it (Woodruff, Journal of the American Statistical Association 47, 1952).  They and the interval of the unknown side
+    are put together as Zou and Donner do (Statistics in Medicine 27, 2008).
+    """
+    (sure, one), (unsure, other) = known, unknown
+    threshold, taken = _threshold(sure, SHARE), _share_taken(sure, unsure)
+    below, above = (sure < threshold).astype(np.float64), (unsure >= threshold).astype(np.float64)
+    of_known, of_unknown = _variance((below, one)), _variance((above, other))
+    both = math.sqrt(of_known * of_unknown)
+    alike = (_variance((below, one), (above, other)) - of_known - of_unknown) / 2 / both if both else 0.0
+    reach = t * math.sqrt(max(of_known, SHARE * (1 - SHARE) / len(sure)))
+    more, less = (
+        _share_taken(sure, unsure, min(SHARE + reach, 1.0)),
+        _share_taken(sure, unsure, max(SHARE - reach, 0.0)),
+    )
+    wide = t * math.sqrt(of_unknown)
+    down, up = (math.sqrt(max(x * x + wide * wide + 2 * alike * x * wide, 0.0)) for x in (taken - less, more - taken))
+    return max(taken - down, 0.0), min(taken + up, 1.0)
 
 
 def _placed(values: Floats, others: Floats) -> Floats:
@@ -121,13 +206,12 @@ def _placed(values: Floats, others: Floats) -> Floats:
     return np.asarray(both / (2 * len(others)), np.float64)
 
 
-def _variance(*sides: tuple[Floats, Ints]) -> tuple[float, int]:
-    """Of the mean of the sides' placements, by groups that both sides may have; and the fewest groups of a side."""
+def _variance(*sides: tuple[Floats, Ints]) -> float:
+    """Of the mean of the sides' placements, by groups that both sides may have."""
     number = int(max(groups.max() for _, groups in sides)) + 1
-    parts, fewest = np.zeros(number), number
+    parts = np.zeros(number)
     for values, groups in sides:
         kinds = len(np.unique(groups))
         centred = (values - values.mean()) / len(values) * np.sqrt(kinds / max(kinds - 1, 1))
         parts += np.bincount(groups, centred, minlength=number)
-        fewest = min(fewest, kinds)
-    return float((parts**2).sum()), fewest
+    return float((parts**2).sum())

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.scores.metrics import ABSTAINED, MACRO, Counts, confusion, precision_recall_f1
+from bench.scores.significance import LEVEL, student
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-LEVEL: Final = 0.05  # 95 % intervals
 FEWEST_GROUPS: Final = 3  # of every tested class, for an interval to be trusted (our choice, by the simulation)
 ROUNDING: Final = 1e-18  # a variance below it is not told from 0
 CELLS: Final = 2**20  # numbers that a step of the jackknife holds at once
@@ -61,7 +61,7 @@ class Estimate:
             return 0.0, 1.0
         binomial = self.value * (1 - self.value)
         number = min(binomial / self.variance if self.variance > 0 else np.inf, self.sessions)
-        return _wilson(self.value, self.groups if binomial < 1e-12 else number, _student(self.freedom))
+        return _wilson(self.value, self.groups if binomial < 1e-12 else number, student(self.freedom))
 
     def interval(self, methods: int = 2) -> tuple[float, float]:
         """95 % interval of a difference, within [-1, 1], simultaneous for all pairs of so many ``methods``.
@@ -349,16 +349,10 @@ def _independent(metric: str, counts: Ints) -> float:
     return float(there.sum() if metric == "accuracy" else len(there) ** 2 / (1 / there).sum())
 
 
-def _student(freedom: float) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(1 - LEVEL / 2, freedom))
-
-
 def _studentised_range(methods: int, freedom: float) -> float:
     """The quantile of the largest difference of so many equal methods, in standard errors of a difference."""
     if methods == 2:
-        return _student(freedom)
+        return student(freedom)
     # two digits, rounded down: few values to compute, and none too small
     digits = 10.0 ** (np.floor(np.log10(freedom)) - 1)
     return _range_quantile(methods, float(np.floor(freedom / digits) * digits))

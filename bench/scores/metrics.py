@@ -5,6 +5,9 @@ run over all classes of the task, also over one that the test part lacks (its sc
 ``labels=range(classes), zero_division=0``; those over the classes that are there stand beside (`Scores.tested`).
 """
 
+import hashlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -19,7 +22,13 @@ Counts = Ints | Floats
 ABSTAINED: Final = -1  # what `decide` answers for a row of NaN
 MACRO: Final = ("accuracy", "macro_precision", "macro_recall", "macro_f1")  # in the order of every table
 CLOSE: Final = 1e-3  # of a row's sum to 1
+LONGEST: Final = 200  # signs of a class in the name of its number; MLflow takes 250 in all
 BINS: Final = 15  # of the calibration error: Guo et al., ICML 2017
+
+
+def plain_name(name: str) -> str:
+    """The name of a number in signs that MLflow takes."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,16 @@ class Scores:
     abstentions: int
     per_class: dict[str, dict[str, float]]  # precision, recall, f1, support
     confusion: list[list[int]]  # [classes][classes + 1]: rows truth, last column abstentions
+
+    @property
+    def f1_by_class(self) -> dict[str, float]:
+        """F1 of each class by names of its own, in signs and of a length that MLflow takes."""
+        plain = {name: plain_name(name)[:LONGEST] for name in self.per_class}
+        shared = Counter(plain.values())
+        for name, short in plain.items():
+            if shared[short] > 1 or len(name) > LONGEST:
+                plain[name] = f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        return {f"f1/{plain[name]}": row["f1"] for name, row in self.per_class.items()}
 
     @property
     def tested(self) -> dict[str, float]:
@@ -141,12 +160,18 @@ def reliability(truth: Ints, probabilities: NDArray[np.float32]) -> Reliability:
     >>> found.count[11].item(), found.sure[11].item(), found.right[11].item(), found.error
     (2, 1.5, 1.0, 0.25)
     """
+    bins, confidence, correct = binned(truth, probabilities)
+    count = np.bincount(bins, minlength=BINS).astype(np.int64)
+    right = np.bincount(bins, weights=correct, minlength=BINS).astype(np.float64)
+    return Reliability(count, np.bincount(bins, weights=confidence, minlength=BINS).astype(np.float64), right)
+
+
+def binned(truth: Ints, probabilities: NDArray[np.float32]) -> tuple[Ints, Floats, NDArray[np.bool_]]:
+    """Each answer's bin as in `reliability`, int64, its confidence, float64, and whether it is right: ``[samples]``."""
     predictions = decide(probabilities)
     confidence = np.where(predictions == ABSTAINED, 0, np.nan_to_num(probabilities).max(axis=1)).astype(np.float64)
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    count = np.bincount(bins, minlength=BINS).astype(np.int64)
-    right = np.bincount(bins, weights=predictions == truth, minlength=BINS).astype(np.float64)
-    return Reliability(count, np.bincount(bins, weights=confidence, minlength=BINS).astype(np.float64), right)
+    return bins, confidence, predictions == truth
 
 
 def is_fitted(accuracy: float, majority: float) -> bool:

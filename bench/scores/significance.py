@@ -79,16 +79,25 @@ def welch(one: Floats, other: Floats, ratios: tuple[float, float]) -> tuple[floa
     Welch's interval, with each variance (1/J + test/train) times that over the J runs, as in `corrected_t`: runs of a
     group share training data (our extension).  Needs two runs a group.
     """
-    from scipy.stats import t
-
     groups = (one, other)
     variances = [(1 / len(runs) + ratio) * runs.var(ddof=1) for runs, ratio in zip(groups, ratios, strict=True)]
     total, middle = sum(variances), one.mean() - other.mean()
     if not total:
         return float(middle), float(middle)
     freedom = total**2 / sum(v**2 / (len(runs) - 1) for v, runs in zip(variances, groups, strict=True))
-    half = t.ppf(0.975, freedom) * np.sqrt(total)
+    half = student(freedom) * np.sqrt(total)
     return float(middle - half), float(middle + half)
+
+
+def student(freedom: float) -> float:
+    """Half of a 95 % interval in standard errors, by so many degrees of freedom: Student's quantile.
+
+    >>> round(student(4), 3)
+    2.776
+    """
+    from scipy.stats import t
+
+    return float(t.ppf(1 - LEVEL / 2, freedom))
 
 
 def holm(p: Floats) -> Floats:

@@ -93,12 +93,14 @@ def assign_by_time(start: NDArray[np.int64], conversation: NDArray[Any], shares:
 def assign_at_random(labels: NDArray[Any], division: Division) -> Rows:
     """Part of each sample, at random within its class, which has its shares to one.  Nothing stays together.
 
-    ``labels`` int ``[samples]``, as is what is returned.
+    Folds have as many samples to one, too.  ``labels`` int ``[samples]``, as is what is returned.
     """
     fold, folds = division.fold, division.folds
     if fold is None or folds is None:
         return _cut(labels, division.shares, division.seed())
-    tested = _cut(labels, (1 / folds,) * folds, division.seed(folds)) == fold
+    order, _, _ = _shuffled(labels, division.seed(folds))
+    tested = np.zeros(len(labels), bool)
+    tested[order[fold::folds]] = True  # classes stand one behind the other
     seed = division.seed(folds, fold)
     return _with_validation(tested, division.shares, lambda rest, learning: _cut(labels[rest], learning, seed))
 

@@ -94,6 +94,14 @@ def _families(*names: str) -> dict[str, Callable[[SessionColumns], Mask]]:
     return {name: partial(_of_family, name) for name in names}
 
 
+#: filter -> what it looks at beside payload, of `bench.readers.READS`
+NEEDS: Final = {
+    "sugar": ("ports", "protocol"),
+    "dns": ("ports", "protocol"),
+    "tcp": ("protocol",),
+    "broadcast": ("ports",),
+}
+
 #: filter -> reason -> the sessions that go for it; the filters are those of `spec.FILTERS`
 RULES: Final[dict[str, dict[str, Callable[[SessionColumns], Mask]]]] = {
     "none": {},

@@ -57,7 +57,7 @@ from bench.splits.assignment import (
 from bench.splits.checks import check_windows, verify_split
 from bench.splits.clocks import check_eras, other_years
 from bench.splits.connections import CapturedStore, torn
-from bench.splits.filters import COLUMNS, apply_filter
+from bench.splits.filters import COLUMNS, NEEDS, apply_filter
 from bench.splits.groups import GroupedStore, groups_of, scarce, settled
 from bench.splits.sampling import count_shared_windows, window_keys, windows
 from bench.splits.split_file import naming, read_split_file, write_split_file
@@ -76,6 +76,10 @@ class LabelledStore(GroupedStore, CapturedStore, Protocol):
     @property
     def tasks(self) -> list[str]:
         """The names of the tasks."""
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """What its records cannot tell -> why."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,7 @@ def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
     """Raises :class:`InputError` for what no split of that store can be, as far as that is told without making one."""
     if spec.scheme == "file" and spec.file is None:
         raise InputError("bad-options", "split file and a split's file belong together; give both or neither")
+    _check_told(store, task, spec)
     if spec.folds is not None:
         number = int((np.asarray(store.labels(task)) != NO_CLASS).sum())
         if spec.folds > number:
@@ -256,6 +261,17 @@ def check_request(store: LabelledStore, task: str, spec: SplitSpec) -> None:
             f"max-per-class {limit}: split {spec.scheme} makes so many samples of each of {number} classes, more than "
             f"{LARGEST} in all; give {LARGEST // number} or less",
         )
+
+
+def _check_told(store: LabelledStore, task: str, spec: SplitSpec) -> None:
+    """Raises :class:`InputError` where filter or split look at what the store's records do not tell."""
+    for name in spec.filtering.split(","):
+        if absent := [need for need in NEEDS.get(name, ()) if need in store.lacks]:
+            what = f"filter {name} looks at {' and '.join(absent)}, which its records do not tell"
+            remedy = "leave it out" if name in spec.filter.split(",") else "take split capture, or session"
+            raise InputError("bad-options", f"{store.name}, split {spec.scheme}: {what}; {remedy}")
+    if spec.scheme == "time" and len(np.unique(store.session("start"))) == 1 < int((store.labels(task) >= 0).sum()):
+        raise InputError("bad-options", f"{store.name}, split time: no session tells when it began; take another split")
 
 
 def _check_task(store: LabelledStore, task: str) -> None:
@@ -360,7 +376,9 @@ def _check_groups(name: str, spec: SplitSpec, groups: NDArray[Any]) -> None:
         what = f"{spec.folds} folds" if spec.folds else "three parts"
         raise InputError(
             "split-impossible",
-            f"{name}: {what} of split {spec.scheme} need more than {counted(number, 'group')}; use fewer, or session",
+            f"{name}: {what} of split {spec.scheme} need more than {counted(number, 'group')}; "
+            + ("use fewer folds" if spec.folds else "bring more captures")
+            + ("" if spec.scheme == "session" else ", or take session"),
         )
 
 

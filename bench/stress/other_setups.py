@@ -76,8 +76,8 @@ class OtherTask:
         known = np.isin(labels[rows], numbers)
         left_out = {UNKNOWN: int((~known).sum())}
         rows = rows[known]
-        ours = {one.sha256 for one in own.manifest.captures if one.sha256}
-        same = np.array([one.sha256 in ours for one in store.manifest.captures], bool)[store.session("capture")[rows]]
+        ours = {one.content for one in own.manifest.captures if one.content}
+        same = np.array([one.content in ours for one in store.manifest.captures], bool)[store.session("capture")[rows]]
         left_out[SHARED] = int(same.sum())
         rows = rows[~same]
         stay, dropped = apply_filter(spec.filtering, {name: np.asarray(store.session(name))[rows] for name in COLUMNS})

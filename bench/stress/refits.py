@@ -5,7 +5,7 @@ part, whose labels that takes none of, but for a class that is left out.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -36,13 +36,15 @@ class Refits:
     parts: dict[str, Part]
     groups: Rows  # [test samples]
     device: str
+    distinct: Rows  # rows of training samples, each once: re-sampling repeats them
 
     @classmethod
     def of(cls, spec: RunSpec, kind: type[Method], store: Store, split: Split, device: str) -> "Refits":
         """Represent all parts."""
-        classes = scored_classes(split, store)
+        classes, train = scored_classes(split, store), split.parts["train"].take(split.order("train"))
+        _, first = np.unique(np.stack([train.session, train.first]), axis=1, return_index=True)
         parts = represent_parts(new_method(spec, kind, len(classes), device), store, split, PARTS)
-        return cls(spec, kind, classes, parts, split.groups["test"][split.order("test")], device)
+        return cls(spec, kind, classes, parts, split.groups["test"][split.order("test")], device, np.sort(first))
 
     def few_labels(self, labels: int, compared: Callable[[Answers], Any]) -> FewLabels:
         """With so many labelled training samples a class, the first of the drawn order: fewer are among more.
@@ -50,7 +52,7 @@ class Refits:
         ``compared`` makes scores of answers to the test part.  The validation part stays as it is.
         """
         train = self.parts["train"]
-        rows = np.flatnonzero(_occurrence(train.labels) < labels)
+        rows = self.distinct[_occurrence(train.labels[self.distinct]) < labels]
         try:
             some = Part(take(train.inputs, rows), train.labels[rows])
             method = self._fitted(len(self.classes), train.inputs, some, self.parts["validation"])
@@ -75,7 +77,7 @@ class Refits:
             return Unknown(name, _reason(error))
         found = separation((sure[known], self.groups[known]), (sure[~known], self.groups[~known]))
         numbers = int(known.sum()), int((~known).sum())
-        return Unknown(name, "", *numbers, found.auroc, found.low, found.high, found.fpr)
+        return Unknown(name, "", *numbers, *astuple(found))
 
     def _without(self, part: Part, left_out: int) -> Part:
         """The part without a class, whose number the later ones move up to."""

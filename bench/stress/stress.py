@@ -19,9 +19,9 @@ from bench.readers import Ragged, View
 from bench.runs.attempt import represent_parts
 from bench.runs.models import fitted
 from bench.runs.run_labels import marked
-from bench.scores.confidence import fit_temperature, log_loss, tempered
+from bench.scores.confidence import HIGHEST, fit_temperature, over_groups, tempered, without_each
 from bench.scores.jackknife import GroupJackknife
-from bench.scores.metrics import decide, reliability
+from bench.scores.metrics import decide
 from bench.spec import named_seed
 from bench.splits.split import Split, make_split
 from bench.stress.changes import Change, changes
@@ -208,14 +208,23 @@ def _calibration(tested: _Tested, store: Store, split: Split) -> Calibration:
     if np.isnan(known).any(axis=1).all() or np.isnan(tested.answers).any(axis=1).all():
         return Calibration("the method abstains from all")
     temperature = fit_temperature(part.labels, known)
-    after = tempered(tested.answers, temperature)
+    before, after = (
+        without_each(tested.truth, answers, tested.groups)
+        for answers in (tested.answers, tempered(tested.answers, temperature))
+    )
+    intervals = {}
+    for name, most in HIGHEST.items():
+        intervals[name] = [*over_groups(before[name], 0.0, most)]
+        intervals[f"{name}_after"] = [*over_groups(after[name], 0.0, most)]
+        intervals[f"{name}_difference"] = [*over_groups(after[name] - before[name], -most, most)]
     return Calibration(
         validation=len(part),
         temperature=temperature,
-        log_loss=log_loss(tested.truth, tested.answers),
-        log_loss_after=log_loss(tested.truth, after),
-        calibration_error=reliability(tested.truth, tested.answers).error,
-        calibration_error_after=reliability(tested.truth, after).error,
+        log_loss=intervals["log_loss"][0],
+        log_loss_after=intervals["log_loss_after"][0],
+        calibration_error=intervals["calibration_error"][0],
+        calibration_error_after=intervals["calibration_error_after"][0],
+        intervals=intervals,
     )
 
 

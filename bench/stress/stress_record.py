@@ -10,6 +10,7 @@ from bench.files import plain, read_json, write_json
 from bench.structure import FieldError
 
 METRICS: Final = ("macro_f1", "accuracy")
+CALIBRATION: Final = ("log_loss", "log_loss_after", "calibration_error", "calibration_error_after")
 SCORED: Final = "scored"
 NOT_READ: Final = "not read"  # the method reads nothing of what is changed
 FAILED: Final = "failed"  # it raised an error
@@ -55,6 +56,15 @@ class Calibration:
     log_loss_after: float = 0.0
     calibration_error: float = 0.0
     calibration_error_after: float = 0.0
+    intervals: dict[str, list[float]] = field(default_factory=dict)  # with a value and two ends: of these four and
+    # of their differences; empty: tested by an earlier version
+
+    def __post_init__(self) -> None:
+        names = [*CALIBRATION, *(f"{name}_difference" for name in CALIBRATION[::2])]
+        if self.intervals and sorted(self.intervals) != sorted(names):
+            raise FieldError("intervals", f"must be of {', '.join(names)}")
+        if any(len(ends) != 3 for ends in self.intervals.values()):
+            raise FieldError("intervals", "must have a value and two ends each")
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,8 @@ class Unknown:
     auroc_low: float = 0.0
     auroc_high: float = 1.0
     fpr: float = 1.0  # where 95 % of the known are taken for known
+    fpr_low: float = 0.0
+    fpr_high: float = 1.0
 
 
 @dataclass(frozen=True)

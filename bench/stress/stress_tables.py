@@ -9,9 +9,10 @@ from bench.files import plain
 from bench.render.table import Table, json_text, render
 from bench.runs.run_labels import interval_meanings, interval_sign, with_interval
 from bench.scores.confidence import TEMPERATURES
-from bench.stress.stress_record import METRICS, SCORED, Changed, Compared, FewLabels, OtherSetup, Stress
+from bench.stress.stress_record import METRICS, SCORED, Calibration, Changed, Compared, FewLabels, OtherSetup, Stress
 
 NAMED: Final = 12  # classes that a note names
+FEW: Final = 100  # known samples, below which an interval of the false-positive rate is too narrow
 HEAD = [word for metric in METRICS for word in (f"{metric} [95 %]", "difference [95 %]")]
 
 
@@ -108,23 +109,38 @@ def _scores(scores: dict[str, Compared], sign: str) -> list[str]:
 
 
 def _calibration(found: Stress) -> Table:
-    one = found.calibration
-    head = ["", "log loss", "calibration error"]
-    records = [{"test": "calibration", **plain(one)}]
+    one, sign = found.calibration, interval_sign(found.interval_groups)
+    head, records = ["", "log loss [95 %]", "calibration error [95 %]"], [_flat_calibration(one)]
     if one.reason:
         return Table("", head, [], records=records, empty=f"no temperature: {one.reason}")
-    rows = [
-        ["as it answers", f"{one.log_loss:.3f}", f"{one.calibration_error:.3f}"],
-        [
-            f"temperature {one.temperature:.3g}",
-            f"{one.log_loss_after:.3f}",
-            f"{one.calibration_error_after:.3f}",
-        ],
-    ]
+    numbers = plain(one)
+
+    def row(name: str, end: str, form: str = ".3f") -> list[str]:
+        cells = []
+        for metric in (f"log_loss{end}", f"calibration_error{end}"):
+            if known := one.intervals.get(metric):
+                value, low, high = known
+                cells.append(with_interval(value, low, high, form, sign))
+            else:
+                cells.append(f"{numbers[metric]:{form}}")
+        return [name, *cells]
+
+    rows = [row("as it answers", ""), row(f"temperature {one.temperature:.3g}", "_after")]
     notes = [f"the temperature is fitted on the {one.validation} samples of the validation part; nats, test part"]
+    if one.intervals:
+        rows.append(row("difference", "_difference", "+.3f"))
+        notes.append(f"[ ] 95 %: over {found.groups}, at this temperature; few samples make a calibration error larger")
     if not TEMPERATURES[0] * 1.01 < one.temperature < TEMPERATURES[1] / 1.01:
         notes.append("the temperature stands at an end of what is looked through: a better one may lie beyond")
     return Table("Calibration before and after temperature scaling", head, rows, notes, records)
+
+
+def _flat_calibration(one: Calibration) -> dict[str, Any]:
+    """A line for programs: ``log_loss``, ``log_loss_low``, …"""
+    line: dict[str, Any] = {"test": "calibration", **plain(one)}
+    for name, (value, low, high) in line.pop("intervals").items():
+        line |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    return line
 
 
 def _labels(found: Stress) -> Table:
@@ -141,7 +157,8 @@ def _labels(found: Stress) -> Table:
 def _open_set(found: Stress) -> Table:
     rows: list[Sequence[str]] = []
     for one in found.unknown:
-        scores = [with_interval(one.auroc, one.auroc_low, one.auroc_high), f"{one.fpr:.3f}"]
+        scores = [with_interval(one.auroc, one.auroc_low, one.auroc_high)]
+        scores.append(with_interval(one.fpr, one.fpr_low, one.fpr_high))
         told = [one.reason, "", "", ""] if one.reason else [str(one.known), str(one.unknown), *scores]
         rows.append([one.class_, *told])
     records = [{"test": "open set", **plain(one)} for one in found.unknown]
@@ -150,5 +167,9 @@ def _open_set(found: Stress) -> Table:
         "FPR: of samples of the class, the share taken for known where 95 % of the others are",
         f"[ ] 95 %: over {found.groups}; [0, 1] where one side has a single one",
     ]
-    head = ["class left out", "known", "unknown", "AUROC [95 %]", "FPR at 95 % TPR"]
+    if any(one.known < FEW for one in found.unknown if not one.reason):
+        notes.append(
+            f"fewer than {FEW} known samples: where 95 % of them are is not sure, the FPR's interval too narrow"
+        )
+    head = ["class left out", "known", "unknown", "AUROC [95 %]", "FPR at 95 % TPR [95 %]"]
     return Table("Unknown classes", head, rows, notes, records)

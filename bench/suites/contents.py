@@ -10,6 +10,7 @@ from bench import __version__
 from bench.data.names import find_card
 from bench.data.store import Store
 from bench.errors import InputError, counted, instead
+from bench.method import files_of
 from bench.runs.plan import WHOLE, chosen, expand, resolve, settled_words
 from bench.runs.registry import describe, is_shipped
 from bench.spec import RunSpec
@@ -102,6 +103,11 @@ def _check_contender(one: Contender) -> None:
             f"{one.name} is not the file that the suite names (digest {one.source}, here {now or 'a shipped method'})"
         )
         raise InputError("suite-mismatch", f"{what}; take that file, or its source out of the suite")
+    given = _files_of(one) if one.files else {}
+    for name, digest in one.files.items():
+        if not given.get(name, "").startswith(digest[:DIGITS]):
+            what = f"{one.name}: {name}={one.set[name]} is not the file that the suite names (digest {digest})"
+            raise InputError("suite-mismatch", f"{what}; take that file, or its digest out of the suite")
 
 
 def _check_store(portion: Portion, store: Store) -> None:
@@ -128,7 +134,9 @@ def suite_with_digests(name: str, specs: Sequence[RunSpec]) -> Suite:
 
 
 def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
-    """The suite with the digests of these stores, by name, and of their splits; its data sets are those of the stores.
+    """The suite with the digests of these stores, by name, of their splits, and of files that methods are and name.
+
+    Its data sets are those of the stores.
 
     Raises :class:`InputError` where a split cannot be made.
     """
@@ -137,7 +145,16 @@ def held(suite: Suite, stores: Mapping[str, Store]) -> Suite:
         if (store := stores.get(one.name)) is not None:
             made = {place_of(split): make_split(store, one.task, split).digest[:DIGITS] for split in one.each}
             portions.append(dataclasses.replace(one, store=store.digest[:DIGITS], splits=made))
-    return dataclasses.replace(narrowed_to(suite, portions, suite.methods), made_by=__version__)
+    sources = {one.name: "" if is_shipped(one.name) else describe(one.name).digest for one in suite.methods}
+    contenders = [dataclasses.replace(one, files=_files_of(one), source=sources[one.name]) for one in suite.methods]
+    return dataclasses.replace(narrowed_to(suite, portions, contenders), made_by=__version__)
+
+
+def _files_of(one: Contender) -> dict[str, str]:
+    """The start of the digest of each file that its settings name."""
+    outlines = {one.name: describe(one.name)}
+    given = files_of(outlines[one.name], resolve(one.name, outlines, one.settings))
+    return {name: digest[:DIGITS] for name, digest in given.items() if name in one.set}
 
 
 def part_of(suite: Suite, methods: Sequence[str], datasets: Sequence[str], task: str | None = None) -> Suite:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from bench.errors import InputError, instead
 from bench.files import read_toml, shipped_folder, typed_path, write_text
+from bench.method import file_parameters
 from bench.runs.plan import split_digest
-from bench.runs.registry import moved, spelled
+from bench.runs.registry import describe, moved, spelled
 from bench.spec import NEW_FIELDS, RunSpec, Settings, SplitSpec
 from bench.structure import FieldError, Ruled, rule, structured
 
@@ -30,6 +31,7 @@ FIELD_OF: Final = {  # what of a portion an error of its split is about
     "unknown-balance": "balance",
 }
 HELD: Final = re.compile(r"[0-9a-f]{8,64}")  # the start of a digest that holds something to it
+HELD_WORDS: Final = "must be the first 8 to 64 hexadecimal digits of a digest, or left out"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Portion(Ruled):
         named = {f"splits.{place}": digest for place, digest in self.splits.items()}
         for name, digest in (named | ({"store": self.store} if self.store else {})).items():
             if not HELD.fullmatch(digest):
-                yield FieldError(name, "must be the first 8 to 64 hexadecimal digits of a digest, or left out")
+                yield FieldError(name, HELD_WORDS)
 
     @rule("splits", "seeds", "folds", "fold", "split", "filter", "sampling", "balance", "file", "max_per_class")
     def _digests_are_of_its_splits(self) -> Iterator[FieldError]:
@@ -126,6 +128,15 @@ class Contender(Ruled):
     epochs: int | None = None
     source: str = ""  # digest of its file, where it is not shipped; empty: whatever the file holds
     datasets: tuple[str, ...] = ()  # only on these; on all by default
+    files: dict[str, str] = field(default_factory=dict)  # digests of what parameters name; empty: whatever is there
+
+    @rule("files", "set")
+    def _files_are_named(self) -> Iterator[FieldError]:
+        for name, digest in self.files.items():
+            if name not in self.set:
+                yield FieldError(f"files.{name}", "is no parameter that `set` has; name its file there")
+            elif not HELD.fullmatch(digest):
+                yield FieldError(f"files.{name}", HELD_WORDS)
 
     @rule("epochs")
     def _epochs_can_be(self) -> Iterator[FieldError]:
@@ -138,6 +149,19 @@ class Contender(Ruled):
         words = [*filter(None, [self.preset]), *(f"{name}={value}" for name, value in self.set.items())]
         words += [f"epochs={self.epochs}"] if self.epochs else []
         return self.name + (f" ({', '.join(words)})" if words else "")
+
+    def placed(self, place: Callable[[str], str]) -> "Contender":
+        """With its file, and those that its parameters name, where ``place`` has them.
+
+        Of a method that is not there no parameters are known; who uses the suite tells it.
+        """
+        texts = {name: text for name, text in self.set.items() if isinstance(text, str) and text not in ("", "none")}
+        try:
+            named = file_parameters(describe(self.name)) if texts else []
+        except InputError:
+            named = []
+        files = {name: place(text) for name, text in texts.items() if name in named}
+        return dataclasses.replace(self, name=moved(self.name, place), set=self.set | files)
 
     @property
     def settings(self) -> Settings:
@@ -192,6 +216,8 @@ class Suite(Ruled):
         """Its name; of a file that has a shipped suite's, with what tells the two apart."""
         if self.path in ("", str(_shipped(self.name))) or self.name not in suite_names():
             return self.name
+        if self.text() == read_suite(self.name).text():
+            return self.name
         digest = hashlib.sha256(self.text().encode()).hexdigest()[:8]
         return f"{self.name} (of {Path(self.path).name}, {digest}; not the shipped one)"
 
@@ -219,20 +245,18 @@ class Suite(Ruled):
     def text(self, folder: Path | None = None) -> str:
         """The suite as TOML, without what is as by default.
 
-        Files of splits and methods are named as seen from the ``folder`` that it is for; without one by no more than
-        their names.
+        Files of splits and methods, and those that parameters name, are named as seen from the ``folder`` that it is
+        for; without one by no more than their names.
         """
         import tomli_w
 
         def named(file: str) -> str:
             return Path(file).name if folder is None else os.path.relpath(file, folder)
 
-        told = _told(self)
+        told = _told(dataclasses.replace(self, methods=tuple(one.placed(named) for one in self.methods)))
         for one in told.get("datasets", ()):
             if "file" in one:
                 one["file"] = named(one["file"])
-        for one in told.get("methods", ()):
-            one["name"] = moved(one["name"], named)
         last = {name: told.pop(name) for name in ("methods", "datasets") if name in told}
         return tomli_w.dumps(told | last, multiline_strings=True)
 
@@ -288,10 +312,8 @@ def read_suite(word: str) -> Suite:
         raise InputError("wrong-suite", f"{path}: cannot be read as TOML ({error})") from None
     suite = structured(raw, Suite, str(path), code="wrong-suite")
     object.__setattr__(suite, "path", str(path))
-    methods = [
-        dataclasses.replace(one, name=spelled(moved(one.name, lambda file: str(path.parent / file))))
-        for one in suite.methods
-    ]
+    here = [one.placed(lambda file: str(path.parent / file)) for one in suite.methods]
+    methods = [dataclasses.replace(one, name=spelled(one.name)) for one in here]
     return suite.changed(datasets=tuple(_placed(one, path.parent) for one in suite.datasets), methods=tuple(methods))
 
 

@@ -126,6 +126,7 @@ class Address:
     def failed(self, error: object) -> InputError:
         """That it does not answer as it should, with what a library said of it."""
         text = self.without_secret(" ".join(str(error).split()) or type(error).__name__)
+        text = text.partition(" [SQL:")[0]  # SQLAlchemy goes on with the statement and a link
         remedy = "start that server, correct the address, or let its user write (docs/scaling.md)"
         if self.is_sqlite:
             remedy = next((what for word, what in REMEDIES.items() if word in text), "check that the file is complete")

@@ -27,6 +27,7 @@ from bench.files import (
     file_sha256,
     instead_of_file,
     is_of_machine,
+    placed,
     plain,
     put_in_place,
     read_json,
@@ -288,7 +289,7 @@ class Bundle:
         if path.suffix == ".json" and info.file_size > TEXTS:
             raise _damaged(f"{name} has {info.file_size} bytes; {TEXTS} are the most")
         state, size = hashlib.sha256(), 0
-        with self._source.open(info) as source, path.open("xb") as place:
+        with placed(path), self._source.open(info) as source, path.open("xb") as place:
             while chunk := source.read(CHUNK):
                 state.update(chunk)
                 size += len(chunk)
@@ -330,11 +331,18 @@ def _guarded(file: Path) -> Iterator[None]:
         raise InputError("bad-bundle", f"{file}: damaged, or no bundle ({text:.200}); {remedy}") from error
 
 
+#: what unpacks a packed bundle and leaves it where it is
+UNPACK: Final = {".xz": "xz -dk", ".gz": "gzip -dk", ".zst": "zstd -dk", ".bz2": "bzip2 -dk"}
+
+
 @contextmanager
 def opened(file: Path) -> Iterator[Bundle]:
     """A bundle to read.  Raises :class:`InputError` where it is none."""
     if not file.is_file():
         raise InputError("missing-file", f"{file}: {instead_of_file(file)}; check the spelling of the path")
+    if unpack := UNPACK.get(file.suffix.lower()):
+        what = f"is packed; unpack it with `{unpack} {file.name}`, and name what comes out"
+        raise InputError("bad-bundle", f"{file}: {what}")
     with ExitStack() as stack:
         with _guarded(file):
             bundle = Bundle(file, stack.enter_context(zipfile.ZipFile(file)))

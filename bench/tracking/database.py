@@ -24,7 +24,9 @@ ACTIVE, DELETED = 1, 2  # MLflow's ViewType
 
 _runs = sa.table("runs", *map(sa.column, ("run_uuid", "status", "start_time", "end_time", "artifact_uri",
                                           "lifecycle_stage", "name", "experiment_id")))  # fmt: skip
-_experiments = sa.table("experiments", *map(sa.column, ("experiment_id", "name", "lifecycle_stage")))
+_experiments = sa.table(
+    "experiments", *map(sa.column, ("experiment_id", "name", "lifecycle_stage", "artifact_location"))
+)
 _experiment_tags = sa.table("experiment_tags", *map(sa.column, ("experiment_id", "key")))
 _tags = sa.table("tags", *map(sa.column, ("run_uuid", "key", "value")))
 _parameters = sa.table("params", *map(sa.column, ("run_uuid", "key", "value")))
@@ -202,6 +204,13 @@ def points_of(engine: sa.Engine, run_id: str) -> list[Point]:
     with engine.connect() as connection:
         found = connection.execute(sa.select(*columns).where(_points.c.run_uuid == run_id))
         return [(key, value, at, step, bool(nan)) for key, value, at, step, nan in found]
+
+
+def keep_artefacts_in(engine: sa.Engine, experiment: str, place: str) -> None:
+    """Put the artefacts of an experiment's new runs at an address; those of runs that are there stay where they are."""
+    change = sa.update(_experiments).where(_experiments.c.experiment_id == int(experiment))
+    with engine.begin() as connection:
+        connection.execute(change.where(_experiments.c.artifact_location != place).values(artifact_location=place))
 
 
 def artefacts_of(engine: sa.Engine, run_id: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.scores.jackknife import GroupJackknife
-from bench.scores.metrics import MACRO, Scores, decide, evaluate
+from bench.scores.metrics import MACRO, Scores, decide, evaluate, plain_name
 from bench.tracking.database import DIGEST, Row
 from bench.tracking.record import ELSEWHERE, ENDS, Record, record_of
 from bench.tracking.results import Predictions, digests_of
-from bench.tracking.writing import NOTE, TEXT, UID, Content, experiment_of, now, plain_name
+from bench.tracking.writing import NOTE, TEXT, UID, Content, experiment_of, now
 
 UIDS: Final = re.compile(r"[0-9a-zA-Z]{1,64}")
 #: a package and its version, or a file
@@ -176,7 +176,7 @@ def _check_ends(metrics: Mapping[str, float]) -> None:
 
 def _numbers(scores: Scores) -> dict[str, float]:
     """All that a store keeps of scores."""
-    return scores.metrics() | {f"f1/{name}": row["f1"] for name, row in scores.per_class.items()}
+    return scores.metrics() | scores.f1_by_class
 
 
 def _in_full(scores: Scores) -> dict[str, float]:

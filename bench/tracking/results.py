@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.files import file_sha256, read_json, write_json
+from bench.files import file_sha256, read_json, reading, write_json
 from bench.scores.metrics import Scores, are_probabilities
 from bench.spec import RunSpec, Sampling, parse_sampling
 from bench.splits.assignment import PARTS
@@ -19,9 +19,15 @@ SHARED: Final = (SEEN, "shared_", "repeated")  # how counts of what parts share 
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 (hex) of every file below a folder, by its path there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+    """SHA-256 (hex) of every file below a folder, by its path there.
+
+    Raises :class:`InputError` for one that cannot be read.
+    """
+    found = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with reading(path):
+            found[path.relative_to(folder).as_posix()] = file_sha256(path)
+    return found
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from bench.data.names import find_card
 from bench.errors import InputError, instead
 from bench.files import typed_path
+from bench.spec import SplitSpec
 from bench.tracking.database import Row
 from bench.tracking.record import Record, record_of
 from bench.tracking.tracker import Tracker
@@ -100,9 +101,16 @@ def _asked(wanted: Wanted) -> Iterator[tuple[str, str, Sequence[str]]]:
 def _names(record: Record, field: str) -> tuple[str, ...]:
     """What a record has for a field of `Wanted`; the first name is the one to tell."""
     spec = record.spec
-    split = dict.fromkeys((spec.split.scheme, spec.split.label))
+    split = dict.fromkeys((spec.split.scheme, spec.split.label, split_words(spec.split)))
     kinds = {"datasets": (spec.dataset,), "task": (spec.task,), "split": tuple(split), "methods": (spec.method,)}
     return kinds.get(field) or (record.status,)
+
+
+def split_words(split: SplitSpec) -> str:
+    """All that decides the test samples: the label of tables, most samples a class, the file."""
+    limit = [f"max_per_class={split.max_per_class}"] if split.max_per_class and not split.leaky else []
+    file = [split.file_digest[:8]] if split.file_digest else []
+    return ", ".join([split.label, *limit, *file])
 
 
 def _meant(word: str, what: str, known: Sequence[str], refusal: str) -> str:

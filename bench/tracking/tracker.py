@@ -36,6 +36,7 @@ from bench.tracking.database import (
     experiments_of_server,
     history_of_server,
     ids_of,
+    keep_artefacts_in,
     parameters_of,
     points_of,
     reading_engine_of,
@@ -420,6 +421,8 @@ class Tracker:
         """Id of an experiment; each is asked for once."""
         if name not in self._experiments:
             self._experiments[name] = experiment_in(self._client, self.address, name)
+            if self.address.is_sqlite:  # a copied folder names the place of the first one
+                keep_artefacts_in(self._engine, self._experiments[name], (self.address.folder / "artifacts").as_uri())
         return self._experiments[name]
 
     @cached_property

@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import platform
-import re
 import secrets
 import shutil
 import time
@@ -21,6 +20,7 @@ from typing import Any, Final
 
 from bench.errors import InputError
 from bench.files import NO_ROOM, begun_folder, put_in_place, read_json, write_json
+from bench.scores.metrics import plain_name
 from bench.spec import RunSpec
 from bench.tracking.address import Address, local
 from bench.tracking.database import VIEW_TAG, Ending, Row, artefacts_of, complete
@@ -390,11 +390,6 @@ def experiment_in(client: Any, address: Address, name: str) -> str:
     if VIEW_TAG not in found.tags:  # made by an earlier version
         client.set_experiment_tag(found.experiment_id, VIEW_TAG, PAGE[VIEW_TAG])
     return str(found.experiment_id)
-
-
-def plain_name(name: str) -> str:
-    """A name as MLflow takes it."""
-    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def now() -> int:

@@ -33,6 +33,12 @@ class TrainingParameters(NoParameters):
         allowed=COUNT,
     )
     batch_size: int = parameter(64, "samples an optimiser step", "our choice", allowed=COUNT)
+    micro_batch: int | None = parameter(
+        None,
+        "samples of a step with labels that are in memory at a time: their gradients are added up; none: all of them",
+        "our choice",
+        allowed=COUNT,
+    )
     learning_rate: float = parameter(
         1e-3, "the optimiser's step size after the warm-up", "our choice", allowed=POSITIVE
     )
@@ -135,6 +141,15 @@ def epochs_of_batches(
 def steps_an_epoch(samples: int, batch_size: int) -> int:
     """Optimiser steps of one pass; a last batch of one sample joins the one before it."""
     return max(1, samples // batch_size + (samples % batch_size > (batch_size > 1)))
+
+
+def micro_batches(rows: NDArray[np.int64], most: int | None) -> list[NDArray[np.int64]]:
+    """The rows ``[rows]`` of a step in as few parts of at most ``most`` as there can be, of almost equal sizes.
+
+    >>> [len(part) for part in micro_batches(np.arange(9), 4)]
+    [3, 3, 3]
+    """
+    return np.array_split(rows, 1 if most is None else -(-len(rows) // most))
 
 
 def batches(rows: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:

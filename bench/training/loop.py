@@ -7,7 +7,7 @@ early stop.  On the CPU two fits with one seed give identical predictions; a GPU
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ from bench.method import (
 from bench.readers import Ragged
 from bench.scores.metrics import ABSTAINED, decide, macro_f1
 from bench.training import feed
-from bench.training.budget import TrainingParameters, epochs_of_batches
+from bench.training.budget import TrainingParameters, epochs_of_batches, micro_batches
 from bench.training.products import by_onednn
 from bench.training.recurrent import recurrent_in_float32
 
@@ -42,7 +42,10 @@ TOLD_AT_ONCE: Final = 50  # steps whose numbers are fetched from the device toge
 
 STATE = "model.safetensors"
 
-Batch = tuple[dict[str, Tensor], Tensor]  # a network's arguments, and the labels
+#: a step or a part of one: a network's arguments, the labels, its share of the step's loss, and whether it is the last
+Batch = tuple[dict[str, Tensor], Tensor, Tensor | None, bool]
+
+Told = tuple[int, dict[str, Tensor]]  # samples of a batch, and scalars of it
 
 
 class TrainingDiverged(ArithmeticError):
@@ -101,6 +104,13 @@ class TorchMethod(Method):
         """The scalar to minimise, of float32 logits; a part that the network worked out itself may be added."""
         return F.cross_entropy(logits, labels)
 
+    def loss_divisor(self, labels: Tensor) -> Tensor | None:
+        """A scalar: what :meth:`loss` divides a sum over a batch's ``labels [batch]`` by, float or int.
+
+        None where it is no such mean: then `micro_batch` is refused, as it is where a norm looks at the whole batch.
+        """
+        return torch.tensor(len(labels), device=labels.device)
+
     def optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
         """Adam; the loop sets its learning rate before every step, of a group with ``share`` that part of it."""
         return torch.optim.Adam(network.parameters(), lr=self.parameters.learning_rate, fused=True)
@@ -109,23 +119,41 @@ class TorchMethod(Method):
         """Bool ``[samples]``: False where the method abstains; such samples train nothing and are scored NaN."""
         return np.ones(count(inputs), bool)
 
+    def trained_rows(self, train: Part) -> NDArray[np.int64]:
+        """Rows, int64 ``[some]``, of those that are not abstained from, and that :meth:`sample_rows` leaves."""
+        usable = np.flatnonzero(self.can_classify(train.inputs))
+        return usable[self.sample_rows(train.labels[usable], np.random.default_rng((self.seed, 0)))]
+
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Train afresh and keep the epoch with the best validation macro-F1 (then the lowest validation loss).
 
         Where no validation sample is answered the last epoch is kept.  Raises :class:`InputError` for fewer than two
         samples to train on and :class:`TrainingDiverged` for a loss that is not finite.
         """
-        usable = np.flatnonzero(self.can_classify(train.inputs))
-        usable = usable[self.sample_rows(train.labels[usable], np.random.default_rng((self.seed, 0)))]
+        usable = TorchMethod.trained_rows(self, train)
         if len(usable) < 2:
             raise InputError("cannot-train", f"{self.name}: {len(usable)} usable training samples; give at least 2")
         monitor.log_fact(training_samples=len(usable))
         with self._seeded(), freed_memory_kept():
             self.model = self._made()
+            self._check_micro_batch(self.model)
             self.before_training(self.model, train, usable)
             self._loop(self.model, train, usable, validation, monitor)
         self.model.eval()
         return self
+
+    def _check_micro_batch(self, model: nn.Module) -> None:
+        """Raises :class:`InputError` where the gradients of a batch's parts do not add up to its own."""
+        if self.parameters.micro_batch is None:
+            return
+        norms = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules())
+        defines = [next(one for one in type(self).__mro__ if name in vars(one)) for name in ("loss_divisor", "loss")]
+        norms |= not issubclass(*defines)  # a loss of its own that does not say what it divides by
+        if norms or self.loss_divisor(torch.zeros(1, dtype=torch.int64, device=self.device)) is None:
+            what = (
+                f"{self.name}: micro_batch={self.parameters.micro_batch}: its norms or its loss look at a whole batch"
+            )
+            raise InputError("bad-parameter", f"{what}; leave it out")
 
     def _loop(
         self, model: nn.Module, train: Part, usable: NDArray[np.int64], validation: Part, monitor: Monitor
@@ -138,14 +166,20 @@ class TorchMethod(Method):
         feeding = self._feeding(train)
         for epoch, rows_of_steps in enumerate(epochs, start=1):
             model.train()
-            started, before = time.perf_counter(), seen
-            for tensors, truth in feeding(rows_of_steps):
+            started, before, parts = time.perf_counter(), seen, list[Told]()
+            for tensors, truth, share, last in feeding(rows_of_steps):
+                if not parts:
+                    optimiser.zero_grad(set_to_none=True)
+                parts.append((len(truth), self._backward(model, tensors, truth, share)))
+                if not last:
+                    continue
                 rate = settings.learning_rate_at(step, each)
                 for group in optimiser.param_groups:
                     group["lr"] = rate * group.get("share", 1.0)
-                values = self._step(model, optimiser, tensors, truth)
-                step, seen = step + 1, seen + len(truth)
-                told.add(epoch=epoch, step=step, samples=len(truth), learning_rate=rate, **values)
+                values = _of_parts(parts) | self._update(model, optimiser)
+                samples = sum(number for number, _ in parts)
+                step, seen, parts = step + 1, seen + samples, []
+                told.add(epoch=epoch, step=step, samples=samples, learning_rate=rate, **values)
             curve = told.means()
             curve["samples_a_second"] = (seen - before) / (time.perf_counter() - started)
             self.before_validation(model, train, usable)
@@ -164,26 +198,41 @@ class TorchMethod(Method):
 
         def made(steps: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
             for rows in steps:
-                tensors = feed.rows_of(held, rows) if whole else self.batch(take(train.inputs, rows))
-                yield tensors, self.to_device({"truth": train.labels[rows]})["truth"]
+                truth, parts = train.labels[rows], micro_batches(rows, self.parameters.micro_batch)
+                total = None if len(parts) == 1 else self._divisor(self.to_device({"truth": truth})["truth"])
+                for some in parts:
+                    tensors = feed.rows_of(held, some) if whole else self.batch(take(train.inputs, some))
+                    labels = self.to_device({"truth": train.labels[some]})["truth"]
+                    share = None if total is None else self._divisor(labels) / total
+                    yield tensors, labels, share, some is parts[-1]
 
         return lambda steps: feed.ahead(made(steps)) if feed.is_gpu(self.device) else made(steps)
 
-    def _step(self, model: nn.Module, optimiser: Any, tensors: dict[str, Tensor], truth: Tensor) -> dict[str, Tensor]:
-        """One optimiser step: its loss, the share of the samples that the model had right, and its diagnostics.
+    def _divisor(self, labels: Tensor) -> Tensor:
+        divisor = self.loss_divisor(labels)
+        assert divisor is not None, "see `_check_micro_batch`"
+        return divisor
+
+    def _backward(
+        self, model: nn.Module, tensors: dict[str, Tensor], truth: Tensor, share: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Add the gradient of a batch's loss, or of a part's share of it; its loss, and how much the model had right.
 
         Nothing is fetched from the device: that would wait until it has done all that was asked of it.
         """
         with self.precision():
             logits = model(**tensors)
             loss = self.loss(logits.float(), truth)
-        optimiser.zero_grad(set_to_none=True)
+        loss = loss if share is None else loss * share
         loss.backward()
+        return {"loss": loss.detach(), "accuracy": (logits.argmax(1) == truth).float().mean()}
+
+    def _update(self, model: nn.Module, optimiser: Any) -> dict[str, Tensor]:
+        """One optimiser step with the gradients that are there, and the module's diagnostics after it."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         optimiser.step()
-        diagnostics = model.diagnostics() if hasattr(model, "diagnostics") else {}  # type: ignore[operator]
-        return {"loss": loss.detach(), "accuracy": (logits.argmax(1) == truth).float().mean(), **diagnostics}
+        return model.diagnostics() if hasattr(model, "diagnostics") else {}  # type: ignore[operator]
 
     def _validate(self, part: Part) -> dict[str, float]:
         """Loss, accuracy and macro-F1 of a part; nothing where no sample is answered.  An abstention is an error."""
@@ -255,6 +304,18 @@ class TorchMethod(Method):
         """Mixed precision where it pays: bfloat16 on CUDA, which needs no loss scaling; not in recurrent layers."""
         name = precision_on(self.device)
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=name == "bfloat16")
+
+
+def _of_parts(parts: Sequence[Told]) -> dict[str, Tensor]:
+    """Loss and accuracy of a step, of those of its parts: their losses are shares of it already."""
+    samples = sum(number for number, _ in parts)
+    return {
+        "loss": sum((values["loss"] for _, values in parts[1:]), parts[0][1]["loss"]),
+        "accuracy": sum(
+            (values["accuracy"] * (number / samples) for number, values in parts[1:]),
+            parts[0][1]["accuracy"] * (parts[0][0] / samples),
+        ),
+    }
 
 
 @dataclass

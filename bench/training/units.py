@@ -54,6 +54,10 @@ class PacketMethod(TorchMethod):
         """Bool ``[samples]``: False for a session without an eligible packet."""
         return np.asarray(inputs["eligible"].any(axis=1))
 
+    def trained_rows(self, train: Part) -> NDArray[np.int64]:
+        """Rows, int64 ``[sessions]``, of all sessions: under-sampling takes packets, some of each."""
+        return np.arange(len(train))
+
     def fit(self, train: Part, validation: Part, monitor: Monitor) -> Self:
         """Train on packets, choose the epoch on whole sessions of the validation part."""
         return super().fit(packets_of(train), validation, monitor)
@@ -72,5 +76,27 @@ def aggregate_packets(logits: Tensor, eligible: Tensor) -> Tensor:
     softmax of the mean is the normalised geometric mean of the packets' probabilities; of one packet, its own.
     """
     mean = logits.new_zeros(len(eligible), logits.shape[1], dtype=torch.float32)
-    mean = mean.index_add(0, eligible.nonzero()[:, 0], logits.float().log_softmax(1))
+    mean = mean.index_add(0, samples_of(eligible, len(logits)), logits.float().log_softmax(1))
     return mean / eligible.sum(1, keepdim=True)
+
+
+def samples_of(eligible: Tensor, packets: int) -> Tensor:
+    """The sample, int64 ``[packets]``, of each of the packets that ``eligible [samples, packets]`` marks, in its order.
+
+    How many these are is known to who asks: a GPU would have to be waited for.
+    """
+    samples = torch.arange(len(eligible), device=eligible.device)
+    return samples.repeat_interleave(eligible.sum(1), output_size=packets)
+
+
+def number_of(eligible: Tensor) -> int:
+    """Packets, or other parts, that ``eligible [samples, parts]`` marks; a sample of one part is asked for it alone."""
+    return len(eligible) if eligible.shape[1] == 1 else int(eligible.sum())
+
+
+def eligible_rows(values: Tensor, eligible: Tensor) -> Tensor:
+    """``[N, ...]`` of ``values [samples, packets, ...]``: those that ``eligible [samples, packets]`` marks.
+
+    A sample that has one packet is asked for it alone, as in training: then a GPU need not be waited for.
+    """
+    return values[:, 0] if eligible.shape[1] == 1 else values[eligible]

@@ -21,7 +21,7 @@ from bench.errors import InputError, Terminated
 from bench.method import Monitor, typed_values
 from bench.runs import registry
 from bench.runs.attempt import fit_and_validate
-from bench.runs.execute import Superseded, store_of, unsaid
+from bench.runs.execute import Superseded, code_of, store_of, unsaid
 from bench.spec import named_seed
 from bench.tracking.address import Address
 from bench.tracking.claims import Claims
@@ -132,8 +132,14 @@ class Share:
                 self._close(trial)
             self._claims.let_go(self._claim(trial.number))
 
+    def close_the_dead(self, run: Any) -> None:
+        """Close, under the study's ``run``, what ended processes left: else it runs until the next process comes."""
+        self._run = run
+        with suppress(InputError, *AWAY), self._claims.alone(draws_of(self._search)):
+            self._close_the_dead()
+
     def _close_own(self) -> None:
-        """Close what was drawn and not begun when somebody interrupted: else it runs until the next process comes."""
+        """Close what was drawn and not begun when somebody interrupted."""
         with suppress(InputError, *AWAY), self._claims.alone(draws_of(self._search)):
             for trial in self.look().running:
                 self._claims.let_go(self._claim(trial.number))  # of others nothing happens
@@ -225,7 +231,8 @@ class Share:
         values = typed_values(kind, {**self._search.spec.parameters, **trial.params})
         spec = dataclasses.replace(self._search.spec, parameters=values)
         try:
-            score = fit_and_validate(spec, store_of(spec), kind, monitor, device=self._options.device).macro_f1
+            device, code = self._options.device, code_of(spec)
+            score = fit_and_validate(spec, store_of(spec), kind, monitor, device=device, code=code).macro_f1
         except optuna.TrialPruned:
             return TrialState.PRUNED, monitor.last
         if math.isnan(score):

@@ -7,23 +7,23 @@ import dataclasses
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import optuna
 
-from bench.environment import limit_of_threads, live_with, threads
-from bench.errors import InputError, some
+from bench.environment import GRACE_SECONDS, limit_of_threads, live_with, threads
+from bench.errors import InputError, Terminated, some
 from bench.method import reason_to_skip
 from bench.runs import registry
 from bench.runs.execute import store_of, unsaid
+from bench.runs.kept_arrays import limit
 from bench.runs.plan import ParameterFile
 from bench.spec import RunSpec
 from bench.tuning.search import Look, Search
@@ -35,15 +35,15 @@ from bench.tuning.summary import summarise, write_plots
 if TYPE_CHECKING:
     from bench.tracking.tracker import Tracker
 
-STOP_SECONDS: Final = 10.0  # for a process to close its trial
-
 
 def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, Any]:
     """Bring the study to its finished trials and describe it.
 
     Returns the study's name, the default parameters' value and the best one with its parameters, all trials and the
-    parameter file's path.  Raises :class:`InputError` as :func:`open_study` does, and where no trial can be made.
+    parameter file's path.  Raises :class:`InputError` as :func:`open_study` does, where no trial can be made, and where
+    the limit of kept arrays is none.
     """
+    limit()
     check_words(search.sampler, {})
     if search.sampler == "grid":
         grid_values(search.spaces)
@@ -56,7 +56,8 @@ def tune(search: Search, tracker: "Tracker", options: TuneOptions) -> dict[str, 
             options.progress(f"begins anew: what other code found does not count (study {some(others, 3)})")
         with tracker.study(search.name, search.spec) as run:
             if options.jobs > 1:
-                _side_by_side(search, tracker, options)
+                with _closed_when_interrupted(shares, run):
+                    _side_by_side(search, tracker, options)
             _work(shares, run)
             summary = summarise(search, *(share.study for share in shares))
             if best := summary["best"]:
@@ -112,6 +113,17 @@ def _work(shares: Sequence[Share], run: Any) -> None:
         share.work(run)
 
 
+@contextmanager
+def _closed_when_interrupted(shares: Sequence[Share], run: Any) -> Iterator[None]:
+    """Close trials of processes that an interrupt ended and that had to be killed, deaf or slow."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated):
+        for share in shares:
+            share.close_the_dead(run)
+        raise
+
+
 def _side_by_side(search: Search, tracker: "Tracker", options: TuneOptions) -> None:
     """Let processes work on the study and tell what they tell; they end when there is nothing left, or with this one.
 
@@ -144,7 +156,7 @@ def _side_by_side(search: Search, tracker: "Tracker", options: TuneOptions) -> N
 
 def _stop(helpers: Sequence["subprocess.Popen[bytes]"]) -> None:
     """End processes, each after it closed its trial."""
-    until = time.monotonic() + STOP_SECONDS
+    until = time.monotonic() + GRACE_SECONDS
     try:
         for helper in helpers:
             helper.terminate()
@@ -159,7 +171,7 @@ def _stop(helpers: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 def help_out() -> None:
     """What a process of `_side_by_side` does: work on the study that it is told of, and end when it is told so."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    Terminated.listen()
     parent, search, tracker, options = pickle.load(sys.stdin.buffer)
     live_with(parent)
     options = dataclasses.replace(options, progress=partial(print, flush=True))
@@ -170,7 +182,7 @@ def help_out() -> None:
                 _work(shares, run)
     except InputError as error:
         options.progress(f"a process ends: {error}")
-    except KeyboardInterrupt:
+    except Terminated:
         pass
 
 
