@@ -117,7 +117,6 @@ class Han(AttentionMethod):
         "bytes": 40,
         "hidden": 32,
         "dropout": 0.0,
-        "learning_rate": 3e-3,
         "batch_size": 32,
         "epochs": 60,
     }
