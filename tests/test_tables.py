@@ -214,6 +214,18 @@ def test_a_fit_that_was_cut_short_is_marked():
     assert any("did not converge" in line for line in remarks(cut.spec, cut.metrics))
 
 
+def test_runs_that_may_have_ended_too_early_are_counted():
+    falling = {"still_improving": 1.0}
+    runs = [record("fsnet", 0.5, seed=seed) for seed in range(3)]
+    runs[1:] = [dataclasses.replace(run, metrics=run.metrics | falling) for run in runs[1:]]
+    notes = results_table([*runs, record("forest", 0.9)], metrics=("macro_f1",)).notes
+    assert [note for note in notes if "more steps may score higher" in note] == [
+        "loss on validation lowest in the last tenth of the steps, so more steps may score higher: fsnet 2 of 3 runs"
+    ]
+    assert any("more steps" in line for line in remarks(runs[1].spec, runs[1].metrics))
+    assert not any("more steps" in line for line in remarks(runs[0].spec, runs[0].metrics))
+
+
 def test_every_mark_is_explained_and_can_be_set_in_tex():
     page = (ROOT / "docs/reading.md").read_text()
     for sign in [*MARKS.values(), *INTERVAL_SIGNS]:

@@ -155,6 +155,21 @@ def test_the_step_of_the_kept_weights_is_told():
     assert monitor.notes["chosen_step"] == 8 * (scores.index(max(scores)) + 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "told"),
+    [
+        (Slow, {"epochs": 12, "learning_rate": 0.01}, True),  # its loss falls to the end
+        (Slow, {"epochs": 1, "learning_rate": 0.01}, False),  # a single validation shows no fall
+        (Level, {"epochs": 12}, False),  # lowest in the first epoch already
+        (Misled, {"epochs": 12}, False),  # worse and worse
+    ],
+)
+def test_a_training_that_ended_while_its_loss_still_fell_is_told(kind, settings, told):
+    monitor, wrong = Recorder(), Part(part().inputs, np.zeros(60, np.int64))
+    kind(make(**settings).parameters, classes=3).fit(wrong, wrong if kind is Slow else part(seed=1), monitor)
+    assert monitor.notes.get("still_improving", 0) == told
+
+
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
 def test_numbers_fetched_together_are_those_fetched_one_by_one(at_once, monkeypatch):
     monkeypatch.setattr(loop, "TOLD_AT_ONCE", at_once)

@@ -17,6 +17,7 @@ from bench.report.submissions import Submissions
 from bench.runs.registry import is_shipped
 from bench.runs.run_labels import (
     again_notes,
+    improving_notes,
     interval_meanings,
     interval_sign,
     marked,
@@ -153,7 +154,8 @@ class _Board:
             for r, pool in zip(rows, pools, strict=True)
         ]  # fmt: skip
         notes = [*meanings(chain.from_iterable(row.marks for row in rows)), *seen_notes(rows), *seed_notes(rows)]
-        notes += _pool_notes(pools) + again_notes(record for row in rows for record in row.done)
+        done = [record for row in rows for record in row.done]
+        notes += _pool_notes(pools) + again_notes(done) + improving_notes(done)
         scored = [(marked(_label(row), row.marks), row) for row in rows if row.value("macro_f1")]
         title = f"Split {rows[0].split}"
         return [table(Table("", head, cells, list(dict.fromkeys(notes))), title), *([chart(scored)] if scored else [])]

@@ -154,6 +154,8 @@ def remarks(spec: RunSpec, metrics: Mapping[str, float]) -> list[str]:
         lines.append(f"{100 * cut:.0f} % of the packets with payload are cut in the capture: their bytes end early")
     if metrics.get("not_converged"):
         lines.append("its fit did not converge, as scikit-learn warned; allow it more steps")
+    if metrics.get("still_improving"):
+        lines.append("its loss on validation was lowest in the last tenth of the steps: more steps may score higher")
     if did_not_fit(spec, metrics):
         lines.append(f"did not fit its training samples (accuracy {metrics['training_accuracy']:.2f} on them)")
     return lines
@@ -232,7 +234,8 @@ def interval_meanings(signs: Iterable[str]) -> list[str]:
 
 def provenance(records: Iterable[Record]) -> list[str]:
     """Notes on what scores rest on: data sets that are not shipped, by their stores, methods that are not and whose
-    runs do not say where they are from, runs that scored something else before, and runs without digests.
+    runs do not say where they are from, runs that scored something else before, that may have ended too early, and that
+    have no digests.
     """
     records = [record for record in records if record.status == "done"]
     stores: dict[str, set[str]] = {}
@@ -243,7 +246,12 @@ def provenance(records: Iterable[Record]) -> list[str]:
     notes += [
         f"method {name} is not a shipped one; its runs name no package" for name in foreign if not is_shipped(name)
     ]
-    return [*notes, *again_notes(records), *unverified_note(sum(not r.verifiable for r in records), len(records))]
+    return [
+        *notes,
+        *again_notes(records),
+        *improving_notes(records),
+        *unverified_note(sum(not r.verifiable for r in records), len(records)),
+    ]
 
 
 def again_notes(records: Iterable[Record]) -> list[str]:
@@ -259,6 +267,16 @@ def again_notes(records: Iterable[Record]) -> list[str]:
         "apart; the newest counts (`bench results show` lists all)"
         for method, most in apart.items()
     ]
+
+
+def improving_notes(records: Iterable[Record]) -> list[str]:
+    """A note that counts, for each method, the runs whose steps may have ended too early; none where there are none."""
+    counts: dict[str, list[bool]] = {}
+    for record in records:
+        counts.setdefault(method_label(record.spec), []).append(bool(record.metrics.get("still_improving")))
+    told = [f"{label} {sum(runs)} of {counted(len(runs), 'run')}" for label, runs in counts.items() if any(runs)]
+    what = "loss on validation lowest in the last tenth of the steps, so more steps may score higher"
+    return [f"{what}: {', '.join(told)}"] if told else []
 
 
 def store_notes(stores: Mapping[str, Iterable[str]]) -> list[str]:
