@@ -40,6 +40,7 @@ def test_states_and_every_gradient_are_torchs(monkeypatch, rows, steps, layers, 
     monkeypatch.setattr(products, "BLOCK", 7)  # weights' gradients of several blocks
     if path == "no oneDNN":
         monkeypatch.setattr(products, "_onednn", None)
+    monkeypatch.setattr(products, "is_large", lambda rows, _: rows.numel() > 0)
     dropout = 0.3 if layers > 1 else 0.0
     layer = nn.LSTM(5, 6, layers, batch_first=True, bidirectional=bidirectional, dropout=dropout)
     values = torch.randn(rows, steps, 5, requires_grad=asked)
@@ -107,6 +108,16 @@ def test_mixed_precision_stays_torchs(never_ours):
     layer, values = nn.LSTM(5, 6, batch_first=True), torch.randn(2, 3, 5)
     with torch.autocast("cpu", torch.bfloat16):
         lstm_states(layer, values)
+
+
+def test_answers_of_few_sequences_stay_torchs(never_ours):
+    layer = nn.LSTM(5, 6, batch_first=True)
+    with torch.no_grad():
+        lstm_states(layer, torch.randn(31, 3, 5))
+        with pytest.raises(AssertionError):
+            lstm_states(layer, torch.randn(32, 3, 5))
+    with pytest.raises(AssertionError):
+        lstm_states(layer, torch.randn(2, 3, 5))
 
 
 def test_other_types_stay_torchs(never_ours):

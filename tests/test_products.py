@@ -26,7 +26,7 @@ def test_a_private_operator_that_answers_otherwise_is_not_used(monkeypatch):
 @pytest.fixture
 def every_size(monkeypatch):
     """Products of any size go through oneDNN, their weights' gradients in several blocks."""
-    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(products, "is_large", lambda rows, _: rows.numel() > 0)
     monkeypatch.setattr(products, "BLOCK", 7)
 
 
@@ -57,6 +57,16 @@ def test_parts_and_transposed_inputs_are_taken(monkeypatch):
     weight, rows = torch.randn(4, 9)[:, 2:7], torch.randn(5, 6).T
     torch.testing.assert_close(linear(rows, weight), F.linear(rows, weight), rtol=1e-5, atol=1e-6)
     assert calls
+
+
+@needs_onednn
+@pytest.mark.usefixtures("torch_seeded")
+def test_small_steps_of_recurrent_layers_stay_torchs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(products, "_onednn", lambda *given: asked.append(len(given[0])) or given[0] @ given[1].T)
+    for rows in (16, 128, 0):
+        assert products.product(torch.randn(rows, 128), torch.randn(384, 128)).shape == (rows, 384)
+    assert asked == [128]
 
 
 @needs_onednn

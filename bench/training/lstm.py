@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from bench.training.products import linear, outer, padded_linear, product
+from bench.training.products import FEW, linear, outer, padded_linear, product
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 
@@ -19,10 +19,11 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward
 def lstm_states(layer: nn.LSTM, values: Tensor) -> Tensor:
     """As ``layer(values)[0]``: states ``[N, steps, directions * hidden]`` of ``[N, steps, inputs]``.
 
-    ``layer`` has biases, its batch first and no projection.  On a GPU, in mixed precision and in other types than
-    float32 it is torch's own.
+    ``layer`` has biases, its batch first and no projection.  On a GPU, in mixed precision, in other types than float32
+    and of few sequences whose gradient nobody asks for it is torch's own.
     """
-    if values.device.type != "cpu" or values.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    here = values.device.type == "cpu" and values.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (here and (torch.is_grad_enabled() or len(values) >= FEW)):
         result: Tensor = layer(values)[0]
         return result
     states = values.transpose(0, 1)

@@ -21,11 +21,12 @@ _tanh_backward = torch.ops.aten.tanh_backward
 def packed_gru(layer: nn.GRU, sequence: PackedSequence) -> tuple[PackedSequence, Tensor]:
     """As ``layer(sequence)``, of one bidirectional layer with biases: outputs and last states ``[2, batch, hidden]``.
 
-    ``sequence.data`` is ``[words, inputs]``.  On a GPU, in mixed precision and in other types than float32 it is
-    torch's own.
+    ``sequence.data`` is ``[words, inputs]``.  On a GPU, in mixed precision, in other types than float32 and where
+    nobody asks for a gradient it is torch's own.
     """
     data = sequence.data
-    if data.device.type != "cpu" or data.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    here = data.device.type == "cpu" and data.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (here and torch.is_grad_enabled()):
         result: tuple[PackedSequence, Tensor] = layer(sequence)
         return result
     sizes = sequence.batch_sizes.tolist()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-LEAST: Final = 1 << 22  # multiplications of a layer's product: some 80 us, of which Python's part is a tenth
+LEAST: Final = 1 << 22  # multiplications of a product: some 80 us; each call of oneDNN's has a cost of its own
+FEW: Final = 32  # rows: of fewer, torch's own takes half as long to as long
 BLOCK: Final = 2048  # rows of a sum over rows: oneDNN's gradient of a weight slows down beyond
 
 LENGTHS: Final = 8  # groups of rows of about one length
@@ -33,12 +34,17 @@ def onednn_product() -> Any:
 _onednn = onednn_product()
 
 
+def is_large(rows: Tensor, weight: Tensor) -> bool:
+    """Whether the product of ``[..., inputs]`` and ``[outputs, inputs]`` is one for oneDNN."""
+    return rows.numel() >= FEW * rows.shape[-1] and rows.numel() * len(weight) >= LEAST
+
+
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``[N, outputs]`` of float32 ``[N, inputs]`` and ``[outputs, inputs]`` on the CPU, outside of autograd.
 
     A matrix may be the transposed of a whole one; that of a part goes through oneDNN's slow reference: copy it.
     """
-    if _onednn is not None and len(rows):
+    if _onednn is not None and is_large(rows, weight):
         result: Tensor = _onednn(rows, weight, bias, "none", [], "")
         return result
     return rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
@@ -60,10 +66,8 @@ def outer(above: Tensor, inputs: Tensor) -> Tensor:
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As `torch.nn.functional.linear`: ``[..., outputs]`` of ``[..., inputs]``, by oneDNN where that is faster."""
-    large = rows.numel() * len(weight) >= LEAST
-    if not (large and rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32) or _onednn is None:
-        return F.linear(rows, weight, bias)
-    if torch.is_autocast_enabled("cpu"):
+    here = rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32
+    if _onednn is None or not (here and is_large(rows, weight)) or torch.is_autocast_enabled("cpu"):
         return F.linear(rows, weight, bias)
     flat: Tensor = _Product.apply(rows.flatten(0, -2).contiguous(), weight, bias)  # type: ignore[no-untyped-call]
     result: Tensor = flat.unflatten(0, rows.shape[:-1])
