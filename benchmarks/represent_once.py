@@ -1,6 +1,7 @@
 """Five folds of a method with kept arrays and without, in turns: seconds of representing, fold by fold.
 
     python benchmarks/represent_once.py [--dataset demo] [--method a,b] [--rounds 3]
+    python benchmarks/represent_once.py --method benchmarks/represent_once.py:BytePairs
 
 Each round begins without arrays: the first fold makes and writes them, the others read them.  Nothing is learned and
 every answer is the same, for only representing is timed (`seconds_represent`).  The store is in the page cache and
@@ -10,8 +11,10 @@ everything is compiled, for a fold that is not timed goes before.  Medians of ro
 import argparse
 import statistics
 import tempfile
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -20,13 +23,30 @@ from numpy.typing import NDArray
 from bench.data.prepare import open_dataset
 from bench.data.store import Store
 from bench.method import Inputs, Method, count
+from bench.readers import View
 from bench.runs import kept_arrays, registry
 from bench.runs.attempt import AttemptMonitor, attempt
 from bench.runs.plan import expand
 from bench.spec import RunSpec, SplitSpec
 
 FOLDS = 5
+PACKETS, BYTES, BINS = 8, 128, 1024  # of `BytePairs`
 COLUMNS = ("method", "sessions", "MiB", "a fold", "first fold, kept", "later fold, kept", "five folds", "kept", "ratio")
+
+
+class BytePairs(Method):
+    """A representation in plain Python, as a first draft often is: what kept arrays are for."""
+
+    name: ClassVar[str] = "byte-pairs"
+    reads: ClassVar[frozenset[str]] = frozenset({"payload"})
+
+    def represent(self, view: View) -> Inputs:
+        """``pairs`` float32 ``[samples, BINS]``: how often two bytes are neighbours, modulo the bins."""
+        rows = np.zeros((len(view), BINS), np.float32)
+        for row, packets in zip(rows, view.payload(PACKETS, BYTES).tolist(), strict=True):
+            for place, number in Counter((256 * a + b) % BINS for one in packets for a, b in pairwise(one)).items():
+                row[place] = number
+        return {"pairs": rows}
 
 
 def representing_alone(kind: type[Method]) -> type[Method]:

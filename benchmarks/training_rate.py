@@ -11,11 +11,7 @@ peak from training on, with the packages that it has loaded.  A slow method take
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,11 +19,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from processes import Child, in_turns, ratios, tell, wait_for_a_turn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bench
 from bench.data.prepare import open_dataset
-from bench.environment import peak_memory, reset_peak_memory
+from bench.environment import reset_peak_memory
 from bench.method import Method, Monitor, Part, make_parameters, take
 from bench.runs import registry
 from bench.runs.attempt import represent_parts, scored_classes
@@ -75,13 +72,6 @@ class Turns(Monitor):
         tell(values["samples_a_second"])
 
 
-def tell(rate: float) -> None:
-    """Answer a turn, and wait for the next one."""
-    print(json.dumps({"rate": rate, "memory": peak_memory()}), flush=True)
-    if not sys.stdin.readline():
-        raise SystemExit
-
-
 def method_and_part(options: argparse.Namespace) -> tuple[Method, Part]:
     """The method, and real samples for one epoch: the steps of a turn, or the one that is recorded."""
     steps, epochs = (1, 1) if options.products else (options.steps, 10**6)
@@ -110,7 +100,7 @@ def learn(method: Method, train: Part, validation: Part, monitor: Monitor) -> No
 def child(options: argparse.Namespace) -> None:
     """Train, or replay products, a turn for each line on standard input."""
     assert Path(bench.__file__).resolve().is_relative_to(options.child), f"{bench.__file__}: not of {options.child}"
-    sys.stdin.readline()
+    wait_for_a_turn()
     method, part = method_and_part(options)
     nothing = Part(take(part.inputs, np.arange(0)), part.labels[:0])
     reset_peak_memory()
@@ -146,57 +136,25 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
     return {"batch_size": known["batch_size"]} | short | batch | dict(word.split("=", 1) for word in options.set)
 
 
-class Child:
+def started(name: str, checkout: Path, options: argparse.Namespace, *more: str) -> Child:
     """A process that trains one method with one checkout's code, or replays its products."""
-
-    def __init__(self, name: str, checkout: Path, options: argparse.Namespace, *more: str) -> None:
-        kept = ["--dataset", options.dataset, "--device", options.device, "--steps", str(options.steps)]
-        kept += ["--batch", str(options.batch), *(f"--set={word}" for word in options.set)]
-        command = [sys.executable, __file__, "--method", name, "--child", str(checkout), *kept, *more]
-        environment = os.environ | {"PYTHONPATH": str(checkout)}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
-        self.rates: list[float] = []
-        self.mebibytes = 0.0
-
-    def turn(self) -> None:
-        """One epoch.  Raises OSError where the process has ended: it said why on standard error."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise OSError("ended")
-        told = json.loads(answer)
-        self.rates.append(told["rate"])
-        self.mebibytes = told["memory"] / 2**20
-
-    def end(self) -> None:
-        """No further turn."""
-        self.process.communicate()
+    kept = ["--dataset", options.dataset, "--device", options.device, "--steps", str(options.steps)]
+    kept += ["--batch", str(options.batch), *(f"--set={word}" for word in options.set)]
+    return Child(__file__, checkout, "--method", name, *kept, *more)
 
 
 def row(name: str, options: argparse.Namespace) -> str:
     """Measure one method; a row of the table."""
-    ours = Child(name, ROOT, options)
-    others = [Child(name, options.against.resolve(), options)] if options.against else []
-    alone = Child(name, ROOT, options, "--products")
-    children = [ours, *others, alone]
-    try:
-        for turn in range(options.turns + 1):
-            for one in children[:: -1 if turn % 2 else 1]:
-                one.turn()
-    except OSError:
+    ours = started(name, ROOT, options)
+    others = [started(name, options.against.resolve(), options)] if options.against else []
+    alone = started(name, ROOT, options, "--products")
+    if not in_turns([ours, *others, alone], options.turns):
         return f"| {name} | failed, see above |" + " |" * 7
-    finally:
-        for one in children:
-            one.end()
-    rate, bound = (statistics.median(one.rates[1:]) for one in (ours, alone))
+    rate, bound = (statistics.median(one.values) for one in (ours, alone))
     before, ratio, memory = "–", "–", "–"
     for other in others:
-        ratios = [mine / theirs for mine, theirs in zip(ours.rates[1:], other.rates[1:], strict=True)]
-        before, memory = f"{statistics.median(other.rates[1:]):.1f}", f"{other.mebibytes:.0f}"
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
+        before, memory = f"{statistics.median(other.values):.1f}", f"{other.mebibytes:.0f}"
+        ratio = ratios(ours, other)
     batch = settings(argparse.Namespace(**vars(options) | {"method": [name]}))["batch_size"]
     cells = [name, batch, f"{rate:.1f}", before, ratio, f"{bound:.1f}", f"{rate / bound:.0%}"]
     return "| " + " | ".join(map(str, [*cells, f"{ours.mebibytes:.0f}", memory])) + " |"
