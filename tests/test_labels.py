@@ -1,5 +1,6 @@
 """Labels from a file of sessions."""
 
+import gzip
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +116,24 @@ def test_labels_by_session(tmp_path, home):
         {"what": "captures", "expected": 9, "found": 3},
         {"what": "sessions of task all", "expected": 1, "found": 4},
     ]
+
+
+def test_captures_that_were_packed_or_converted_since_have_their_labels(tmp_path, home):
+    folder = tmp_path / "set"
+    labelled(folder, ROWS, CAPTURES)
+    (folder / "mine.toml").write_text(CARD.replace('["*.pcap"]', '["*.pcap*", "*.cap"]'))
+    card = read_card(folder / "mine.toml")
+    plain = prepare_dataset(card, folder, home=home).report["labels"]
+    for name, packed in (("p1.pcap", "P1.pcap.gz"), ("p2.pcap", "p2.pcap.gz")):
+        (folder / packed).write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    (folder / "q1.pcap").rename(folder / "q1.cap")
+    packed = prepare_dataset(card, folder, home=home / "packed").report["labels"]
+    assert packed["missing_captures"] == plain["missing_captures"]
+    assert Store.find("mine", home / "packed").labels("all").tolist() == [0, 1, 1, -1, 0, -1]
+    (folder / "q1.pcap.gz").write_bytes(gzip.compress(pcap(talk(5000, b"abd"))))  # now either may be meant
+    report = prepare_dataset(card, folder, home=home / "two").report["labels"]
+    assert report["missing_captures"] == {"count": 2, "first": ["q1.pcap", "r1.pcap"]}
 
 
 def test_a_changed_label_file_is_a_changed_input(tmp_path, home):

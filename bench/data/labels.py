@@ -6,6 +6,7 @@ session points at one row or at none.
 
 import functools
 import ipaddress
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, DecimalException
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.card_tables import PatternLabels, SessionLabels, Task, check_apart, check_classes, filled
+from bench.data.file_list import capture_key
 from bench.data.manifest import TaskEntry
 from bench.errors import InputError, all_wrong
 from bench.files import csv_rows
@@ -273,9 +275,9 @@ def _time_remarks(times: Mapping[str, Any]) -> list[str]:
 def _from_file(
     labels: SessionLabels, file: LabelFile, captures: Sequence[str], sessions: Columns, check: bool
 ) -> LabelTable:
-    capture = {name: i for i, name in enumerate(captures)}
     names = file.columns[labels.capture]
-    in_capture = [capture.get(name, -1) for name in names]
+    capture = _named(names, captures)
+    in_capture = [capture[name] for name in names]
     places = np.concatenate([np.array(in_capture, ">i4"), np.asarray(sessions["capture"], ">i4")])
     tuples = np.concatenate([file.tuples, session_tuples(sessions)])
     key = numbered(np.concatenate([tuples, _bytes_of(places)], axis=1))
@@ -287,7 +289,7 @@ def _from_file(
 
     free = np.ones(len(names), bool)
     free[row[row != NO_ROW]] = False
-    missing = sorted({name for name in names if name not in capture})
+    missing = sorted(name for name, number in capture.items() if number < 0)
     _, first = np.unique(np.stack([rows.key, rows.start]), axis=1, return_index=True)
     double = np.setdiff1d(np.arange(len(names)), first)  # of one session and one time: at most one of them can be right
     bare = np.flatnonzero(row == NO_ROW)
@@ -307,6 +309,14 @@ def _from_file(
         report["compared"] = len(compared)
         report["differences"] = _differences(file, row, compared, captures, sessions)
     return LabelTable(row, file.columns, report)
+
+
+def _named(names: Sequence[str], captures: Sequence[str]) -> dict[str, int]:
+    """Captures' numbers by a label file's names, also of one packed or converted since if none is alike; else -1."""
+    exact = {path: i for i, path in enumerate(captures)}
+    alike = Counter(map(capture_key, captures))
+    alone = {key: i for path, i in exact.items() if alike[key := capture_key(path)] == 1}
+    return {name: exact.get(name, alone.get(capture_key(name), -1)) for name in set(names)}
 
 
 def _rounding(start: NDArray[np.int64]) -> int:
