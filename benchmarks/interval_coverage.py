@@ -347,10 +347,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=500, help="a cell")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="few cells and 30 worlds, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="few cells and 10 worlds, to see that it runs")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
-    worlds, rows = 30 if options.quick else options.worlds, []
+    worlds, rows = 10 if options.quick else options.worlds, []
     for cell in simulate(worlds, options.seed, options.quick):
         rows += cell
         told = {name: cell[0][name] for name in ("table", "right", "layout", "effect", "groups")}

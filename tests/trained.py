@@ -40,13 +40,13 @@ class Points(nn.Module):
 
 class Recorder(Monitor):
     def __init__(self):
-        self.steps, self.epochs = [], []
+        self.steps, self.epochs, self.notes = [], [], {}
 
     def log(self, step, **values):
         self.steps.append({"step": step, **values})
 
     def log_fact(self, **values):
-        self.notes = values
+        self.notes |= values
 
     def epoch(self, epoch, epochs, **values):
         self.epochs.append({"epoch": epoch, "epochs": epochs, **values})
